@@ -1,0 +1,1 @@
+"""Triton kernels of gcl_fast, one op per file: reference, kernel, registration."""

@@ -1,0 +1,37 @@
+"""Where packages lie, and the C++/CUDA ops ahead of time where torch can be imported (`--no-build-isolation`).
+
+In pip's isolated build there is no torch: the sources are installed as they are, and csrc/build.py, the same recipe,
+builds them at first use.
+"""
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+sys.path.insert(0, str(Path(__file__).parent / "csrc"))
+try:
+    import build
+except ModuleNotFoundError:  # no torch here
+    build = None
+
+
+class BuildOps(build_ext):
+    """Hand the whole extension to csrc/build.py, which calls the compilers itself."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return f"{fullname.replace('.', '/')}.so"  # the library never touches Python: one file serves every version
+
+    def build_extension(self, ext: Extension) -> None:
+        how = build.recipe()
+        print(f"{ext.name}: {how.notice}\n{build.build(Path(self.get_ext_fullpath(ext.name)).resolve(), how)}")
+
+
+setup(
+    packages=[*find_packages(include=["gcl_fast", "gcl_fast.*"]), "gcl_fast.kernels", "gcl_fast.csrc"],
+    package_dir={"gcl_fast.kernels": "kernels", "gcl_fast.csrc": "csrc"},
+    package_data={"gcl_fast.csrc": ["*.cpp", "*.cu", "*.h"], "gcl_fast": ["**/assets/*"]},
+    ext_modules=[Extension(f"gcl_fast.csrc.{build.NAME}", sources=[])] if build else [],
+    cmdclass={"build_ext": BuildOps},
+)
