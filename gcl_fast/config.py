@@ -1,0 +1,242 @@
+"""Settings of a run: frozen dataclasses, the two presets, and `KEY=VALUE` overrides. Every default is written here.
+
+`demo` trains on the embedded synthetic dataset in minutes on two CPU cores, from random initialization.
+`paper` holds the figures of Chen et al. 2021 and of its official code, for a GPU and a real dataset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gcl_fast.errors import UserError
+from gcl_fast.models.config import ModelConfig
+
+STAGES = ("warmup", "generative", "joint")
+
+
+@dataclass(frozen=True)
+class ClusteringConfig:
+    """How the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.cluster`)."""
+
+    k1: int = 30
+    k2: int = 6
+    eps: float | str | None = None  # a distance, "auto" (most clusters), or None: the rho rule
+    rho: float = 0.002
+    min_samples: int = 4
+    camera_centred: bool = False  # subtract each camera's mean embedding first
+
+
+@dataclass(frozen=True)
+class WarmupConfig:
+    """Contrast against cluster means of an instance memory: identity encoder alone, augmented crops."""
+
+    epochs: int = 50
+    steps_per_epoch: int = 400
+    identities: int = 16
+    crops: int = 16
+    lr: float = 3.5e-4
+    weight_decay: float = 5e-4
+    ramp_steps: int = 400  # linear rise of the learning rate from zero
+    constant_share: float = 0.4  # of all steps; a cosine to zero follows
+    temperature: float = 0.05
+    momentum: float = 0.2  # weight of the old entry
+    clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
+
+
+@dataclass(frozen=True)
+class GenerativeConfig:
+    """Structure encoder, generator and discriminator against a frozen identity encoder (Chen et al. 2021, section 3.1)."""
+
+    epochs: int = 40
+    batch: int = 16
+    lr: float = 1e-4
+    weight_decay: float = 5e-4
+    image_weight: float = 5.0
+    feature_weight: float = 5.0
+    feature_loss_on: str = "code"  # "code": x_rec and x_cyc; "paper": x_new and x_cyc
+    r1: float = 0.01
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Everything trains; the bank is clustered at each epoch (Chen et al. 2021, section 3.2). G and D as in the stage before."""
+
+    epochs: int = 20
+    batch: int = 16
+    max_steps_per_epoch: int = 0  # 0: one pass over the inliers
+    lr_identity: float = 3.5e-4
+    lr: float = 1e-4
+    decay_epoch: int = 10  # x0.1 from here on
+    weight_decay: float = 5e-4
+    temperature: float = 0.04
+    momentum: float = 0.2
+    num_negatives: int = 8192
+    contrastive_weight: float = 1.0
+    generative_to_identity: bool = True  # generator losses also reach the identity encoder
+    clustering: ClusteringConfig = ClusteringConfig()
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """The embedded dataset, made when it is asked for and missing (`gcl_fast.synthetic.WorldConfig`)."""
+
+    identities: int = 100
+    crops: int = 3
+    difficulty: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run."""
+
+    preset: str = "demo"
+    dataset: str = "synthetic"
+    data_root: str = ""  # "": datasets/<dataset> for synthetic; otherwise needed
+    runs: str = "runs"
+    name: str = ""  # "": <dataset>-<preset>-seed<seed>
+    seed: int = 0
+    stages: tuple[str, ...] = STAGES
+    init: str = ""  # weights to start from: official, torchvision ResNet-50 or of a run
+    device: str = "auto"
+    amp: bool = False
+    compile: str = "auto"  # "auto", "on", "off"
+    cache: str = "auto"  # decoded crops in memory: "auto", "none", "host", "device"
+    on_bad_image: str = "skip"  # or "error"
+    structure_maps: str = "online"  # or a folder of pre-rendered pictures in the official layout
+    checkpoint_seconds: float = 60.0
+    log_every: int = 10
+    height: int = 256
+    width: int = 128
+    model: ModelConfig = field(default_factory=ModelConfig)
+    world: WorldSettings = WorldSettings()
+    warmup: WarmupConfig = WarmupConfig()
+    generative: GenerativeConfig = GenerativeConfig()
+    joint: JointConfig = JointConfig()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the crops that the networks see."""
+        return self.height, self.width
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its files."""
+        return Path(self.runs) / (self.name or f"{self.dataset}-{self.preset}-seed{self.seed}")
+
+
+def preset(name: str) -> RunConfig:
+    """The settings called `name`.
+
+    Raises:
+        UserError: no preset of that name.
+    """
+    if name == "paper":
+        return RunConfig(preset="paper", dataset="market1501")
+    if name == "demo":
+        return RunConfig(
+            preset="demo",
+            height=128,
+            width=64,
+            model=ModelConfig.demo(),
+            warmup=WarmupConfig(
+                epochs=15,
+                steps_per_epoch=50,
+                crops=4,
+                lr=1e-3,
+                ramp_steps=30,
+                clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
+            ),
+            generative=GenerativeConfig(epochs=10),
+            joint=JointConfig(
+                epochs=4, decay_epoch=3, clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True)
+            ),
+        )
+    raise UserError(f"unknown preset {name!r}; there are demo and paper")
+
+
+def override(config: RunConfig, assignments: list[str]) -> RunConfig:
+    """`config` with each `dotted.key=value` applied; values are read as YAML and converted to the field's type.
+
+    Raises:
+        UserError: an unknown key (the near ones are listed) or a value of another type.
+    """
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise UserError(f"--set {assignment}: expected KEY=VALUE, for example joint.epochs=5")
+        config = _assign(config, key.split("."), yaml.safe_load(text), key)
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain dictionaries, lists, numbers and strings: what goes to config.yaml and into checkpoints."""
+    return _plain(dataclasses.asdict(config))
+
+
+def from_dict(data: dict[str, Any]) -> RunConfig:
+    """The inverse of `to_dict`."""
+    return _build(RunConfig, data, "config")
+
+
+def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`key: old -> new` for each setting that differs between two (nested) dictionaries."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for k in keys for line in difference(old.get(k), new.get(k), f"{prefix}.{k}".lstrip("."))]
+    return [] if old == new else [f"{prefix}: {old} -> {new}"]
+
+
+def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
+    names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+    if path[0] not in names:
+        raise UserError(f"--set {key}: there is no setting {path[0]!r} here; there are {', '.join(names)}")
+    if len(path) > 1:
+        changed = _assign(getattr(config, path[0]), path[1:], value, key)
+    else:
+        hint = typing.get_type_hints(type(config))[path[0]]
+        changed = _convert(hint, value, key)
+    return replace(config, **{path[0]: changed})
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, key)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{key}: expected a list, got {value!r}")
+        return tuple(value)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if option is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+            try:
+                return float(value)
+            except ValueError:
+                continue
+        if isinstance(option, type) and type(value) is option:
+            return value
+    raise UserError(f"{key}: expected {hint}, got {value!r}")
+
+
+def _build(kind: Any, data: Any, key: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    if not isinstance(data, dict) or data.keys() - hints.keys():
+        raise UserError(f"{key}: expected the settings {', '.join(hints)}, got {data!r}")
+    return kind(**{name: _convert(hints[name], value, f"{key}.{name}") for name, value in data.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

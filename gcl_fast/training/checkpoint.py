@@ -1,0 +1,122 @@
+"""Atomic checkpoints of a run: a crash at any moment leaves the newest complete one readable."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gcl_fast.errors import UserError
+
+_NAME = re.compile(r"step_(\d{9})\.pt")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file, then rename it to `path`: readers see the old file or the new one, whole.
+
+    fsync before the rename (the name could reach the disk before the bytes) and of the folder after it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")  # one writer, so one name: a leftover is overwritten
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _steps(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every checkpoint in `folder`, newest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step_*.pt") if (match := _NAME.fullmatch(path.name))]
+    return sorted(found, reverse=True)
+
+
+def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path | None:
+    """Write `state` as the checkpoint of `step`, then delete all but the `keep` newest. Rank 0 alone calls this.
+
+    Args:
+        step: number of finished steps over all stages, >= 0.
+        state: what torch.load(weights_only=True) can read back: tensors, numbers, strings, lists, dicts.
+        keep: at least 2, so that there is something to fall back to.
+
+    Returns:
+        The path; None when the disk refused it (a warning is given, and the older checkpoints stay).
+    """
+    path = folder / f"step_{step:09d}.pt"
+    try:
+        write_atomically(path, lambda file: torch.save(state, file))
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+        (folder / f".{path.name}.tmp").unlink(missing_ok=True)
+        warnings.warn(f"{path} could not be written ({error}); the run goes on, the last one stays", stacklevel=2)
+        return None
+    for _, old in _steps(folder)[keep:]:
+        old.unlink()
+    return path
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The newest readable checkpoint on the CPU, or None when there is none at all.
+
+    One that cannot be read (a copy cut short) is named in a warning and the one before it is taken.
+
+    Raises:
+        UserError: there are checkpoints, and not one can be read: starting over in silence would hide the loss.
+    """
+    found = _steps(folder)
+    for _, path in found:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # zip, pickle and I/O errors have no common base
+            warnings.warn(f"{path} cannot be read ({type(error).__name__}); trying the one before it", stacklevel=2)
+    if found:
+        raise UserError(f"none of the {len(found)} checkpoints in {folder} can be read; move them away to start over")
+    return None
+
+
+def save_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Write a state dict as safetensors, atomically: what people share."""
+    data = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()})
+    write_atomically(path, lambda file: file.write(data))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors state dict.
+
+    Raises:
+        UserError: no such file, or not a safetensors file.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own error type and OSError
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def check_fit(expected: dict[str, Tensor], found: dict[str, Tensor], source: object) -> None:
+    """Raise a UserError that names the first tensors in which `found` differs from `expected`."""
+    differences = [
+        f"{name}: expected {tuple(expected[name].shape) if name in expected else 'nothing'}, "
+        f"found {tuple(found[name].shape) if name in found else 'nothing'}"
+        for name in sorted(expected.keys() | found.keys())
+        if name not in expected or name not in found or expected[name].shape != found[name].shape
+    ]
+    if differences:
+        more = f"\n  and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise UserError(
+            f"{source} comes from another configuration; {len(differences)} tensors differ, the first are\n  "
+            + "\n  ".join(differences[:5])
+            + more
+        )

@@ -1,0 +1,124 @@
+"""What a run tells: the header, progress, metrics.jsonl, TensorBoard events, summary.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from gcl_fast.training.checkpoint import write_atomically
+
+PLAIN_SECONDS = 15.0  # between two lines when the output is no terminal
+
+
+class RunLog:
+    """Files and lines of one run. On ranks other than 0 every call is silent.
+
+    Args:
+        folder: of the run; metrics.jsonl, events and summary.json go there.
+        main: whether this rank speaks.
+    """
+
+    def __init__(self, folder: Path, main: bool) -> None:
+        self.folder, self.main = folder, main
+        self._writer = SummaryWriter(str(folder / "events")) if main else None
+        self._lines = (folder / "metrics.jsonl").open("a", buffering=1) if main else None
+
+    def say(self, text: str) -> None:
+        """One line for the person who watches; progress bars are kept whole."""
+        if self.main:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def header(self, facts: dict[str, str]) -> None:
+        """What was chosen, and why; once per run."""
+        width = max(map(len, facts))
+        for name, fact in facts.items():
+            self.say(f"  {name:<{width}}  {fact}")
+
+    def metrics(self, stage: str, step: int, values: dict[str, float]) -> None:
+        """Append {"stage", "step", "time", **values}; `step` counts within the stage."""
+        if self._lines is None or self._writer is None:
+            return
+        record = {"stage": stage, "step": step, "time": round(time.time(), 3), **values}
+        self._lines.write(json.dumps(record) + "\n")
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(f"{stage}/{name}", value, step)
+
+    def rewind(self, stage: str, step: int, done: list[str]) -> None:
+        """Drop the records that a resumed run writes anew: those of `stage` after `step`, and of stages not in `done`."""
+        path = self.folder / "metrics.jsonl"
+        if not self.main or self._lines is None:
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the line that the kill cut off
+                continue
+            if record["stage"] in done or (record["stage"] == stage and record["step"] <= step):
+                kept.append(line + "\n")
+        self._lines.close()
+        write_atomically(path, lambda file: file.write("".join(kept).encode()))
+        self._lines = path.open("a", buffering=1)
+
+    def summary(self, content: dict[str, Any]) -> None:
+        """Write summary.json whole."""
+        if self.main:
+            text = json.dumps(content, indent=2) + "\n"
+            write_atomically(self.folder / "summary.json", lambda file: file.write(text.encode()))
+
+    def progress(self, stage: str, done: int, total: int) -> Progress:
+        """A progress display for `total` steps of which `done` are done."""
+        return Progress(stage, done, total, self.main)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._writer is not None and self._lines is not None:
+            self._writer.close()
+            self._lines.close()
+
+
+class Progress:
+    """A bar on a terminal; elsewhere one plain line now and then: steps, rate, time left, the newest metrics."""
+
+    def __init__(self, stage: str, done: int, total: int, main: bool) -> None:
+        self.stage, self.main, self.total = stage, main, total
+        self._start, self._first, self._done = time.monotonic(), done, done
+        self._spoken = self._start
+        terminal = main and sys.stderr.isatty()
+        self._bar = tqdm(desc=stage, initial=done, total=total, unit="step", dynamic_ncols=True) if terminal else None
+
+    def advance(self, total: int, metrics: dict[str, float] | None) -> None:
+        """One more step done of what is now thought to be `total`; `metrics` when they were just read."""
+        self._done += 1
+        self.total = max(total, self._done)
+        text = " ".join(f"{name} {value:.3g}" for name, value in (metrics or {}).items())
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.update()
+            if metrics:
+                self._bar.set_postfix_str(text)
+        elif self.main and metrics and time.monotonic() - self._spoken > PLAIN_SECONDS:
+            self._spoken = time.monotonic()
+            rate = (self._done - self._first) / (self._spoken - self._start)
+            left = (self.total - self._done) / rate
+            print(
+                f"{self.stage} {self._done}/{self.total}  {rate:.2f} steps/s  {_clock(left)} left  {text}", flush=True
+            )
+
+    def close(self) -> None:
+        """End the display."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
