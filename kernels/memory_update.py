@@ -35,13 +35,10 @@ def _check(bank: Tensor, index: Tensor, features: Tensor) -> None:
     if bank.ndim != 2 or features.ndim != 2 or index.shape != features.shape[:1] or features.shape[1] != bank.shape[1]:
         raise ValueError(f"memory_update: expected bank (N, D), index (B,), features (B, D); got {shapes}")
     if bank.stride(1) != 1 or index.dtype != torch.int64:
-        raise ValueError(
-            f"memory_update: bank rows must be contiguous and the index int64; got {index.dtype}, {shapes}"
-        )
-    if not bank.device == index.device == features.device:
-        raise ValueError(
-            f"memory_update: bank on {bank.device}, index on {index.device}, features on {features.device}"
-        )
+        raise ValueError(f"memory_update: bank rows must be contiguous, the index int64; got {index.dtype}, {shapes}")
+    devices = bank.device, index.device, features.device
+    if len(set(devices)) > 1:
+        raise ValueError("memory_update: bank on {}, index on {}, features on {}".format(*devices))
 
 
 @jit
