@@ -1,0 +1,101 @@
+"""Sizes of the four networks. The defaults are the paper's; `ModelConfig.demo()` fits a step on two CPU cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """Residual network; `channels`, `blocks` and `strides` by stage. The defaults are ResNet-50 with last stride 1."""
+
+    stem_kernel: int = 7
+    stem_channels: int = 64
+    stem_pool: bool = True  # 3x3 max pooling of stride 2 after the stem
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    channels: tuple[int, ...] = (256, 512, 1024, 2048)
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    strides: tuple[int, ...] = (1, 2, 2, 1)
+    pooling: Literal["average", "gem"] = "average"
+    projection: int | None = 512  # width of the Linear before the batch norm; None: the pooled map goes in as it is
+    parts: int = 4  # horizontal stripes of the part features
+
+    @property
+    def embedding(self) -> int:
+        return self.projection or self.channels[-1]
+
+    @property
+    def part_features(self) -> int:
+        return self.channels[-1] * self.parts
+
+
+@dataclass(frozen=True)
+class StructureConfig:
+    """Four convolutions (the first and the last of stride 2), residual blocks, dilated branches of width `branch`."""
+
+    channels: tuple[int, int, int, int] = (16, 32, 32, 64)
+    blocks: int = 4
+    branch: int = 32
+
+    @property
+    def code(self) -> int:
+        return 4 * self.branch
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """`blocks` AdaIN residual blocks, each driven by its own slice of the part features, then two upsamplings."""
+
+    blocks: int = 4
+    hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
+    upsampled: tuple[int, int] = (64, 32)
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """`scales` equal networks, each on a picture half as large as the one before."""
+
+    scales: int = 3
+    channels: int = 32
+    blocks: int = 4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All sizes of `gcl_fast.models.GCL`.
+
+    Raises:
+        ValueError: the generator's blocks do not divide the part features into equal slices.
+    """
+
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        if self.identity.part_features % self.generator.blocks:
+            raise ValueError(
+                f"ModelConfig: {self.identity.part_features} part features do not split into "
+                f"{self.generator.blocks} equal slices, one for each block of the generator"
+            )
+
+    @classmethod
+    def demo(cls) -> ModelConfig:
+        """Small networks for 128x64 crops on two CPU cores; multiples of 32: other widths are up to 20x slower."""
+        return cls(
+            identity=IdentityConfig(
+                stem_kernel=5,
+                stem_channels=32,
+                stem_pool=False,
+                block="basic",
+                channels=(32, 64, 128, 256),
+                blocks=(1, 1, 1, 1),
+                pooling="gem",
+                projection=None,
+            ),
+            structure=StructureConfig(channels=(32, 32, 32, 32), blocks=2, branch=16),
+            generator=GeneratorConfig(blocks=4, hidden=128, upsampled=(32, 32)),
+            discriminator=DiscriminatorConfig(channels=32, blocks=1),
+        )

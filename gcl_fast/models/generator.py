@@ -1,0 +1,64 @@
+"""Generator: a structure code dressed in part features -> a picture."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gcl_fast.models.config import GeneratorConfig
+from gcl_fast.models.layers import SLOPE, ConvBlock, init_kaiming, instance_norm
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.LeakyReLU(SLOPE),
+        nn.Linear(hidden, hidden),
+        nn.LeakyReLU(SLOPE),
+        nn.Linear(hidden, outputs),
+    )
+
+
+class StyledBlock(nn.Module):
+    """Residual block whose two instance norms take scale and shift from a slice of the part features (AdaIN)."""
+
+    def __init__(self, channels: int, style: int, hidden: int):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.scale = _mlp(style, hidden, 2 * channels)
+        self.shift = _mlp(style, hidden, 2 * channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        scales = self.scale(style)[:, :, None, None].chunk(2, 1)
+        shifts = self.shift(style)[:, :, None, None].chunk(2, 1)
+        y = F.leaky_relu(instance_norm(self.first(x)) * scales[0] + shifts[0], SLOPE)
+        return x + instance_norm(self.second(y)) * scales[1] + shifts[1]
+
+
+class Generator(nn.Module):
+    """Structure code (B, channels, H/4, W/4) and part features (B, P) -> ImageNet-normalized picture (B, 3, H, W).
+
+    The part features are cut into as many consecutive slices as there are blocks; slice k drives block k.
+    """
+
+    def __init__(self, config: GeneratorConfig, channels: int, part_features: int):
+        super().__init__()
+        style = part_features // config.blocks
+        self.blocks = nn.ModuleList(StyledBlock(channels, style, config.hidden) for _ in range(config.blocks))
+        wide, narrow = config.upsampled
+        self.up = nn.Sequential(
+            nn.Upsample(scale_factor=2),
+            ConvBlock(channels, wide, 5, norm="layer"),
+            nn.Upsample(scale_factor=2),
+            ConvBlock(wide, narrow, 5, norm="layer"),
+        )
+        self.refine = nn.Sequential(ConvBlock(narrow, narrow, 3), ConvBlock(narrow, narrow, 3))
+        self.paint = nn.Conv2d(narrow, 3, 1)
+        self.apply(init_kaiming)
+
+    def forward(self, structure: Tensor, part_features: Tensor) -> Tensor:
+        x = structure
+        for block, style in zip(self.blocks, part_features.chunk(len(self.blocks), 1)):
+            x = block(x, style)
+        return self.paint(self.refine(self.up(x)))

@@ -1,0 +1,94 @@
+"""Identity encoder: a residual network whose last map yields part features and an embedding."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gcl_fast.models.config import IdentityConfig
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
+
+
+class Block(nn.Module):
+    """Residual block with torchvision's tensor names: two 3x3 convolutions (basic), or 1x1, 3x3 at a quarter of the
+    width, 1x1 (bottleneck). The first 3x3 carries the stride."""
+
+    def __init__(self, kind: str, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        kernels = {"basic": (3, 3), "bottleneck": (1, 3, 1)}[kind]
+        inner = outputs if kind == "basic" else outputs // 4
+        widths = (inputs, *(inner for _ in kernels[1:]), outputs)
+        for i, kernel in enumerate(kernels):
+            step = stride if i == kernels.index(3) else 1
+            conv, norm = _conv_norm(widths[i], widths[i + 1], kernel, step)
+            self.add_module(f"conv{i + 1}", conv)
+            self.add_module(f"bn{i + 1}", norm)
+        self.depth = len(kernels)
+        change = stride != 1 or inputs != outputs
+        self.downsample = nn.Sequential(*_conv_norm(inputs, outputs, 1, stride)) if change else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for i in range(1, self.depth + 1):
+            y = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(y))
+            if i < self.depth:
+                y = F.relu(y)
+        return F.relu(y + self.downsample(x))
+
+
+def generalized_mean(x: Tensor) -> Tensor:
+    """Cubic mean over the map, (B, C, H, W) -> (B, C), float32 (Radenovic et al. 2018, GeM, p = 3)."""
+    cubes = x.float().clamp(min=1e-6) ** 3
+    return cubes.mean((2, 3)) ** (1 / 3)
+
+
+class IdentityEncoder(nn.Module):
+    """Crops -> part features and embedding.
+
+    Tensors are named as in torchvision's ResNet and in the official checkpoints (conv1, layer1.0.conv1, ..., feat_bn).
+    """
+
+    def __init__(self, config: IdentityConfig):
+        super().__init__()
+        self.config = config
+        self.conv1, self.bn1 = _conv_norm(3, config.stem_channels, config.stem_kernel, 2)
+        inputs = config.stem_channels
+        for stage, (outputs, count, stride) in enumerate(zip(config.channels, config.blocks, config.strides), start=1):
+            shapes = [(inputs, outputs, stride)] + [(outputs, outputs, 1)] * (count - 1)
+            self.add_module(f"layer{stage}", nn.Sequential(*(Block(config.block, *shape) for shape in shapes)))
+            inputs = outputs
+        self.feat = nn.Identity() if config.projection is None else nn.Linear(inputs, config.projection)
+        self.feat_bn = nn.BatchNorm1d(config.embedding)
+        self.apply(_init)
+
+    def feature_map(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the last map, (B, C, H/16, W/16) at the paper's sizes, H/8 at the demo's."""
+        x = F.relu(self.bn1(self.conv1(image)))
+        if self.config.stem_pool:
+            x = F.max_pool2d(x, 3, 2, 1)
+        for stage in range(1, len(self.config.channels) + 1):
+            x = self.get_submodule(f"layer{stage}")(x)
+        return x
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Of ImageNet-normalized crops (B, 3, H, W).
+
+        Returns:
+            part features (B, channels * parts), column c * parts + p: channel c's mean over stripe p from the top;
+            embedding (B, D), float32, before L2 normalization.
+        """
+        x = self.feature_map(image)
+        parts = F.adaptive_avg_pool2d(x, (self.config.parts, 1)).flatten(1)
+        pooled = generalized_mean(x) if self.config.pooling == "gem" else x.float().mean((2, 3))
+        return parts, self.feat_bn(self.feat(pooled).float())
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        nn.init.zeros_(module.bias)

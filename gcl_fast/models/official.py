@@ -1,0 +1,153 @@
+"""Weights made elsewhere: checkpoints of the official GCL implementation, and torchvision's ResNet-50."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast.errors import UserError
+from gcl_fast.models.config import ModelConfig
+from gcl_fast.models.gcl import GCL
+from gcl_fast.models.identity import IdentityEncoder
+
+Weights = Mapping[str, Tensor]
+PARTS = ("gen", "dis", "id")
+
+# Ours -> official, in order: the first pattern that matches a name's beginning rewrites it.
+_RULES: list[tuple[str, str]] = [
+    (r"identity\.", "id/"),
+    (r"structure\.stem\.", "gen/enc_content.model."),
+    (r"structure\.blocks\.(\d)\.first\.", r"gen/enc_content.model.4.model.\1.model.0."),
+    (r"structure\.blocks\.(\d)\.second\.", r"gen/enc_content.model.4.model.\1.model.1."),
+    (r"structure\.near\.", "gen/enc_content.model.5.conv1."),
+    (r"structure\.dilated\.0\.", "gen/enc_content.model.5.conv6."),
+    (r"structure\.dilated\.1\.", "gen/enc_content.model.5.conv12."),
+    (r"structure\.dilated\.2\.", "gen/enc_content.model.5.conv18."),
+    (r"structure\.fuse\.", "gen/enc_content.model.5.fuse."),
+    (r"generator\.blocks\.(\d)\.first\.", r"gen/dec.model.1.model.\1.model.0.conv."),
+    (r"generator\.blocks\.(\d)\.second\.", r"gen/dec.model.1.model.\1.model.1.conv."),
+    (r"generator\.up\.1\.", "gen/dec.model.3."),
+    (r"generator\.up\.3\.", "gen/dec.model.5."),
+    (r"generator\.refine\.0\.", "gen/dec.model.6."),
+    (r"generator\.refine\.1\.", "gen/dec.model.7."),
+    (r"generator\.paint\.", "gen/dec.model.8.conv."),
+    (r"discriminator\.scales\.(\d)\.([5-8])\.first\.", r"dis/cnns.\1.\2.model.0."),
+    (r"discriminator\.scales\.(\d)\.([5-8])\.second\.", r"dis/cnns.\1.\2.model.1."),
+    (r"discriminator\.scales\.", "dis/cnns."),
+]
+_MLP = re.compile(r"generator\.blocks\.(\d)\.(scale|shift)\.(\d)\.(weight|bias)")
+_UNUSED = re.compile(r"dec\.model\.1\..*\.norm\.running_(mean|var)")  # buffers of the official AdaIN that nothing reads
+
+
+def official_name(name: str) -> tuple[str, str]:
+    """(part, name) in the official checkpoints of one of `GCL().state_dict()`'s names; part is gen, dis or id."""
+    if mlp := _MLP.fullmatch(name):
+        block, kind, layer, tensor = mlp.groups()
+        return "gen", f"mlp_{'w' if kind == 'scale' else 'b'}{int(block) + 1}.model.{int(layer) // 2}.fc.{tensor}"
+    for pattern, replacement in _RULES:
+        if match := re.match(pattern, name):
+            part, start = match.expand(replacement).split("/")
+            return part, start + name[match.end() :]
+    raise KeyError(f"{name} has no counterpart in the official checkpoints")
+
+
+def load_official(source: str | Path | Mapping[str, Weights]) -> dict[str, Tensor]:
+    """Official weights as a state dict that `GCL().load_state_dict` takes.
+
+    Args:
+        source: {"gen": ..., "dis": ..., "id": ...} of state dicts; a file that holds that; or the official run's folder
+            with gen_*.pt, dis_*.pt, id_*.pt, of which the last of each counts.
+
+    Raises:
+        UserError: a tensor is missing, unknown or of another shape (all are named), or a file cannot be read.
+    """
+    where = "the official weights" if isinstance(source, Mapping) else str(source)
+    weights = source if isinstance(source, Mapping) else _read_official(Path(source))
+    if absent := [part for part in PARTS if part not in weights]:
+        raise UserError(f"{where}: no {', '.join(absent)}; expected the state dicts gen, dis and id")
+    given = {(part, name): tensor for part in PARTS for name, tensor in weights[part].items()}
+    given = {key: tensor for key, tensor in given.items() if not _UNUSED.match(key[1])}
+    with torch.device("meta"):
+        ours = GCL().state_dict()
+    wanted = {official_name(name): name for name in ours}
+    faults = [f"missing {'/'.join(key)}" for key in wanted if key not in given]
+    faults += [f"unknown {'/'.join(key)}" for key in given if key not in wanted]
+    for key in wanted.keys() & given.keys():
+        have, want = tuple(given[key].shape), tuple(ours[wanted[key]].shape)
+        if have != want:
+            faults.append(f"{'/'.join(key)} is {have}, expected {want}")
+    if faults:
+        raise UserError(f"{where}: not the official GCL architecture: " + "; ".join(sorted(faults)))
+    return {name: given[key] for key, name in wanted.items()}
+
+
+def to_official(model: GCL) -> dict[str, dict[str, Tensor]]:
+    """The inverse of `load_official`, for a GCL of the paper's sizes: {"gen": ..., "dis": ..., "id": ...}.
+
+    The official AdaIN layers carry running statistics that nothing reads; they come as fresh ones, zeros and ones.
+
+    Raises:
+        UserError: the model has other sizes.
+    """
+    if model.config != ModelConfig():
+        raise UserError("the official checkpoints have the paper's sizes; this model has others")
+    official: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    for name, tensor in model.state_dict().items():
+        part, theirs = official_name(name)
+        official[part][theirs] = tensor
+    for block in range(model.config.generator.blocks):
+        for conv in range(2):
+            norm = f"dec.model.1.model.{block}.model.{conv}.norm"
+            official["gen"][f"{norm}.running_mean"] = torch.zeros(model.config.structure.code)
+            official["gen"][f"{norm}.running_var"] = torch.ones(model.config.structure.code)
+    return official
+
+
+def load_imagenet_backbone(identity: IdentityEncoder, path: str | Path) -> None:
+    """Load a torchvision ResNet state dict (such as resnet50-11ad3fa6.pth) into the encoder, in place, without its
+    classifier; `feat` and `feat_bn` stay as they are.
+
+    Raises:
+        UserError: the file cannot be read, or its tensors are not those of this encoder's backbone (all are named).
+    """
+    weights = {name: tensor for name, tensor in _read(Path(path)).items() if not name.startswith("fc.")}
+    backbone = {name: t for name, t in identity.state_dict().items() if not name.startswith(("feat.", "feat_bn."))}
+    faults = [
+        f"missing {name}" for name in backbone if name not in weights and not name.endswith("num_batches_tracked")
+    ]
+    faults += [f"unknown {name}" for name in weights if name not in backbone]
+    faults += [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in backbone.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        raise UserError(f"{path}: not torchvision weights of this backbone: " + "; ".join(faults))
+    identity.load_state_dict(weights, strict=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of weights")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(f"{path}: not a PyTorch file of plain tensors ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, expected a state dict")
+    return content
+
+
+def _read_official(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        return _read(path)
+    found = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
+    if absent := [f"{part}_*.pt" for part in PARTS if not found[part]]:
+        raise UserError(f"{path}: no {', '.join(absent)}; expected the official run's gen_*.pt, dis_*.pt, id_*.pt")
+    return {part: _read(files[-1]).get(part, {}) for part, files in found.items()}

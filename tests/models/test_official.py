@@ -1,0 +1,129 @@
+"""Official checkpoints: names, shapes, and the networks' outputs under the golden run's weights."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.errors import UserError
+from gcl_fast.models import GCL, IdentityEncoder, ModelConfig, load_imagenet_backbone, load_official, to_official
+
+Official = dict[str, dict[str, torch.Tensor]]
+
+
+def formula(name: str, shape: list[int]) -> torch.Tensor:
+    """The weights of the golden run, as tests/golden's arrays were made with."""
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(0)
+    seed = zlib.crc32(name.encode())
+    s = np.random.RandomState(seed).standard_normal(int(np.prod(shape))).reshape(shape)
+    if name.endswith("running_var"):
+        s = 1 + 0.5 * np.abs(s)
+    elif (name.endswith("weight") and len(shape) == 1) or name.endswith("gamma"):
+        s = 1 + 0.1 * s
+    elif name.endswith(("bias", "beta", "running_mean")):
+        s = 0.02 * s
+    else:
+        s = s * np.sqrt(2 / np.prod(shape[1:]))
+    return torch.from_numpy(s.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def shapes(golden: Path) -> dict[str, dict[str, list[int]]]:
+    return json.loads((golden / "official_state_dict_shapes.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def official(shapes) -> Official:
+    return {part: {name: formula(name, shape) for name, shape in names.items()} for part, names in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def model(official) -> GCL:
+    model = GCL()
+    model.load_state_dict(load_official(official))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def arrays(golden: Path) -> dict[str, torch.Tensor]:
+    with np.load(golden / "networks.npz") as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    scale = theirs.abs().max().item()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * scale)
+
+
+@torch.no_grad()
+def test_networks_equal_the_official_ones(model, arrays):
+    parts, embedding = model.identity(arrays["image"])
+    close(parts, arrays["eval_part_features"])
+    # The official network normalizes its eval output.
+    close(torch.nn.functional.normalize(embedding), torch.nn.functional.normalize(arrays["eval_embedding"]))
+    code = model.structure(arrays["mesh"])
+    close(code, arrays["structure_code"])
+    close(model.generator(code, parts), arrays["decoded"])
+    for scale, theirs in enumerate(model.discriminator(arrays["image"])):
+        close(theirs, arrays[f"dis_scale{scale}"])
+        close(model.discriminator.at_scale(scale, arrays["image"]), arrays[f"dis_scale{scale}"])
+
+
+def test_round_trip_has_every_official_tensor(model, official, shapes):
+    back = to_official(model)
+    assert {p: {n: list(t.shape) for n, t in sd.items()} for p, sd in back.items()} == shapes
+    for part, tensors in official.items():
+        for name, tensor in tensors.items():
+            if ".norm.running_" not in name:  # unused in the official decoder
+                assert torch.equal(back[part][name], tensor), name
+
+
+def test_official_run_folder_and_file(official, tmp_path):
+    for part, tensors in official.items():
+        torch.save({part: tensors}, tmp_path / f"{part}_00000040.pt")
+        torch.save({part: {}}, tmp_path / f"{part}_00000001.pt")
+    torch.save(official, tmp_path / "all.pth")
+    whole = load_official(official)
+    for path in (tmp_path, tmp_path / "all.pth"):
+        loaded = load_official(path)
+        assert loaded.keys() == whole.keys()
+        assert all(torch.equal(loaded[name], whole[name]) for name in whole)
+
+
+def test_strict_about_tensors(official, tmp_path):
+    broken = {part: dict(tensors) for part, tensors in official.items()}
+    del broken["gen"]["mlp_w3.model.1.fc.bias"]
+    broken["dis"]["cnns.0.9.extra"] = torch.zeros(1)
+    broken["id"]["feat.weight"] = torch.zeros(128, 2048)
+    with pytest.raises(UserError) as caught:
+        load_official(broken)
+    for fault in ("missing gen/mlp_w3.model.1.fc.bias", "unknown dis/cnns.0.9.extra", "id/feat.weight is (128, 2048)"):
+        assert fault in str(caught.value)
+    with pytest.raises(UserError, match="no dis, id"):
+        load_official({"gen": official["gen"]})
+    with pytest.raises(UserError, match=r"no gen_\*\.pt"):
+        load_official(tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        load_official(tmp_path / "absent.pt")
+    (tmp_path / "text.pt").write_text("not weights")
+    with pytest.raises(UserError, match=r"text\.pt"):
+        load_official(tmp_path / "text.pt")
+    with pytest.raises(UserError, match="paper's sizes"):
+        to_official(GCL(ModelConfig.demo()))
+
+
+def test_imagenet_backbone(official, tmp_path):
+    torchvision = {name: t for name, t in official["id"].items() if not name.startswith("feat")}
+    torch.save(torchvision | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}, tmp_path / "r50.pth")
+    identity = IdentityEncoder(ModelConfig().identity)
+    feat = identity.feat.weight.clone()
+    load_imagenet_backbone(identity, tmp_path / "r50.pth")
+    state = identity.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in torchvision.items())
+    assert torch.equal(identity.feat.weight, feat)
+    with pytest.raises(UserError, match=r"conv1.weight is \(64, 3, 7, 7\), expected \(32, 3, 5, 5\)"):
+        load_imagenet_backbone(IdentityEncoder(ModelConfig.demo().identity), tmp_path / "r50.pth")
