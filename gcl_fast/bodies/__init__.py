@@ -1,0 +1,17 @@
+"""Bodies: body models, body-parameter files, and the sources of structure maps."""
+
+from gcl_fast.bodies.anny_body import AnnyBody
+from gcl_fast.bodies.gait import walking_pose
+from gcl_fast.bodies.parameters import BodyParameters, align, load_body_parameters, save_body_parameters
+from gcl_fast.bodies.sources import OnlineStructureMaps, PrerenderedStructureMaps
+
+__all__ = [
+    "AnnyBody",
+    "BodyParameters",
+    "OnlineStructureMaps",
+    "PrerenderedStructureMaps",
+    "align",
+    "load_body_parameters",
+    "save_body_parameters",
+    "walking_pose",
+]
