@@ -1,0 +1,81 @@
+// CPU kernel of the memory-bank update; the definition is in kernels/memory_update.py.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace {
+
+// memory <- normalize(momentum * memory + (1 - momentum) * feature), in fp32
+template <class Feature>
+void blend(float* memory, const Feature* feature, int64_t D, float momentum) {
+  constexpr int LANES = 16;
+  float lane[LANES] = {};
+  for (int64_t begin = 0; begin < D; begin += LANES) {
+    const int size = int(std::min<int64_t>(LANES, D - begin));
+    for (int u = 0; u < size; ++u) {
+      float& value = memory[begin + u];
+      value = momentum * value + (1 - momentum) * float(feature[begin + u]);
+      lane[u] += value * value;
+    }
+  }
+  float square = 0;
+  for (const float part : lane) square += part;
+  const float norm = std::max(std::sqrt(square), 1e-12f);
+  for (int64_t d = 0; d < D; ++d) memory[d] /= norm;
+}
+
+// The first occurrence of an index owns its row and walks through the later ones in batch order: one writer per row.
+template <class Bank, class Feature>
+void update(Tensor& bank, const int64_t* index, const Tensor& features, float momentum) {
+  const int64_t N = bank.size(0), B = features.size(0), D = features.size(1);
+  const int64_t bank_stride = bank.stride(0), feature_stride = features.stride(0);
+  Bank* rows = bank.mutable_data_ptr<Bank>();
+  const Feature* f = features.const_data_ptr<Feature>();
+  torch::stable::parallel_for(0, B, 16, [&](int64_t begin, int64_t end) {
+    std::vector<float> memory(D);
+    for (int64_t b = begin; b < end; ++b) {
+      if (std::find(index, index + b, index[b]) != index + b) continue;
+      Bank* row = rows + index[b] * bank_stride;
+      std::copy(row, row + D, memory.begin());
+      for (int64_t later = b; later < B; ++later)
+        if (index[later] == index[b]) blend(memory.data(), f + later * feature_stride, D, momentum);
+      std::copy(memory.begin(), memory.end(), row);
+    }
+  });
+}
+
+void memory_update(Tensor bank, const Tensor& index_any, const Tensor& features_any, double momentum) {
+  STD_TORCH_CHECK(bank.dim() == 2 && features_any.dim() == 2 && index_any.dim() == 1 &&
+          bank.size(1) == features_any.size(1) && index_any.size(0) == features_any.size(0),
+      "memory_update: expected bank (N, D), index (B,), features (B, D)");
+  STD_TORCH_CHECK(index_any.scalar_type() == ScalarType::Long && (bank.size(1) < 2 || bank.stride(1) == 1),
+      "memory_update: the index must be int64, bank rows contiguous");
+  const Tensor index = torch::stable::contiguous(index_any), features = torch::stable::contiguous(features_any);
+  const int64_t *i = index.const_data_ptr<int64_t>(), B = index.size(0), N = bank.size(0);
+  for (int64_t b = 0; b < B; ++b)
+    STD_TORCH_CHECK(0 <= i[b] && i[b] < N, "memory_update: index ", i[b], " lies outside the bank's 0..", N - 1);
+  const auto types = std::pair(bank.scalar_type(), features.scalar_type());
+  if (types == std::pair(ScalarType::Float, ScalarType::Float)) update<float, float>(bank, i, features, momentum);
+  else if (types == std::pair(ScalarType::Float, ScalarType::BFloat16)) update<float, BFloat16>(bank, i, features, momentum);
+  else if (types == std::pair(ScalarType::BFloat16, ScalarType::Float)) update<BFloat16, float>(bank, i, features, momentum);
+  else if (types == std::pair(ScalarType::BFloat16, ScalarType::BFloat16)) update<BFloat16, BFloat16>(bank, i, features, momentum);
+  else STD_TORCH_CHECK(false, "memory_update: bank and features must be float32 or bfloat16");
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
+  m.def("memory_update(Tensor(a!) bank, Tensor index, Tensor features, float momentum) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("memory_update", TORCH_BOX(&memory_update)); }

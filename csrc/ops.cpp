@@ -1,0 +1,81 @@
+// Every op of the rasterizer: schema, checks, allocation, and the calls into the CPU and CUDA code. Stable ABI only.
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <atomic>
+#include <tuple>
+
+#include "rasterize.h"
+
+extern "C" const char gcl_fast_mark[] = GCL_MARK;  // build.py looks for it in a library on disk
+
+namespace gcl {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t MOST = 1 << 30;  // of pixels, vertices or faces: indices are int
+
+Meshes check(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) {
+  STD_TORCH_CHECK(vertices.dim() == 3 && vertices.size(2) == 3 && vertices.scalar_type() == ScalarType::Float,
+      "rasterize: vertices must be float32 of shape (B, V, 3)");
+  STD_TORCH_CHECK((faces.dim() == 2 || faces.dim() == 3) && faces.size(-1) == 3 && faces.scalar_type() == ScalarType::Long,
+      "rasterize: faces must be int64 of shape (F, 3) or (B, F, 3)");
+  const bool own = faces.dim() == 3;
+  STD_TORCH_CHECK(!own || faces.size(0) == vertices.size(0), "rasterize: ", vertices.size(0), " meshes of vertices, but ",
+      own ? faces.size(0) : 0, " of faces");
+  STD_TORCH_CHECK(vertices.device() == faces.device(), "rasterize: vertices and faces must be on one device");
+  STD_TORCH_CHECK(H > 0 && W > 0 && H < MOST && W < MOST && H * W < MOST, "rasterize: size must be two positive numbers, got ", H,
+      " x ", W);
+  const int64_t B = vertices.size(0), V = vertices.size(1), F = faces.size(-2);
+  STD_TORCH_CHECK(B < MOST && V < MOST && F < MOST, "rasterize: more than ", MOST, " meshes, vertices or faces");
+  return {vertices.const_data_ptr<float>(), faces.const_data_ptr<int64_t>(), own, int(B), int(V), int(F), int(H), int(W)};
+}
+
+void check_indices(const Tensor& faces, int64_t V) {
+  const int64_t* index = faces.const_data_ptr<int64_t>();
+  std::atomic<int64_t> bad{-1};  // reported after the loop: a throw inside it would be printed once per thread
+  torch::stable::parallel_for(0, faces.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    bool inside = true;
+    for (int64_t i = begin; i < end; ++i) inside &= uint64_t(index[i]) < uint64_t(V);
+    for (int64_t i = begin; i < end && !inside; ++i)
+      if (uint64_t(index[i]) >= uint64_t(V)) bad.store(i, std::memory_order_relaxed);
+  });
+  const int64_t i = bad;
+  STD_TORCH_CHECK(i < 0, "rasterize: face ", i / 3, " names vertex ", i < 0 ? 0 : index[i], ", outside 0..", V - 1);
+}
+
+struct Outputs {
+  Tensor face_index, depth, barycentric;
+  Outputs(const Tensor& like, int64_t B, int64_t H, int64_t W)
+      : face_index(torch::stable::new_empty(like, {B, H, W}, ScalarType::Int)),
+        depth(torch::stable::new_empty(like, {B, H, W})),
+        barycentric(torch::stable::new_empty(like, {B, H, W, 3})) {}
+  Pixels pixels() const {
+    return {face_index.mutable_data_ptr<int32_t>(), depth.mutable_data_ptr<float>(), barycentric.mutable_data_ptr<float>()};
+  }
+  std::tuple<Tensor, Tensor, Tensor> tuple() const { return {face_index, depth, barycentric}; }
+};
+
+std::tuple<Tensor, Tensor, Tensor> rasterize(
+    const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
+  const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
+  const Meshes meshes = check(vertices, faces, H, W);
+  check_indices(faces, meshes.V);
+  const Outputs out(vertices, meshes.B, H, W);
+  if (meshes.B > 0) rasterize_cpu(meshes, {cull_backfaces, perspective}, out.pixels());
+  return out.tuple();
+}
+
+}  // namespace
+}  // namespace gcl
+
+STABLE_TORCH_LIBRARY(gcl_fast, m) {
+  m.def(
+      "rasterize(Tensor vertices, Tensor faces, int height, int width, bool cull_backfaces=False, bool perspective=False)"
+      " -> (Tensor face_index, Tensor depth, Tensor barycentric)");
+}
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("rasterize", TORCH_BOX(&gcl::rasterize)); }

@@ -1,0 +1,44 @@
+"""Weak-perspective camera of a crop: bodies in metres to pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def view_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
+    """Rotation from the body frame (y up, facing +z) to the image frame (x right, y down, depth away from the camera).
+
+    Args:
+        yaw: (B,) degrees about +y; 0 faces the camera, +90 faces the image's right.
+        pitch: (B,) degrees of the camera's elevation; positive looks down on the body.
+
+    Returns:
+        (B, 3, 3) proper rotation matrices.
+    """
+    yaw, pitch = torch.deg2rad(yaw), torch.deg2rad(pitch)
+    sin, cos, tilt, level = yaw.sin(), yaw.cos(), pitch.sin(), pitch.cos()
+    rows = (cos, torch.zeros_like(cos), sin, -sin * tilt, -level, cos * tilt, sin * level, -tilt, -cos * level)
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def project(vertices: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int]) -> Tensor:
+    """Turn bodies about their vertical axis and project them into their crops. Plain PyTorch, differentiable.
+
+    Args:
+        vertices: (B, V, 3) metres in the body frame: y up, facing +z, the person's left is +x, feet at y = 0.
+        yaw: (B,) degrees, see `view_rotation`.
+        camera: (B, 4) scale in crop heights per metre, x and y of the point half way up the body as fractions of
+            width and height, pitch in degrees.
+        size: (H, W) of the crop in pixels.
+
+    Returns:
+        (B, V, 3) pixels (x right, y down) and depth, all in the same unit; smaller depth is nearer.
+    """
+    H, W = size
+    scale, x, y, pitch = camera.unbind(-1)
+    middle = torch.zeros_like(vertices[:, :1])  # (B, 1, 3)
+    middle[..., 1] = vertices[..., 1].amax(1, keepdim=True) / 2
+    turned = (vertices - middle) @ view_rotation(yaw, pitch).transpose(1, 2)
+    origin = torch.stack((x * W, y * H, torch.zeros_like(x)), dim=-1)
+    return origin[:, None] + (scale * H)[:, None, None] * turned
