@@ -21,7 +21,7 @@ ANCHORS = (2, 4, 3, 3, 2, 2)  # evenly spaced over 0..1, one number per phenotyp
 
 
 class Posed(NamedTuple):
-    """A posed body in the body frame (metres, y up, facing +z, left is +x, standing on y = 0 with the pelvis at x = z = 0)."""
+    """Posed bodies: metres, y up, facing +z, the person's left is +x, standing on y = 0, the pelvis at x = z = 0."""
 
     vertices: Tensor  # (B, V, 3)
     joints: Tensor  # (B, J, 3) positions
@@ -31,14 +31,16 @@ class Posed(NamedTuple):
 class AnnyBody(nn.Module):
     """Anny's body with 19 posed joints and 6 phenotypes.
 
-    pose: (B, J * 3) axis-angle in radians per joint of `joint_names`; each rotation is about the joint, in axes aligned with
-    the body frame at rest and carried along by its parents. Zero is the rest pose: upright, arms 45 degrees from the trunk.
-    shape: (B, S) phenotypes in [0, 1] in the order of `shape_names`: gender (0 male, 1 female), age (0 baby, 1/3 child, 2/3
-    young adult, 1 old), muscle, weight, height (0.38 to 0.6 looks like adults), proportions. Values outside are clamped.
+    pose: (B, J * 3) axis-angle in radians per joint of `joint_names`; each rotation is about the joint, in axes that
+    are the body frame's at rest and are carried along by the parents. Zero is the rest pose: upright, arms 45 degrees
+    from the trunk.
+    shape: (B, S) phenotypes in [0, 1] in the order of `shape_names`: gender (0 male, 1 female), age (0 baby, 1/3 child,
+    2/3 young adult, 1 old), muscle, weight, height (0.38 to 0.6 looks like adults), proportions. Values outside are
+    clamped.
 
-    Attributes: `faces` (F, 3) int64, counter-clockwise from outside; `part` (V,) index into `part_names`; `along` (V,) place
-    along the part (0 to 1 from the upper joint to the lower one on arms and legs; pelvis to neck on hips and torso; else 0);
-    `template` (V, 3) rest vertices of an average adult, standing on the ground; `joint_parents`.
+    Attributes: `faces` (F, 3) int64, counter-clockwise from outside; `part` (V,) index into `part_names`; `along` (V,)
+    place along the part (on arms and legs 0 to 1 from the upper joint to the lower one, on hips and torso from pelvis
+    to neck, 0 elsewhere); `template` (V, 3) rest vertices of an average adult standing on the ground; `joint_parents`.
     """
 
     name = "anny"
@@ -46,6 +48,10 @@ class AnnyBody(nn.Module):
     part: Tensor
     along: Tensor
     template: Tensor
+    weights: Tensor  # (J, V)
+    mean: Tensor  # (3 * (V + J),)
+    basis: Tensor  # (K, 3 * (V + J))
+    corner_coefficients: Tensor  # (corners of the anchor grid, K)
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,10 +68,10 @@ class AnnyBody(nn.Module):
                 "faces": asset["faces"].astype(np.int64),
                 "part": asset["part"].astype(np.int64),
                 "along": asset["along"].astype(np.float32),
-                "weights": weights,  # (J, V)
-                "mean": asset["mean"].T.reshape(-1).astype(np.float32),  # (3 * (V + J),)
-                "basis": basis.reshape(len(basis), -1),  # (K, 3 * (V + J))
-                "corner_coefficients": asset["corner_coefficients"],  # (corners of the anchor grid, K)
+                "weights": weights,
+                "mean": asset["mean"].T.reshape(-1).astype(np.float32),
+                "basis": basis.reshape(len(basis), -1),
+                "corner_coefficients": asset["corner_coefficients"],
             }
         for key, array in arrays.items():
             self.register_buffer(key, torch.from_numpy(np.ascontiguousarray(array)), persistent=False)
@@ -79,7 +85,7 @@ class AnnyBody(nn.Module):
         return len(self.joint_names)
 
     def rest(self, shape: Tensor) -> tuple[Tensor, Tensor]:
-        """Rest vertices as planes (B, 3, V) and rest joints (B, J, 3) of phenotypes (B, S); the pelvis is the origin."""
+        """Rest vertices as planes (B, 3, V) and joints (B, J, 3) of phenotypes (B, S), the pelvis at the origin."""
         corner = shape.new_ones(len(shape), 1)
         for values, anchors in zip(shape.clamp(0, 1).unbind(1), ANCHORS):
             places = torch.arange(anchors, dtype=shape.dtype, device=shape.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from gcl_fast.bodies.rotation import compose
 
 # Anny's rest pose has the arms about 43 degrees from the trunk, the forearms bent forward and the feet apart (degrees):
-ARM_DOWN, ELBOW_REST, FEET_TOGETHER = 40.0, 36.0, 4.0
+ARM_DOWN, ELBOW_REST, FEET_TOGETHER = 40.0, 36.0, 2.5
 JOINTS = 19  # of AnnyBody, in its order:
 (PELVIS, LEFT_HIP, RIGHT_HIP, LEFT_KNEE, RIGHT_KNEE, LEFT_ANKLE, RIGHT_ANKLE, SPINE, CHEST, NECK, HEAD) = range(11)
 (LEFT_COLLAR, RIGHT_COLLAR, LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_ELBOW, RIGHT_ELBOW, LEFT_WRIST, RIGHT_WRIST) = range(
@@ -47,8 +47,9 @@ def walking_pose(
 
     phase: in cycles; 0 is the left heel's strike, 0.5 the right one's.
     stride: length of the steps, 1 is a brisk walk, 0 stands still.
-    arm_swing: 1 swings 20 degrees to either side, 0 lets the arms hang.
-    elbow: bend at rest, spread: arms away from the trunk, lean: trunk forward, head_turn: to the person's left; all in degrees.
+    arm_swing: 1 swings 22 degrees to either side, 0 lets the arms hang.
+    elbow: bend at rest, spread: arms away from the trunk, lean: trunk forward, head_turn: to the person's left; all in
+    degrees.
     Returns (B, J * 3) axis-angle in radians.
     """
     pose = phase.new_zeros(len(phase), JOINTS, 3)
@@ -65,13 +66,13 @@ def walking_pose(
         pose[:, knee] = _about(bend, 0, 0, phase)
         pose[:, ankle] = _about(push, 0, 0, phase)
         # The arm swings against its own leg; the elbow bends more in front.
-        swing = _about(20 * arm_swing * forward, 0, 0, phase)
+        swing = _about(arm_swing * (6 + 22 * forward), 0, 0, phase)
         down = _about(0, 0, side * (spread - ARM_DOWN), phase)
         pose[:, shoulder] = compose(swing, down)
-        bent = elbow - ELBOW_REST + arm_swing * 8 * (1 - forward)
+        bent = elbow - ELBOW_REST + arm_swing * 6 * (1 - forward)
         axis = phase.new_tensor([math.cos(math.radians(ARM_DOWN)), side * math.sin(math.radians(ARM_DOWN)), 0.0])
         pose[:, elbow_joint] = -(bent * torch.ones_like(phase) * (math.pi / 180))[:, None] * axis
-    # The pelvis turns with the leg in front and drops on the swinging side; the chest turns the other way with the arms.
+    # The pelvis turns with the leg in front and drops on the swinging side; the chest turns with the arms.
     ahead = torch.cos(2 * math.pi * phase)  # 1: left leg in front
     turn, drop = -5 * stride * ahead, 3 * stride * torch.sin(2 * math.pi * (phase - 0.02))
     pose[:, PELVIS] = _about(0.3 * lean, turn, drop, phase)

