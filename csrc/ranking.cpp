@@ -1,0 +1,116 @@
+// Retrieval metrics of each query from its row of distances, without sorting the row: a match's rank is the number of
+// entries nearer than it, and counting is one vector pass per match.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "simd.h"
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace {
+
+using Candidate = std::pair<float, int64_t>;  // distance, gallery index: ordered by distance, then index
+
+// How many of `size` distances are at most `limit`.
+GCL_CLONES int64_t count_within(const float* distance, int64_t size, float limit) {
+  int32_t count = 0;
+  for (int64_t g = 0; g < size; ++g) count += distance[g] <= limit;
+  return count;
+}
+
+GCL_CLONES bool any_nan(const float* distance, int64_t size) {
+  int32_t count = 0;
+  for (int64_t g = 0; g < size; ++g) count += distance[g] != distance[g];
+  return count != 0;
+}
+
+// One query. junk: sorted candidates that do not count (same identity, same camera); match: sorted true matches.
+struct Query {
+  const float* distance;
+  int64_t gallery;
+  const std::vector<Candidate>&match, &junk;
+
+  int64_t within(float limit) const {
+    const auto junk_within = std::upper_bound(junk.begin(), junk.end(), Candidate(limit, gallery)) - junk.begin();
+    return count_within(distance, gallery, limit) - junk_within;
+  }
+
+  // Place of a match in the list sorted by distance, then gallery index, 0 = first.
+  int64_t place(const Candidate& candidate, int64_t within_its_distance) const {
+    const auto behind = [&](const Candidate& c) { return c.first == candidate.first && c.second >= candidate.second; };
+    int64_t tied_behind = 0;
+    for (int64_t g = candidate.second; g < gallery; ++g) tied_behind += distance[g] == candidate.first;
+    return within_its_distance - (tied_behind - std::count_if(junk.begin(), junk.end(), behind));
+  }
+};
+
+// Returns average precision (Q) float64, place of the first match (Q) int64 (-1: the query has no match) and inverse
+// negative penalty (Q) float64. order: gallery indices sorted by identity; own (Q, 2): each query's range in it.
+std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Tensor& order, const Tensor& own,
+    const Tensor& query_cameras, const Tensor& gallery_cameras) {
+  STD_TORCH_CHECK(distance.dim() == 2 && distance.scalar_type() == ScalarType::Float && distance.is_contiguous(),
+      "rank_queries: distance must be contiguous float32 of shape (Q, G)");
+  const int64_t Q = distance.size(0), G = distance.size(1);
+  for (const auto& [tensor, size] : {std::pair(&order, G), {&own, 2 * Q}, {&query_cameras, Q}, {&gallery_cameras, G}})
+    STD_TORCH_CHECK(tensor->scalar_type() == ScalarType::Long && tensor->is_contiguous() && tensor->numel() == size,
+        "rank_queries: order, own and cameras must be contiguous int64 of the sizes of distance");
+  const float* d = distance.const_data_ptr<float>();
+  const int64_t *by_id = order.const_data_ptr<int64_t>(), *range = own.const_data_ptr<int64_t>();
+  const int64_t *query_camera = query_cameras.const_data_ptr<int64_t>();
+  const int64_t *gallery_camera = gallery_cameras.const_data_ptr<int64_t>();
+  Tensor precision = torch::stable::new_empty(distance, {Q}, ScalarType::Double);
+  Tensor first = torch::stable::new_empty(distance, {Q}, ScalarType::Long);
+  Tensor penalty = torch::stable::new_empty(distance, {Q}, ScalarType::Double);
+  double *ap = precision.mutable_data_ptr<double>(), *inp = penalty.mutable_data_ptr<double>();
+  int64_t* hit = first.mutable_data_ptr<int64_t>();
+  std::atomic<int64_t> nan_query{-1};
+
+  torch::stable::parallel_for(0, Q, 8, [&](int64_t begin, int64_t end) {
+    std::vector<Candidate> match, junk;
+    for (int64_t q = begin; q < end; ++q) {
+      const float* row = d + q * G;
+      if (any_nan(row, G)) nan_query.store(q, std::memory_order_relaxed);
+      match.clear();
+      junk.clear();
+      for (int64_t o = range[2 * q]; o < range[2 * q + 1]; ++o) {
+        const int64_t g = by_id[o];
+        (gallery_camera[g] == query_camera[q] ? junk : match).emplace_back(row[g], g);
+      }
+      std::sort(match.begin(), match.end());
+      std::sort(junk.begin(), junk.end());
+      ap[q] = inp[q] = 0.0;
+      hit[q] = -1;
+      if (match.empty()) continue;
+
+      const Query query{row, G, match, junk};
+      const int64_t M = int64_t(match.size());
+      for (int64_t m = 0, next; m < M; m = next) {  // matches at equal distance enter together, as in scikit-learn
+        next = m + 1;
+        while (next < M && match[next].first == match[m].first) ++next;
+        const int64_t within = query.within(match[m].first);
+        ap[q] += double(next - m) / double(M) * double(next) / double(within);
+        if (m == 0) hit[q] = query.place(match[0], within);
+        if (next == M) inp[q] = double(M) / double(query.place(match[M - 1], within) + 1);
+      }
+    }
+  });
+  STD_TORCH_CHECK(nan_query < 0, "rank: the distances of query ", nan_query.load(), " hold NaN");
+  return {precision, first, penalty};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
+  m.def("rank_queries(Tensor distance, Tensor order, Tensor own, Tensor query_cameras, Tensor gallery_cameras)"
+        " -> (Tensor, Tensor, Tensor)");
+}
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("rank_queries", TORCH_BOX(&rank_queries)); }

@@ -1,0 +1,6 @@
+"""What a checkpoint is worth: retrieval metrics, image similarity, figures."""
+
+from gcl_fast.evaluation.generation import ssim
+from gcl_fast.evaluation.retrieval import Retrieval, evaluate, rank
+
+__all__ = ["Retrieval", "evaluate", "rank", "ssim"]

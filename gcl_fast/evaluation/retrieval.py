@@ -1,0 +1,143 @@
+"""Retrieval metrics: mAP, CMC, mINP, from distances or, tile by tile, from embeddings.
+
+Protocol: single query; gallery entries of the query's identity and camera are dropped; CMC by the first match; AP by step
+integration (scikit-learn's average_precision_score); queries without a match elsewhere are left out of every mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from gcl_fast.csrc.build import load
+from gcl_fast.errors import UserError
+
+load()
+
+MAX_RANK = 50
+TILE_ENTRIES = 2**25  # distances held at a time: 128 MB
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Metrics as fractions 0..1."""
+
+    mAP: float
+    cmc: Tensor  # (50,) float64: cmc[r] = share of queries whose first match is among the first r + 1
+    mINP: float  # mean over queries of matches / place of the last match (Ye et al. 2021)
+    num_queries: int  # that have a match in another camera
+
+
+def rank_queries_reference(
+    distance: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition, by sorting: average precision, place of the first match (-1: none), inverse negative penalty."""
+    precision, first, penalty = [], [], []
+    for d, identity, camera in zip(distance, query_ids, query_cameras):
+        keep = ~((gallery_ids == identity) & (gallery_cameras == camera))
+        d, order = d[keep].sort(stable=True)
+        match = (gallery_ids[keep][order] == identity).double()  # (valid gallery,)
+        place = match.nonzero().flatten()
+        if len(place) == 0:
+            precision, first, penalty = [*precision, 0.0], [*first, -1], [*penalty, 0.0]
+            continue
+        last_of_tie = torch.searchsorted(d, d[place], right=True) - 1  # equal distances enter together
+        precision.append(float((match.cumsum(0)[last_of_tie] / (last_of_tie + 1)).mean()))
+        first.append(int(place[0]))
+        penalty.append(len(place) / (int(place[-1]) + 1))
+    return torch.tensor(precision).double(), torch.tensor(first), torch.tensor(penalty).double()
+
+
+def rank(
+    distance: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
+) -> Retrieval:
+    """Retrieval metrics of a distance matrix.
+
+    Args:
+        distance: (Q, G) floating point, smaller is nearer; equal distances rank by gallery index.
+        query_ids, query_cameras: (Q,) integers.
+        gallery_ids, gallery_cameras: (G,) integers.
+
+    Raises:
+        ValueError: shapes or types do not fit, or no query has a match in another camera.
+        RuntimeError: NaN among the distances (the query is named).
+    """
+    Q, G = distance.shape
+    lists = _Lists(Q, G, query_ids, gallery_ids, query_cameras, gallery_cameras)
+    return lists.summary([lists.rank(distance, slice(0, Q))])
+
+
+def evaluate(
+    query_embeddings: Tensor,
+    gallery_embeddings: Tensor,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cameras: Tensor,
+    gallery_cameras: Tensor,
+) -> Retrieval:
+    """Retrieval metrics by Euclidean distance of L2-normalized embeddings; the distances are made and ranked tile by tile.
+
+    Args:
+        query_embeddings: (Q, D), gallery_embeddings: (G, D), floating point on one device; normalized here.
+        query_ids, query_cameras: (Q,) integers.
+        gallery_ids, gallery_cameras: (G,) integers.
+
+    Raises:
+        ValueError, RuntimeError: as `rank`.
+    """
+    query, gallery = normalize(query_embeddings.float()), normalize(gallery_embeddings.float())
+    lists = _Lists(len(query), len(gallery), query_ids, gallery_ids, query_cameras, gallery_cameras)
+    rows = max(1, TILE_ENTRIES // max(1, len(gallery)))
+    tiles = (slice(start, min(start + rows, len(query))) for start in range(0, len(query), rows))
+    # On unit vectors -cosine orders as Euclidean distance does, and has no cancellation near zero.
+    return lists.summary([lists.rank(-(query[tile] @ gallery.T), tile) for tile in tiles])
+
+
+class _Lists:
+    """Who is who in query and gallery, checked, and indexed by identity."""
+
+    def __init__(
+        self, Q: int, G: int, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
+    ):
+        for name, values, size in [
+            ("query_ids", query_ids, Q),
+            ("query_cameras", query_cameras, Q),
+            ("gallery_ids", gallery_ids, G),
+            ("gallery_cameras", gallery_cameras, G),
+        ]:
+            if values.shape != (size,) or values.is_floating_point():
+                raise ValueError(f"rank: {name} must be {size} integers, not {values.dtype} {tuple(values.shape)}")
+        self.query_cameras, self.gallery_cameras = query_cameras.long().cpu(), gallery_cameras.long().cpu()
+        ids, self.order = gallery_ids.long().cpu().sort(stable=True)
+        wanted = query_ids.long().cpu()
+        begin, end = (torch.searchsorted(ids, wanted, right=right) for right in (False, True))
+        self.own = torch.stack((begin, end), dim=1)  # (Q, 2)
+
+    def rank(self, distance: Tensor, tile: slice) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.gcl_fast.rank_queries(
+            distance.float().cpu().contiguous(),
+            self.order,
+            self.own[tile].contiguous(),
+            self.query_cameras[tile].contiguous(),
+            self.gallery_cameras,
+        )
+
+    def summary(self, tiles: list[tuple[Tensor, Tensor, Tensor]]) -> Retrieval:
+        precision, first, penalty = (torch.cat(parts) for parts in zip(*tiles)) if tiles else [torch.zeros(0)] * 3
+        valid = first >= 0
+        if not valid.any():
+            raise UserError(
+                f"rank: none of the {len(first)} queries has a match of its identity in another camera of the gallery; "
+                "check that query and gallery belong together and that cameras were read from the file names"
+            )
+        hits = torch.bincount(first[valid].clamp_max(MAX_RANK), minlength=MAX_RANK + 1)[:MAX_RANK]
+        count = int(valid.sum())
+        return Retrieval(
+            mAP=float(precision[valid].mean()),
+            cmc=hits.cumsum(0).double() / count,
+            mINP=float(penalty[valid].mean()),
+            num_queries=count,
+        )

@@ -1,0 +1,61 @@
+"""Pseudo-labels of a memory bank: Jaccard graph, radius, DBSCAN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
+from gcl_fast.pseudo_labels.eps import eps_by_rho
+from gcl_fast.pseudo_labels.jaccard import k_reciprocal_jaccard
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What one clustering found."""
+
+    labels: Tensor  # (N,) int64 on the device of the features, clusters 0..num_clusters-1, outlier = -1
+    eps: float
+    num_clusters: int
+    num_outliers: int
+    engine: str
+
+
+def cluster(
+    features: Tensor,
+    k1: int = 30,
+    k2: int = 6,
+    rho: float = 0.002,
+    eps: float | str | None = None,
+    min_samples: int = 4,
+    backend: str = "auto",
+) -> PseudoLabels:
+    """DBSCAN on the k-reciprocal Jaccard distance of L2-normalized embeddings.
+
+    Args:
+        features: (N, D) floating point, L2-normalized rows.
+        k1, k2: see `k_reciprocal_jaccard`.
+        rho: share of all pairs whose mean distance is the radius, where `eps` is None.
+        eps: radius; None: by rho; "auto": by `eps_auto`.
+        min_samples: points within the radius, itself counted, that make a core point.
+        backend: "own", "sklearn", "cuml", or "auto": "own", which needs milliseconds where the dense input of cuML first
+            has to be filled and moved.
+
+    Raises:
+        ValueError: bad features (NaN rows are named), an unknown backend, or eps outside 0..1.
+    """
+    engine = "own" if backend == "auto" else backend
+    if engine not in ENGINES:
+        raise ValueError(f"cluster: unknown backend {backend!r}; there are auto, {', '.join(ENGINES)}")
+    similarity = k_reciprocal_jaccard(features, k1, k2)
+    radius = eps_by_rho(similarity, rho) if eps is None else eps
+    labels = dbscan(similarity, radius, min_samples, engine)
+    return PseudoLabels(
+        labels=labels.to(features.device),
+        eps=radius,
+        num_clusters=int(labels.max()) + 1 if len(labels) else 0,
+        num_outliers=int((labels < 0).sum()),
+        engine=engine,
+    )

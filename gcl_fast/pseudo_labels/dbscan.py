@@ -1,0 +1,70 @@
+"""DBSCAN on the sparse Jaccard graph: one function, three engines, one result.
+
+Rule of all engines: a core point has at least `min_samples` points within eps, itself counted; clusters are the connected
+components of core points, numbered by their lowest core point; a point beside core points only joins the lowest-numbered
+of their clusters; the rest is -1. (cuML numbers by its own order, and settles such border points by its own.)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.csrc.build import load
+
+load()
+
+ENGINES = ("own", "sklearn", "cuml")
+
+
+def dbscan(similarity: Tensor, eps: float, min_samples: int, engine: str) -> Tensor:
+    """Labels (N,) int64 of a symmetric sparse CSR similarity graph; outlier = -1.
+
+    Args:
+        similarity: (N, N) sparse CSR; distance = 1 - similarity, absent pairs are never neighbours.
+        eps: radius, a distance in 0..1.
+        min_samples: points within eps, itself counted, that make a core point.
+        engine: "own" (C++ union-find on the sparse graph, CPU), "sklearn" (sparse graph, CPU) or "cuml" (dense N x N on
+            the GPU: it takes no sparse input).
+
+    Raises:
+        ValueError: unknown engine. ModuleNotFoundError: "cuml" is not installed.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"dbscan: unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+    return {"own": _own, "sklearn": _sklearn, "cuml": _cuml}[engine](similarity, eps, min_samples)
+
+
+def csr_arrays(similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(start int64, column int32, value float32): the layout of our ops, from a CSR tensor."""
+    return similarity.crow_indices().long(), similarity.col_indices().int(), similarity.values()
+
+
+def _own(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
+    return torch.ops.gcl_fast.dbscan(*csr_arrays(similarity), eps, min_samples)
+
+
+def _sklearn(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
+    from scipy.sparse import csr_matrix
+    from sklearn.cluster import DBSCAN
+
+    start, column, value = csr_arrays(similarity)
+    distance = csr_matrix((1 - value.numpy(), column.numpy(), start.numpy()), shape=tuple(similarity.shape))
+    eps = max(eps, np.finfo(np.float32).tiny)  # it refuses zero, which means "equal points only"
+    return torch.from_numpy(DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(distance).labels_).long()
+
+
+def _cuml(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
+    if importlib.util.find_spec("cuml") is None:
+        raise ModuleNotFoundError('dbscan: engine "cuml" is not installed; pip install cuml-cu13, or use engine "own"')
+    from cuml.cluster import DBSCAN
+
+    distance = 1 - similarity.cuda().to_dense()
+    return (
+        torch.as_tensor(DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(distance))
+        .long()
+        .cpu()
+    )
