@@ -37,7 +37,7 @@ void blend(float* memory, const Feature* feature, int64_t D, float momentum) {
 // The first occurrence of an index owns its row and walks through the later ones in batch order: one writer per row.
 template <class Bank, class Feature>
 void update(Tensor& bank, const int64_t* index, const Tensor& features, float momentum) {
-  const int64_t N = bank.size(0), B = features.size(0), D = features.size(1);
+  const int64_t B = features.size(0), D = features.size(1);
   const int64_t bank_stride = bank.stride(0), feature_stride = features.stride(0);
   Bank* rows = bank.mutable_data_ptr<Bank>();
   const Feature* f = features.const_data_ptr<Feature>();

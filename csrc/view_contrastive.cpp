@@ -88,6 +88,7 @@ void check_rows(const Tensor& labels, const Tensor& index, const Tensor& stream)
   for (const Tensor* tensor : {&labels, &index, &stream})
     STD_TORCH_CHECK(tensor->dim() == 1 && tensor->scalar_type() == ScalarType::Long && tensor->is_contiguous(),
         "view_contrastive: labels, index and stream must be contiguous int64 vectors");
+  STD_TORCH_CHECK(stream.size(0) == 2, "view_contrastive: stream must be (seed, step)");
   const int64_t *i = index.const_data_ptr<int64_t>(), B = index.size(0), N = labels.size(0);
   for (int64_t b = 0; b < B; ++b)
     STD_TORCH_CHECK(0 <= i[b] && i[b] < N, "view_contrastive: index ", i[b], " lies outside the bank's 0..", N - 1);

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gcl_fast.kernels.contrastive_draw import contrastive_draw_reference as contrastive_draw
+from gcl_fast.kernels.contrastive_draw import contrastive_draw
 from gcl_fast.kernels.memory_update import memory_update
-from gcl_fast.kernels.view_contrastive import view_contrastive_reference as view_contrastive
+from gcl_fast.kernels.view_contrastive import view_contrastive
 
 
 class MemoryBank(nn.Module):
@@ -76,7 +76,7 @@ class MemoryBank(nn.Module):
         f, f_new = normalize(f.float(), dim=1), normalize(f_new.float(), dim=1)
         rows = view_contrastive(
             f, f_new, self.features, self.labels, index, drawn, threshold, self.stream,
-            self.temperature, self.live, self.own_negatives,
+            self.temperature, live=self.live, own_negatives=self.own_negatives,
         )  # fmt: skip
         return rows.sum() / max(len(index), 1)
 

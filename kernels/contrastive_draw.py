@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcl_fast.csrc.build import load
+
 NEGATIVES, FIRST_POSITIVE, SECOND_POSITIVE = range(3)  # independent families of keys
 ALL = 0xFFFFFFFF  # the threshold that draws every row
 
@@ -50,3 +52,33 @@ def contrastive_draw_reference(
         return positives, torch.full_like(index, ALL)
     keys = draw_keys(index, stream, NEGATIVES, len(labels)).masked_fill(~differs, ALL)
     return positives, keys.kthvalue(num_negatives, dim=1).values
+
+
+def contrastive_draw(labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
+    """Draw two positives and num_negatives negatives for each crop of a batch.
+
+    Args:
+        labels: (N,) int64 pseudo-labels of the bank's rows, N < 2^32; a negative label is a cluster of one.
+        index: (B,) int64 bank rows of the crops, 0 <= index < N.
+        stream: (2,) int64, (seed, step).
+        num_negatives: K >= 1; all rows of other clusters where there are fewer.
+
+    Returns:
+        positives (B, 2) int64: two independent uniform rows of the crop's cluster, itself included; and threshold (B,)
+        int64: the crop's negatives are the rows n of other clusters with draw_keys(...)[b, n] <= threshold[b].
+
+    Raises:
+        ValueError: num_negatives < 1.
+        RuntimeError: tensors of another shape or dtype; on the CPU, an index out of range.
+    """
+    if num_negatives < 1:
+        raise ValueError(f"contrastive_draw: num_negatives is {num_negatives}, expected at least 1")
+    return torch.ops.gcl_fast.contrastive_draw(labels, index, stream, num_negatives)
+
+
+load()
+
+
+@torch.library.register_fake("gcl_fast::contrastive_draw")
+def _(labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
+    return index.new_empty((*index.shape, 2)), index.new_empty(index.shape)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from gcl_fast.csrc.build import load
 from gcl_fast.kernels._triton import jit, tl, triton
 
 
@@ -69,7 +70,6 @@ def _memory_update_kernel(
 
 def memory_update_triton(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
     """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
-    _check(bank, index, features)
     B, D = features.shape
     features = features if features.stride(1) == 1 else features.contiguous()
     block_d = triton.next_power_of_2(D)
@@ -80,30 +80,31 @@ def memory_update_triton(bank: Tensor, index: Tensor, features: Tensor, momentum
         )  # fmt: skip
 
 
-@torch.library.custom_op("gcl_fast::memory_update", mutates_args=("bank",), device_types="cpu")
 def memory_update(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
     """Update rows of the memory bank in place; call it after the backward pass, on detached features.
 
     Args:
         bank: (N, D) unit rows, float32 or bfloat16, contiguous in D; written.
         index: (B,) int64 rows, 0 <= index < N. A repeated index is updated once per occurrence, in batch order.
-        features: (B, D) embeddings of any floating dtype; what autocast gives is taken as it is.
+        features: (B, D) embeddings, float32 or bfloat16; what autocast gives is taken as it is.
         momentum: weight of the old row, 0..1.
 
     Raises:
         ValueError: shapes or devices that do not fit, bank rows that are not contiguous, an index that is not int64.
-        IndexError: on the CPU, an index out of range.
+        RuntimeError: on the CPU, an index out of range (on a GPU a device assertion under TRITON_DEBUG=1, else undefined:
+            telling the host would cost a synchronization).
 
     There is no autograd formula (the bank is state), and no register_autocast: it would cast a bfloat16 bank to a
     float32 copy and update that copy.
     """
     _check(bank, index, features)
-    memory_update_reference(bank, index, features, momentum)
+    torch.ops.gcl_fast.memory_update(bank, index, features, momentum)
 
 
-memory_update.register_kernel("cuda")(memory_update_triton)
+load()
+torch.library.register_kernel("gcl_fast::memory_update", "cuda", memory_update_triton)
 
 
-@memory_update.register_fake
+@torch.library.register_fake("gcl_fast::memory_update")
 def _(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
-    _check(bank, index, features)
+    return None

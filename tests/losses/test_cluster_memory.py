@@ -15,7 +15,8 @@ def case(dim: int = 8):
 def test_outliers_become_clusters_of_one():
     clusters = Clusters.from_labels(torch.tensor([7, -1, 3, 7, 3, -1]))
     assert clusters.of_row.tolist() == [1, 2, 0, 1, 0, 3]
-    assert clusters.order.tolist() == [2, 4, 0, 3, 1, 5] and clusters.offsets.tolist() == [0, 2, 4, 5]
+    assert clusters.order.tolist() == [2, 4, 0, 3, 1, 5]
+    assert clusters.offsets.tolist() == [0, 2, 4, 5]
     assert Clusters.from_labels(torch.full((3,), -1)).of_row.tolist() == [0, 1, 2]
 
 
