@@ -1,0 +1,80 @@
+"""Crops kept decoded in memory: each file is read once, and a batch is one gather."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gcl_fast.errors import UserError
+
+GIB = 2**30
+FILL_BATCH = 64
+
+
+class CachedSource:
+    """All crops as one uint8 tensor (N, H, W, 3) in host or device memory; batches arrive on `device`."""
+
+    def __init__(self, crops: torch.Tensor, device: torch.device) -> None:
+        self._crops, self._device = crops, device
+
+    @classmethod
+    def fill(
+        cls, decoded: Iterator[torch.Tensor], shape: tuple[int, ...], where: str, device: torch.device
+    ) -> CachedSource:
+        """Take every crop from `decoded`, uint8 batches in order."""
+        crops = torch.empty(shape, dtype=torch.uint8, device=device if where == "device" else "cpu")
+        end = 0
+        for batch in decoded:
+            start, end = end, end + len(batch)
+            crops[start:end] = batch
+        return cls(crops, device)
+
+    def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
+        for positions in plan:
+            batch = self._crops[torch.from_numpy(positions).to(self._crops.device)]
+            if batch.device != self._device:
+                batch = batch.pin_memory().to(self._device, non_blocking=True)
+            yield batch
+
+
+def choose_cache(cache: str | None, shape: tuple[int, ...], device: torch.device) -> tuple[str | None, str]:
+    """Where the crops of `shape` are kept ("host", "device" or None), and the sentence that says why.
+
+    cache: None, "host", "device", or "auto" (host, if all ranks of this machine together need at most a quarter of the
+    free memory). Raises UserError if a memory that was asked for by name is too small.
+    """
+    if cache is None:
+        return None, "off"
+    if cache not in ("auto", "host", "device"):
+        raise UserError(f"unknown cache {cache!r}; choose one of auto, host, device")
+    where = "host" if cache == "auto" else cache
+    need = int(np.prod(shape))
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = (
+        free_host_memory() // ranks if where == "host" or device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    )
+    sizes = f"{need / GIB:.2f} GiB for {shape[0]:,} crops, {free / GIB:.1f} GiB of {where} memory free per rank"
+    if cache == "auto" and need > free // 4:
+        return None, f"off: {sizes}, and auto takes a quarter at most"
+    if need > free:
+        raise UserError(f"the {where} cache does not fit: {sizes}; use --cache auto or leave it off")
+    return where, f"{where}: {sizes}"
+
+
+def free_host_memory() -> int:
+    """Bytes that this process can still take: what the machine has left, or its container if that is less."""
+    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if not meminfo.is_file():  # not Linux
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit = group / "memory.max"
+    if limit.is_file() and (limit_text := limit.read_text().strip()) != "max":
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(statistics["inactive_file"])  # page cache can go
+        free = min(free, int(limit_text) - used)
+    return free

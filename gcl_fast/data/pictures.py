@@ -1,0 +1,121 @@
+"""Pictures looked at one by one: which do not decode, how large they are, and what stands in for one that breaks later.
+
+`drop_broken` runs before training and remembers its verdicts by file size and time, so that only new files are decoded.
+A file that breaks or vanishes during a run is replaced by `blank_picture`, with a warning that names it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from gcl_fast.data.augment import IMAGENET_MEAN
+from gcl_fast.data.records import Records
+from gcl_fast.errors import UserError
+
+Verdict = tuple[int, int, int, int, str]  # bytes, modification time in ns, height, width, why it does not decode or ""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """sizes: (N, 2) height and width, 0 where unreadable. broken: position -> why the picture does not decode."""
+
+    sizes: np.ndarray
+    broken: dict[int, str]
+
+
+def scan(records: Records, threads: int = 2) -> Scan:
+    """Decode every picture of `records` once; verdicts of unchanged files come from an earlier scan."""
+    file = _verdict_file(records.root)
+    known: dict[str, Verdict] = json.loads(file.read_text()) if file.is_file() else {}
+    names = records.names
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(_judge, records.paths, (known.get(name) for name in names)))
+    if fresh := {n: v for n, v in zip(names, found) if known.get(n) is not v}:
+        _write(file, {**known, **fresh})
+    return Scan(np.array([v[2:4] for v in found]).reshape(-1, 2), {i: v[4] for i, v in enumerate(found) if v[4]})
+
+
+def find_broken(records: Records, threads: int = 2) -> dict[int, str]:
+    """Position -> reason, of the pictures that do not decode."""
+    return scan(records, threads).broken
+
+
+def drop_broken(records: Records, on_bad_image: str = "skip", threads: int = 2) -> tuple[Records, str]:
+    """The records whose pictures decode, and a sentence that counts and names the others ("" if there are none).
+
+    on_bad_image: "skip", or "error" to raise UserError at the first scan that finds one.
+    """
+    broken = find_broken(records, threads)
+    if not broken:
+        return records, ""
+    names = records.names
+    listed = "; ".join(f"{names[i]}: {reason}" for i, reason in list(broken.items())[:5])
+    more = "; ..." if len(broken) > 5 else ""
+    notice = f"{len(broken)} of {len(records)} pictures under {records.root} do not decode ({listed}{more})"
+    if on_bad_image == "error" or len(broken) == len(records):
+        raise UserError(f"{notice}; mend or remove them, or pass --on-bad-image skip to leave broken ones out")
+    sound = np.setdiff1d(np.arange(len(records)), list(broken))
+    return records.subset(sound), f"{notice}: skipped"
+
+
+def why_broken(path: Path) -> str:
+    """Why `path` does not decode, or "" if it does."""
+    return _decode(path)[2]
+
+
+@functools.cache
+def blank_picture() -> Path:
+    """A picture file of ImageNet's mean colour, which is close to 0 once normalized; removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="gcl_fast-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "blank.png"
+    Image.new("RGB", (1, 1), tuple(round(255 * value) for value in IMAGENET_MEAN)).save(path)
+    return path
+
+
+def _judge(path: Path, known: Verdict | None) -> Verdict:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return 0, 0, 0, 0, error.strerror or str(error)
+    if known and tuple(known[:2]) == (stat.st_size, stat.st_mtime_ns):
+        return known
+    return (stat.st_size, stat.st_mtime_ns, *_decode(path))
+
+
+def _decode(path: Path) -> tuple[int, int, str]:
+    """Height, width and "", or zeros and the reason."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.height, image.width, ""
+    except UnidentifiedImageError:
+        return 0, 0, "not a picture"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return 0, 0, getattr(error, "strerror", None) or str(error)
+
+
+def _verdict_file(root: Path) -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
+    cache = Path(os.environ.get("GCL_FAST_CACHE") or home)
+    return cache / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+
+
+def _write(file: Path, verdicts: dict[str, Verdict]) -> None:
+    """Whole or not at all: several ranks may write the same verdicts."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
+        json.dump(verdicts, temporary)
+    Path(temporary.name).replace(file)

@@ -1,0 +1,107 @@
+"""Crops from JPEG files through DALI: read, decode, resize, normalize. One graph for the CPU and for the GPU ("mixed").
+
+The pipeline is built once and lives as long as its source; what it reads is set by replacing the iterator behind its
+external source, so a new epoch, or a start in mid-epoch, costs nothing and leaves no state behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import nvidia.dali
+import torch
+from nvidia.dali.pipeline import Pipeline
+
+from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+
+fn: Any = nvidia.dali.fn  # DALI's type stubs lack many of its names
+types: Any = nvidia.dali.types
+
+PREFETCH = 2  # batches under way while the caller works on one
+
+
+class DaliSource:
+    """Decoded batches of `paths`: uint8 (B, H, W, 3), or normalized float32 where `normalized`, on `device`."""
+
+    def __init__(
+        self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int, normalized: bool
+    ) -> None:
+        self.engine = "dali-gpu" if device.type == "cuda" else "dali-cpu"
+        self._device, self._size, self._threads, self._normalized = device, size, threads, normalized
+        self._encoded = [_encode(path) for path in paths]
+        self._pipeline: Pipeline | None = None
+        self._feed = _Feed()
+
+    def replace(self, position: int, path: Path) -> None:
+        """From now on, read `path` for the crop at `position`."""
+        self._encoded[position] = _encode(path)
+
+    def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
+        """One tensor per array of positions in `plan`. Raises RuntimeError, DALI's, at a file that does not decode."""
+        if not plan:
+            return
+        largest = max(len(positions) for positions in plan)
+        if self._pipeline is None or self._pipeline.max_batch_size < largest:
+            self._pipeline = self._build(largest)
+        pipeline = self._pipeline
+        self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
+        try:
+            for _ in plan:
+                # The outputs belong to the caller: DALI's dynamic executor never writes to a buffer that is still held
+                (images,) = pipeline.run(self._stream())
+                yield torch.from_dlpack(images.as_tensor())
+        except RuntimeError:
+            self._pipeline = None  # a pipeline that has failed cannot be used again
+            raise
+        finally:
+            if self._pipeline is not None:
+                self._drain(pipeline)
+
+    def _stream(self) -> torch.cuda.Stream | None:
+        return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+
+    def _drain(self, pipeline: Pipeline) -> None:
+        """Take the batches that were read ahead, so that the next plan begins with its own first."""
+        self._feed.batches = iter(())
+        try:
+            while True:
+                pipeline.run()
+        except StopIteration:
+            pipeline.reset()
+
+    def _build(self, batch_size: int) -> Pipeline:
+        cuda = self._device.type == "cuda"
+        pipeline = Pipeline(
+            batch_size=batch_size,
+            num_threads=self._threads,
+            device_id=(self._device.index or 0) if cuda else None,
+            prefetch_queue_depth=PREFETCH,
+            exec_dynamic=True,
+        )
+        with pipeline:
+            path = fn.external_source(source=self._feed, batch=True)
+            encoded = fn.io.file.read(path, dont_use_mmap=True)  # a mapped file that shrinks would kill the process
+            images = fn.decoders.image(encoded, device="mixed" if cuda else "cpu")
+            images = fn.resize(images, size=self._size, interp_type=types.INTERP_CUBIC)
+            if self._normalized:
+                mean, std = (list(255 * np.array(values)) for values in (IMAGENET_MEAN, IMAGENET_STD))
+                images = fn.crop_mirror_normalize(images, output_layout="HWC", mean=mean, std=std)
+            pipeline.set_outputs(images)
+        pipeline.build()
+        return pipeline
+
+
+class _Feed:
+    """The external source: hands DALI whatever stands in `batches`, and ends where that ends."""
+
+    batches: Iterator[list[np.ndarray]] = iter(())
+
+    def __call__(self) -> list[np.ndarray]:
+        return next(self.batches)
+
+
+def _encode(path: Path) -> np.ndarray:
+    return np.frombuffer(str(path).encode(), dtype=np.uint8)

@@ -1,0 +1,182 @@
+"""Dataset folders -> Records. One reader per layout; none of them opens a picture."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from gcl_fast.data.records import Records, ReIDDataset
+from gcl_fast.errors import UserError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+# train, query, gallery (junk left out), as published
+COUNTS = {
+    "market1501": (12_936, 3_368, 15_913),
+    "dukemtmc": (16_522, 2_228, 17_661),
+    "msmt17": (32_621, 11_659, 82_161),
+}
+
+# Prefixes, not whole names: some mirrors hold files ending in .jpg.jpg
+MARKET_NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s\d+_(?P<frame>\d+)")
+DUKE_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)")
+CUHK_NEW_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_(?P<frame>\d+)")
+CUHK_CLASSIC_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d+)_(?P<view>\d)_(?P<frame>\d+)")
+
+Row = tuple[Path, int, int, int]  # picture, identity, camera, frame
+
+
+def open_dataset(name: str, root: str | Path) -> ReIDDataset:
+    """Read the dataset `name` from the folder `root`, which is the dataset's own folder or the one that holds it.
+
+    Raises UserError, naming the expected layout, when the folder is missing, incomplete or empty.
+    """
+    if name not in READERS:
+        raise UserError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(READERS))}")
+    root = Path(root).expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"{name}: there is no folder {root}; expected {LAYOUTS[name]}")
+    dataset = READERS[name](name, root)
+    found = tuple(len(split) for split in (dataset.train, dataset.query, dataset.gallery))
+    expected = COUNTS.get(name, found)
+    if found == expected:
+        return dataset
+    note = f"{name}: {_counts(found)} crops for training, query and gallery; as published: {_counts(expected)}"
+    return ReIDDataset(name, dataset.root, dataset.train, dataset.query, dataset.gallery, (*dataset.notes, note))
+
+
+def _read_market_like(name: str, root: Path) -> ReIDDataset:
+    """bounding_box_train, query, bounding_box_test; who, where and when stand in the file name."""
+    pattern, homes = MARKET_LIKE[name]
+    home = _find_home(name, root, homes, marker="bounding_box_train")
+    train, query, gallery = (
+        _named_crops(name, home, s, pattern) for s in ("bounding_box_train", "query", "bounding_box_test")
+    )
+    return ReIDDataset(name, home, train, query, gallery)
+
+
+def _named_crops(name: str, home: Path, split: str, pattern: re.Pattern) -> Records:
+    folder = home / split
+    if not folder.is_dir():
+        raise UserError(f"{name}: no {split} under {home}; expected {LAYOUTS[name]}")
+    rows = []
+    for path in _pictures(folder.iterdir()):
+        if (match := pattern.match(path.name)) and match["identity"] != "-1":  # -1: junk, belongs to nobody
+            rows.append((path, int(match["identity"]), int(match["camera"]), int(match["frame"])))
+    return _records(name, folder, rows)
+
+
+def _read_msmt17(name: str, root: Path) -> ReIDDataset:
+    """Four lists of `relative/path identity`; version 2 has other folder names and the same lists."""
+    home = _find_home(name, root, ("MSMT17_V1", "MSMT17_V2", "MSMT17"), marker="list_train.txt")
+    folders = {split: _one_of(name, home, (split, f"mask_{split}_v2")) for split in ("train", "test")}
+
+    def read(split: str, *lists: str) -> Records:
+        rows = []
+        for list_name in lists:
+            if not (home / list_name).is_file():
+                raise UserError(f"{name}: no {list_name} under {home}; expected {LAYOUTS[name]}")
+            for line in (home / list_name).read_text().split("\n"):
+                if line.strip():
+                    relative, identity = line.rsplit(maxsplit=1)
+                    fields = Path(relative).stem.split(
+                        "_"
+                    )  # identity, number, camera, date and time of day, frame, box
+                    rows.append((folders[split] / relative, int(identity), int(fields[2]), int(fields[4])))
+        return _records(name, folders[split], rows)
+
+    train = read("train", "list_train.txt", "list_val.txt")
+    return ReIDDataset(name, home, train, read("test", "list_query.txt"), read("test", "list_gallery.txt"))
+
+
+def _read_cuhk03(name: str, root: Path) -> ReIDDataset:
+    """Classic crops with their split file (the first of the 20 random splits), or the new protocol's three folders."""
+    if (root / "bounding_box_train").is_dir():
+        return _read_market_like(name, root)
+    for kind in ("labeled", "detected"):
+        folder, splits = root / f"images_{kind}", root / f"splits_classic_{kind}.json"
+        if folder.is_dir() and splits.is_file():
+            split = json.loads(splits.read_text())[0]
+            train, query, gallery = (_cuhk_crops(name, folder, split[s]) for s in ("train", "query", "gallery"))
+            return ReIDDataset(name, root, train, query, gallery)
+    raise UserError(f"{name}: {root} holds neither layout; expected {LAYOUTS[name]}")
+
+
+def _cuhk_crops(name: str, folder: Path, entries: list[list]) -> Records:
+    rows = []
+    for file, *_ in entries:  # [file, identity, camera]; the file's folder is that of whoever wrote the list
+        path = folder / re.split(r"[/\\]", file)[-1]
+        match = CUHK_CLASSIC_NAME.match(path.name)
+        if match is None:
+            raise UserError(f"{name}: {path.name} in the split file is not named PAIR_PERSON_VIEW_NUMBER.png")
+        pair, person, view = int(match["pair"]), int(match["person"]), int(match["view"])
+        rows.append((path, 1000 * pair + person, 2 * (pair - 1) + view, int(match["frame"])))
+    return _records(name, folder, rows)
+
+
+def _read_folder(name: str, root: Path) -> ReIDDataset:
+    """Any folder of crops, at any depth: no labels, nothing to evaluate on."""
+    rows = [(path, -1, 0, 0) for path in _pictures(root.rglob("*"))]
+    return ReIDDataset(name, root, _records(name, root, rows), Records.empty(root), Records.empty(root))
+
+
+def _find_home(name: str, root: Path, homes: tuple[str, ...], marker: str) -> Path:
+    """`root` itself or the folder of a usual name inside it, whichever holds `marker`."""
+    for home in (root, *(root / h for h in homes)):
+        if (home / marker).exists():
+            return home
+    raise UserError(f"{name}: no {marker} under {root}; expected {LAYOUTS[name]}")
+
+
+def _one_of(name: str, home: Path, folders: tuple[str, ...]) -> Path:
+    for folder in folders:
+        if (home / folder).is_dir():
+            return home / folder
+    raise UserError(f"{name}: no {' or '.join(folders)} under {home}; expected {LAYOUTS[name]}")
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    """Picture files in a fixed order; Thumbs.db, lists, hidden files and the like are left out."""
+    return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+
+
+def _records(name: str, folder: Path, rows: list[Row]) -> Records:
+    if not rows:
+        raise UserError(f"{name}: no crops in {folder}; expected {LAYOUTS[name]}")
+    paths, identity, camera, frame = zip(*rows)
+    return Records(folder, list(paths), np.array(identity), np.array(camera), np.array(frame))
+
+
+def _counts(counts: tuple[int, ...]) -> str:
+    return " / ".join(f"{n:,}" for n in counts)
+
+
+MARKET_LIKE = {
+    "market1501": (MARKET_NAME, ("Market-1501-v15.09.15", "Market-1501", "market1501")),
+    "synthetic": (MARKET_NAME, ()),
+    "dukemtmc": (DUKE_NAME, ("DukeMTMC-reID", "dukemtmc-reid")),
+    "cuhk03": (CUHK_NEW_NAME, ()),
+}
+
+READERS: dict[str, Callable[[str, Path], ReIDDataset]] = {
+    **dict.fromkeys(MARKET_LIKE, _read_market_like),
+    "msmt17": _read_msmt17,
+    "cuhk03": _read_cuhk03,
+    "folder": _read_folder,
+}
+
+LAYOUTS = {
+    "market1501": "DIR/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/PPPP_cCsS_FFFFFF_NN.jpg",
+    "synthetic": "DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cCsS_FFFFFF_NN.jpg"
+    " (python -m gcl_fast.synthetic --out DIR makes it)",
+    "dukemtmc": "DIR/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/PPPP_cC_fFFFFFFF.jpg",
+    "msmt17": "DIR/MSMT17_V1/{train,test}/ or DIR/MSMT17_V2/{mask_train_v2,mask_test_v2}/ beside"
+    " list_{train,val,query,gallery}.txt",
+    "cuhk03": "DIR/images_{labeled,detected}/PAIR_PERSON_VIEW_NUMBER.png beside splits_classic_{labeled,detected}.json,"
+    " or DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cC_N.png; without a split use the dataset 'folder'",
+    "folder": f"DIR/**/* ending in {', '.join(PICTURES)}",
+}
