@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.models.config import IdentityConfig
+from gcl_fast.models.layers import widen
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -41,7 +42,7 @@ class Block(nn.Module):
 
 def generalized_mean(x: Tensor) -> Tensor:
     """Cubic mean over the map, (B, C, H, W) -> (B, C), float32 (Radenovic et al. 2018, GeM, p = 3)."""
-    cubes = x.float().clamp(min=1e-6) ** 3
+    cubes = widen(x).clamp(min=1e-6) ** 3
     return cubes.mean((2, 3)) ** (1 / 3)
 
 
@@ -82,8 +83,8 @@ class IdentityEncoder(nn.Module):
         """
         x = self.feature_map(image)
         parts = F.adaptive_avg_pool2d(x, (self.config.parts, 1)).flatten(1)
-        pooled = generalized_mean(x) if self.config.pooling == "gem" else x.float().mean((2, 3))
-        return parts, self.feat_bn(self.feat(pooled).float())
+        pooled = generalized_mean(x) if self.config.pooling == "gem" else widen(x).mean((2, 3))
+        return parts, self.feat_bn(widen(self.feat(pooled)))
 
 
 def _init(module: nn.Module) -> None:

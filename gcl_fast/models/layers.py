@@ -12,6 +12,11 @@ Norm = Literal["instance", "layer", "none"]
 SLOPE = 0.2  # of every LeakyReLU outside the identity encoder
 
 
+def widen(x: Tensor) -> Tensor:
+    """x in float32, or as it is where it is wider: statistics and losses are not for half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Bring every channel of every sample to mean 0 and (biased) variance 1.
 
@@ -20,7 +25,7 @@ def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     Args:
         x: (B, C, H, W).
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = widen(x)
     variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
     return ((wide - mean) * torch.rsqrt(variance + eps)).to(x.dtype)
 
@@ -42,7 +47,7 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = widen(x)
         std, mean = torch.std_mean(wide, (1, 2, 3), keepdim=True)
         normal = (wide - mean) / (std + self.eps)
         return (normal * self.gamma[:, None, None] + self.beta[:, None, None]).to(x.dtype)
