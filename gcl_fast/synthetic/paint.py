@@ -1,0 +1,171 @@
+"""The colour of each pixel of a person, from what its face is made of and where on the template it lies."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gcl_fast.synthetic.shapes import BAG, BODY, COAT, HAIR, HEADWEAR, SHOE, SKIRT
+from gcl_fast.synthetic.tailor import SLEEVE_END, TROUSERS_END, UPPER_HEM, Tailor, hairline
+from gcl_fast.synthetic.wardrobe import Garment, Look
+
+ARM_METRES, LEG_METRES = 0.27, 0.40  # length of half an arm and half a leg: cloth coordinates along limbs to metres
+
+
+def _wave(value: np.ndarray, period: float) -> np.ndarray:
+    """True on every second half period."""
+    return np.modf(np.abs(value / period + 100))[0] < 0.5
+
+
+def pattern_mask(garment: Garment, x: np.ndarray, y: np.ndarray, front: np.ndarray, arm: np.ndarray) -> np.ndarray:
+    """Where the accent colour goes: x across, y up, `front` towards the front (all metres), `arm` True on sleeves."""
+    period = garment.period
+    nothing = np.zeros(len(x), bool)
+    if garment.pattern == "stripes":
+        return _wave(y, period)
+    if garment.pattern == "vertical":
+        return _wave(x, 0.8 * period) & ~arm
+    if garment.pattern == "checks":
+        return _wave(y, period) ^ _wave(x, period)
+    if garment.pattern == "dots":
+        return np.hypot(np.modf(x / period + 100)[0] - 0.5, np.modf(y / period + 100)[0] - 0.5) < 0.3
+    if garment.pattern == "two-tone":
+        return (y < 1.14) & ~arm
+    if garment.pattern == "band":
+        return (np.abs(y - 1.20) < 0.055) & ~arm
+    if garment.pattern == "raglan":
+        return arm
+    if garment.pattern == "logo":
+        if period < 0.09:
+            return (np.abs(x) < 0.10) & (np.abs(y - 1.20) < 0.055) & ~arm
+        if period < 0.11:
+            return (np.hypot(x, y - 1.20) < 0.085) & ~arm
+        return (np.abs(x) + np.abs(y - 1.18) < 0.12) & (front > 0) & ~arm
+    return nothing
+
+
+class Painter:
+    """Colours pixels; made from a Tailor, whose template it reads."""
+
+    def __init__(self, tailor: Tailor) -> None:
+        self.low, self.high = tailor.head_low, tailor.head_high
+        joint = lambda name: tailor.rest_joints[tailor.joint[name]]
+        self.neck, self.hip, self.shoulder = joint("neck"), joint("left_hip"), joint("left_shoulder")
+        self.leg_axis = joint("left_hip"), joint("left_ankle")
+        torso = tailor.template[tailor.part == "torso"]
+        self.middle = 0.5 * (torso[:, 2].min() + torso[:, 2].max())  # between chest and back
+
+    def paint(self, look: Look, material: np.ndarray, cloth: np.ndarray) -> np.ndarray:
+        """sRGB (P, 3) of pixels with the given material (P,) and cloth coordinates (P, 6)."""
+        x, y, z, arm, leg, arm_share = cloth.T
+        colour = np.empty((len(x), 3))
+        body = material == BODY
+        colour[body] = self._body(look, cloth[body])
+        shoe = material == SHOE
+        colour[shoe] = np.where((y[shoe] < 0.022)[:, None], look.shoes.accent, look.shoes.colour)
+        garment = look.upper if look.dress else look.lower
+        skirt = material == SKIRT
+        skirt_pattern = pattern_mask(garment, x[skirt], y[skirt], z[skirt], np.zeros(skirt.sum(), bool))
+        plain = garment.pattern in ("two-tone", "band", "logo", "raglan")
+        colour[skirt] = _share(garment, skirt_pattern & ~plain)
+        coat = material == COAT
+        mask = pattern_mask(look.upper, x[coat], y[coat], z[coat], np.zeros(coat.sum(), bool))
+        colour[coat] = _share(look.upper, mask & (look.upper.pattern in ("stripes", "checks", "vertical", "dots")))
+        colour[material == HAIR] = look.hair_colour
+        colour[material == HEADWEAR] = look.headwear
+        bag = material == BAG
+        accent = (
+            (np.abs(y[bag] - 0.07) < 0.018)
+            | (np.abs(y[bag] - 2) < 0.1)
+            | (np.abs(y[bag] - 1.0) > 0.085) & (y[bag] > 0.6)
+        )
+        colour[bag] = _share(look.bag, accent)
+        return colour
+
+    def _body(self, look: Look, cloth: np.ndarray) -> np.ndarray:
+        x, y, z, arm, leg, arm_share = cloth.T
+        on_arm = arm_share > 0.5
+        colour = self._skin(look, cloth)
+        # Legs: socks, trousers; boots reach up the shin.
+        colour[(leg > 1.78) & (y < 0.16)] = look.socks
+        boots = look.shoes.kind == "boots"
+        end = TROUSERS_END.get(look.lower.kind, -2.0)
+        trousers = ~on_arm & (y < 1.0) & (leg < end)
+        stripe = np.zeros(len(x), bool)
+        if look.lower.pattern == "checks":
+            stripe = pattern_mask(look.lower, x, y, z, on_arm)
+        elif look.lower.pattern == "side stripe":
+            share = np.clip((self.leg_axis[0][1] - y) / (self.leg_axis[0][1] - self.leg_axis[1][1]), 0, 1)
+            axis = self.leg_axis[0] + share[:, None] * (self.leg_axis[1] - self.leg_axis[0])
+            stripe = (np.abs(x) > axis[:, 0] + 0.03) & (np.abs(z - axis[:, 2]) < 0.018)
+        lower = look.upper if look.dress else look.lower
+        colour[trousers] = _share(lower, stripe & (not look.dress))[trousers]
+        colour[(y < (0.24 if boots else 0.085)) & (leg > 1.2) & (~trousers | (not boots))] = look.shoes.colour
+        # Upper body.
+        kind = look.upper.kind
+        collar = np.linalg.norm(np.stack((x, y - self.neck[1] - 0.045, z - self.neck[2] - 0.035), -1), axis=1)
+        closed = kind in ("hoodie", "coat")
+        inside = collar > (0.055 if closed else 0.085 if kind != "sleeveless" else 0.105)
+        below_neck = y < self.neck[1] + (0.06 if closed else 0.03)
+        upper = np.where(
+            on_arm, arm < SLEEVE_END[kind], (y > UPPER_HEM[kind]) & below_neck & inside & (arm < SLEEVE_END[kind] + 0.1)
+        )
+        along = np.where(on_arm, 1.4 - arm * ARM_METRES, y)
+        mask = pattern_mask(look.upper, x, along, z - self.middle, on_arm)
+        if kind == "open jacket":
+            opening = 0.035 + 0.06 * np.clip(1.35 - y, 0, 0.6)
+            mask = (z > self.middle) & (np.abs(x) < opening) & ~on_arm
+        colour[upper] = _share(look.upper, mask)[upper]
+        if kind in ("coat", "hoodie"):
+            seam = upper & ~on_arm & (np.abs(x) < 0.008) & (z > self.middle)
+            colour[seam] *= 0.6
+        if kind == "open jacket":
+            neck = mask & (y < self.neck[1] + 0.02) & (y > 0.85) & inside
+            colour[neck] = look.upper.accent
+        self._straps(look, colour, cloth)
+        return colour
+
+    def _straps(self, look: Look, colour: np.ndarray, cloth: np.ndarray) -> None:
+        x, y, z, arm, leg, arm_share = cloth.T
+        trunk = (arm_share < 0.5) & (y < self.neck[1] + 0.06) & (y > 0.85)
+        if look.bag.kind == "backpack":
+            strap = trunk & (np.abs(np.abs(x) - 0.105) < 0.024) & (z > self.middle - 0.05) & (y > 1.12)
+        elif look.bag.kind == "shoulder bag":
+            run = (self.neck[1] - 0.02 - y) / 0.5
+            strap = trunk & (np.abs(x - 0.09 + run * 0.25) < 0.024)
+        elif look.bag.kind == "tote":
+            strap = trunk & (np.abs(x - 0.135) < 0.02) & (y > 1.0)
+        else:
+            return
+        colour[strap] = look.bag.accent if look.bag.kind != "backpack" else look.bag.colour
+
+    def _skin(self, look: Look, cloth: np.ndarray) -> np.ndarray:
+        """Skin with a painted face and the hair that lies on the scalp."""
+        place = cloth[:, :3]
+        colour = np.tile(np.array(look.skin), (len(place), 1))
+        across = place[:, 0] / (self.high - self.low)[0]
+        _, up, front = ((place - self.low) / (self.high - self.low)).T
+        head = (up > -0.15) & (cloth[:, 5] < 0.5)
+        face = head & (front > 0.55)
+        eyes = face & (np.hypot((np.abs(across) - 0.20) / 0.085, (up - 0.50) / 0.035) < 1)
+        brows = face & (np.abs(np.abs(across) - 0.21) < 0.12) & (np.abs(up - 0.585) < 0.016)
+        lips = face & (np.abs(across) < 0.15) & (np.abs(up - 0.235) < 0.022)
+        colour[lips] *= (0.85, 0.6, 0.6)
+        if look.beard:
+            jaw = head & (up < 0.33) & (up > -0.02) & (front > 0.42)
+            colour[jaw & ~lips] = 0.35 * colour[jaw & ~lips] + 0.65 * np.array(look.hair_colour)
+        colour[brows] = 0.7 * np.array(look.hair_colour)
+        colour[eyes] = (0.10, 0.08, 0.08)
+        if look.glasses:
+            rim = np.hypot((np.abs(across) - 0.21) / 0.15, (up - 0.50) / 0.075)
+            colour[face & ((np.abs(rim - 1) < 0.28) | (np.abs(across) < 0.07) & (np.abs(up - 0.52) < 0.02))] = 0.06
+        field = hairline(place, self.low, self.high)
+        if look.hair in ("cap", "beanie", "hat"):
+            colour[head & (field > -0.14) & (front < 0.45)] = look.hair_colour
+            colour[head & (field > -0.02)] = look.headwear
+        elif look.hair != "bald":
+            colour[head & (field > 0)] = look.hair_colour
+        return colour
+
+
+def _share(garment: Garment, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask[:, None], garment.accent, garment.colour)

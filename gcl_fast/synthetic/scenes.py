@@ -1,0 +1,241 @@
+"""One crop: a dressed person before a camera's backdrop, lit, with shadows, passers-by and things in the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from gcl_fast.bodies import walking_pose
+from gcl_fast.render import rasterize
+from gcl_fast.render.camera import view_rotation
+from gcl_fast.synthetic.backdrops import COLUMNS, FOCAL, SKY_ROWS, smooth_noise
+from gcl_fast.synthetic.cameras import Camera, to_linear
+from gcl_fast.synthetic.paint import Painter
+from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, Mesh, vertex_normals
+from gcl_fast.synthetic.tailor import Figure, Tailor
+from gcl_fast.synthetic.wardrobe import Look
+
+FINE = 2  # pictures are rendered this many times finer than the crop, then averaged
+
+
+@dataclass(frozen=True)
+class Stance:
+    """How a person stands before the camera: one row of the body-parameter file, and the place in the scene."""
+
+    pose: np.ndarray  # (57,) float32
+    shape: np.ndarray  # (6,) float32
+    yaw: float
+    camera: np.ndarray  # (4,) float32: scale, x, y, pitch
+    depth: float  # metres from the camera
+    across: float  # metres to the right of its axis
+
+
+class Studio:
+    """Takes pictures; holds the tailor and the painter. Make one per process."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self.fine = (size[0] * FINE, size[1] * FINE)
+        self.tailor = Tailor()
+        self.painter = Painter(self.tailor)
+
+    def stance(self, rng: np.random.Generator, camera: Camera, look: Look) -> Stance:
+        """A natural way to walk past this camera, framed as a detector would."""
+        standing = rng.random() < 0.15
+        pose = walking_pose(
+            torch.tensor([rng.random()], dtype=torch.float32),
+            stride=float(rng.uniform(0.0, 0.12) if standing else rng.uniform(0.55, 1.05)),
+            arm_swing=float(rng.uniform(0.0, 0.2) if standing else rng.uniform(0.4, 1.2)),
+            elbow=float(rng.uniform(6, 35)),
+            spread=float(rng.uniform(8, 16)),
+            lean=float(rng.uniform(-1, 5)),
+            head_turn=float(np.clip(rng.normal(0, 15), -45, 45)),
+        )[0].numpy()
+        shape = np.array(look.shape, np.float32)
+        tall = float(self.tailor.pose(pose, shape).vertices[:, 1].max())
+        depth = rng.uniform(camera.near, camera.far)
+        pitch = np.degrees(np.arctan2(camera.height - tall / 2, depth))
+        fill, x, y = rng.uniform(0.76, 0.92), rng.normal(0.5, 0.045), rng.normal(0.5, 0.015)
+        framing = rng.random()
+        if framing < 0.07:  # cut at the feet
+            fill, y = fill * rng.uniform(1.15, 1.5), 0.06 + 0.5 * fill
+            y = 0.05 + 0.5 * fill
+        elif framing < 0.10:  # cut at the head
+            fill = fill * rng.uniform(1.05, 1.2)
+            y = 0.96 - 0.5 * fill
+        yaw = camera.heading(rng)
+        across = rng.uniform(-0.8, 0.8) * COLUMNS / 2 / FOCAL * depth
+        return Stance(pose, shape, yaw, np.array([fill / tall, x, y, pitch], np.float32), float(depth), float(across))
+
+    def backdrop(self, camera: Camera, stance: Stance, tall: float) -> np.ndarray:
+        """The part of the camera's view behind this person, linear light (h, w, 3) at the fine size."""
+        scale, x, y, _ = stance.camera
+        metre = FOCAL / stance.depth
+        height = metre / scale
+        width = height * self.size[1] / self.size[0]
+        top = SKY_ROWS + metre * (camera.height - tall / 2) - y * height
+        left = COLUMNS / 2 + metre * stance.across - x * width
+        rows, columns = camera.backdrop.shape[:2]
+        top, left = np.clip(top, 0, rows - height), np.clip(left, 0, columns - width)
+        view = Image.fromarray(camera.backdrop).resize(
+            (self.fine[1], self.fine[0]), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)
+        )
+        return to_linear(np.asarray(view, np.float32) / 255)
+
+    def photograph(
+        self,
+        camera: Camera,
+        look: Look,
+        stance: Stance,
+        rng: np.random.Generator,
+        others: tuple[tuple[Look, Stance, float], ...] = (),
+        turn: float = 0.0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Linear light (h, w, 3) and the person's mask (h, w), both fine.
+
+        Args:
+            rng: decides the folds of the clothes.
+            others: further people with their stance and distance towards the camera relative to the person (negative:
+                behind); they share the crop's frame.
+            turn: degrees to turn the person by, everything else unchanged.
+        """
+        figure = self.tailor.pose(stance.pose, stance.shape)
+        tall = float(figure.vertices[:, 1].max())
+        image = self.backdrop(camera, stance, tall)
+        stance = replace(stance, yaw=stance.yaw + turn)
+        for other, pose, nearness in others:
+            if nearness < 0:
+                self._add(image, camera, other, pose, self.tailor.pose(pose.pose, pose.shape), rng)
+        mask = self._add(image, camera, look, stance, figure, rng)
+        for other, pose, nearness in others:
+            if nearness > 0:
+                front = self._add(image, camera, other, pose, self.tailor.pose(pose.pose, pose.shape), rng)
+                mask = mask & ~front
+        return image, mask
+
+    def _add(
+        self, image: np.ndarray, camera: Camera, look: Look, stance: Stance, figure: Figure, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Draw one person into `image` in place, with shadow; returns the mask (h, w)."""
+        mesh = self.tailor.dress(figure, look)
+        tall = float(figure.vertices[:, 1].max())
+        rotation = view_rotation(torch.tensor([stance.yaw]), torch.tensor([float(stance.camera[3])]))[0].numpy()
+        level = view_rotation(torch.tensor([stance.yaw]), torch.zeros(1))[0].numpy() * np.array([[1], [-1], [-1]])
+        tilt = rotation @ level.T  # world (right, up, towards the camera) to image (right, down, away)
+        world = (mesh.vertices @ level.T).astype(np.float32)
+
+        def to_image(points: np.ndarray, fine: int) -> torch.Tensor:
+            height, width = self.size[0] * fine, self.size[1] * fine
+            scale, x, y, _ = stance.camera
+            placed = (points - [0, tall / 2, 0]) @ tilt.T * (scale * height) + [x * width, y * height, 0]
+            return torch.from_numpy(placed.astype(np.float32))[None]
+
+        faces = torch.from_numpy(mesh.faces)
+        self._ground_shadow(image, camera, world, faces, to_image)
+        fragments = rasterize(to_image(world, FINE), faces, self.fine)
+        index = fragments.face_index[0].numpy()
+        mask = index >= 0
+        face, weight = index[mask], fragments.barycentric[0].numpy()[mask]
+        corners = mesh.faces[face]
+        mix = lambda values: (values[corners] * weight[..., None]).sum(1)
+        cloth, material = mix(mesh.cloth), mesh.material[face]
+        normal = mix(vertex_normals(world, mesh.faces))
+        facing = np.linalg.inv(tilt)[:, 2]  # away from the camera, in the world
+        normal = np.where((normal @ facing > 0.0)[:, None] & (material != BODY)[:, None], -normal, normal)
+        normal += self._folds(cloth, material, rng)
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+        albedo = to_linear(self.painter.paint(look, material, cloth))
+        lit = self._sunlit(camera, world, faces, mix(world))
+        direct = np.maximum(normal @ camera.sun, 0)[:, None] * lit[:, None] * camera.sun_colour
+        ambient = (0.62 + 0.38 * normal[:, 1:2]) * camera.sky_colour
+        shine = np.isin(material, (HAIR, SHOE, BAG))[:, None] * 0.05 * np.maximum(normal @ camera.sun, 0)[:, None] ** 12
+        image[mask] = albedo * (direct + ambient) + shine
+        self._ambient_occlusion(image, mask, fragments.depth[0].numpy() / (stance.camera[0] * self.fine[0]))
+        return mask
+
+    def _ground_shadow(
+        self, image: np.ndarray, camera: Camera, world: np.ndarray, faces: torch.Tensor, to_image
+    ) -> None:
+        """Darken the ground where the sun is hidden, and softly round the feet."""
+        flat = world - np.outer(world[:, 1], camera.sun / camera.sun[1])
+        under = world * np.array([1, 0, 1])
+        hidden = rasterize(to_image(flat.astype(np.float32), 1), faces, self.size).face_index[0].numpy() >= 0
+        near = rasterize(to_image(under[:, :], 1), faces, self.size).face_index[0].numpy() >= 0
+        soft = 0.8 + 2.5 * camera.softness
+        shade = (1 - 0.55 * (1 - camera.softness) * gaussian_filter(hidden * 1.0, soft)) * (
+            1 - 0.5 * gaussian_filter(near * 1.0, (1.5, 2.5))
+        )
+        image *= np.asarray(
+            Image.fromarray(shade.astype(np.float32)).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+        )[..., None]
+
+    def _sunlit(self, camera: Camera, world: np.ndarray, faces: torch.Tensor, points: np.ndarray) -> np.ndarray:
+        """How much sun reaches each point (P, 3): 1, or less in the shadow of another part of the body."""
+        side = np.cross([0, 1, 0], camera.sun)
+        side /= np.linalg.norm(side)
+        frame = np.stack((side, -np.cross(camera.sun, side), -camera.sun))  # right, down, away as the sun sees it
+        size, metre = 128, 52.0
+        place = lambda values: values @ frame.T * metre + [size / 2, size / 2 + 0.8 * metre, 0]
+        depth = rasterize(torch.from_numpy(place(world).astype(np.float32))[None], faces, (size, size))
+        seen = np.where(depth.face_index[0].numpy() >= 0, depth.depth[0].numpy(), 1e6)
+        at = place(points)
+        column, row = (np.clip(at[:, axis].astype(int), 0, size - 1) for axis in (0, 1))
+        shadow = (at[:, 2] > seen[row, column] + 0.05 * metre).astype(np.float32)
+        return 1 - 0.8 * shadow
+
+    def _folds(self, cloth: np.ndarray, material: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Tilts (P, 3) of the normals as crumpled cloth has them; skin and hair stay smooth."""
+        place = cloth[:, :3]
+        tilt = np.zeros_like(place)
+        for _ in range(5):
+            wave = rng.normal(0, 1, 3) * np.array([28, 22, 28])
+            tilt += np.cos(place @ wave + rng.uniform(0, 2 * np.pi))[:, None] * wave / np.linalg.norm(wave)
+        rough = np.where(material == BODY, np.where(cloth[:, 1] > 1.42, 0.0, 0.13), 0.08)
+        return tilt * rough[:, None]
+
+    def _ambient_occlusion(self, image: np.ndarray, mask: np.ndarray, depth: np.ndarray) -> None:
+        """Darken pixels that lie behind their surroundings on the person (armpits, between the legs)."""
+        weight = gaussian_filter(mask.astype(np.float32), 4)
+        around = gaussian_filter(np.where(mask, depth, 0).astype(np.float32), 4) / np.maximum(weight, 1e-3)
+        sunk = np.clip((depth - around)[mask] / 0.10, 0, 1)
+        image[mask] *= (1 - 0.45 * sunk)[:, None]
+
+
+def add_obstacle(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Put a post, a hedge, a low wall or a sign before the person, in place; returns the mask of what it hides."""
+    height, width = image.shape[:2]
+    hidden = np.zeros((height, width), bool)
+    colour = to_linear(np.clip(rng.uniform(0.15, 0.75) + rng.normal(0, 0.08, 3), 0.03, 0.95))
+    kind = rng.choice(["post", "hedge", "wall", "sign"])
+    if kind == "post":
+        middle, half = (
+            rng.choice([rng.uniform(0.02, 0.28), rng.uniform(0.72, 0.98)]) * width,
+            rng.uniform(0.03, 0.07) * width,
+        )
+        offset = (np.arange(width) - middle) / half
+        hidden[:, np.abs(offset) < 1] = True
+        texture = (0.35 + 0.75 * np.sqrt(np.clip(1 - (0.4 + offset) ** 2 * 0.5, 0, 1)))[None] * np.ones((height, 1))
+    elif kind == "hedge":
+        top = height * (rng.uniform(0.72, 0.86) + 0.02 * smooth_noise(rng, (2, width), 14, 2)[0])
+        hidden = np.arange(height)[:, None] > top
+        colour = to_linear(np.array([0.25, 0.36, 0.16]) * rng.uniform(0.8, 1.2))
+        texture = np.exp(0.6 * smooth_noise(rng, (height, width), 30, 3))
+    elif kind == "wall":
+        hidden[int(height * rng.uniform(0.74, 0.88)) :] = True
+        texture = 1 + 0.08 * smooth_noise(rng, (height, width), 40, 3)
+    else:
+        left = rng.choice([rng.uniform(-0.1, 0.1), rng.uniform(0.75, 0.95)])
+        low = rng.uniform(0.3, 0.6)
+        hidden[
+            int(low * height) : int((low + 0.25) * height), max(0, int(left * width)) : int((left + 0.2) * width)
+        ] = True
+        texture = 1 + 0.04 * smooth_noise(rng, (height, width), 40, 2)
+    image[hidden] = (colour * texture[..., None])[hidden]
+    return hidden
+
+
+__all__ = ["FINE", "Mesh", "Stance", "Studio", "add_obstacle"]

@@ -1,0 +1,253 @@
+"""What people look like: body, skin, hair, clothes, shoes and bags of each identity, and groups of look-alikes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Colour = tuple[float, float, float]  # sRGB, 0..1
+
+NEUTRALS: dict[str, Colour] = {
+    "black": (0.07, 0.07, 0.08),
+    "charcoal": (0.20, 0.20, 0.22),
+    "grey": (0.47, 0.47, 0.49),
+    "silver": (0.70, 0.71, 0.73),
+    "white": (0.92, 0.92, 0.90),
+    "navy": (0.10, 0.13, 0.28),
+    "denim": (0.24, 0.34, 0.52),
+    "khaki": (0.60, 0.53, 0.39),
+    "brown": (0.36, 0.24, 0.16),
+    "olive": (0.33, 0.35, 0.21),
+}
+BRIGHTS: dict[str, Colour] = {
+    "beige": (0.82, 0.73, 0.58),
+    "bleached denim": (0.52, 0.64, 0.78),
+    "red": (0.76, 0.12, 0.13),
+    "maroon": (0.43, 0.08, 0.14),
+    "orange": (0.92, 0.47, 0.12),
+    "yellow": (0.93, 0.80, 0.22),
+    "green": (0.13, 0.48, 0.25),
+    "lime": (0.60, 0.76, 0.22),
+    "teal": (0.06, 0.46, 0.48),
+    "sky": (0.45, 0.71, 0.92),
+    "blue": (0.12, 0.28, 0.72),
+    "purple": (0.40, 0.20, 0.54),
+    "lilac": (0.70, 0.60, 0.84),
+    "pink": (0.94, 0.56, 0.67),
+    "magenta": (0.80, 0.13, 0.45),
+}
+SKINS: tuple[Colour, ...] = (
+    (0.95, 0.78, 0.68),
+    (0.90, 0.70, 0.57),
+    (0.80, 0.60, 0.46),
+    (0.66, 0.46, 0.33),
+    (0.47, 0.31, 0.22),
+    (0.33, 0.21, 0.16),
+)
+HAIR_COLOURS: tuple[Colour, ...] = (
+    (0.07, 0.06, 0.06),
+    (0.16, 0.10, 0.07),
+    (0.32, 0.19, 0.11),
+    (0.52, 0.24, 0.12),
+    (0.78, 0.62, 0.36),
+    (0.66, 0.65, 0.64),
+)
+HAIR_STYLES = ("short", "crop", "bald", "bob", "long", "ponytail", "bun", "cap", "beanie", "hat")
+UPPER_KINDS = ("t-shirt", "long sleeve", "sleeveless", "open jacket", "hoodie", "coat")
+PATTERNS = ("plain", "stripes", "checks", "two-tone", "logo", "raglan", "band", "dots", "vertical")
+LOWER_KINDS = ("trousers", "slim trousers", "wide trousers", "shorts", "short skirt", "skirt", "long skirt")
+BAG_KINDS = ("none", "backpack", "shoulder bag", "handbag", "tote")
+SHOE_KINDS = ("sneakers", "boots", "flats")
+
+
+@dataclass(frozen=True)
+class Garment:
+    """One piece of clothing: `kind` decides its cut, `pattern` how `colour` and `accent` share its surface."""
+
+    kind: str
+    colour: Colour
+    accent: Colour
+    pattern: str = "plain"
+    period: float = 0.08  # metres between two repeats of the pattern
+
+
+@dataclass(frozen=True)
+class Look:
+    """Appearance of one identity; `shape` holds the body model's phenotypes, each 0..1."""
+
+    shape: tuple[float, ...]
+    skin: Colour
+    hair: str
+    hair_colour: Colour
+    headwear: Colour
+    beard: bool
+    glasses: bool
+    upper: Garment
+    lower: Garment
+    dress: bool  # the skirt has the upper garment's cloth
+    shoes: Garment
+    socks: Colour
+    bag: Garment
+
+
+def look_alikes(difficulty: float) -> int:
+    """How many identities share one wardrobe: 1 when easy, 6 when hard."""
+    return 1 + round(5 * difficulty)
+
+
+def look_of(seed: int, split: int, identity: int, difficulty: float) -> Look:
+    """Appearance of one identity: its group's outfit with a few details of its own.
+
+    Args:
+        seed: seed of the world.
+        split: 0 for training, 1 for test identities; keeps their draws apart.
+        identity: index within the split.
+        difficulty: 0..1; raises the size of look-alike groups and the share of neutral colours, lowers own details.
+    """
+    size = look_alikes(difficulty)
+    shared = _outfit(np.random.default_rng([seed, 11, split, identity // size]), difficulty)
+    rng = np.random.default_rng([seed, 12, split, identity])
+    own = _person(rng, shared)
+    if size == 1:
+        return own
+    details = rng.permutation(
+        [_new_hair, _new_shoes, _new_bag, _new_pattern, _new_sleeves, _new_lower_cut, _new_accent]
+    )
+    # Four own details of seven when nearly easy, two when hard: fewer would leave twins that nobody can tell apart.
+    for change in details[: round(4.4 - 2.4 * difficulty)]:
+        own = change(own, rng, difficulty)
+    return own
+
+
+def _colour(rng: np.random.Generator, difficulty: float) -> Colour:
+    table = NEUTRALS if rng.random() < 0.35 + 0.45 * difficulty else BRIGHTS
+    base = np.array(list(table.values())[rng.integers(len(table))])
+    red, green, blue = np.clip(base * rng.uniform(0.9, 1.1) + rng.normal(0, 0.02, 3), 0.03, 0.95)
+    return float(red), float(green), float(blue)
+
+
+def _contrasting(rng: np.random.Generator, colour: Colour, difficulty: float) -> Colour:
+    """A second colour that can be told from the first one in a blurred picture."""
+    while True:
+        other = _colour(rng, difficulty)
+        if np.abs(np.subtract(other, colour)).max() > 0.28:
+            return other
+
+
+def _pick(rng: np.random.Generator, names: tuple[str, ...], weights: tuple[float, ...]) -> str:
+    return names[rng.choice(len(names), p=np.array(weights) / sum(weights))]
+
+
+def _outfit(rng: np.random.Generator, difficulty: float) -> Look:
+    """A whole outfit from scratch: the one that a group of look-alikes shares."""
+    female = bool(rng.random() < 0.5)
+    upper_colour = _colour(rng, difficulty)
+    upper = Garment(
+        kind=_pick(rng, UPPER_KINDS, (5, 3, 1.5 if female else 0.7, 2.5, 1.5, 1.2)),
+        colour=upper_colour,
+        accent=_contrasting(rng, upper_colour, difficulty),
+        pattern=_pick(rng, PATTERNS, (4, 2, 1.5, 1.5, 2.5, 1, 1, 0.7, 0.7)),
+        period=float(rng.uniform(0.07, 0.13)),
+    )
+    skirts = (1.2, 1.5, 0.8) if female else (0, 0, 0)
+    lower_colour = _colour(rng, min(1.0, difficulty + 0.3))
+    lower = Garment(
+        kind=_pick(rng, LOWER_KINDS, (3.0, 2.0, 1.0, 2.0, *skirts)),
+        colour=lower_colour,
+        accent=_contrasting(rng, lower_colour, difficulty),
+        pattern=_pick(rng, ("plain", "side stripe", "checks"), (8, 1.2, 0.8)),
+        period=0.09,
+    )
+    look = Look(
+        shape=(0.0 if not female else 1.0, 0.6, 0.5, 0.5, 0.5, 0.5),
+        skin=SKINS[0],
+        hair="short",
+        hair_colour=HAIR_COLOURS[0],
+        headwear=_colour(rng, difficulty),
+        beard=False,
+        glasses=False,
+        upper=upper,
+        lower=lower,
+        dress="skirt" in lower.kind and bool(rng.random() < 0.3),
+        shoes=Garment("sneakers", (0.9, 0.9, 0.9), (0.9, 0.9, 0.9)),
+        socks=(0.9, 0.9, 0.9),
+        bag=Garment("none", upper_colour, upper_colour),
+    )
+    for draw in (_new_hair, _new_shoes, _new_bag):
+        look = draw(look, rng, difficulty)
+    return look
+
+
+def _person(rng: np.random.Generator, look: Look) -> Look:
+    """The same outfit on another body."""
+    female = look.shape[0] > 0.5
+    gender = rng.uniform(0.85, 1.0) if female else rng.uniform(0.0, 0.15)
+    height = rng.uniform(0.40, 0.52) if female else rng.uniform(0.46, 0.60)
+    shape = (
+        gender,
+        rng.uniform(0.5, 0.85),
+        rng.uniform(0.35, 0.65),
+        rng.uniform(0.3, 0.75),
+        height,
+        rng.uniform(0.4, 0.8),
+    )
+    skin = np.array(SKINS[rng.choice(len(SKINS), p=[0.22, 0.24, 0.22, 0.14, 0.1, 0.08])]) * rng.uniform(0.95, 1.05)
+    return replace(
+        look,
+        shape=tuple(float(value) for value in shape),
+        skin=tuple(float(channel) for channel in skin.clip(0, 1)),
+        beard=not female and bool(rng.random() < 0.25),
+        glasses=bool(rng.random() < 0.2),
+    )
+
+
+def _new_hair(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    female = look.shape[0] > 0.5
+    weights = (1, 0.3, 0, 2.5, 3, 2, 1.2, 0.7, 0.5, 0.6) if female else (4, 2.5, 0.9, 0.4, 0.3, 0.2, 0.1, 1.6, 0.9, 0.5)
+    style = _pick(rng, HAIR_STYLES, weights)
+    colour = HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=[0.32, 0.22, 0.16, 0.09, 0.13, 0.08])]
+    return replace(look, hair=style, hair_colour=colour, headwear=_colour(rng, difficulty))
+
+
+def _new_shoes(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    colour = _colour(rng, difficulty)
+    sole = (0.9, 0.9, 0.88) if rng.random() < 0.6 else (0.12, 0.12, 0.12)
+    socks = _colour(rng, 1.0)
+    return replace(look, shoes=Garment(_pick(rng, SHOE_KINDS, (4, 1.5, 1.5)), colour, sole), socks=socks)
+
+
+def _new_bag(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    female = look.shape[0] > 0.5
+    weights = (3, 2, 2, 2, 1) if female else (3.5, 4, 2, 0.6, 0.6)
+    colour = _colour(rng, difficulty)
+    return replace(look, bag=Garment(_pick(rng, BAG_KINDS, weights), colour, _contrasting(rng, colour, difficulty)))
+
+
+def _new_pattern(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    others = tuple(name for name in PATTERNS if name != look.upper.pattern)
+    upper = replace(
+        look.upper,
+        pattern=others[rng.integers(len(others))],
+        accent=_contrasting(rng, look.upper.colour, difficulty),
+        period=float(rng.uniform(0.07, 0.13)),
+    )
+    return replace(look, upper=upper)
+
+
+def _new_sleeves(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    others = tuple(name for name in UPPER_KINDS if name != look.upper.kind)
+    return replace(look, upper=replace(look.upper, kind=others[rng.integers(len(others))]))
+
+
+def _new_lower_cut(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    choices = LOWER_KINDS if look.shape[0] > 0.5 else LOWER_KINDS[:4]
+    others = tuple(name for name in choices if name != look.lower.kind)
+    lower = replace(look.lower, kind=others[rng.integers(len(others))])
+    return replace(look, lower=lower, dress=look.dress and "skirt" in lower.kind)
+
+
+def _new_accent(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    upper = replace(look.upper, accent=_contrasting(rng, look.upper.colour, difficulty))
+    lower = replace(look.lower, colour=_contrasting(rng, look.lower.colour, difficulty))
+    return replace(look, upper=upper, lower=lower)
