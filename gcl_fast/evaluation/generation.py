@@ -11,7 +11,7 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity (Wang et al. 2004): 11 x 11 Gaussian window, sigma 1.5, K = (0.01, 0.03), mean over channels.
+    """Structural similarity (Wang et al. 2004): 11 x 11 Gaussian window, sigma 1.5, mean over channels.
 
     Args:
         x, y: (B, C, H, W) in 0..1, at least 11 x 11.
@@ -33,7 +33,6 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         raise ValueError(f"ssim: images of {x.shape[2]} x {x.shape[3]} are smaller than the {WINDOW} x {WINDOW} window")
     x, y = x.float(), y.float()
     mean_x, mean_y = _blur(x), _blur(y)
-    # Subtracting first a constant near the mean would help only where the image is nearly flat: fp32 holds 0..1 well enough.
     variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
     covariance = _blur(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)

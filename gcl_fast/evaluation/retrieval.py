@@ -1,7 +1,7 @@
 """Retrieval metrics: mAP, CMC, mINP, from distances or, tile by tile, from embeddings.
 
-Protocol: single query; gallery entries of the query's identity and camera are dropped; CMC by the first match; AP by step
-integration (scikit-learn's average_precision_score); queries without a match elsewhere are left out of every mean.
+Protocol: single query; gallery entries of the query's identity and camera are dropped; CMC by the first match; AP by
+step integration (scikit-learn's average_precision_score); queries without a match elsewhere are left out of every mean.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def evaluate(
     query_cameras: Tensor,
     gallery_cameras: Tensor,
 ) -> Retrieval:
-    """Retrieval metrics by Euclidean distance of L2-normalized embeddings; the distances are made and ranked tile by tile.
+    """Retrieval metrics by Euclidean distance of L2-normalized embeddings; distances are made and ranked in tiles.
 
     Args:
         query_embeddings: (Q, D), gallery_embeddings: (G, D), floating point on one device; normalized here.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
-from gcl_fast.pseudo_labels.eps import eps_by_rho
+from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import k_reciprocal_jaccard
 
 
@@ -38,10 +37,10 @@ def cluster(
         features: (N, D) floating point, L2-normalized rows.
         k1, k2: see `k_reciprocal_jaccard`.
         rho: share of all pairs whose mean distance is the radius, where `eps` is None.
-        eps: radius; None: by rho; "auto": by `eps_auto`.
+        eps: radius; None: by `rho`; "auto": by `eps_auto`, without a number to choose.
         min_samples: points within the radius, itself counted, that make a core point.
-        backend: "own", "sklearn", "cuml", or "auto": "own", which needs milliseconds where the dense input of cuML first
-            has to be filled and moved.
+        backend: "own", "sklearn", "cuml", or "auto": "own", which needs milliseconds where the dense input of cuML
+            first has to be filled and moved.
 
     Raises:
         ValueError: bad features (NaN rows are named), an unknown backend, or eps outside 0..1.
@@ -49,8 +48,15 @@ def cluster(
     engine = "own" if backend == "auto" else backend
     if engine not in ENGINES:
         raise ValueError(f"cluster: unknown backend {backend!r}; there are auto, {', '.join(ENGINES)}")
+    if eps is not None and eps != "auto" and (isinstance(eps, str) or not 0 <= eps < 1):
+        raise ValueError(
+            f'cluster: eps must be a distance in 0..1 (1 excluded: every pair), None or "auto"; got {eps!r}'
+        )
     similarity = k_reciprocal_jaccard(features, k1, k2)
-    radius = eps_by_rho(similarity, rho) if eps is None else eps
+    if eps is None:
+        radius = eps_by_rho(similarity, rho)
+    else:
+        radius = eps_auto(similarity, min_samples) if eps == "auto" else float(eps)
     labels = dbscan(similarity, radius, min_samples, engine)
     return PseudoLabels(
         labels=labels.to(features.device),

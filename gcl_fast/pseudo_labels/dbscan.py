@@ -1,8 +1,8 @@
 """DBSCAN on the sparse Jaccard graph: one function, three engines, one result.
 
-Rule of all engines: a core point has at least `min_samples` points within eps, itself counted; clusters are the connected
-components of core points, numbered by their lowest core point; a point beside core points only joins the lowest-numbered
-of their clusters; the rest is -1. (cuML numbers by its own order, and settles such border points by its own.)
+Rule of all engines: a core point has at least `min_samples` points within eps, itself counted; clusters are the
+connected components of core points, numbered by their lowest core point; another point with core points within eps
+joins the lowest-numbered of their clusters; the rest is -1. (cuML numbers and settles such points in its own order.)
 """
 
 from __future__ import annotations

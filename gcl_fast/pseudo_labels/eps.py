@@ -6,6 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.pseudo_labels.dbscan import dbscan
+
+RADII = [step / 25 for step in range(1, 25)]  # 0.04 .. 0.96
+
 
 def eps_by_rho(similarity: Tensor, rho: float) -> float:
     """Mean of the smallest round(rho * M) of the M non-zero distances above the diagonal (the official rule).
@@ -16,17 +20,52 @@ def eps_by_rho(similarity: Tensor, rho: float) -> float:
         similarity: (N, N) symmetric sparse CSR, complete: no pair with similarity above 0 is left out.
         rho: share of all pairs, 0..1.
     """
-    N = similarity.shape[0]
-    start, column = similarity.crow_indices(), similarity.col_indices()
-    row = torch.repeat_interleave(torch.arange(N, dtype=column.dtype), start.diff())
-    distance = 1 - similarity.values()[column > row]
-    distance = distance[distance > 0]
-    zeros = int((similarity.values()[column > row] == 1).sum())
-    pairs = N * (N - 1) // 2 - zeros
+    N, column = similarity.shape[0], similarity.col_indices()
+    row = torch.repeat_interleave(torch.arange(N, dtype=column.dtype), similarity.crow_indices().diff())
+    stored = 1 - similarity.values()[column > row]
+    distance = stored[stored > 0]
+    pairs = N * (N - 1) // 2 - (len(stored) - len(distance))
     if pairs == 0:
-        return 0.0  # all points are equal
+        return 0.0  # all points are equal, or there is one point
     wanted = max(1, round(rho * pairs))
     if wanted > len(distance):
-        return float((distance.double().sum() + (wanted - len(distance))) / wanted)
-    nearest = torch.from_numpy(np.partition(distance.numpy(), wanted - 1)[:wanted])
-    return float(nearest.double().mean())
+        return float(distance.sum(dtype=torch.float64) + (wanted - len(distance))) / wanted
+    return float(np.partition(distance.numpy(), wanted - 1)[:wanted].mean(dtype=np.float64))
+
+
+def eps_auto(similarity: Tensor, min_samples: int) -> float:
+    """The radius whose clusters are many, even and leave few outliers; no number to choose.
+
+    A radius too small leaves outliers, one too large merges. Of 24 radii this takes the one that maximizes
+
+        (share of points in clusters)^2 * 1 / sum_c p_c^2,      p_c = share of cluster c among the clustered points:
+
+    the chance that two random points are both clustered, over the chance that two clustered points fall together
+    (1 / sum_c p_c^2 is the number of equally large clusters with that chance, so one giant cluster counts as one).
+
+    Planted clusters (1,800 points of 100 identities, 6 cameras, noise partly of rank R, k1 = 20, mean of 3 seeds):
+    adjusted Rand index with outliers as singletons, at the best of the radii, here, and at three fixed ones. No fixed
+    radius serves all: with k1 = 30 and R = 4 it is 0.6 that loses (0.13 of 0.36).
+
+        R   signal  best (radius)  auto | 0.4   0.48  0.6 |   R   signal  best (radius)  auto | 0.4   0.48  0.6
+        4    0.7    0.09  (0.55)   0.09 | 0.04  0.08  0.04 |  12    0.7    0.21  (0.67)   0.21 | 0.02  0.04  0.13
+        4    1.0    0.38  (0.56)   0.37 | 0.24  0.33  0.32 |  12    1.0    0.81  (0.60)   0.81 | 0.62  0.73  0.81
+        4    1.5    0.72  (0.49)   0.72 | 0.68  0.72  0.55 |  12    1.5    1.00  (0.49)   1.00 | 1.00  1.00  1.00
+
+    It cannot tell look-alikes from one identity seen by two cameras: where such groups nest, any of the levels may win.
+
+    Args:
+        similarity: (N, N) symmetric sparse CSR.
+        min_samples: as for DBSCAN.
+
+    Returns:
+        One of `RADII`, the smallest of equally good ones; the largest of all where no radius makes a cluster.
+    """
+    scores = [_evenness(dbscan(similarity, radius, min_samples, "own")) for radius in RADII]
+    return RADII[int(np.argmax(scores))] if max(scores) > 0 else RADII[-1]
+
+
+def _evenness(labels: Tensor) -> float:
+    sizes = torch.bincount(labels[labels >= 0]).double()
+    clustered = float(sizes.sum())
+    return clustered**4 / float(sizes.square().sum()) / len(labels) ** 2 if clustered else 0.0

@@ -1,4 +1,4 @@
-"""k-reciprocal Jaccard similarity as a sparse matrix (Zhong et al. 2017, sections 3.2 to 3.4; Chen et al. 2021 use it)."""
+"""k-reciprocal Jaccard similarity as a sparse matrix (Zhong et al. 2017, sections 3.2 to 3.4)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def check_features(features: Tensor) -> Tensor:
 
 
 def sparse_csr(start: Tensor, column: Tensor, value: Tensor) -> Tensor:
-    """A square torch CSR tensor of the arrays of our ops; both index arrays as int32 where the count of entries allows."""
+    """A square torch CSR tensor of the arrays of our ops; indices as int32 where their count allows."""
     N = len(start) - 1
     if len(column) < 2**31:
         start = start.int()

@@ -1,0 +1,70 @@
+"""The two rules for the radius."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard
+from gcl_fast.pseudo_labels.eps import RADII, eps_by_rho
+
+
+def planted(signal: float, rank: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    """600 points of 40 identities; identity and part of the noise lie in subspaces, as in a network."""
+    draw = np.random.default_rng(seed).standard_normal
+    identity = np.repeat(np.arange(40), 15)
+    centres = draw((40, 2 * rank)) @ draw((2 * rank, 64)) / np.sqrt(2 * rank)
+    noise = draw((600, rank)) @ draw((rank, 64)) / np.sqrt(rank) + 0.5 * draw((600, 64))
+    features = torch.from_numpy(signal * centres[identity] + noise).float()
+    return torch.nn.functional.normalize(features), identity
+
+
+def agreement(labels: torch.Tensor, identity: np.ndarray) -> float:
+    """Adjusted Rand index, every outlier a cluster of its own."""
+    labels = labels.numpy().copy()
+    labels[labels < 0] = labels.max() + 1 + np.arange((labels < 0).sum())
+    return adjusted_rand_score(identity, labels)
+
+
+@pytest.mark.parametrize("signal", [0.5, 0.8, 1.2, 2.0])
+@pytest.mark.parametrize("rank", [4, 12])
+def test_auto_is_near_the_best_radius(signal, rank):
+    features, identity = planted(signal, rank)
+    best = max(agreement(cluster(features, 15, 6, eps=radius).labels, identity) for radius in RADII[::2])
+    assert agreement(cluster(features, 15, 6, eps="auto").labels, identity) >= best - 0.05
+
+
+def test_no_fixed_radius_serves_all():
+    loss = {radius: 0.0 for radius in (0.4, 0.48, 0.6)}
+    for signal, rank in [(0.8, 4), (1.2, 4), (0.8, 12), (1.2, 12)]:
+        features, identity = planted(signal, rank)
+        auto = agreement(cluster(features, 15, 6, eps="auto").labels, identity)
+        for radius in loss:
+            loss[radius] = max(loss[radius], auto - agreement(cluster(features, 15, 6, eps=radius).labels, identity))
+    assert min(loss.values()) > 0.05
+
+
+def test_auto_without_any_cluster_or_with_one():
+    scattered = torch.eye(3)  # fewer points than a cluster needs
+    assert cluster(scattered, eps="auto").labels.tolist() == [-1, -1, -1]
+    assert cluster(torch.ones(40, 2) / 2**0.5, eps="auto").labels.tolist() == [0] * 40
+
+
+def brute_rho(similarity: torch.Tensor, rho: float) -> float:
+    distance = np.triu(1 - similarity.to_dense().numpy(), 1)
+    distance = np.sort(distance[np.nonzero(distance)])
+    return distance[: int(np.round(rho * distance.size))].astype(np.float64).mean()
+
+
+@pytest.mark.parametrize("rho", [0.002, 0.03, 0.2, 0.9, 1.0])  # the last two ask for pairs that are not stored
+def test_rho_is_a_mean_over_all_pairs(rho):
+    similarity = k_reciprocal_jaccard(planted(1.0, 12)[0], 10, 4)
+    assert eps_by_rho(similarity, rho) == pytest.approx(brute_rho(similarity, rho), abs=1e-7)
+
+
+def test_rho_of_equal_points_and_of_few_pairs():
+    ones = k_reciprocal_jaccard(torch.ones(12, 2) / 2**0.5)
+    assert eps_by_rho(ones, 0.002) == pytest.approx(0, abs=1e-6)
+    few = k_reciprocal_jaccard(planted(1.0, 12)[0][:8])
+    distance = (1 - few.to_dense())[np.triu_indices(8, 1)]
+    assert eps_by_rho(few, 0.002) == pytest.approx(float(distance[distance > 0].min()), abs=1e-7)
