@@ -38,7 +38,7 @@ class Scan:
 def scan(records: Records, threads: int = 2) -> Scan:
     """Decode every picture of `records` once; verdicts of unchanged files come from an earlier scan."""
     file = _verdict_file(records.root)
-    known: dict[str, Verdict] = json.loads(file.read_text()) if file.is_file() else {}
+    known = _read(file)
     names = records.names
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(_judge, records.paths, (known.get(name) for name in names)))
@@ -111,6 +111,13 @@ def _verdict_file(root: Path) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
     cache = Path(os.environ.get("GCL_FAST_CACHE") or home)
     return cache / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+
+
+def _read(file: Path) -> dict[str, Verdict]:
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # without verdicts, every picture is looked at again
+        return {}
 
 
 def _write(file: Path, verdicts: dict[str, Verdict]) -> None:

@@ -46,25 +46,27 @@ class DaliSource:
         largest = max(len(positions) for positions in plan)
         if self._pipeline is None or self._pipeline.max_batch_size < largest:
             self._pipeline = self._build(largest)
-        pipeline = self._pipeline
-        self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
+        else:
+            self._rewind(self._pipeline)
+        own = self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
+        for _ in plan:
+            if self._feed.batches is not own:
+                raise RuntimeError("these batches can no longer be read: others were begun from the same source")
+            yield self._next()
+
+    def _next(self) -> torch.Tensor:
+        assert self._pipeline is not None
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         try:
-            for _ in plan:
-                # The outputs belong to the caller: DALI's dynamic executor never writes to a buffer that is still held
-                (images,) = pipeline.run(self._stream())
-                yield torch.from_dlpack(images.as_tensor())
+            (images,) = self._pipeline.run(stream)
         except RuntimeError:
             self._pipeline = None  # a pipeline that has failed cannot be used again
             raise
-        finally:
-            if self._pipeline is not None:
-                self._drain(pipeline)
+        # No copy: the tensor owns its buffer, which DALI's dynamic executor does not use again while somebody holds it
+        return torch.from_dlpack(images.as_tensor())
 
-    def _stream(self) -> torch.cuda.Stream | None:
-        return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
-
-    def _drain(self, pipeline: Pipeline) -> None:
-        """Take the batches that were read ahead, so that the next plan begins with its own first."""
+    def _rewind(self, pipeline: Pipeline) -> None:
+        """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own."""
         self._feed.batches = iter(())
         try:
             while True:

@@ -1,0 +1,197 @@
+"""Loaders deliver the crops that the plan names, the same from every source, and survive files that break."""
+
+import contextlib
+import logging
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gcl_fast.data import Augmentation, ExtractLoader, TrainLoader, shuffled_plan
+from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+
+SIZE = (48, 24)
+LEVEL = 1 / (255 * min(IMAGENET_STD))  # one step of an 8-bit value, once normalized
+
+
+@pytest.fixture(params=["dali-cpu", "pillow"])
+def engine(request, monkeypatch):
+    if request.param == "pillow":
+        monkeypatch.setitem(sys.modules, "gcl_fast.data.pipeline", None)  # its import fails as without DALI
+    return request.param
+
+
+def decode(path) -> torch.Tensor:
+    """What Pillow and arithmetic in float64 make of a file: (3, H, W)."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC)) / 255
+    return torch.from_numpy((pixels - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)
+
+
+def collect(batches) -> tuple[torch.Tensor, torch.Tensor]:
+    images, indices = zip(*batches)
+    return torch.cat(images), torch.cat(indices)
+
+
+def test_crops_are_decoded_resized_and_normalized(crops, engine):
+    loader = TrainLoader(crops, SIZE)
+    plan = shuffled_plan(len(crops), 5, seed=0, epoch=0)
+    images, index = collect(loader.epoch(plan, 0))
+    assert loader.engine == engine
+    assert loader.notice.startswith(engine)
+    assert images.shape == (20, 3, *SIZE)
+    assert images.dtype == torch.float32
+    assert torch.equal(index, plan.flatten())
+    difference = (images - torch.stack([decode(crops.paths[i]) for i in index])).abs()
+    assert difference.mean() < 0.5 * LEVEL
+    assert difference.max() < 3 * LEVEL
+
+
+def test_batches_are_channels_last(crops, engine):
+    plan = shuffled_plan(len(crops), 5, seed=0, epoch=0)
+    for augmentation in (None, Augmentation()):
+        image, _ = next(TrainLoader(crops, SIZE, augmentation=augmentation).epoch(plan, 0))
+        assert image.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("cache", [None, "host"])
+def test_an_epoch_resumes_bit_for_bit(crops, engine, cache):
+    options = dict(augmentation=Augmentation(), cache=cache, seed=3)
+    plan = shuffled_plan(len(crops), 4, seed=0, epoch=2)
+    whole = list(TrainLoader(crops, SIZE, **options).epoch(plan, 2))
+    rest = list(TrainLoader(crops, SIZE, **options).epoch(plan, 2, start=3))
+    assert len(whole) == 5
+    assert len(rest) == 2
+    for (image, index), (expected, expected_index) in zip(rest, whole[3:]):
+        assert torch.equal(index, expected_index)
+        assert torch.equal(image, expected)
+
+
+def test_augmentation_changes_with_seed_epoch_step_and_rank(crops):
+    plan = torch.tensor([[0, 1], [0, 1]])
+    loader = TrainLoader(crops, SIZE, augmentation=Augmentation(), seed=0)
+    first, second = (image for image, _ in loader.epoch(plan, 0))
+    ((other_epoch, _),) = loader.epoch(plan[:1], 1)
+    ((other_seed, _),) = TrainLoader(crops, SIZE, augmentation=Augmentation(), seed=1).epoch(plan[:1], 0)
+    ((other_rank, _),) = loader.epoch(torch.tensor([[1, 0]]), 0)
+    for other in (second, other_epoch, other_seed, other_rank.flip(0)):
+        assert not torch.equal(first, other)
+
+
+def test_an_abandoned_epoch_leaves_nothing_behind(crops, engine):
+    loader = TrainLoader(crops, SIZE)
+    plan = shuffled_plan(len(crops), 4, seed=0, epoch=0)
+    expected = list(loader.epoch(plan, 0))
+    abandoned = loader.epoch(plan.flip(0), 1)
+    next(abandoned)
+    again = list(loader.epoch(plan, 0))  # while the abandoned one still exists
+    assert all(torch.equal(a, b) for pair in zip(again, expected) for a, b in zip(*pair))
+    with contextlib.suppress(RuntimeError):  # DALI cannot go back to it and says so, Pillow can
+        image, index = next(abandoned)
+        assert torch.equal(index, plan.flip(0)[1])
+        assert torch.equal(image, expected[-2][0])
+
+
+def test_batches_stay_valid_while_later_ones_are_made(crops):
+    plan = torch.arange(22).view(11, 2)
+    kept = [image for image, _ in TrainLoader(crops, SIZE).epoch(plan, 0)]
+    copied = [image.clone() for image, _ in TrainLoader(crops, SIZE).epoch(plan, 0)]
+    assert all(torch.equal(a, b) for a, b in zip(kept, copied))
+
+
+def test_plans_may_change_their_batch_size(crops, engine):
+    loader = TrainLoader(crops, SIZE)
+    for batch in (2, 7, 3, 0):
+        plan = torch.arange(2 * batch).view(2, batch) if batch else torch.empty(0, 4, dtype=torch.int64)
+        assert [index.tolist() for _, index in loader.epoch(plan, 0)] == plan.tolist()
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation()])
+def test_cached_crops_equal_decoded_ones(crops, engine, augmentation):
+    plan = shuffled_plan(len(crops), 5, seed=0, epoch=1)
+    decoded = TrainLoader(crops, SIZE, augmentation=augmentation, seed=1)
+    cached = TrainLoader(crops, SIZE, augmentation=augmentation, seed=1, cache="host")
+    assert cached.cache == "host"
+    images, index = collect(decoded.epoch(plan, 1))
+    for _ in range(2):  # the second time from memory alone
+        cached_images, cached_index = collect(cached.epoch(plan, 1))
+        assert torch.equal(cached_index, index)
+        torch.testing.assert_close(cached_images, images, atol=1e-5, rtol=1e-5)
+
+
+def test_cached_files_are_read_once(own_crops):
+    plan = shuffled_plan(len(own_crops), 4, seed=0, epoch=0)
+    loader = TrainLoader(own_crops, SIZE, cache="host")
+    before, _ = collect(loader.epoch(plan, 0))
+    for path in own_crops.paths:
+        path.unlink()
+    after, _ = collect(loader.epoch(plan, 0))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_extraction_sees_every_crop_once(crops, engine, world_size):
+    loaders = [ExtractLoader(crops, SIZE, "cpu", 4, rank, world_size) for rank in range(world_size)]
+    seen = []
+    for loader in loaders:
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        images, index = collect(batches)
+        expected = torch.stack([decode(crops.paths[i]) for i in index])
+        assert (images - expected).abs().mean() < 0.5 * LEVEL
+        seen += index.tolist()
+    assert sorted(seen) == list(range(len(crops)))
+
+
+def test_extraction_of_fewer_crops_than_ranks(crops, engine):
+    one = crops.subset(np.array([4]))
+    assert [index.tolist() for _, index in ExtractLoader(one, SIZE, rank=0, world_size=2)] == [[0]]
+    assert list(ExtractLoader(one, SIZE, rank=1, world_size=2)) == []
+
+
+@pytest.mark.parametrize("how", ["vanish", "truncate", "empty"])
+@pytest.mark.parametrize("cache", [None, "host"])
+def test_files_that_break_during_the_run_become_blank(own_crops, engine, how, cache, caplog):
+    loader = TrainLoader(own_crops, SIZE, cache=cache)
+    victims = [own_crops.paths[2], own_crops.paths[9]]
+    for victim in victims:
+        contents = victim.read_bytes()
+        victim.unlink()
+        if how != "vanish":
+            victim.write_bytes(contents[: len(contents) // 2] if how == "truncate" else b"")
+    plan = torch.arange(12).view(6, 2)
+    with caplog.at_level(logging.WARNING):
+        images, index = collect(loader.epoch(plan, 0))
+    assert torch.equal(index, plan.flatten())
+    blank = images.abs().amax(dim=(1, 2, 3)) < LEVEL
+    assert blank.nonzero().flatten().tolist() == [2, 9]
+    assert (images[3] - decode(own_crops.paths[3])).abs().mean() < 0.5 * LEVEL
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 2
+    assert all(str(victim) in message for victim, message in zip(victims, warnings))
+
+
+def test_errors_that_are_no_picture_s_fault_are_not_swallowed(crops, monkeypatch):
+    loader = TrainLoader(crops, SIZE)
+
+    def out_of_memory(plan):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(loader._files._source, "batches", out_of_memory)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        next(loader.epoch(torch.tensor([[0, 1]]), 0))
+
+
+@pytest.mark.gpu
+def test_mixed_decoding_equals_the_cpu(crops):
+    plan = shuffled_plan(len(crops), 5, seed=0, epoch=0)
+    for options in (dict(), dict(augmentation=Augmentation()), dict(cache="device"), dict(cache="host")):
+        loader = TrainLoader(crops, SIZE, "cuda", **options)
+        assert loader.engine == "dali-gpu"
+        images, index = collect(loader.epoch(plan, 0))
+        expected, expected_index = collect(TrainLoader(crops, SIZE, **options | {"cache": None}).epoch(plan, 0))
+        assert images.is_cuda
+        assert torch.equal(index.cpu(), expected_index)
+        assert (images.cpu() - expected).abs().mean() < LEVEL

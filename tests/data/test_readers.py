@@ -1,0 +1,169 @@
+"""Every layout in miniature, and what is said when it is not there. Readers open no picture: empty files will do."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gcl_fast.data import open_dataset, readers
+from gcl_fast.errors import UserError
+
+MARKET = {
+    "bounding_box_train": [
+        "0002_c1s1_000451_03.jpg",
+        "0002_c2s1_000801_01.jpg.jpg",
+        "0007_c6s3_077542_04.jpg",
+        "Thumbs.db",
+    ],
+    "query": ["0001_c1s1_001051_00.jpg", "readme.txt"],
+    "bounding_box_test": [
+        "-1_c1s1_000401_03.jpg",
+        "0000_c1s1_000151_01.jpg",
+        "0001_c2s1_001976_02.jpg",
+        ".hidden_0001_c1s1_000001_00.jpg",
+    ],
+}
+
+
+def make_tree(root: Path, tree: dict[str, list[str]]) -> Path:
+    for folder, names in tree.items():
+        for name in names:
+            (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / folder / name).touch()
+    return root
+
+
+@pytest.mark.parametrize("home", [".", "Market-1501-v15.09.15"])
+def test_market1501(tmp_path, home):
+    make_tree(tmp_path / home, MARKET)
+    dataset = open_dataset("market1501", tmp_path)
+    assert dataset.root == tmp_path / home
+    assert dataset.train.names == ["0002_c1s1_000451_03.jpg", "0002_c2s1_000801_01.jpg.jpg", "0007_c6s3_077542_04.jpg"]
+    assert dataset.train.root == tmp_path / home / "bounding_box_train"
+    assert dataset.train.identity.tolist() == [2, 2, 7]
+    assert dataset.train.camera.tolist() == [1, 2, 6]
+    assert dataset.train.frame.tolist() == [451, 801, 77542]
+    assert dataset.query.names == ["0001_c1s1_001051_00.jpg"]
+    assert dataset.gallery.identity.tolist() == [0, 1]  # the distractor stays, junk goes
+    assert all(path.is_file() for path in dataset.gallery.paths)
+
+
+def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch):
+    make_tree(tmp_path, MARKET)
+    (note,) = open_dataset("market1501", tmp_path).notes
+    assert "3 / 1 / 2 crops" in note
+    assert "12,936 / 3,368 / 15,913" in note
+    monkeypatch.setitem(readers.COUNTS, "market1501", (3, 1, 2))
+    assert open_dataset("market1501", tmp_path).notes == ()
+    assert open_dataset("synthetic", tmp_path).notes == ()
+
+
+def test_dukemtmc(tmp_path):
+    tree = {
+        "bounding_box_train": ["0001_c2_f0046182.jpg", "0005_c8_f0000001.jpg"],
+        "query": ["0002_c1_f0044158.jpg"],
+        "bounding_box_test": ["0002_c5_f0054301.jpg"],
+    }
+    dataset = open_dataset("dukemtmc", make_tree(tmp_path / "DukeMTMC-reID", tree).parent)
+    assert dataset.train.identity.tolist() == [1, 5]
+    assert dataset.train.camera.tolist() == [2, 8]
+    assert dataset.train.frame.tolist() == [46182, 1]
+    assert (len(dataset.query), len(dataset.gallery)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("home", "train", "test"),
+    [("MSMT17_V1", "train", "test"), ("MSMT17_V2", "mask_train_v2", "mask_test_v2"), (".", "train", "test")],
+)
+def test_msmt17(tmp_path, home, train, test):
+    lists = {
+        "list_train.txt": ["0000/0000_000_01_0303morning_0015_0.jpg 0", "0001/0001_004_14_0303noon_0221_1.jpg 1"],
+        "list_val.txt": ["0000/0000_009_05_0303morning_0025_0.jpg 0"],
+        "list_query.txt": ["0000/0000_002_03_0302afternoon_0007_0.jpg 0"],
+        "list_gallery.txt": ["0000/0000_003_04_0302afternoon_0008_1.jpg 0", "0002/0002_000_15_0302noon_0100_0.jpg 2"],
+    }
+    files = {split: [line.split()[0] for name in names for line in lists[name]] for split, names in SPLIT_LISTS.items()}
+    make_tree(tmp_path / home, {train: files["train"], test: files["test"]})
+    for name, lines in lists.items():
+        (tmp_path / home / name).write_text("\n".join(lines) + "\n")
+    dataset = open_dataset("msmt17", tmp_path)
+    assert dataset.train.identity.tolist() == [0, 1, 0]  # training list, then validation list
+    assert dataset.train.camera.tolist() == [1, 14, 5]
+    assert dataset.train.frame.tolist() == [15, 221, 25]
+    assert dataset.train.names[0] == "0000/0000_000_01_0303morning_0015_0.jpg"
+    assert dataset.query.camera.tolist() == [3]
+    assert dataset.gallery.identity.tolist() == [0, 2]
+    assert all(path.is_file() for split in (dataset.train, dataset.query, dataset.gallery) for path in split.paths)
+
+
+SPLIT_LISTS = {"train": ("list_train.txt", "list_val.txt"), "test": ("list_query.txt", "list_gallery.txt")}
+
+
+@pytest.mark.parametrize("kind", ["labeled", "detected"])
+def test_cuhk03_classic(tmp_path, kind):
+    names = ["1_001_1_01.png", "1_001_2_06.png", "5_049_1_02.png", "5_049_2_10.png"]
+    make_tree(tmp_path, {f"images_{kind}": names})
+    entries = [[f"/somewhere/else/images_{kind}/{name}", 0, 0] for name in names]
+    split = {"train": entries[:2], "query": entries[2:3], "gallery": entries[2:]}
+    (tmp_path / f"splits_classic_{kind}.json").write_text(json.dumps([split, {"train": []}]))
+    dataset = open_dataset("cuhk03", tmp_path)
+    assert dataset.train.identity.tolist() == [1001, 1001]  # pair and person
+    assert dataset.train.camera.tolist() == [1, 2]
+    assert dataset.gallery.identity.tolist() == [5049, 5049]
+    assert dataset.gallery.camera.tolist() == [9, 10]
+    assert dataset.gallery.paths[1].is_file()
+
+
+def test_cuhk03_new_protocol(tmp_path):
+    tree = {
+        "bounding_box_train": ["0003_c1_21.png"],
+        "query": ["0002_c1_11.png"],
+        "bounding_box_test": ["0002_c2_17.png"],
+    }
+    dataset = open_dataset("cuhk03", make_tree(tmp_path, tree))
+    assert (dataset.train.identity.item(), dataset.train.camera.item(), dataset.train.frame.item()) == (3, 1, 21)
+
+
+def test_folder_of_crops(tmp_path):
+    make_tree(tmp_path, {"a/deep": ["2.PNG", "1.jpeg"], "b": ["1.jpeg", "notes.txt", ".x.jpg"]})
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.train.names == ["a/deep/1.jpeg", "a/deep/2.PNG", "b/1.jpeg"]
+    assert dataset.train.identity.tolist() == [-1, -1, -1]
+    assert len(dataset.query) == len(dataset.gallery) == 0
+
+
+@pytest.mark.parametrize("name", sorted(readers.READERS))
+def test_missing_and_empty_folders_name_the_expected_layout(tmp_path, name):
+    with pytest.raises(UserError, match=name) as error:
+        open_dataset(name, tmp_path / "nowhere")
+    assert readers.LAYOUTS[name] in str(error.value)
+    with pytest.raises(UserError, match=name) as error:
+        open_dataset(name, tmp_path)
+    assert readers.LAYOUTS[name] in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_incomplete_datasets(tmp_path):
+    make_tree(tmp_path, MARKET)
+    for name in MARKET["query"]:
+        (tmp_path / "query" / name).unlink()
+    with pytest.raises(UserError, match=r"no crops in .*query"):
+        open_dataset("market1501", tmp_path)
+    (tmp_path / "query").rmdir()
+    with pytest.raises(UserError, match="no query under"):
+        open_dataset("market1501", tmp_path)
+
+
+def test_unknown_dataset_lists_the_known_ones(tmp_path):
+    with pytest.raises(UserError, match=r"unknown dataset 'marekt'.*market1501"):
+        open_dataset("marekt", tmp_path)
+
+
+def test_subset_keeps_everything_aligned(tmp_path):
+    train = open_dataset("market1501", make_tree(tmp_path, MARKET)).train
+    picked = train.subset(np.array([2, 0]))
+    assert picked.names == [train.names[2], train.names[0]]
+    assert (picked.identity.tolist(), picked.camera.tolist(), picked.frame.tolist()) == ([7, 2], [6, 1], [77542, 451])
+    assert train.subset(train.camera == 2).names == [train.names[1]]
+    assert len(train.subset(np.array([], dtype=int))) == 0
