@@ -35,20 +35,20 @@ def rank_queries_reference(
     distance: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The definition, by sorting: average precision, place of the first match (-1: none), inverse negative penalty."""
-    precision, first, penalty = [], [], []
+    rows: list[tuple[float, int, float]] = []
     for d, identity, camera in zip(distance, query_ids, query_cameras):
         keep = ~((gallery_ids == identity) & (gallery_cameras == camera))
         d, order = d[keep].sort(stable=True)
         match = (gallery_ids[keep][order] == identity).double()  # (valid gallery,)
         place = match.nonzero().flatten()
         if len(place) == 0:
-            precision, first, penalty = [*precision, 0.0], [*first, -1], [*penalty, 0.0]
+            rows.append((0.0, -1, 0.0))
             continue
         last_of_tie = torch.searchsorted(d, d[place], right=True) - 1  # equal distances enter together
-        precision.append(float((match.cumsum(0)[last_of_tie] / (last_of_tie + 1)).mean()))
-        first.append(int(place[0]))
-        penalty.append(len(place) / (int(place[-1]) + 1))
-    return torch.tensor(precision).double(), torch.tensor(first), torch.tensor(penalty).double()
+        average = float((match.cumsum(0)[last_of_tie] / (last_of_tie + 1)).mean())
+        rows.append((average, int(place[0]), len(place) / (int(place[-1]) + 1)))
+    precision, first, penalty = torch.tensor(rows, dtype=torch.float64).view(-1, 3).unbind(1)
+    return precision, first.long(), penalty
 
 
 def rank(

@@ -53,7 +53,7 @@ def _sklearn(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
 
     start, column, value = csr_arrays(similarity)
     distance = csr_matrix((1 - value.numpy(), column.numpy(), start.numpy()), shape=tuple(similarity.shape))
-    eps = max(eps, np.finfo(np.float32).tiny)  # it refuses zero, which means "equal points only"
+    eps = max(eps, float(np.finfo(np.float32).tiny))  # it refuses zero, which means "equal points only"
     return torch.from_numpy(DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(distance).labels_).long()
 
 

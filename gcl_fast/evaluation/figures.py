@@ -1,0 +1,143 @@
+"""Pictures of a run: grids of novel views, training curves, cluster sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+GAP, LABEL, MARGIN = 4, 18, 66  # pixels between pictures, above the columns, left of the rows
+RETRIEVAL = ("mAP", "rank1", "mINP")
+CLUSTERING = ("ari", "ari_before", "outliers", "eps")
+
+
+def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float], path: Path) -> None:
+    """Write a labelled PNG: for each crop its structure maps, drawn pictures and, where known, true views, by yaw.
+
+    Args:
+        rows: per crop `crop` (3, H, W), `structure` (Y, 1, H, W), `drawn` (Y, 3, H, W) and optionally `truth`
+            (Y, 3, H, W), all in 0..1.
+        yaws: Y degrees; 0 is labelled x_rec, the others x_new.
+        path: of the picture; its folder is made.
+
+    Raises:
+        ValueError: there is no crop to draw.
+    """
+    if not rows:
+        raise ValueError(f"view_grid: no crop to draw in {path}")
+    crops = [crop for row in rows if (crop := row["crop"]) is not None]
+    H, W = crops[0].shape[1:]
+    lines = [[name for name in ("structure", "drawn", "truth") if row.get(name) is not None] for row in rows]
+    width = MARGIN + (len(yaws) + 1) * (W + GAP)
+    height = LABEL + sum(len(names) * (H + GAP) + 2 * GAP for names in lines)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    left = [MARGIN + column * (W + GAP) for column in range(len(yaws) + 1)]
+    for x, label in zip(left, ["crop", *(f"{'x_new' if yaw else 'x_rec'} {yaw:g}°" for yaw in yaws)]):
+        draw.text((x, 3), label, "black", font)
+    top = LABEL
+    for row, crop, names in zip(rows, crops, lines):
+        sheet.paste(_picture(crop), (left[0], top))
+        for name in names:
+            draw.text((4, top + H // 2 - 6), {"truth": "true view"}.get(name, name), "black", font)
+            pictures = row[name]
+            assert pictures is not None
+            for x, picture in zip(left[1:], pictures):
+                sheet.paste(_picture(picture), (x, top))
+            top += H + GAP
+        top += 2 * GAP
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, format="PNG")
+
+
+def _picture(image: Tensor) -> Image.Image:
+    """PIL image of (1 or 3, H, W) in 0..1."""
+    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+
+
+def training_curves(metrics: Path, path: Path) -> None:
+    """Draw metrics.jsonl: retrieval, clustering, novel views and losses over the steps of all stages.
+
+    Args:
+        metrics: lines {"stage", "step", "time", name: value, ...}; a line cut off by a kill is passed over.
+        path: of the picture (.png, .svg or .pdf).
+    """
+    records = list(_records(metrics))
+    offset, total = {}, 0  # step at which each stage begins
+    for stage in dict.fromkeys(record["stage"] for record in records):
+        offset[stage] = total
+        total += max(record["step"] for record in records if record["stage"] == stage)
+
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for record in records:
+        for name, value in record.items():
+            if name not in ("stage", "step", "time"):
+                step = offset[record["stage"]] + record["step"]
+                curves.setdefault(_panel(name), {}).setdefault(name, []).append((step, value))
+
+    panels = sorted(curves, key=["retrieval", "clustering", "clusters", "novel views", "losses"].index)
+    figure = Figure(figsize=(9, 0.6 + 2.3 * max(1, len(panels))), layout="constrained")
+    for i, panel in enumerate(panels):
+        axes = figure.add_subplot(len(panels), 1, i + 1)
+        for name, points in curves[panel].items():
+            axes.plot(*zip(*points), marker="o" if len(points) < 30 else "", markersize=3, linewidth=1, label=name)
+        for stage, begin in offset.items():
+            axes.axvline(begin, color="0.8", linewidth=0.8, zorder=0)
+            if i == 0:
+                axes.text(begin, 1.02, f" {stage}", transform=axes.get_xaxis_transform(), fontsize=8)
+        if panel == "losses":
+            axes.set_yscale("symlog", linthresh=0.01)
+            axes.set_ylim(bottom=min(0, *(value for points in curves[panel].values() for _, value in points)))
+            axes.set_xlabel("step")
+        axes.set_ylabel(panel)
+        axes.set_xlim(0, max(total, 1))
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _records(metrics: Path) -> list[dict[str, Any]]:
+    records = []
+    for line in metrics.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def _panel(name: str) -> str:
+    if name in RETRIEVAL or name.startswith("rank"):
+        return "retrieval"
+    if name in CLUSTERING:
+        return "clustering"
+    if name == "clusters":
+        return "clusters"
+    return "novel views" if name.startswith("ssim") else "losses"
+
+
+def cluster_sizes(labels: Tensor, path: Path) -> None:
+    """Draw how many clusters there are of each size; outliers are told in the title.
+
+    Args:
+        labels: (N,) int64, outlier = -1.
+        path: of the picture.
+    """
+    sizes = torch.bincount(labels[labels >= 0].cpu())
+    outliers = int((labels < 0).sum())
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.add_subplot()
+    if len(sizes):
+        axes.hist(sizes.numpy(), bins=range(int(sizes.min()), int(sizes.max()) + 2), align="left")
+    axes.set_xlabel("crops in the cluster")
+    axes.set_ylabel("clusters")
+    axes.set_title(f"{len(sizes)} clusters, {outliers} of {len(labels)} crops are outliers", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

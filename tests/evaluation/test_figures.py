@@ -1,0 +1,57 @@
+"""The pictures of a run hold what they were given."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from gcl_fast.evaluation.figures import cluster_sizes, training_curves, view_grid
+
+
+def test_grid_places_every_picture(tmp_path):
+    shade = lambda value, *shape: torch.full(shape, value)
+    row = {
+        "crop": torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 32, 16),
+        "structure": torch.stack([shade(0.2, 1, 32, 16), shade(0.4, 1, 32, 16)]),
+        "drawn": torch.stack([shade(0.6, 3, 32, 16), shade(0.8, 3, 32, 16)]),
+        "truth": None,
+    }
+    truth = torch.tensor([[0.0, 0, 1], [0, 1, 0]]).view(2, 3, 1, 1).expand(2, 3, 32, 16)
+    view_grid([row, {**row, "truth": truth}], [0.0, 90.0], tmp_path / "new" / "grid.png")
+    sheet = Image.open(tmp_path / "new" / "grid.png").convert("RGB")
+    seen = {color: count for count, color in sheet.getcolors(100_000)}
+    area = 32 * 16
+    assert seen[255, 0, 0] == 2 * area  # the crop, once in each row
+    assert seen[0, 0, 255] == seen[0, 255, 0] == area
+    assert [seen[(round(255 * v),) * 3] >= 2 * area for v in (0.2, 0.4, 0.6, 0.8)] == [True] * 4
+    with pytest.raises(ValueError, match="no crop to draw"):
+        view_grid([], [0.0], tmp_path / "none.png")
+
+
+def test_curves_of_all_stages_and_a_cut_line(tmp_path, monkeypatch):
+    lines = [
+        {"stage": "warmup", "step": 0, "time": 1, "clusters": 5, "outliers": 0.5, "eps": 0.4},
+        {"stage": "warmup", "step": 40, "time": 2, "loss": 0.5},
+        {"stage": "warmup", "step": 40, "time": 2, "mAP": 0.6, "rank1": 0.7},
+        {"stage": "joint", "step": 10, "time": 3, "mAP": 0.7, "rank1": 0.8, "ssim": 0.4, "loss": -0.1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "jo')
+    drawn = []
+    monkeypatch.setattr("gcl_fast.evaluation.figures.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
+    training_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    panels = {axes.get_ylabel(): axes for axes in drawn[0].axes}
+    assert list(panels) == ["retrieval", "clustering", "clusters", "novel views", "losses"]
+    line = next(line for line in panels["retrieval"].lines if line.get_label() == "mAP")
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([40, 50], [0.6, 0.7])
+
+
+def test_size_histogram_counts_clusters(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("gcl_fast.evaluation.figures.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
+    cluster_sizes(torch.tensor([-1, 0, 0, 0, 1, 1, 1, 2, 2, -1]), tmp_path / "sizes.png")
+    axes = drawn[0].axes[0]
+    assert [(bar.get_x() + 0.5, bar.get_height()) for bar in axes.patches] == [(2, 1), (3, 2)]
+    assert axes.get_title() == "3 clusters, 2 of 10 crops are outliers"
+    cluster_sizes(torch.full((4,), -1), tmp_path / "none.png")
+    assert drawn[1].axes[0].get_title() == "0 clusters, 4 of 4 crops are outliers"
