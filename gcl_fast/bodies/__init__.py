@@ -1,8 +1,10 @@
 """Bodies: body models, body-parameter files, and the sources of structure maps."""
 
 from gcl_fast.bodies.anny_body import AnnyBody
+from gcl_fast.bodies.estimates import import_estimates
 from gcl_fast.bodies.gait import walking_pose
 from gcl_fast.bodies.parameters import BodyParameters, align, load_body_parameters, save_body_parameters
+from gcl_fast.bodies.smpl import SMPLBody
 from gcl_fast.bodies.sources import OnlineStructureMaps, PrerenderedStructureMaps
 
 __all__ = [
@@ -10,7 +12,9 @@ __all__ = [
     "BodyParameters",
     "OnlineStructureMaps",
     "PrerenderedStructureMaps",
+    "SMPLBody",
     "align",
+    "import_estimates",
     "load_body_parameters",
     "save_body_parameters",
     "walking_pose",

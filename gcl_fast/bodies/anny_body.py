@@ -101,10 +101,9 @@ class AnnyBody(nn.Module):
         rotation = axis_angle_to_matrix(pose.float().unflatten(1, (-1, 3)))
         rotation, position = forward_kinematics(rotation, joints, self._levels)
         vertices = skin(vertices, joints, rotation, position, self.weights)
-        ground = vertices[:, 1].amin(1)
-        vertices[:, 1] -= ground[:, None]
-        position = position - torch.stack((zero := torch.zeros_like(ground), ground, zero), 1)[:, None]
-        return Posed(vertices.transpose(1, 2).contiguous(), position, rotation)
+        ground = torch.stack((zero := position.new_zeros(len(pose)), vertices[:, 1].amin(1), zero), 1)[:, None]
+        vertices = vertices.transpose(1, 2).contiguous() - ground
+        return Posed(vertices, position - ground, rotation)
 
     def forward(self, pose: Tensor, shape: Tensor) -> Tensor:
         """Vertices (B, V, 3) in the body frame, metres, standing on y = 0."""

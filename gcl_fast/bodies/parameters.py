@@ -120,16 +120,15 @@ def load_body_parameters(path: str | Path) -> BodyParameters:
             missing = [key for key in keys if key not in file]
             if missing:
                 raise UserError(f"{path}: not a body-parameter file, it lacks {', '.join(missing)}")
-            arrays = {key: file[key] for key in keys}
+            names, model = [str(name) for name in np.atleast_1d(file["names"])], str(file["model"])
+            tensors = {
+                key: torch.from_numpy(file[key].astype(np.float32)) for key in keys if key not in ("names", "model")
+            }
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: damaged or not an .npz file ({error}); make it again") from error
-    names = [str(name) for name in np.atleast_1d(arrays.pop("names"))]
-    model = str(arrays.pop("model"))
-    params = BodyParameters(
-        names, model, **{key: torch.from_numpy(np.asarray(a, np.float32)) for key, a in arrays.items()}
-    )
+    params = BodyParameters(names, model, **tensors)
     check_body_parameters(params, str(path))
     return params
 

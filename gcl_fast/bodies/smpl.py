@@ -1,0 +1,203 @@
+"""SMPLBody: the SMPL body model, for users who have its licensed files. Posed by `smplx` (optional, non-commercial).
+
+The official .pkl files hold chumpy objects of Python 2. They are read here without chumpy, by an unpickler that makes
+numpy arrays and sparse matrices and refuses everything else, so that a model file cannot run code. An .npz with the
+same keys works too: v_template (V, 3), shapedirs (V, 3, S), posedirs (V, 3, 207), J_regressor (24, V) dense,
+weights (V, 24), f (F, 3), kintree_table (2, 24).
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.errors import UserError
+
+NUM_JOINTS = 24
+JOINT_NAMES = [
+    "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee",
+    "spine2", "left_ankle", "right_ankle", "spine3", "left_foot", "right_foot",
+    "neck", "left_collar", "right_collar", "head", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand",
+]  # fmt: skip
+SHAPES: dict[str, tuple[int | str, ...]] = {
+    "v_template": ("V", 3),
+    "shapedirs": ("V", 3, "S"),
+    "posedirs": ("V", 3, 9 * (NUM_JOINTS - 1)),
+    "J_regressor": (NUM_JOINTS, "V"),
+    "weights": ("V", NUM_JOINTS),
+    "f": ("F", 3),
+    "kintree_table": (2, NUM_JOINTS),
+}
+
+
+class SMPLBody(nn.Module):
+    """SMPL with 24 joints behind the same call as AnnyBody.
+
+    path: an SMPL file (.pkl or .npz), or a folder with SMPL_{GENDER}.pkl or .npz. gender: neutral, female or male.
+    pose: (B, 72) axis-angle in radians, joints in the order of `joint_names`; pose[:, :3] turns the pelvis in the body
+    frame (the view's yaw is kept apart, in the body parameters). shape: (B, S) betas, S up to what the file holds.
+    Raises FileNotFoundError, UserError for a file of another format, ImportError where smplx is missing."""
+
+    name = "smpl"
+    joint_names = JOINT_NAMES
+    num_joints = NUM_JOINTS
+    faces: Tensor
+    v_template: Tensor
+    shapedirs: Tensor
+    posedirs: Tensor
+    J_regressor: Tensor
+    weights: Tensor
+    parents: Tensor
+
+    def __init__(self, path: str | Path, gender: str = "neutral") -> None:
+        super().__init__()
+        try:
+            from smplx.lbs import lbs
+        except ImportError as error:
+            raise ImportError("SMPLBody needs smplx: pip install smplx (its licence is non-commercial)") from error
+        self._lbs = lbs
+        arrays = load_smpl_file(_find_file(Path(path), gender))
+        faces, parents = arrays.pop("f").astype(np.int64), arrays.pop("kintree_table")[0].astype(np.int64)
+        parents[0] = -1
+        arrays["posedirs"] = arrays["posedirs"].reshape(-1, 9 * (NUM_JOINTS - 1)).T
+        for key, array in {"faces": faces, "parents": parents, **arrays}.items():
+            value = torch.from_numpy(np.ascontiguousarray(array))
+            self.register_buffer(key, value if key in ("faces", "parents") else value.float(), persistent=False)
+
+    def forward(self, pose: Tensor, shape: Tensor) -> Tensor:
+        """Vertices (B, V, 3) in the body frame: metres, y up, facing +z, standing on y = 0 under the pelvis."""
+        return self.articulate(pose, shape)[0]
+
+    def articulate(self, pose: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+        """Vertices (B, V, 3) and joints (B, 24, 3) in the body frame."""
+        if pose.dim() != 2 or pose.shape[1] != 3 * NUM_JOINTS or shape.dim() != 2 or len(shape) != len(pose):
+            raise ValueError(
+                f"SMPLBody: pose must be (B, {3 * NUM_JOINTS}) and shape (B, S), got {tuple(pose.shape)}, "
+                f"{tuple(shape.shape)}"
+            )
+        vertices, joints = self._lbs(
+            shape.float(), pose.float(), self.v_template, self._shape_directions(shape), self.posedirs,
+            self.J_regressor, self.parents, self.weights,
+        )  # fmt: skip
+        pelvis = joints[:, 0]
+        origin = torch.stack((pelvis[:, 0], vertices[..., 1].amin(1), pelvis[:, 2]), 1)[:, None]
+        return vertices - origin, joints - origin
+
+    def rest_pelvis(self, shape: Tensor) -> Tensor:
+        """Place of the pelvis (B, 3) in SMPL's own coordinates, about which SMPL turns the body."""
+        pelvis = self.J_regressor[0] @ self.v_template
+        directions = torch.einsum("v,vcs->cs", self.J_regressor[0], self._shape_directions(shape))
+        return pelvis + shape.float() @ directions.T
+
+    def _shape_directions(self, shape: Tensor) -> Tensor:
+        if shape.shape[1] > self.shapedirs.shape[2]:
+            raise ValueError(f"SMPLBody: {shape.shape[1]} betas, but the model file has {self.shapedirs.shape[2]}")
+        return self.shapedirs[..., : shape.shape[1]]
+
+
+def _find_file(path: Path, gender: str) -> Path:
+    candidates = [path] if not path.is_dir() else [path / f"SMPL_{gender.upper()}.{ext}" for ext in ("pkl", "npz")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"no SMPL model at {' or '.join(map(str, candidates))}; it is licensed: get it from smpl.is.tue.mpg.de, or use "
+        f"AnnyBody, which needs no file"
+    )
+
+
+def load_smpl_file(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of SHAPES from an SMPL .pkl or .npz. Raises UserError for a damaged file or another format."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                found = {key: file[key] for key in SHAPES if key in file}
+        else:
+            with path.open("rb") as stream:
+                content = _ModelUnpickler(stream, encoding="latin1").load()
+            if not isinstance(content, dict):
+                raise UserError(f"{path}: holds a {type(content).__name__}, not an SMPL model")
+            found = {key: _dense(content[key]) for key in SHAPES if key in content}
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: damaged, or not an SMPL .pkl or .npz ({error})") from error
+    missing = [key for key in SHAPES if key not in found]
+    if missing:
+        raise UserError(f"{path}: not an SMPL model, it lacks {', '.join(missing)}")
+    sizes: dict[str, int] = {}
+    for key, expected in SHAPES.items():
+        shape = found[key].shape
+        names = {n: s for n, s in zip(expected, shape) if isinstance(n, str)}
+        fits = len(shape) == len(expected) and all(isinstance(n, str) or n == s for n, s in zip(expected, shape))
+        if not fits or any(sizes.setdefault(n, s) != s for n, s in names.items()):
+            wanted = tuple(sizes.get(n, n) if isinstance(n, str) else n for n in expected)
+            raise UserError(
+                f"{path}: {key} has shape {shape}, expected {wanted}; SMPL (24 joints) is read, not SMPL-H or -X"
+            )
+    if found["f"].min() < 0 or found["f"].max() >= sizes["V"]:
+        raise UserError(f"{path}: faces refer to vertices outside 0..{sizes['V'] - 1}")
+    return found
+
+
+class _Chumpy:
+    """Stands for chumpy's arrays: Ch (its value is `x`) and Select (entries `idxs` of `a`, in `preferred_shape`)."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        state = self.__dict__
+        if "x" in state:
+            return np.asarray(state["x"], dtype)
+        return np.asarray(state["a"], dtype).ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
+
+
+class _ModelUnpickler(pickle.Unpickler):
+    """Makes arrays, sparse matrices and plain containers; nothing else can be called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "chumpy":
+            return _Chumpy
+        if module.startswith("scipy.sparse") and name in ("csc_matrix", "csr_matrix", "coo_matrix"):
+            import scipy.sparse
+
+            return getattr(scipy.sparse, name)
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
+            return getattr(np._core.multiarray, name)  # type: ignore[attr-defined]
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if (module, name) in (("copy_reg", "_reconstructor"), ("copyreg", "_reconstructor")):
+            return _new
+        if (module, name) in (("__builtin__", "object"), ("builtins", "object")):
+            return object
+        if (module, name) in (("_codecs", "encode"),):
+            return _encode
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no SMPL model needs")
+
+
+def _new(kind: Any, base: Any, state: Any) -> Any:
+    """What Python 2's object protocol calls: an empty object, filled by its state afterwards."""
+    if kind is not _Chumpy and getattr(kind, "__module__", "").split(".")[0] != "scipy":
+        raise pickle.UnpicklingError(f"it builds a {kind}, which no SMPL model needs")
+    return kind.__new__(kind)
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    return text.encode(encoding)
+
+
+def _dense(value: Any) -> np.ndarray:
+    return np.asarray(value.todense() if hasattr(value, "todense") else value)
