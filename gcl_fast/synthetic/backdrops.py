@@ -253,10 +253,10 @@ def _bench(place: Place, x: float, depth: float) -> None:
 def _poster(place: Place, x: float, depth: float) -> None:
     rng, z = place.rng, place.wall
     width, height, low = rng.uniform(0.5, 1.4), rng.uniform(0.7, 1.6), rng.uniform(0.5, 1.3)
-    place.box(x, x + width, low, low + height, z, _tint(rng, (0.5, 0.5, 0.5), 0.25), 0.02)
+    place.box(x, x + width, low, low + height, z, _tint(rng, (0.5, 0.5, 0.5), 0.14), 0.02)
     for _ in range(4):
         a, b = np.sort(rng.uniform(0.08, 0.92, 2)), np.sort(rng.uniform(0.08, 0.92, 2))
-        inner = _tint(rng, (0.5, 0.5, 0.5), 0.3)
+        inner = _tint(rng, (0.5, 0.5, 0.5), 0.16)
         place.box(x + width * a[0], x + width * a[1], low + height * b[0], low + height * b[1], z, inner, 0.02)
 
 

@@ -192,11 +192,13 @@ def _limit_threads() -> None:
 def _write_unit(root: str, config: WorldConfig, unit: Unit) -> None:
     world = world_of(config)
     keys = _keys(config, unit)
-    stances = [world.stance(key) for key in keys]
+    stances = []
     names = [file_name(config, key) for key in keys]
     splits = [_split(config, key) for key in keys]
     for key, name, split in zip(keys, names, splits):
-        (Path(root) / FOLDERS[split] / name).write_bytes(world.crop(key))
+        picture, stance = world.crop(key)
+        (Path(root) / FOLDERS[split] / name).write_bytes(picture)
+        stances.append(stance)
     part = _part(Path(root), unit)
     with tempfile.NamedTemporaryFile(dir=part.parent, delete=False) as file:
         np.savez(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from gcl_fast.synthetic.shapes import BAG, BODY, COAT, HAIR, HEADWEAR, SHOE, SKIRT
-from gcl_fast.synthetic.tailor import SLEEVE_END, TROUSERS_END, UPPER_HEM, Tailor, hairline
+from gcl_fast.synthetic.tailor import SEAM, SLEEVE_END, TROUSERS_END, WAIST, Tailor, hairline
 from gcl_fast.synthetic.wardrobe import Garment, Look
 
 ARM_METRES, LEG_METRES = 0.27, 0.40  # length of half an arm and half a leg: cloth coordinates along limbs to metres
+
+ALL_OVER = ("stripes", "checks", "vertical", "dots")  # patterns that a skirt can have
 
 
 def _wave(value: np.ndarray, period: float) -> np.ndarray:
@@ -51,25 +53,24 @@ class Painter:
         joint = lambda name: tailor.rest_joints[tailor.joint[name]]
         self.neck, self.hip, self.shoulder = joint("neck"), joint("left_hip"), joint("left_shoulder")
         self.leg_axis = joint("left_hip"), joint("left_ankle")
-        torso = tailor.template[tailor.part == "torso"]
-        self.middle = 0.5 * (torso[:, 2].min() + torso[:, 2].max())  # between chest and back
+        self.middle = tailor.middle
 
     def paint(self, look: Look, material: np.ndarray, cloth: np.ndarray) -> np.ndarray:
         """sRGB (P, 3) of pixels with the given material (P,) and cloth coordinates (P, 6)."""
-        x, y, z, arm, leg, arm_share = cloth.T
-        colour = np.empty((len(x), 3))
+        y = cloth[:, 1]
+        colour = np.empty((len(y), 3))
         body = material == BODY
         colour[body] = self._body(look, cloth[body])
         shoe = material == SHOE
         colour[shoe] = np.where((y[shoe] < 0.022)[:, None], look.shoes.accent, look.shoes.colour)
         garment = look.upper if look.dress else look.lower
         skirt = material == SKIRT
-        skirt_pattern = pattern_mask(garment, x[skirt], y[skirt], z[skirt], np.zeros(skirt.sum(), bool))
-        plain = garment.pattern in ("two-tone", "band", "logo", "raglan")
-        colour[skirt] = _share(garment, skirt_pattern & ~plain)
+        mask = pattern_mask(
+            garment, *cloth[skirt, :3].T - np.array([[0], [0], [self.middle]]), np.zeros(skirt.sum(), bool)
+        )
+        colour[skirt] = _share(garment, mask & (garment.pattern in ALL_OVER))
         coat = material == COAT
-        mask = pattern_mask(look.upper, x[coat], y[coat], z[coat], np.zeros(coat.sum(), bool))
-        colour[coat] = _share(look.upper, mask & (look.upper.pattern in ("stripes", "checks", "vertical", "dots")))
+        colour[coat] = self._upper(look, *cloth[coat, :3].T, np.zeros(coat.sum(), bool))
         colour[material == HAIR] = look.hair_colour
         colour[material == HEADWEAR] = look.headwear
         bag = material == BAG
@@ -102,30 +103,33 @@ class Painter:
         colour[(y < (0.24 if boots else 0.085)) & (leg > 1.2) & (~trousers | (not boots))] = look.shoes.colour
         # Upper body.
         kind = look.upper.kind
+        sleeve = on_arm & (arm > SEAM)
         collar = np.linalg.norm(np.stack((x, y - self.neck[1] - 0.045, z - self.neck[2] - 0.035), -1), axis=1)
         closed = kind in ("hoodie", "coat")
-        inside = collar > (0.055 if closed else 0.085 if kind != "sleeveless" else 0.105)
-        below_neck = y < self.neck[1] + (0.06 if closed else 0.03)
-        upper = np.where(
-            on_arm, arm < SLEEVE_END[kind], (y > UPPER_HEM[kind]) & below_neck & inside & (arm < SLEEVE_END[kind] + 0.1)
-        )
-        along = np.where(on_arm, 1.4 - arm * ARM_METRES, y)
-        mask = pattern_mask(look.upper, x, along, z - self.middle, on_arm)
-        if kind == "open jacket":
-            opening = 0.035 + 0.06 * np.clip(1.35 - y, 0, 0.6)
-            mask = (z > self.middle) & (np.abs(x) < opening) & ~on_arm
-        colour[upper] = _share(look.upper, mask)[upper]
-        if kind in ("coat", "hoodie"):
-            seam = upper & ~on_arm & (np.abs(x) < 0.008) & (z > self.middle)
-            colour[seam] *= 0.6
-        if kind == "open jacket":
-            neck = mask & (y < self.neck[1] + 0.02) & (y > 0.85) & inside
-            colour[neck] = look.upper.accent
+        outside = collar > (0.055 if closed else 0.105 if kind == "sleeveless" else 0.085)
+        trunk = (y > WAIST) & (y < self.neck[1] + (0.06 if closed else 0.03)) & outside
+        upper = np.where(sleeve, arm < SLEEVE_END[kind], trunk)
+        along = np.where(sleeve, 1.4 - arm * ARM_METRES, y)
+        colour[upper] = self._upper(look, x[upper], along[upper], z[upper], sleeve[upper])
         self._straps(look, colour, cloth)
         return colour
 
+    def _upper(self, look: Look, x: np.ndarray, y: np.ndarray, z: np.ndarray, sleeve: np.ndarray) -> np.ndarray:
+        """Colours of the upper garment; y is the height, on sleeves a length that continues it."""
+        kind, front = look.upper.kind, (z > self.middle) & ~sleeve
+        if kind == "open jacket":
+            colour = np.tile(np.array(look.upper.colour), (len(x), 1))
+            opening = front & (np.abs(x) < 0.035 + 0.06 * np.clip(1.35 - y, 0, 0.6))
+            colour[opening] = look.upper.accent
+            colour[opening & (y < 0.84)] = look.lower.colour
+            return colour
+        colour = _share(look.upper, pattern_mask(look.upper, x, y, z - self.middle, sleeve))
+        if kind in ("coat", "hoodie"):
+            colour[front & (np.abs(x) < 0.008)] *= 0.6
+        return colour
+
     def _straps(self, look: Look, colour: np.ndarray, cloth: np.ndarray) -> None:
-        x, y, z, arm, leg, arm_share = cloth.T
+        x, y, z, _, _, arm_share = cloth.T
         trunk = (arm_share < 0.5) & (y < self.neck[1] + 0.06) & (y > 0.85)
         if look.bag.kind == "backpack":
             strap = trunk & (np.abs(np.abs(x) - 0.105) < 0.024) & (z > self.middle - 0.05) & (y > 1.12)

@@ -19,6 +19,7 @@ from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, Mesh, vertex_normal
 from gcl_fast.synthetic.tailor import Figure, Tailor
 from gcl_fast.synthetic.wardrobe import Look
 
+LINEAR = to_linear(np.arange(256, dtype=np.float32) / 255)
 FINE = 2  # pictures are rendered this many times finer than the crop, then averaged
 
 
@@ -32,6 +33,12 @@ class Stance:
     camera: np.ndarray  # (4,) float32: scale, x, y, pitch
     depth: float  # metres from the camera
     across: float  # metres to the right of its axis
+    figure: Figure  # the posed body
+
+    @property
+    def tall(self) -> float:
+        """Metres from the ground to the highest point of the undressed body."""
+        return float(self.figure.vertices[:, 1].max())
 
 
 class Studio:
@@ -51,40 +58,43 @@ class Studio:
             stride=float(rng.uniform(0.0, 0.12) if standing else rng.uniform(0.55, 1.05)),
             arm_swing=float(rng.uniform(0.0, 0.2) if standing else rng.uniform(0.4, 1.2)),
             elbow=float(rng.uniform(6, 35)),
-            spread=float(rng.uniform(8, 16)),
+            spread=float(rng.uniform(5, 11)),
             lean=float(rng.uniform(-1, 5)),
             head_turn=float(np.clip(rng.normal(0, 15), -45, 45)),
         )[0].numpy()
         shape = np.array(look.shape, np.float32)
-        tall = float(self.tailor.pose(pose, shape).vertices[:, 1].max())
+        figure = self.tailor.pose(pose, shape)
+        tall = float(figure.vertices[:, 1].max())
         depth = rng.uniform(camera.near, camera.far)
         pitch = np.degrees(np.arctan2(camera.height - tall / 2, depth))
         fill, x, y = rng.uniform(0.76, 0.92), rng.normal(0.5, 0.045), rng.normal(0.5, 0.015)
         framing = rng.random()
         if framing < 0.07:  # cut at the feet
-            fill, y = fill * rng.uniform(1.15, 1.5), 0.06 + 0.5 * fill
+            fill = fill * rng.uniform(1.15, 1.5)
             y = 0.05 + 0.5 * fill
         elif framing < 0.10:  # cut at the head
             fill = fill * rng.uniform(1.05, 1.2)
             y = 0.96 - 0.5 * fill
         yaw = camera.heading(rng)
         across = rng.uniform(-0.8, 0.8) * COLUMNS / 2 / FOCAL * depth
-        return Stance(pose, shape, yaw, np.array([fill / tall, x, y, pitch], np.float32), float(depth), float(across))
+        return Stance(
+            pose, shape, yaw, np.array([fill / tall, x, y, pitch], np.float32), float(depth), float(across), figure
+        )
 
-    def backdrop(self, camera: Camera, stance: Stance, tall: float) -> np.ndarray:
+    def backdrop(self, camera: Camera, stance: Stance) -> np.ndarray:
         """The part of the camera's view behind this person, linear light (h, w, 3) at the fine size."""
         scale, x, y, _ = stance.camera
         metre = FOCAL / stance.depth
         height = metre / scale
         width = height * self.size[1] / self.size[0]
-        top = SKY_ROWS + metre * (camera.height - tall / 2) - y * height
+        top = SKY_ROWS + metre * (camera.height - stance.tall / 2) - y * height
         left = COLUMNS / 2 + metre * stance.across - x * width
         rows, columns = camera.backdrop.shape[:2]
         top, left = np.clip(top, 0, rows - height), np.clip(left, 0, columns - width)
         view = Image.fromarray(camera.backdrop).resize(
             (self.fine[1], self.fine[0]), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)
         )
-        return to_linear(np.asarray(view, np.float32) / 255)
+        return LINEAR[np.asarray(view)]
 
     def photograph(
         self,
@@ -103,26 +113,24 @@ class Studio:
                 behind); they share the crop's frame.
             turn: degrees to turn the person by, everything else unchanged.
         """
-        figure = self.tailor.pose(stance.pose, stance.shape)
-        tall = float(figure.vertices[:, 1].max())
-        image = self.backdrop(camera, stance, tall)
+        image = self.backdrop(camera, stance)
         stance = replace(stance, yaw=stance.yaw + turn)
         for other, pose, nearness in others:
             if nearness < 0:
-                self._add(image, camera, other, pose, self.tailor.pose(pose.pose, pose.shape), rng)
-        mask = self._add(image, camera, look, stance, figure, rng)
+                self._add(image, camera, other, pose, rng)
+        mask = self._add(image, camera, look, stance, rng)
         for other, pose, nearness in others:
             if nearness > 0:
-                front = self._add(image, camera, other, pose, self.tailor.pose(pose.pose, pose.shape), rng)
+                front = self._add(image, camera, other, pose, rng)
                 mask = mask & ~front
         return image, mask
 
     def _add(
-        self, image: np.ndarray, camera: Camera, look: Look, stance: Stance, figure: Figure, rng: np.random.Generator
+        self, image: np.ndarray, camera: Camera, look: Look, stance: Stance, rng: np.random.Generator
     ) -> np.ndarray:
         """Draw one person into `image` in place, with shadow; returns the mask (h, w)."""
-        mesh = self.tailor.dress(figure, look)
-        tall = float(figure.vertices[:, 1].max())
+        mesh = self.tailor.dress(stance.figure, look)
+        tall = stance.tall
         rotation = view_rotation(torch.tensor([stance.yaw]), torch.tensor([float(stance.camera[3])]))[0].numpy()
         level = view_rotation(torch.tensor([stance.yaw]), torch.zeros(1))[0].numpy() * np.array([[1], [-1], [-1]])
         tilt = rotation @ level.T  # world (right, up, towards the camera) to image (right, down, away)
@@ -141,7 +149,7 @@ class Studio:
         mask = index >= 0
         face, weight = index[mask], fragments.barycentric[0].numpy()[mask]
         corners = mesh.faces[face]
-        mix = lambda values: (values[corners] * weight[..., None]).sum(1)
+        mix = lambda values: np.einsum("pkc,pk->pc", values[corners], weight)
         cloth, material = mix(mesh.cloth), mesh.material[face]
         normal = mix(vertex_normals(world, mesh.faces))
         facing = np.linalg.inv(tilt)[:, 2]  # away from the camera, in the world
@@ -164,10 +172,12 @@ class Studio:
         flat = world - np.outer(world[:, 1], camera.sun / camera.sun[1])
         under = world * np.array([1, 0, 1])
         hidden = rasterize(to_image(flat.astype(np.float32), 1), faces, self.size).face_index[0].numpy() >= 0
-        near = rasterize(to_image(under[:, :], 1), faces, self.size).face_index[0].numpy() >= 0
+        column, row = to_image(under, 1)[0, :, :2].long().numpy().T
+        inside = (column >= 0) & (column < self.size[1]) & (row >= 0) & (row < self.size[0])
+        near = np.bincount(row[inside] * self.size[1] + column[inside], minlength=hidden.size).reshape(self.size) > 0
         soft = 0.8 + 2.5 * camera.softness
-        shade = (1 - 0.55 * (1 - camera.softness) * gaussian_filter(hidden * 1.0, soft)) * (
-            1 - 0.5 * gaussian_filter(near * 1.0, (1.5, 2.5))
+        shade = (1 - 0.55 * (1 - camera.softness) * gaussian_filter(hidden.astype(np.float32), soft)) * (
+            1 - 0.5 * gaussian_filter(near.astype(np.float32), (1.5, 2.5))
         )
         image *= np.asarray(
             Image.fromarray(shade.astype(np.float32)).resize(image.shape[1::-1], Image.Resampling.BILINEAR)

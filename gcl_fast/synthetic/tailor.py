@@ -32,7 +32,7 @@ from gcl_fast.synthetic.wardrobe import Look
 
 SLEEVE_END = {
     "t-shirt": 0.62,
-    "sleeveless": 0.0,
+    "sleeveless": 0.12,
     "long sleeve": 1.93,
     "open jacket": 1.93,
     "hoodie": 1.95,
@@ -42,21 +42,24 @@ UPPER_EASE = {
     "t-shirt": 0.012,
     "sleeveless": 0.007,
     "long sleeve": 0.010,
-    "open jacket": 0.02,
+    "open jacket": 0.020,
     "hoodie": 0.024,
     "coat": 0.026,
 }
+# Height of the hem on the template, metres (the hip joint is at 0.87, the knee at 0.45).
 UPPER_HEM = {
-    "t-shirt": 0.835,
-    "sleeveless": 0.86,
-    "long sleeve": 0.84,
-    "open jacket": 0.80,
-    "hoodie": 0.82,
-    "coat": 0.80,
+    "t-shirt": 0.82,
+    "sleeveless": 0.85,
+    "long sleeve": 0.83,
+    "open jacket": 0.78,
+    "hoodie": 0.80,
+    "coat": 0.53,
 }
+TUCKED = ("t-shirt", "sleeveless", "long sleeve")  # worn inside a skirt
+WAIST = 0.92  # below this height on the template the upper garment hangs free
 # Radius of a sleeve or trouser leg at places along the limb (0 upper joint, 1 middle, 2 lower), metres.
 SLEEVE_WIDTH = {
-    "t-shirt": ((0.1, 0.0), (0.3, 0.066), (0.7, 0.074)),
+    "t-shirt": ((0.1, 0.0), (0.3, 0.064), (0.7, 0.070)),
     "long sleeve": ((0.2, 0.05), (1.0, 0.050), (1.9, 0.038)),
     "open jacket": ((0.2, 0.066), (1.0, 0.060), (1.9, 0.050)),
     "hoodie": ((0.2, 0.070), (1.0, 0.064), (1.7, 0.056), (1.95, 0.042)),
@@ -70,10 +73,11 @@ TROUSERS_WIDTH = {
     "shorts": ((0.3, 0.095), (0.9, 0.112)),
 }
 SKIRT_LENGTH = {"short skirt": 0.42, "skirt": 0.58, "long skirt": 0.84}  # share of the leg
-SKIRT_FLARE = {"short skirt": 0.30, "skirt": 0.16, "long skirt": 0.14}
+SKIRT_FLARE = {"short skirt": 0.15, "skirt": 0.08, "long skirt": 0.07}
 HAIR_DEPTH = {"short": 0.014, "crop": 0.005, "bob": 0.020, "long": 0.018, "ponytail": 0.010, "bun": 0.010}
 HEADWEAR_DEPTH = {"cap": 0.016, "beanie": 0.022, "hat": 0.018}
-SMOOTHING_STEPS = 8
+SMOOTHING_STEPS = 12
+SEAM = 0.10  # where the sleeve begins, along the arm
 
 
 @dataclass
@@ -112,6 +116,11 @@ class Tailor:
         self.head_low, self.head_high = self.template[head].min(0), self.template[head].max(0)
         self.hair_field = hairline(self.template, self.head_low, self.head_high) * head - 1.0 * ~head
         self.trunk = np.flatnonzero(np.isin(self.part, ("torso", "hips", "neck", "scalp", "head")))
+        self.pelvis_height, self.hip_height = (self.rest_joints[self.joint[name], 1] for name in ("pelvis", "left_hip"))
+        hip, knee, ankle = (self.rest_joints[self.joint[f"left_{name}"]] for name in ("hip", "knee", "ankle"))
+        self.leg_length = np.linalg.norm(knee - hip) + np.linalg.norm(ankle - knee)
+        torso = self.template[self.part == "torso"]
+        self.middle = 0.5 * (torso[:, 2].min() + torso[:, 2].max())  # between chest and back
         self.below = np.flatnonzero((self.leg_share > 0.3) | (self.part == "hips"))
 
     def _share(self, *joints: str) -> np.ndarray:
@@ -167,14 +176,19 @@ class Tailor:
         """The dressed figure. Its first vertices are the body's, displaced to the surface of what covers them."""
         body = Mesh(self._clothed(figure, look), self.faces, np.full(len(self.faces), BODY), self.cloth)
         pieces = [body, *self._shoes(figure)]
-        if "skirt" in look.lower.kind:
-            pieces.append(
-                self._skirt(figure, SKIRT_LENGTH[look.lower.kind], SKIRT_FLARE[look.lower.kind], 0.012, SKIRT)
-            )
-        if look.upper.kind == "coat":
-            pieces.append(self._skirt(figure, 0.40, 0.13, 0.03, COAT))
+        around = body.vertices[self.below]
+        skirt = "skirt" in look.lower.kind
+        if skirt:
+            hem = self.hip_height - SKIRT_LENGTH[look.lower.kind] * self.leg_length
+            pieces.append(self._hanging(figure, around, hem, SKIRT_FLARE[look.lower.kind], 0.010, SKIRT))
+        if not (skirt and (look.dress or look.upper.kind in TUCKED)):
+            loose = 0.06 if look.upper.kind == "coat" else 0.02
+            margin = 0.028 if skirt else 0.006
+            pieces.append(self._hanging(figure, around, UPPER_HEM[look.upper.kind], loose, margin, COAT))
+        if look.upper.kind == "hoodie":
+            pieces.append(self._hood(figure))
         pieces += self._hair(figure, look)
-        pieces += self._bag(figure, look)
+        pieces += self._bag(figure, look, np.concatenate([mesh.vertices for mesh in pieces[3:]] + [around]))
         return join(pieces)
 
     # Clothes that follow the body --------------------------------------------------------------------------------
@@ -183,7 +197,7 @@ class Tailor:
         kind = look.upper.kind
         height = self.template[:, 1]
         on_arm = self.arm_share > 0.5
-        upper = np.where(on_arm, self.arm < SLEEVE_END[kind], (height > UPPER_HEM[kind]) & (self.head_share < 0.3))
+        upper = np.where(on_arm, self.arm < SLEEVE_END[kind], (height > WAIST) & (self.head_share < 0.3))
         neck = np.clip(
             (self.rest_joints[self.joint["neck"], 1] + 0.05 - height) / 0.07, 0, 1
         )  # cloth narrows to the neck
@@ -200,7 +214,9 @@ class Tailor:
         for _ in range(SMOOTHING_STEPS):
             smooth = self.smoother @ smooth
         normal = vertex_normals(smooth, self.faces)
-        cover = np.where(upper & ~on_arm, 1.0, np.where(upper | lower, 0.6, 0.0))[:, None]
+        cover = np.where((upper & ~on_arm) | (lower & (self.leg < 0.5)), 1.0, np.where(upper | lower, 0.6, 0.0))[
+            :, None
+        ]
         vertices = figure.vertices + cover * (smooth - figure.vertices)
         ease = np.where(upper, UPPER_EASE[kind] * np.where(on_arm, 0.6, neck), np.where(lower, 0.006, 0.0))
         ease = ease + self._hair_depth(look)
@@ -224,25 +240,37 @@ class Tailor:
             shoes.append(piece(vertices + 0.007 * normal, faces, SHOE, self.template[index]))
         return shoes
 
-    def _skirt(self, figure: Figure, length: float, flare: float, margin: float, material: int) -> Mesh:
-        """Cloth that hangs from the waist over hips and thighs; `length` is a share of the leg."""
-        hip, knee, ankle, pelvis = (
-            figure.joints[self.joint[name]] for name in ("left_hip", "left_knee", "left_ankle", "pelvis")
+    def _hanging(
+        self, figure: Figure, around: np.ndarray, hem: float, flare: float, margin: float, material: int
+    ) -> Mesh:
+        """Cloth that hangs from the waist over the points `around`, down to the height `hem` of the template."""
+        joints = figure.joints
+        pelvis, hip, knee, ankle = (
+            joints[self.joint[f"{name}"]] for name in ("pelvis", "left_hip", "left_knee", "left_ankle")
         )
-        leg = np.linalg.norm(knee - hip) + np.linalg.norm(ankle - knee)
-        top = pelvis[1] + 0.10
-        heights = np.linspace(top, hip[1] - length * leg, 12)
-        points = figure.vertices[self.below]
-        radius = drape(points, pelvis, heights, 40, margin)
-        fallen = top - heights
-        radius = np.maximum.accumulate(radius + flare * np.maximum(fallen - 0.1, 0)[:, None] * 0.5, axis=0)
-        turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-        radius = radius * (1 + 0.06 * np.sin(7 * turn) * (fallen / fallen[-1])[:, None])  # folds
+        stature = (np.linalg.norm(knee - hip) + np.linalg.norm(ankle - knee)) / self.leg_length
+        top = 1.0 if material == SKIRT else WAIST + 0.06
+        rows, columns = max(5, round((top - hem) / 0.05)), 36
+        place = np.linspace(top, hem, rows)  # heights on the template
+        heights = pelvis[1] + (place - self.pelvis_height) * stature
+        fallen = heights[0] - heights
+        radius = drape(around, pelvis, heights, columns, margin)
+        radius = np.maximum.accumulate(radius + flare * np.maximum(fallen - 0.06, 0)[:, None], axis=0)
+        turn = np.linspace(0, 2 * np.pi, columns, endpoint=False)
+        fold = 0.05 if material == SKIRT else 0.02
+        radius = radius * (1 + fold * np.sin(7 * turn) * (fallen / fallen[-1])[:, None])
         ring = np.stack((np.sin(turn), np.zeros_like(turn), np.cos(turn)), -1)
-        centre = np.stack((np.full(12, pelvis[0]), heights, np.full(12, pelvis[2])), -1)
-        vertices = (centre[:, None] + radius[..., None] * ring).reshape(-1, 3)
-        place = np.stack(np.broadcast_arrays(turn * 0.16 - 0.5, 1.0 - fallen[:, None], np.cos(turn)), -1).reshape(-1, 3)
-        return piece(vertices, grid_faces(12, 40, closed=True), material, place)
+        offset = radius[..., None] * ring
+        vertices = offset + np.stack((np.full(rows, pelvis[0]), heights, np.full(rows, pelvis[2])), -1)[:, None]
+        cloth = offset + np.stack((np.zeros(rows), place, np.full(rows, self.middle)), -1)[:, None]
+        return piece(vertices.reshape(-1, 3), grid_faces(rows, columns, closed=True), material, cloth.reshape(-1, 3))
+
+    def _hood(self, figure: Figure) -> Mesh:
+        """A hood that lies on the shoulders behind the neck."""
+        neck, rotation = figure.joints[self.joint["neck"]], figure.rotations[self.joint["chest"]]
+        hood, faces = rounded_box((0.25, 0.13, 0.15), 0.9)
+        place = np.array([0, 1.33, self.middle - 0.2])
+        return piece(neck + (hood + [0.0, 0.015, -0.085]) @ rotation.T, faces, COAT, hood * 0.2 + place)
 
     # Hair and headwear -------------------------------------------------------------------------------------------
 
@@ -312,7 +340,8 @@ class Tailor:
 
     # Bags --------------------------------------------------------------------------------------------------------
 
-    def _bag(self, figure: Figure, look: Look) -> list[Mesh]:
+    def _bag(self, figure: Figure, look: Look, hips: np.ndarray) -> list[Mesh]:
+        """`hips`: surface of the lower clothes, beside which bags hang."""
         chest, pelvis = figure.joints[self.joint["chest"]], figure.joints[self.joint["pelvis"]]
         rotation = figure.rotations[self.joint["chest"]]
         if look.bag.kind == "backpack":
@@ -330,7 +359,6 @@ class Tailor:
         if look.bag.kind in ("shoulder bag", "tote"):
             size = (0.10, 0.24, 0.32) if look.bag.kind == "shoulder bag" else (0.09, 0.34, 0.34)
             side = -1.0 if look.bag.kind == "shoulder bag" else 1.0
-            hips = figure.vertices[self.below]
             edge = np.abs(hips[np.abs(hips[:, 1] - pelvis[1]) < 0.1, 0] - pelvis[0]).max()
             box, faces = rounded_box(size)
             centre = pelvis + np.array([side * (edge + 0.45 * size[0]), 0.05 if side < 0 else 0.14, -0.02])
@@ -351,7 +379,8 @@ class Tailor:
 def hairline(place: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Signed field over template places: above 0 is scalp (a plane that rises from the nape over the ears to the forehead)."""
     up, front = ((place - low) / (high - low))[:, 1:].T
-    return up - (0.30 + 0.52 * np.clip(front, 0, 1.2))
+    ragged = 0.025 * np.sin(90 * place[:, 0]) * np.sin(70 * place[:, 2] + 1)
+    return up - (0.30 + 0.64 * np.clip(front, 0, 1.2)) + ragged
 
 
 def _widen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -96,6 +97,7 @@ def look_alikes(difficulty: float) -> int:
     return 1 + round(5 * difficulty)
 
 
+@lru_cache(maxsize=256)
 def look_of(seed: int, split: int, identity: int, difficulty: float) -> Look:
     """Appearance of one identity: its group's outfit with a few details of its own.
 
@@ -135,6 +137,13 @@ def _contrasting(rng: np.random.Generator, colour: Colour, difficulty: float) ->
             return other
 
 
+def _shade(colour: Colour) -> Colour:
+    """A lighter tone of a dark colour, a darker one of a light colour."""
+    factor, lift = (0.55, 0.0) if max(colour) > 0.4 else (0.6, 0.4)
+    red, green, blue = (factor * channel + lift for channel in colour)
+    return red, green, blue
+
+
 def _pick(rng: np.random.Generator, names: tuple[str, ...], weights: tuple[float, ...]) -> str:
     return names[rng.choice(len(names), p=np.array(weights) / sum(weights))]
 
@@ -155,8 +164,8 @@ def _outfit(rng: np.random.Generator, difficulty: float) -> Look:
     lower = Garment(
         kind=_pick(rng, LOWER_KINDS, (3.0, 2.0, 1.0, 2.0, *skirts)),
         colour=lower_colour,
-        accent=_contrasting(rng, lower_colour, difficulty),
-        pattern=_pick(rng, ("plain", "side stripe", "checks"), (8, 1.2, 0.8)),
+        accent=_shade(lower_colour),
+        pattern=_pick(rng, ("plain", "side stripe", "checks"), (8, 1.2, 0.8 if upper.pattern == "plain" else 0)),
         period=0.09,
     )
     look = Look(
@@ -204,7 +213,7 @@ def _person(rng: np.random.Generator, look: Look) -> Look:
 
 def _new_hair(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
     female = look.shape[0] > 0.5
-    weights = (1, 0.3, 0, 2.5, 3, 2, 1.2, 0.7, 0.5, 0.6) if female else (4, 2.5, 0.9, 0.4, 0.3, 0.2, 0.1, 1.6, 0.9, 0.5)
+    weights = (1, 0.3, 0, 2.5, 3, 2, 1.2, 0.7, 0.5, 0.3) if female else (4, 2.5, 0.9, 0.4, 0.3, 0.2, 0.1, 1.4, 0.8, 0.2)
     style = _pick(rng, HAIR_STYLES, weights)
     colour = HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=[0.32, 0.22, 0.16, 0.09, 0.13, 0.08])]
     return replace(look, hair=style, hair_colour=colour, headwear=_colour(rng, difficulty))

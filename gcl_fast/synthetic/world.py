@@ -103,8 +103,8 @@ class World:
             stance = replace(stance, camera=camera)
         return stance
 
-    def crop(self, key: CropKey) -> bytes:
-        """The crop as a JPEG file."""
+    def crop(self, key: CropKey) -> tuple[bytes, Stance]:
+        """The crop as a JPEG file, and how its person stands."""
         camera = self.cameras[key.camera]
         stance, rng = self.stance(key), self._random(key, 1)
         others = self._others(camera, stance, rng)
@@ -112,7 +112,7 @@ class World:
         light, _ = self.studio.photograph(camera, look, stance, self._random(key, 2), others)
         if rng.random() < 0.08 + 0.10 * self.config.difficulty:
             add_obstacle(light, rng)
-        return camera.encode(camera.develop(light, self.config.size, rng))
+        return camera.encode(camera.develop(light, self.config.size, rng)), stance
 
     def view(self, key: CropKey, turn: float) -> tuple[np.ndarray, np.ndarray]:
         """The clean picture (H, W, 3) uint8 and person mask (H, W) of a crop whose person is turned by `turn` degrees."""
