@@ -8,12 +8,14 @@ weights (V, 24), f (F, 3), kintree_table (2, 24).
 
 from __future__ import annotations
 
+import builtins
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -165,38 +167,31 @@ class _Chumpy:
         return np.asarray(state["a"], dtype).ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
 
 
+def _new(kind: type, base: type, state: object) -> object:
+    """What Python 2's object protocol calls: an empty object, filled by its state afterwards."""
+    return kind.__new__(kind)
+
+
 class _ModelUnpickler(pickle.Unpickler):
     """Makes arrays, sparse matrices and plain containers; nothing else can be called."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "chumpy":
+        owner = module.split(".")[0]
+        if owner == "chumpy":
             return _Chumpy
-        if module.startswith("scipy.sparse") and name in ("csc_matrix", "csr_matrix", "coo_matrix"):
-            import scipy.sparse
-
+        if owner == "scipy" and name in ("csc_matrix", "csr_matrix", "coo_matrix"):
             return getattr(scipy.sparse, name)
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
+        if owner == "numpy" and name in ("_reconstruct", "scalar"):
             return getattr(np._core.multiarray, name)  # type: ignore[attr-defined]
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+        if owner == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
-        if (module, name) in (("copy_reg", "_reconstructor"), ("copyreg", "_reconstructor")):
+        if owner in ("__builtin__", "builtins") and name in ("object", "set"):
+            return getattr(builtins, name)
+        if owner in ("copy_reg", "copyreg") and name == "_reconstructor":
             return _new
-        if (module, name) in (("__builtin__", "object"), ("builtins", "object")):
-            return object
-        if (module, name) in (("_codecs", "encode"),):
-            return _encode
+        if (owner, name) == ("_codecs", "encode"):
+            return str.encode
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no SMPL model needs")
-
-
-def _new(kind: Any, base: Any, state: Any) -> Any:
-    """What Python 2's object protocol calls: an empty object, filled by its state afterwards."""
-    if kind is not _Chumpy and getattr(kind, "__module__", "").split(".")[0] != "scipy":
-        raise pickle.UnpicklingError(f"it builds a {kind}, which no SMPL model needs")
-    return kind.__new__(kind)
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    return text.encode(encoding)
 
 
 def _dense(value: Any) -> np.ndarray:
