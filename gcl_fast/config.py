@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from gcl_fast.errors import UserError
+from gcl_fast.losses.generative import LossWeights
 from gcl_fast.models.config import ModelConfig
 
 STAGES = ("warmup", "generative", "joint")
@@ -58,9 +59,7 @@ class GenerativeConfig:
     batch: int = 16
     lr: float = 1e-4
     weight_decay: float = 5e-4
-    image_weight: float = 5.0
-    feature_weight: float = 5.0
-    feature_loss_on: str = "code"  # "code": x_rec and x_cyc; "paper": x_new and x_cyc
+    weights: LossWeights = LossWeights()
     r1: float = 0.01
 
 
@@ -78,8 +77,6 @@ class JointConfig:
     temperature: float = 0.04
     momentum: float = 0.2
     num_negatives: int = 8192
-    contrastive_weight: float = 1.0
-    generative_to_identity: bool = True  # generator losses also reach the identity encoder
     clustering: ClusteringConfig = ClusteringConfig()
 
 
@@ -125,6 +122,11 @@ class RunConfig:
     def size(self) -> tuple[int, int]:
         """(H, W) of the crops that the networks see."""
         return self.height, self.width
+
+    @property
+    def decoded_cache(self) -> str | None:
+        """`cache` as the loaders take it."""
+        return None if self.cache == "none" else self.cache
 
     @property
     def folder(self) -> Path:
@@ -213,6 +215,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{key}: expected a list, got {value!r}")
         return tuple(value)
+    if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
+        return value
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         if option is type(None) and value is None:

@@ -1,0 +1,73 @@
+"""Novel views of crops, by the weights of a run: python -m gcl_fast.generate runs/NAME --out views.png"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torchvision.io import write_png
+
+from gcl_fast.config import STAGES
+from gcl_fast.errors import UserError
+from gcl_fast.training import precision as arithmetic
+from gcl_fast.training import ranks as processes
+from gcl_fast.training.assess import Assessment
+from gcl_fast.training.inputs import open_inputs
+from gcl_fast.training.restore import load_run, restore
+from gcl_fast.training.views import YAWS, draw_views, each_view
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draw the grid, or write one file a view. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gcl_fast.generate", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME")
+    parser.add_argument("--stage", choices=STAGES[1:], help="whose weights (default: the last finished)")
+    parser.add_argument("--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps")
+    parser.add_argument("--names", nargs="+", metavar="CROP", help="file names of crops (default: spread over the split)")
+    parser.add_argument("--count", type=int, default=6, help="how many, when no names are given (default: 6)")
+    parser.add_argument("--yaws", nargs="+", type=float, default=[], metavar="DEG", help="default: 0, 45, ..., 315")
+    parser.add_argument("--out", type=Path, default=Path("views.png"), help="the picture (default: views.png)")
+    parser.add_argument("--files", type=Path, metavar="DIR", help="instead of a picture, one DIR/CROP_yawDEG.png a view")
+    parser.add_argument("--dataset", help="another dataset than the run's")
+    parser.add_argument("--data-root", metavar="DIR", help="where it lies")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    given = parser.parse_args(arguments)
+    try:
+        config = load_run(given.run)
+        if given.dataset or given.data_root:
+            config = replace(config, dataset=given.dataset or config.dataset, data_root=given.data_root or "")
+        ranks = processes.start(given.device)
+        precision = arithmetic.choose(given.amp, ranks.device)
+        inputs = open_inputs(config)
+        assessment = Assessment(config, inputs, ranks, precision)
+        split = given.split or assessment.split_for_views()
+        if split is None:
+            raise UserError(f"{inputs.dataset.name}: no structure maps for query or train; see train.py --help")
+        index = assessment.choose(split, given.names, given.count)
+        wanted = [given.stage] if given.stage else None
+        *_, (stage, gcl) = restore(given.run, config, wanted, ranks.device, generator=True)
+        yaws = given.yaws or list(YAWS)
+        if given.files is None:
+            draw_views(gcl, inputs, split, index, given.out, ranks, precision, yaws)
+            print(f"{stage}: {len(index)} crops of {split} at {len(yaws)} yaws in {given.out}")
+            return 0
+        given.files.mkdir(parents=True, exist_ok=True)
+        written = 0
+        for name, view in each_view(gcl, inputs, split, index, ranks, precision, yaws):
+            for yaw, picture in zip(yaws, view.drawn):
+                path = given.files / f"{Path(name).stem}_yaw{yaw:g}.png"
+                write_png((picture * 255).round().to(torch.uint8).cpu(), str(path))
+                written += 1
+        print(f"{stage}: {written} views of {len(index)} crops of {split} in {given.files}")
+        return 0
+    except UserError as error:
+        print(f"gcl_fast: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

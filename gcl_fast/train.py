@@ -1,0 +1,43 @@
+"""Train GCL, from crops without labels to a retrieval model: torchrun gcl_fast/train.py --amp
+
+With no more arguments the embedded synthetic dataset is made and the `demo` preset is trained: minutes on a laptop.
+    torchrun gcl_fast/train.py --amp --preset paper --dataset market1501 --data-root DIR --init resnet50.pth
+"""
+
+import sys
+from pathlib import Path
+
+# Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+from gcl_fast.training.process import apply_allocator_settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read the settings, then train the stages one after the other. Returns the exit status."""
+    apply_allocator_settings()  # may restart the process: before torch is imported
+
+    from gcl_fast.errors import UserError
+    from gcl_fast.training import ranks as processes
+    from gcl_fast.training.arguments import parse
+    from gcl_fast.training.loop import Interrupted
+    from gcl_fast.training.run import Run
+
+    config, resume = parse(arguments)
+    try:
+        with Run(config, processes.start(config.device), resume) as run:
+            for stage in config.stages:
+                run.train(stage)
+        return 0
+    except UserError as error:
+        print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
+        return 2
+    except Interrupted:
+        print(f"gcl_fast: saved in {config.folder}; the same command with --resume goes on", file=sys.stderr, flush=True)
+        return 130
+    finally:
+        processes.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The command line of train.py."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from gcl_fast.config import STAGES, RunConfig, override, preset
+from gcl_fast.errors import UserError
+
+
+def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
+    """(settings, whether to resume). What is not named keeps the preset's value.
+
+    Raises:
+        SystemExit: --help, or an unknown or malformed flag (status 2).
+    """
+    parser = argparse.ArgumentParser(
+        prog="torchrun gcl_fast/train.py",
+        description="Train GCL: warm-up, generative and joint stage, each followed by an evaluation.",
+        argument_default=argparse.SUPPRESS,
+    )
+    flag = parser.add_argument
+    flag("--preset", default="demo", help="demo: 128x64, minutes on a CPU; paper: 256x128, ResNet-50 (default: demo)")
+    flag("--dataset", help="synthetic, market1501, or folder for any folder of crops")
+    flag("--data-root", metavar="DIR", help="folder of the dataset (synthetic: made there when missing)")
+    flag("--stages", nargs="+", choices=STAGES, help="which stages to run (default: all three, in this order)")
+    flag("--init", metavar="FILE", help="weights to start from: official checkpoint, torchvision ResNet-50, or .safetensors")
+    flag("--structure-maps", metavar="DIR", help="official pre-rendered pictures instead of rendering in the loop")
+    flag("--feature-loss-on", choices=("code", "paper"), help="part features compared: x_rec and x_cyc, or x_new and x_cyc")
+    flag("--amp", action="store_true", help="mixed precision: bfloat16 where the hardware multiplies in it")
+    flag("--compile", choices=("auto", "on", "off"), help="torch.compile the networks (default: auto)")
+    flag("--device", choices=("auto", "cpu", "cuda"), help="default: cuda where there is a GPU")
+    flag("--cache", choices=("auto", "none", "host", "device"), help="keep decoded crops in memory (default: auto)")
+    flag("--on-bad-image", choices=("skip", "error"), help="a picture that does not decode (default: skip and count)")
+    flag("--seed", type=int, help="of everything random (default: 0)")
+    flag("--runs", metavar="DIR", help="where runs are kept (default: runs)")
+    flag("--name", help="of this run (default: <dataset>-<preset>-seed<seed>)")
+    flag("--resume", action="store_true", default=False, help="go on with the run of that name, or start it")
+    flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="any other setting, e.g. --set joint.epochs=5")
+    given = vars(parser.parse_args(arguments))
+    assignments, resume, name = given.pop("set"), given.pop("resume"), given.pop("preset")
+    if "feature_loss_on" in given:
+        assignments = [f"generative.weights.feature_loss_on={given.pop('feature_loss_on')}", *assignments]
+    if "stages" in given:
+        given["stages"] = tuple(stage for stage in STAGES if stage in given["stages"])
+    try:
+        return override(replace(preset(name), **given), assignments), resume
+    except UserError as error:
+        parser.error(str(error))

@@ -1,0 +1,90 @@
+"""Evaluation of networks on the inputs of a run: retrieval, fidelity of novel views, a picture of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gcl_fast.config import RunConfig
+from gcl_fast.data import ExtractLoader, Records
+from gcl_fast.errors import UserError
+from gcl_fast.evaluation.protocol import retrieve, view_fidelity
+from gcl_fast.models import GCL
+from gcl_fast.training.extract import extract
+from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.precision import Precision
+from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.views import YAWS, draw_views
+
+FIDELITY_CROPS = 128  # that SSIM is measured on
+BATCH = 32
+PICTURED = 6
+
+
+class Assessment:
+    """Measures networks on the inputs of a run. All ranks call; rank 0 draws."""
+
+    def __init__(self, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        self.config, self.inputs, self.ranks, self.precision = config, inputs, ranks, precision
+
+    def retrieval(self, gcl: GCL) -> dict[str, float]:
+        """mAP, rank1, rank5, rank10, mINP as fractions; empty where the dataset has no query and gallery."""
+        data = self.inputs.dataset
+        if not len(data.query) or not len(data.gallery):
+            return {}
+        query, gallery = (
+            extract(gcl.identity, r, self.config, self.ranks, self.precision) for r in (data.query, data.gallery)
+        )
+        found = retrieve(query, gallery, data.query, data.gallery)
+        return {"mAP": found.mAP, **{f"rank{k}": float(found.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": found.mINP}
+
+    def split_for_views(self) -> str | None:
+        """The split whose crops are turned: query, of identities never trained on, else train, where they have structure
+        maps; None where neither has."""
+        return next((split for split in ("query", "train") if self.inputs.has_structure_maps(split)), None)
+
+    def choose(self, split: str, names: Sequence[str] | None, count: int) -> list[int]:
+        """Record indices of the crops called `names`, or of `count` crops at even distances.
+
+        Raises:
+            UserError: a name that is not in `split`.
+        """
+        records: Records = getattr(self.inputs.dataset, split)
+        if names is None:
+            return np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist()
+        place = {name: i for i, name in enumerate(records.names)}
+        if unknown := [name for name in names if name not in place]:
+            raise UserError(f"{', '.join(unknown[:5])}: no such crop in {split} of {records.root}; one is {records.names[0]}")
+        return [place[name] for name in names]
+
+    def fidelity(self, gcl: GCL) -> dict[str, float]:
+        """SSIM on crops of `split_for_views()` (`evaluation.protocol.view_fidelity`); empty without one."""
+        split = self.split_for_views()
+        if split is None:
+            return {}
+        records: Records = getattr(self.inputs.dataset, split)
+        chosen = np.array(self.choose(split, None, FIDELITY_CROPS))
+        maps = self.inputs.structure_maps(split, self.ranks.device)
+        rows = chosen.tolist()
+        return view_fidelity(
+            gcl,
+            ExtractLoader(records.subset(chosen), self.config.size, self.ranks.device, BATCH),
+            lambda index, yaw: maps(index.new_tensor([rows[i] for i in index.tolist()]), yaw),
+            [records.names[i] for i in rows],
+            self.inputs.true_views,
+            list(YAWS[1:]),
+            self.precision.autocast,
+        )
+
+    def after(self, stage: str, gcl: GCL, folder: Path) -> dict[str, float]:
+        """Everything that is measured when `stage` is complete; folder/<stage>.png once there is a generator."""
+        measured = self.retrieval(gcl)
+        split = self.split_for_views()
+        if stage != "warmup" and split is not None and self.ranks.main:
+            measured |= self.fidelity(gcl)
+            index = self.choose(split, None, PICTURED)
+            draw_views(gcl, self.inputs, split, index, folder / f"{stage}.png", self.ranks, self.precision)
+        self.ranks.barrier()
+        return measured

@@ -1,0 +1,64 @@
+"""Generative stage: structure encoder, generator and discriminator learn to turn people; the identity encoder rests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from gcl_fast.config import RunConfig
+from gcl_fast.data import TrainLoader, shuffled_plan
+from gcl_fast.models import GCL
+from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.precision import Precision
+from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.step import GCLStep, draw_yaw
+
+
+class Generative:
+    """The generative stage (Chen et al. 2021, section 3.1): identity encoder frozen and in eval mode."""
+
+    name = "generative"
+
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        self.config, self.ranks = config, ranks
+        self.epochs = config.generative.epochs
+        self.records = inputs.dataset.train
+        self.loader = TrainLoader(self.records, config.size, ranks.device, cache=config.decoded_cache, seed=config.seed)
+        self.gcl_step = GCLStep(
+            gcl,
+            config.generative,
+            inputs.structure_maps("train", ranks.device),
+            ranks,
+            precision,
+            config.generative.lr,
+        )
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Nothing to prepare."""
+        return {}
+
+    def plan(self, epoch: int) -> Tensor:
+        """(steps, batch) indices: one shuffled pass, last partial batch dropped."""
+        return shuffled_plan(
+            len(self.records),
+            self.config.generative.batch,
+            seed=self.config.seed,
+            epoch=epoch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """Update D, then G and E_str."""
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks.rank).to(images.device)
+        metrics, _ = self.gcl_step(images, index, yaw)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both optimizers."""
+        return self.gcl_step.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.gcl_step.load_state_dict(state)

@@ -1,0 +1,39 @@
+"""The run's header: what was chosen, and why where it is the second choice."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from gcl_fast import __version__
+from gcl_fast.config import RunConfig
+from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.precision import Precision
+from gcl_fast.training.process import allocator
+from gcl_fast.training.ranks import Ranks
+
+
+def facts(
+    config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, weights: str
+) -> dict[str, str]:
+    """Name -> choice, in the order in which they are printed."""
+    data = inputs.dataset
+    device = (
+        torch.cuda.get_device_name(ranks.device)
+        if ranks.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    )
+    return {
+        "version": f"gcl_fast {__version__}, torch {torch.__version__}",
+        "device": device + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else ""),
+        "precision": precision.why,
+        "compile": precision.why_compiled,
+        "allocator": allocator(),
+        "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
+        f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),
+        "body": inputs.body,
+        "DBSCAN": "own, on the sparse graph",
+        "weights": weights,
+        "stages": " -> ".join(config.stages) + f", seed {config.seed}",
+    }

@@ -1,0 +1,121 @@
+"""What a run reads: the dataset (the embedded one is made when missing), structure maps, true novel views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gcl_fast.bodies import (
+    AnnyBody,
+    OnlineStructureMaps,
+    PrerenderedStructureMaps,
+    align,
+    load_body_parameters,
+)
+from gcl_fast.config import RunConfig
+from gcl_fast.data import ReIDDataset, drop_broken, open_dataset
+from gcl_fast.errors import UserError
+from gcl_fast.synthetic import WorldConfig, make_world, true_views
+
+StructureMaps = Callable[[Tensor, Tensor], Tensor]  # (index (B,), yaw (B,) degrees) -> (B, 1, H, W) in [-1, 1]
+TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """An opened dataset and what goes with its crops.
+
+    Attributes:
+        dataset: train, query and gallery records, without the pictures that do not decode.
+        notes: a line for each split that has pictures left out because they do not decode.
+        true_views: re-renders crops of the embedded dataset at another yaw; None for any other dataset.
+    """
+
+    config: RunConfig
+    dataset: ReIDDataset
+    notes: tuple[str, ...]
+    true_views: TrueViews | None
+
+    def structure_maps(self, split: str, device: torch.device) -> StructureMaps:
+        """The source of structure maps for the crops of `split` ("train", "query" or "gallery"), in record order.
+
+        Raises:
+            UserError: no body parameters beside the dataset and no folder of pre-rendered pictures, or names that are
+                missing there.
+        """
+        names, size = getattr(self.dataset, split).names, self.config.size
+        if self.config.structure_maps != "online":
+            folder = "train" if split == "train" else "test"
+            return PrerenderedStructureMaps(self.config.structure_maps, folder, names, size, device)
+        path = body_parameter_file(self.dataset, split)
+        if not path.is_file():
+            raise UserError(
+                f"{self.dataset.name}: no body parameters at {path}, so the generative and joint stages have no structure "
+                "maps; put the file there (format: gcl_fast/bodies/parameters.py), give official pre-rendered pictures "
+                "with --structure-maps DIR, or train the warm-up alone with --stages warmup"
+            )
+        parameters = align(load_body_parameters(path), names, path)
+        return OnlineStructureMaps(AnnyBody(), parameters, size, device)
+
+    def has_structure_maps(self, split: str) -> bool:
+        """Whether `structure_maps(split)` has something to read."""
+        if not len(getattr(self.dataset, split)):
+            return False
+        return self.config.structure_maps != "online" or body_parameter_file(self.dataset, split).is_file()
+
+    @property
+    def body(self) -> str:
+        """Which body model the structure maps come from, for the header."""
+        if self.config.structure_maps != "online":
+            return f"pre-rendered pictures in {self.config.structure_maps}"
+        path = body_parameter_file(self.dataset, "train")
+        if not path.is_file():
+            return f"none: no {path}"
+        return f"{load_body_parameters(path).model}, rendered in the loop from {path}"
+
+
+def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:
+    """Where the body parameters of `split` lie."""
+    return Path(dataset.root) / "body_parameters" / f"{split}.npz"
+
+
+def make_embedded_dataset(config: RunConfig) -> Path:
+    """Make the embedded dataset of `config` where it is missing or unfinished; returns its root."""
+    root = Path(config.data_root or "datasets/synthetic")
+    world = config.world
+    return make_world(
+        root,
+        WorldConfig(
+            identities=world.identities, crops=world.crops, difficulty=world.difficulty, seed=world.seed
+        ),
+    )
+
+
+def open_inputs(config: RunConfig) -> Inputs:
+    """Open the dataset of `config`; the embedded one must have been made.
+
+    Raises:
+        UserError: missing or empty dataset, or pictures that do not decode with --on-bad-image error.
+    """
+    if config.dataset == "synthetic":
+        root = Path(config.data_root or "datasets/synthetic")
+    elif not config.data_root:
+        raise UserError(f"--dataset {config.dataset} needs --data-root DIR, the folder that holds it")
+    else:
+        root = Path(config.data_root)
+    dataset = open_dataset(config.dataset, root)
+    splits, notes = {}, []
+    for split in ("train", "query", "gallery"):
+        splits[split], note = drop_broken(getattr(dataset, split), config.on_bad_image)
+        notes += [f"{split}: {note}"] if note else []
+    return Inputs(
+        config,
+        replace(dataset, **splits),
+        tuple(notes),
+        partial(true_views, root) if config.dataset == "synthetic" else None,
+    )

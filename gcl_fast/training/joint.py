@@ -1,0 +1,99 @@
+"""Joint stage: everything trains; the bank, clustered at each epoch, teaches the identity encoder view by view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast.config import RunConfig
+from gcl_fast.data import TrainLoader, shuffled_plan
+from gcl_fast.memory import MemoryBank
+from gcl_fast.models import GCL
+from gcl_fast.training.clustering import label, report
+from gcl_fast.training.extract import extract
+from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.precision import Precision
+from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.step import GCLStep, draw_yaw
+
+
+class Joint:
+    """The joint stage (Chen et al. 2021, section 3.2). Outliers leave the epoch's plan, stay in the bank, and count as
+    negatives."""
+
+    name = "joint"
+
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        self.settings = settings = config.joint
+        self.config, self.gcl, self.ranks, self.precision = config, gcl, ranks, precision
+        self.records = inputs.dataset.train
+        self.epochs = settings.epochs
+        self.cameras = torch.as_tensor(self.records.camera)
+        self.loader = TrainLoader(self.records, config.size, ranks.device, cache=config.decoded_cache, seed=config.seed)
+        self.bank = MemoryBank(
+            len(self.records),
+            config.model.identity.embedding,
+            settings.momentum,
+            settings.temperature,
+            settings.num_negatives,
+            seed=config.seed,
+        ).to(ranks.device)
+        self.gcl_step = GCLStep(
+            gcl, config.generative, inputs.structure_maps("train", ranks.device), ranks, precision, settings.lr, self.bank
+        )
+        self.optimizer = torch.optim.SGD(
+            gcl.identity.parameters(),
+            lr=settings.lr_identity,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=settings.weight_decay,
+        )
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Fill the bank (first epoch), cluster it, set the learning rates."""
+        if epoch == 0:
+            self.bank.features.copy_(
+                extract(self.gcl.identity, self.records, self.config, self.ranks, self.precision)
+            )
+        labels = label(self.bank.features, self.cameras, self.settings.clustering)
+        metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
+        self.bank.labels.copy_(labels.labels)
+        decay = 0.1 if epoch >= self.settings.decay_epoch else 1.0
+        self.gcl_step.set_learning_rate(self.settings.lr * decay)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr_identity * decay
+        return metrics
+
+    def plan(self, epoch: int) -> Tensor:
+        """(steps, batch) indices: one pass over the inliers, last partial batch dropped."""
+        return shuffled_plan(
+            (self.bank.labels >= 0).nonzero().flatten().cpu(),
+            self.settings.batch,
+            seed=self.config.seed,
+            epoch=epoch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """Update D, then G, E_str and E_id, then the bank."""
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks.rank).to(images.device)
+        metrics, embedding = self.gcl_step(images, index, yaw, self.optimizer)
+        self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizers and bank (which holds the labels)."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "bank": self.bank.state_dict(),
+            "gcl_step": self.gcl_step.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.bank.load_state_dict(state["bank"])
+        self.gcl_step.load_state_dict(state["gcl_step"])

@@ -1,0 +1,168 @@
+"""One run: its folder, its networks, its stages, and how it is saved, resumed and evaluated."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+import torch
+import yaml
+
+from gcl_fast.config import RunConfig, difference, to_dict
+from gcl_fast.errors import UserError
+from gcl_fast.evaluation.figures import training_curves
+from gcl_fast.models import GCL, check_size
+from gcl_fast.training import precision as arithmetic
+from gcl_fast.training.assess import Assessment
+from gcl_fast.training.checkpoint import check_fit, load_state, save_state, save_weights, write_atomically
+from gcl_fast.training.generative import Generative
+from gcl_fast.training.header import facts
+from gcl_fast.training.initialize import initialize
+from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
+from gcl_fast.training.joint import Joint
+from gcl_fast.training.logs import RunLog
+from gcl_fast.training.loop import Interruption, Position, Stage, run_stage
+from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.warmup import Warmup
+
+FREE_ON_RESUME = {"runs", "name", "device", "compile", "cache", "checkpoint_seconds", "log_every", "stages"}
+
+
+class Run:
+    """A context manager: opens or resumes the run of `config`, then `train(stage)` for each stage.
+
+    Leaves in its folder: config.yaml, metrics.jsonl, events/, summary.json, checkpoints/ (states to resume from, and
+    <stage>.safetensors), views/<stage>.png.
+
+    Raises:
+        UserError: a run of that name exists and `resume` is False, or it has other settings; a folder that cannot be
+            written; anything wrong with the dataset.
+    """
+
+    def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
+        self.config, self.ranks, self.folder = config, ranks, config.folder
+        check_size(*config.size)
+        if ranks.main:
+            self._open_folder(resume)
+        ranks.barrier()
+        self.log = RunLog(self.folder, ranks.main)
+        self.log.say(f"gcl_fast: run {self.folder}")
+        if config.dataset == "synthetic" and ranks.main:
+            make_embedded_dataset(config)
+        ranks.barrier()
+        torch.manual_seed(config.seed)
+        self.inputs = open_inputs(config)
+        self.precision = arithmetic.choose(config.amp, ranks.device, config.compile)
+        self.gcl = GCL(config.model)
+        came_from = initialize(self.gcl, config)
+        self.gcl.to(ranks.device, memory_format=torch.channels_last)
+        ranks.broadcast_(self.gcl)
+        if self.precision.compiled:
+            for network in self.gcl.children():
+                network.compile()  # in place: torch.compile(network) would rename its tensors
+        self.summary: dict[str, Any] = {"stages": {}}
+        self.state = load_state(self.folder / "checkpoints") if resume else None
+        if self.state is not None:
+            check_fit(self.gcl.state_dict(), self.state["gcl"], self.folder)
+            self.gcl.load_state_dict(self.state["gcl"])
+            self.summary = self.state["summary"]
+        self.log.header(facts(config, self.inputs, ranks, self.precision, came_from))
+        self.assessment = Assessment(config, self.inputs, ranks, self.precision)
+        self.interruption = Interruption()
+
+    def __enter__(self) -> Run:
+        self._watch = self.interruption.watched()
+        self._watch.__enter__()
+        done = list(self.summary["stages"])
+        if self.state is None:
+            self.summary["initial"] = self.assessment.retrieval(self.gcl)
+            self.log.say(f"initial: {_percent(self.summary['initial'])}")
+        else:
+            stage, step = self.state["stage"], self.state["at"]["step"]
+            self.log.rewind(stage, step, done)
+            self.log.say(f"resumed: {stage} at step {step}" if stage not in done else f"resumed: {stage} is complete")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._watch.__exit__(kind, error, trace)
+        if kind is None and self.ranks.main:
+            training_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+            self.log.say(f"done: {self.folder}/summary.json, {self.folder}/views")
+        self.log.close()
+
+    def train(self, name: str) -> None:
+        """Run the stage called `name` to its end, or what is left of it, then evaluate; nothing when it is complete."""
+        if name in self.summary["stages"]:
+            return
+        stage = self._stage(name)
+        at = Position()
+        if self.state is not None and self.state["stage"] == name:
+            stage.load_state_dict(self.state["stage_state"])
+            at = Position(**self.state["at"])
+            torch.set_rng_state(self.state["rng"])
+        self.state = None
+        run_stage(
+            stage,
+            at,
+            self.log,
+            self.ranks,
+            self.interruption,
+            lambda: self._save(stage, at),
+            self.config.checkpoint_seconds,
+            self.config.log_every,
+        )
+        if self.ranks.main:
+            save_weights(self.folder / "checkpoints" / f"{name}.safetensors", self.gcl.state_dict())
+        started = time.monotonic()
+        measured = self.assessment.after(name, self.gcl, self.folder / "views")
+        self.summary["stages"][name] = {**measured, "seconds": round(at.seconds, 1), "steps": at.step}
+        self.log.say(
+            f"{name}: {_percent(measured)}, {at.step} steps in {at.seconds:.0f} s, "
+            f"evaluated in {time.monotonic() - started:.0f} s"
+        )
+        self.log.metrics(name, at.step, measured)
+        self._save(stage, at)
+        self.log.summary(self.summary)
+
+    def _stage(self, name: str) -> Stage:
+        kind = {"warmup": Warmup, "generative": Generative, "joint": Joint}[name]
+        return kind(self.config, self.gcl, self.inputs, self.ranks, self.precision)
+
+    def _save(self, stage: Stage, at: Position) -> None:
+        state = {
+            "summary": self.summary,
+            "stage": stage.name,
+            "at": vars(at),
+            "stage_state": stage.state_dict(),
+            "gcl": self.gcl.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        if self.ranks.main:
+            before = sum(done["steps"] for name, done in self.summary["stages"].items() if name != stage.name)
+            save_state(self.folder / "checkpoints", before + at.step, state)
+
+    def _open_folder(self, resume: bool) -> None:
+        settings = self.folder / "config.yaml"
+        if settings.exists() and not resume:
+            raise UserError(f"{self.folder} holds a run already: --resume goes on with it, --name starts another")
+        if settings.exists():
+            old, new = yaml.safe_load(settings.read_text()), to_dict(self.config)
+            changed = [line for line in difference(old, new) if line.split(":")[0] not in FREE_ON_RESUME]
+            if changed:
+                raise UserError(
+                    f"{settings} has other settings than this command; repeat that run's flags, or choose another --name:"
+                    + "".join(f"\n  {line}" for line in changed)
+                )
+        text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(settings, lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder} ({error.strerror}); choose another place with --runs DIR") from error
+
+
+def _percent(metrics: dict[str, float]) -> str:
+    if "mAP" not in metrics:
+        return "no labelled query and gallery, no retrieval"
+    return f"mAP {100 * metrics['mAP']:.1f} %, rank-1 {100 * metrics['rank1']:.1f} %"

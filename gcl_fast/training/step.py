@@ -1,0 +1,109 @@
+"""One update of GCL: structure maps, the forward pass, D against detached fakes, then G (and E_id) against the new D."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast.config import GenerativeConfig
+from gcl_fast.losses.adversarial import DiscriminatorLoss
+from gcl_fast.losses.generative import generative_forward, generator_losses
+from gcl_fast.memory import MemoryBank
+from gcl_fast.models import GCL
+from gcl_fast.training.precision import Precision
+from gcl_fast.training.ranks import Ranks
+
+
+def draw_yaw(count: int, seed: int, epoch: int, position: int, rank: int) -> Tensor:
+    """(count,) yaws in degrees, uniform over 45, 90, ..., 315; a function of its arguments, so a resumed run repeats them."""
+    generator = torch.Generator().manual_seed(hash((seed, epoch, position, rank)) & 0x7FFF_FFFF_FFFF_FFFF)
+    return 45.0 * torch.randint(1, 8, (count,), generator=generator)
+
+
+class GCLStep:
+    """The update of D, G, E_str and, in the joint stage, E_id; owns the optimizers of the first three.
+
+    Args:
+        settings: loss weights, R1, weight decay.
+        structure_maps: (index, yaw) -> structure maps of the training crops.
+        lr: of both Adams.
+        bank: of the joint stage; None in the generative stage, where E_id rests in eval mode.
+    """
+
+    def __init__(
+        self,
+        gcl: GCL,
+        settings: GenerativeConfig,
+        structure_maps: Callable[[Tensor, Tensor], Tensor],
+        ranks: Ranks,
+        precision: Precision,
+        lr: float,
+        bank: MemoryBank | None = None,
+    ) -> None:
+        self.gcl, self.settings, self.bank = gcl, settings, bank
+        self.structure_maps, self.ranks, self.precision = structure_maps, ranks, precision
+        self.discriminator_loss = DiscriminatorLoss(gcl.discriminator, settings.r1)
+        if precision.compiled:
+            self.discriminator_loss.compile(fullgraph=True)
+        self.adversarial = GeneratorAdversarialLoss(gcl.discriminator)
+        self.optimizers = [
+            torch.optim.Adam(p, lr=lr, betas=(0.0, 0.999), weight_decay=settings.weight_decay, fused=True)
+            for p in (list(gcl.discriminator.parameters()), [*gcl.structure.parameters(), *gcl.generator.parameters()])
+        ]
+
+    def __call__(
+        self, images: Tensor, index: Tensor, yaw: Tensor, identity_optimizer: torch.optim.Optimizer | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """One step on crops (B, 3, H, W), their indices (B,) and novel yaws (B,) in degrees.
+
+        Returns:
+            device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the real
+            crops, detached, before L2 normalization.
+        """
+        gcl, joint = self.gcl, identity_optimizer is not None
+        gcl.train()
+        gcl.identity.train(joint).requires_grad_(joint)
+        optimizer_d, optimizer_g = self.optimizers
+        both = self.structure_maps(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw]))  # (2B, 1, H, W)
+        structure, structure_new = both.contiguous(memory_format=torch.channels_last).chunk(2)
+        with self.precision.autocast():
+            views = generative_forward(gcl, images, structure, structure_new, train_identity=joint)
+            terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes))
+        optimizer_d.zero_grad(set_to_none=True)
+        terms.total.backward()
+        self.ranks.average_gradients(gcl.discriminator.parameters())
+        optimizer_d.step()
+
+        contrast = None
+        if self.bank is not None:
+            contrast = self.bank.loss(views.embedding, views.embedding_new, index)
+        with self.precision.autocast():
+            losses = generator_losses(views, images, self.adversarial, self.settings.weights, view=contrast)
+        trained = [optimizer_g] if identity_optimizer is None else [optimizer_g, identity_optimizer]
+        for optimizer in trained:
+            optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        for optimizer in trained:
+            self.ranks.average_gradients(p for group in optimizer.param_groups for p in group["params"])
+            optimizer.step()
+        metrics = {"loss": losses.pop("total"), **losses}
+        metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real, "r1": terms.penalty}
+        return metrics, views.embedding.detach().float()
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Of D, G and E_str."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both optimizers' states."""
+        return {name: o.state_dict() for name, o in zip(("discriminator", "generator"), self.optimizers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        for name, optimizer in zip(("discriminator", "generator"), self.optimizers):
+            optimizer.load_state_dict(state[name])

@@ -1,0 +1,109 @@
+"""Warm-up: the identity encoder alone, contrasted with the cluster means of an instance memory, from any initialization."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast.config import RunConfig
+from gcl_fast.data import Augmentation, TrainLoader, identity_plan
+from gcl_fast.losses.cluster_memory import Clusters, instance_memory_loss
+from gcl_fast.memory import MemoryBank
+from gcl_fast.models import GCL
+from gcl_fast.training.clustering import label, report
+from gcl_fast.training.extract import extract
+from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.precision import Precision
+from gcl_fast.training.ranks import Ranks
+
+
+class Warmup:
+    """The warm-up stage. Labels are renewed at each epoch from the bank; outliers count as clusters of one.
+
+    Per step: a batch of augmented crops, `identities` clusters of `crops` each; loss = cross-entropy of the embedding
+    against the mean similarity to each cluster's rows; then the bank rows of the batch are updated.
+    """
+
+    name = "warmup"
+
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        self.settings = config.warmup
+        self.config, self.ranks, self.precision = config, ranks, precision
+        self.records = records = inputs.dataset.train
+        self.epochs = self.settings.epochs
+        self.encoder = gcl.identity
+        self.cameras = torch.as_tensor(records.camera)
+        self.loader = TrainLoader(
+            records, config.size, ranks.device, augmentation=Augmentation(), cache=config.decoded_cache, seed=config.seed
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.encoder.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
+        )
+        width = config.model.identity.embedding
+        self.bank = MemoryBank(len(records), width, self.settings.momentum, self.settings.temperature).to(ranks.device)
+        self.labels: Tensor | None = None  # (N,) of the last clustering, outliers -1
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Fill the bank (first epoch), then cluster it."""
+        if epoch == 0:
+            self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
+        labels = label(self.bank.features, self.cameras, self.settings.clustering)
+        metrics = report(labels, self.labels, torch.as_tensor(self.records.identity))
+        self._set_labels(labels.labels)
+        return metrics
+
+    def plan(self, epoch: int) -> Tensor:
+        """(steps, identities * crops) indices; clusters of one included, so that every crop keeps being seen."""
+        return identity_plan(
+            self.labels.cpu(),
+            self.cameras,
+            identities=self.settings.identities,
+            crops=self.settings.crops,
+            steps=self.settings.steps_per_epoch,
+            seed=self.config.seed,
+            epoch=epoch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            singletons=True,
+        )
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """One update of the encoder and of the bank."""
+        rate = self.learning_rate(epoch * self.settings.steps_per_epoch + position)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.encoder.train()
+        with self.precision.autocast():
+            _, embedding = self.encoder(images)
+        loss = instance_memory_loss(
+            embedding, self.bank.features, self.clusters, index, self.settings.temperature
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.ranks.average_gradients(self.encoder.parameters())
+        self.optimizer.step()
+        self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding.detach().float()))
+        return {"loss": loss}
+
+    def learning_rate(self, step: int) -> float:
+        """Linear rise over `ramp_steps`, constant for `constant_share` of the stage, then a cosine to zero."""
+        s, total = self.settings, self.settings.epochs * self.settings.steps_per_epoch
+        fall = max(0.0, (step - s.constant_share * total) / ((1 - s.constant_share) * total))
+        return s.lr * min(1.0, (step + 1) / max(s.ramp_steps, 1)) * 0.5 * (1 + math.cos(math.pi * fall))
+
+    def _set_labels(self, labels: Tensor) -> None:
+        self.labels = labels.to(self.ranks.device)
+        self.clusters = Clusters.from_labels(self.labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer, bank and labels."""
+        return {"optimizer": self.optimizer.state_dict(), "bank": self.bank.state_dict(), "labels": self.labels}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.bank.load_state_dict(state["bank"])
+        self._set_labels(state["labels"])

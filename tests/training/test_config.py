@@ -1,0 +1,68 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from gcl_fast.config import STAGES, RunConfig, difference, from_dict, override, preset, to_dict
+from gcl_fast.errors import UserError
+from gcl_fast.training.arguments import parse
+
+
+@pytest.mark.parametrize("name", ["demo", "paper"])
+def test_settings_survive_yaml(name):
+    config = preset(name)
+    assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+
+
+def test_paper_preset_has_the_figures_of_the_paper():
+    paper = preset("paper")
+    assert paper.size == (256, 128)
+    assert (paper.generative.epochs, paper.joint.epochs, paper.joint.decay_epoch) == (40, 20, 10)
+    assert (paper.joint.temperature, paper.joint.momentum, paper.joint.num_negatives) == (0.04, 0.2, 8192)
+    assert (paper.generative.lr, paper.joint.lr_identity, paper.generative.batch) == (1e-4, 3.5e-4, 16)
+
+
+def test_override_reaches_nested_settings_and_converts():
+    config = override(preset("demo"), ["joint.epochs=7", "joint.lr=1e-5", "generative.weights.image=2", "joint.clustering.eps=auto"])
+    assert (config.joint.epochs, config.joint.lr, config.generative.weights.image) == (7, 1e-5, 2.0)
+    assert config.joint.clustering.eps == "auto"
+    assert override(config, ["joint.clustering.eps=null"]).joint.clustering.eps is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("joint.epoch=7", "epochs"),
+        ("joint.epochs=many", "joint.epochs"),
+        ("joint.epochs", "KEY=VALUE"),
+        ("joint.epochs.first=1", "first"),
+        ("generative.weights.feature_loss_on=both", "feature_loss_on"),
+    ],
+)
+def test_a_wrong_override_is_named(assignment, told):
+    with pytest.raises(UserError, match=told):
+        override(preset("demo"), [assignment])
+
+
+def test_difference_names_what_changed():
+    old = to_dict(RunConfig())
+    new = to_dict(dataclasses.replace(RunConfig(), seed=3))
+    assert difference(old, new) == ["seed: 0 -> 3"]
+    assert difference(old, old) == []
+
+
+def test_command_line():
+    config, resume = parse(["--amp", "--stages", "joint", "warmup", "--feature-loss-on", "paper", "--resume"])
+    assert config.amp
+    assert resume
+    assert config.stages == ("warmup", "joint")  # training order, whatever the order given
+    assert config.generative.weights.feature_loss_on == "paper"
+    assert parse([])[0].stages == STAGES
+
+
+@pytest.mark.parametrize("arguments", [["--no-such-flag"], ["--set", "x=1"], ["--preset", "large"], ["--stages", "last"]])
+def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""Two gloo processes: gathered rows, averaged gradients, one flag."""
+
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from gcl_fast.training import ranks as processes
+from gcl_fast.training.clustering import camera_centred
+from gcl_fast.training.step import draw_yaw
+
+
+def _work(rank: int, port: int, folder: str) -> None:
+    import os
+
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    ranks = processes.start("cpu")
+    torch.manual_seed(rank)
+    layer = nn.Linear(3, 2)
+    ranks.broadcast_(layer)
+    x = torch.arange(6.0).view(2, 3)[rank : rank + 1]
+    layer(x).square().sum().backward()
+    ranks.average_gradients(layer.parameters())
+    out = {
+        "weight": layer.weight.detach(),
+        "bias": layer.bias.detach(),
+        "grad": layer.weight.grad,
+        "gathered": ranks.gather(x),
+        "any": (ranks.any(rank == 1), ranks.any(False)),
+    }
+    torch.save(out, f"{folder}/{rank}.pt")
+    processes.stop()
+
+
+def test_two_processes_agree(tmp_path):
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(_work, (port, str(tmp_path)), nprocs=2)
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    whole = torch.arange(6.0).view(2, 3)
+    for out in (one, two):
+        assert torch.equal(out["gathered"], whole)
+        assert out["any"] == (True, False)
+        assert torch.equal(out["weight"], one["weight"])
+    layer = nn.Linear(3, 2)
+    layer.load_state_dict({"weight": one["weight"], "bias": one["bias"]})
+    (layer(whole).square().sum() / 2).backward()
+    for out in (one, two):
+        torch.testing.assert_close(out["grad"], layer.weight.grad)
+
+
+def test_yaws_are_uniform_and_repeatable():
+    yaw = torch.cat([draw_yaw(16, 0, 0, position, 0) for position in range(700)])
+    values, counts = yaw.unique(return_counts=True)
+    assert values.tolist() == [45.0 * k for k in range(1, 8)]
+    assert ((counts - 1600).abs() < 5 * 1600**0.5).all()
+    assert torch.equal(draw_yaw(16, 1, 2, 3, 0), draw_yaw(16, 1, 2, 3, 0))
+    assert not torch.equal(draw_yaw(16, 1, 2, 3, 0), draw_yaw(16, 1, 2, 3, 1))
+
+
+def test_camera_centring_removes_what_a_camera_adds():
+    torch.manual_seed(0)
+    persons, cameras = torch.randn(20, 8), 4 * torch.randn(3, 8)
+    camera = torch.arange(3).repeat_interleave(20)
+    features = persons.repeat(3, 1) + cameras[camera]
+    centred = camera_centred(features, camera * 7)
+    torch.testing.assert_close(centred[:20], centred[20:40])
+    torch.testing.assert_close(centred.norm(dim=1), torch.ones(60))
