@@ -167,7 +167,7 @@ class _Chumpy:
         return np.asarray(state["a"], dtype).ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
 
 
-def _new(kind: type, base: type, state: object) -> object:
+def _new(kind: Any, base: Any, state: Any) -> Any:
     """What Python 2's object protocol calls: an empty object, filled by its state afterwards."""
     return kind.__new__(kind)
 
@@ -185,6 +185,8 @@ class _ModelUnpickler(pickle.Unpickler):
             return getattr(np._core.multiarray, name)  # type: ignore[attr-defined]
         if owner == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
+        if owner == "numpy" and name == "_frombuffer":
+            return np._core.numeric._frombuffer  # type: ignore[attr-defined]
         if owner in ("__builtin__", "builtins") and name in ("object", "set"):
             return getattr(builtins, name)
         if owner in ("copy_reg", "copyreg") and name == "_reconstructor":

@@ -118,6 +118,13 @@ def test_the_official_pickle_is_read_without_chumpy(tmp_path, model_file, monkey
     torch.testing.assert_close(read, SMPLBody(model_file)(pose, betas))
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_cleaned_pickles_of_any_protocol_are_read(tmp_path, model_file, protocol):
+    path = tmp_path / "cleaned.pkl"
+    path.write_bytes(pickle.dumps(model_arrays(), protocol=protocol))
+    assert torch.equal(SMPLBody(path).posedirs, SMPLBody(model_file).posedirs)
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("this must not run",))
