@@ -1,9 +1,9 @@
-"""Crops kept decoded in memory: each file is read once, and a batch is one gather."""
+"""Crops kept decoded in memory: each file is read once, and a batch is one pass over memory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +12,29 @@ import torch
 from gcl_fast.errors import UserError
 
 GIB = 2**30
-FILL_BATCH = 64
 
 
-class CachedSource:
-    """All crops as one uint8 tensor (N, H, W, 3) in host or device memory; batches arrive on `device`."""
+class CropCache:
+    """All crops as one uint8 tensor (N, H, W, 3) in host or device memory."""
 
-    def __init__(self, crops: torch.Tensor, device: torch.device) -> None:
-        self._crops, self._device = crops, device
-
-    @classmethod
-    def fill(
-        cls, decoded: Iterator[torch.Tensor], shape: tuple[int, ...], where: str, device: torch.device
-    ) -> CachedSource:
+    def __init__(
+        self, decoded: Iterator[torch.Tensor], shape: tuple[int, ...], where: str, device: torch.device
+    ) -> None:
         """Take every crop from `decoded`, uint8 batches in order."""
-        crops = torch.empty(shape, dtype=torch.uint8, device=device if where == "device" else "cpu")
+        self._device = device
+        self._crops = torch.empty(shape, dtype=torch.uint8, device=device if where == "device" else "cpu")
         end = 0
         for batch in decoded:
             start, end = end, end + len(batch)
-            crops[start:end] = batch
-        return cls(crops, device)
+            self._crops[start:end] = batch
 
-    def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        for positions in plan:
-            batch = self._crops[torch.from_numpy(positions).to(self._crops.device)]
-            if batch.device != self._device:
-                batch = batch.pin_memory().to(self._device, non_blocking=True)
-            yield batch
+    def find(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops on the training device, and where among them those at `positions` are; a batch travels if need be."""
+        index = torch.from_numpy(positions)
+        if self._crops.device.type == self._device.type:
+            return self._crops, index.to(self._device, non_blocking=True)
+        batch = self._crops[index].pin_memory().to(self._device, non_blocking=True)
+        return batch, torch.arange(len(batch), device=self._device)
 
 
 def choose_cache(cache: str | None, shape: tuple[int, ...], device: torch.device) -> tuple[str | None, str]:

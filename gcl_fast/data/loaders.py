@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from gcl_fast.data.augment import Augmentation, augment, draw, normalize
-from gcl_fast.data.cache import FILL_BATCH, CachedSource, choose_cache
-from gcl_fast.data.pictures import blank_picture, why_broken
-from gcl_fast.data.pillow import PREFETCH, PillowSource
+from gcl_fast.data.augment import Augmentation, Draws, draw, no_change, sample
+from gcl_fast.data.cache import CropCache, choose_cache
+from gcl_fast.data.files import PictureFiles
 from gcl_fast.data.records import Records
 
-log = logging.getLogger(__name__)
+FILL_BATCH = 64  # crops decoded at once when a cache is filled
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-class Source(Protocol):
-    """Decoded crops by position: DaliSource or PillowSource."""
-
-    engine: str
-
-    def replace(self, position: int, path: Path) -> None: ...
-
-    def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]: ...
 
 
 class TrainLoader:
     """Training batches of `records`, in the order of a plan.
 
-    size: (height, width). augmentation: None for plain crops. cache: None, "host", "device" or
-    "auto" (see choose_cache). threads: of the decoder. seed: of the augmentation, which is a pure function of
-    (seed, epoch, step, plan).
+    size: (height, width). augmentation: None for plain crops. cache: None, "host", "device" or "auto" (see
+    choose_cache); it is filled when the first batch is asked for. threads: of the decoder. seed: of the augmentation,
+    which is a pure function of (seed, epoch, step, plan).
 
     engine: "dali-cpu", "dali-gpu" or "pillow". cache: where decoded crops are kept, or None. notice: one line on both.
     A file that breaks during the run is replaced by a blank crop, with a warning; it never ends an epoch.
@@ -57,8 +43,8 @@ class TrainLoader:
         self._shape = (len(records), *size, 3)
         self.cache, why = choose_cache(cache, self._shape, self._device)
         plain = augmentation is None and self.cache is None  # then DALI normalizes, else the change comes first
-        self._files = _Files(records, size, self._device, threads, normalized=plain)
-        self._memory: CachedSource | None = None
+        self._files = PictureFiles(records.paths, size, self._device, threads, normalized=plain)
+        self._filled: CropCache | None = None
         self.engine = self._files.engine
         self.notice = f"{self._files.note}, cache {why}"
 
@@ -69,23 +55,25 @@ class TrainLoader:
         Starting in mid-epoch yields the very batches that the whole epoch would have yielded from there on.
         """
         steps = list(plan[start:].numpy())
-        for step, (positions, images) in enumerate(zip(steps, self._batches(steps)), start):
-            index = torch.from_numpy(positions).to(self._device, non_blocking=True)
-            if self._augmentation is None:
-                yield _finish(images), index
-            else:
-                # The first crop tells the ranks apart: they hold different slices of the same step
-                generator = np.random.default_rng([self._seed, epoch, step, int(positions[0])])
-                draws = draw(self._augmentation, len(positions), generator).to(self._device)
-                yield augment(images, draws), index
+        for step, (positions, (crops, where)) in enumerate(zip(steps, self._crops(steps)), start):
+            image = _finish(crops, where, self._draws(positions, epoch, step))
+            yield image, torch.from_numpy(positions).to(self._device, non_blocking=True)
 
-    def _batches(self, steps: list[np.ndarray]) -> Iterator[torch.Tensor]:
+    def _crops(self, steps: list[np.ndarray]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """For each step, crops on the device and where among them the batch is."""
         if self.cache is None:
-            return self._files.batches(steps)
-        if self._memory is None:
+            return ((images, torch.arange(len(images), device=self._device)) for images in self._files.batches(steps))
+        if self._filled is None:
             decoded = self._files.batches(_chunks(np.arange(self._shape[0]), FILL_BATCH))
-            self._memory = CachedSource.fill(decoded, self._shape, self.cache, self._device)
-        return self._memory.batches(steps)
+            self._filled = CropCache(decoded, self._shape, self.cache, self._device)
+        return map(self._filled.find, steps)
+
+    def _draws(self, positions: np.ndarray, epoch: int, step: int) -> Draws:
+        if self._augmentation is None:
+            return no_change(len(positions))
+        # The first crop tells the ranks apart: they hold different slices of the same step
+        generator = np.random.default_rng([self._seed, epoch, step, int(positions[0])])
+        return draw(self._augmentation, len(positions), generator)
 
 
 class ExtractLoader:
@@ -106,7 +94,7 @@ class ExtractLoader:
     ) -> None:
         self._device = torch.device(device)
         self._plan = _chunks(np.arange(rank, len(records), world_size), batch_size)
-        self._files = _Files(records, size, self._device, threads, normalized=True)
+        self._files = PictureFiles(records.paths, size, self._device, threads, normalized=True)
         self.engine = self._files.engine
 
     def __len__(self) -> int:
@@ -114,58 +102,16 @@ class ExtractLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for positions, images in zip(self._plan, self._files.batches(self._plan)):
-            yield _finish(images), torch.from_numpy(positions).to(self._device, non_blocking=True)
+            where = torch.arange(len(images), device=self._device)
+            image = _finish(images, where, no_change(len(images)))
+            yield image, torch.from_numpy(positions).to(self._device, non_blocking=True)
 
 
-class _Files:
-    """The decoder of this machine, with blank crops in place of files that break while it runs."""
-
-    def __init__(
-        self, records: Records, size: tuple[int, int], device: torch.device, threads: int, normalized: bool
-    ) -> None:
-        self._paths = records.paths
-        self._source, self.note = _decoder(records.paths, size, device, threads, normalized)
-        self.engine = self._source.engine
-        self._blank: set[int] = set()
-
-    def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        done = 0
-        while done < len(plan):
-            try:
-                for images in self._source.batches(plan[done:]):
-                    yield images
-                    done += 1
-            except (RuntimeError, OSError):
-                if not self._blank_out(np.concatenate(plan[done : done + PREFETCH + 1])):
-                    raise
-
-    def _blank_out(self, positions: np.ndarray) -> bool:
-        """Replace those of `positions` that do not decode; whether there was any."""
-        broken = {
-            int(i): why for i in np.unique(positions) if i not in self._blank and (why := why_broken(self._paths[i]))
-        }
-        for position, why in broken.items():
-            log.warning("%s broke during the run (%s): a blank crop takes its place", self._paths[position], why)
-            self._source.replace(position, blank_picture())
-        self._blank.update(broken)
-        return bool(broken)
-
-
-def _decoder(
-    paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int, normalized: bool
-) -> tuple[Source, str]:
-    """DALI where it can be imported, else Pillow; and what the run header says about it."""
-    try:
-        from gcl_fast.data.pipeline import DaliSource
-    except ImportError as error:
-        return PillowSource(paths, size, device, threads), f"pillow (no DALI: {error})"
-    source = DaliSource(paths, size, device, threads, normalized)
-    return source, source.engine
-
-
-def _finish(images: torch.Tensor) -> torch.Tensor:
-    """To normalized (B, 3, H, W); DALI may have normalized already."""
-    return normalize(images) if images.dtype == torch.uint8 else images.permute(0, 3, 1, 2)
+def _finish(crops: torch.Tensor, where: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """To (B, 3, H, W) float32, channels_last; where DALI has normalized there is nothing left to do or to copy."""
+    if crops.dtype == torch.float32:
+        return crops.permute(0, 3, 1, 2)
+    return sample(crops, where, draws.to(crops.device))
 
 
 def _chunks(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
