@@ -3,14 +3,17 @@
 from gcl_fast.bodies.anny_body import AnnyBody
 from gcl_fast.bodies.estimates import import_estimates
 from gcl_fast.bodies.gait import walking_pose
+from gcl_fast.bodies.model import BodyModel, Posed
 from gcl_fast.bodies.parameters import BodyParameters, align, load_body_parameters, save_body_parameters
 from gcl_fast.bodies.smpl import SMPLBody
 from gcl_fast.bodies.sources import OnlineStructureMaps, PrerenderedStructureMaps
 
 __all__ = [
     "AnnyBody",
+    "BodyModel",
     "BodyParameters",
     "OnlineStructureMaps",
+    "Posed",
     "PrerenderedStructureMaps",
     "SMPLBody",
     "align",

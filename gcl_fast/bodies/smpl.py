@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gcl_fast.bodies.model import BodyModel, Posed
+from gcl_fast.bodies.rotation import axis_angle_to_matrix
+from gcl_fast.bodies.skinning import depth_levels, forward_kinematics
 from gcl_fast.errors import UserError
 
 NUM_JOINTS = 24
@@ -39,7 +42,7 @@ SHAPES: dict[str, tuple[int | str, ...]] = {
 }
 
 
-class SMPLBody(nn.Module):
+class SMPLBody(BodyModel):
     """SMPL with 24 joints behind the same call as AnnyBody.
 
     path: an SMPL file (.pkl or .npz), or a folder with SMPL_{GENDER}.pkl or .npz. gender: neutral, female or male.
@@ -49,8 +52,6 @@ class SMPLBody(nn.Module):
 
     name = "smpl"
     joint_names = JOINT_NAMES
-    num_joints = NUM_JOINTS
-    faces: Tensor
     v_template: Tensor
     shapedirs: Tensor
     posedirs: Tensor
@@ -68,40 +69,28 @@ class SMPLBody(nn.Module):
         arrays = load_smpl_file(_find_file(Path(path), gender))
         faces, parents = arrays.pop("f").astype(np.int64), arrays.pop("kintree_table")[0].astype(np.int64)
         parents[0] = -1
+        self._levels = depth_levels(parents.tolist())
+        self.shape_columns = range(1, arrays["shapedirs"].shape[2] + 1)
         arrays["posedirs"] = arrays["posedirs"].reshape(-1, 9 * (NUM_JOINTS - 1)).T
         for key, array in {"faces": faces, "parents": parents, **arrays}.items():
             value = torch.from_numpy(np.ascontiguousarray(array))
             self.register_buffer(key, value if key in ("faces", "parents") else value.float(), persistent=False)
 
-    def forward(self, pose: Tensor, shape: Tensor) -> Tensor:
-        """Vertices (B, V, 3) in the body frame: metres, y up, facing +z, standing on y = 0 under the pelvis."""
-        return self.articulate(pose, shape)[0]
-
-    def articulate(self, pose: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertices (B, V, 3) and joints (B, 24, 3) in the body frame."""
-        if pose.dim() != 2 or pose.shape[1] != 3 * NUM_JOINTS or shape.dim() != 2 or len(shape) != len(pose):
-            raise ValueError(
-                f"SMPLBody: pose must be (B, {3 * NUM_JOINTS}) and shape (B, S), got {tuple(pose.shape)}, "
-                f"{tuple(shape.shape)}"
-            )
+    def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
         vertices, joints = self._lbs(
-            shape.float(), pose.float(), self.v_template, self._shape_directions(shape), self.posedirs,
+            shape, pose, self.v_template, self.shapedirs[..., : shape.shape[1]], self.posedirs,
             self.J_regressor, self.parents, self.weights,
         )  # fmt: skip
         pelvis = joints[:, 0]
         origin = torch.stack((pelvis[:, 0], vertices[..., 1].amin(1), pelvis[:, 2]), 1)[:, None]
-        return vertices - origin, joints - origin
+        turned, _ = forward_kinematics(axis_angle_to_matrix(pose.unflatten(1, (-1, 3))), joints, self._levels)
+        return Posed(vertices - origin, joints - origin, turned)
 
     def rest_pelvis(self, shape: Tensor) -> Tensor:
         """Place of the pelvis (B, 3) in SMPL's own coordinates, about which SMPL turns the body."""
         pelvis = self.J_regressor[0] @ self.v_template
-        directions = torch.einsum("v,vcs->cs", self.J_regressor[0], self._shape_directions(shape))
+        directions = torch.einsum("v,vcs->cs", self.J_regressor[0], self.shapedirs[..., : shape.shape[1]])
         return pelvis + shape.float() @ directions.T
-
-    def _shape_directions(self, shape: Tensor) -> Tensor:
-        if shape.shape[1] > self.shapedirs.shape[2]:
-            raise ValueError(f"SMPLBody: {shape.shape[1]} betas, but the model file has {self.shapedirs.shape[2]}")
-        return self.shapedirs[..., : shape.shape[1]]
 
 
 def _find_file(path: Path, gender: str) -> Path:

@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from gcl_fast.bodies.model import BodyModel
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.errors import UserError
 from gcl_fast.render import render_structure
 
 PRERENDERED_YAWS = tuple(range(0, 360, 45))
-
-
-class BodyModel(Protocol):
-    """What a source needs of a body: AnnyBody and SMPLBody."""
-
-    name: str
-    faces: Tensor  # (F, 3)
-
-    def __call__(self, pose: Tensor, shape: Tensor) -> Tensor: ...  # (B, V, 3)
 
 
 class OnlineStructureMaps:
@@ -40,7 +31,7 @@ class OnlineStructureMaps:
     def __init__(self, body: BodyModel, params: BodyParameters, size: tuple[int, int], device: torch.device | str):
         if params.model != body.name:
             raise UserError(f"body parameters are for the body model {params.model!r}, not {body.name!r}")
-        self.body = body.to(device) if isinstance(body, nn.Module) else body
+        self.body = body.to(device)
         self.params = params.to(device)
         self.size = size
 

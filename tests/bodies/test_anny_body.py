@@ -4,12 +4,15 @@ tests/golden/anny_vertices.npz: 200 vertices of six bodies by anny 0.6.2 in floa
 `reference_bone_orientations = None` so that zero is its rest pose), turned to our axes and set on the ground.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from gcl_fast.bodies import AnnyBody
+from gcl_fast.bodies import AnnyBody, BodyParameters
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
+from gcl_fast.errors import UserError
 
 ADULT = torch.tensor([[0.0, 2 / 3, 0.5, 0.5, 0.48, 0.5]])
 
@@ -130,10 +133,28 @@ def test_is_one_graph_for_the_compiler(body):
 def test_wrong_widths_are_named(body):
     with pytest.raises(ValueError, match=r"pose must be \(B, 57\)"):
         body(torch.zeros(1, 72), ADULT)
-    with pytest.raises(ValueError, match=r"shape must be \(B, 6\)"):
-        body(zero_pose(body), torch.zeros(1, 10))
+    for columns in (5, 10):
+        with pytest.raises(ValueError, match=f"shape has {columns} columns, expected 6"):
+            body(zero_pose(body), torch.zeros(1, columns))
     with pytest.raises(ValueError, match="one row per body"):
         body(zero_pose(body, 2), ADULT)
+    with pytest.raises(ValueError, match="both pose and shape"):
+        body(zero_pose(body))
+
+
+def test_body_parameters_are_taken_whole(body):
+    one = torch.ones(1)
+    params = BodyParameters(["a.jpg"], "anny", zero_pose(body) + 0.1, ADULT, one, torch.ones(1, 4), one)
+    assert torch.equal(body(params), body(params.pose, params.shape))
+    with pytest.raises(UserError, match="body model 'smpl', not 'anny'"):
+        body(replace(params, model="smpl"))
+
+
+def test_autocast_does_not_touch_the_vertices(body):
+    pose = torch.randn(2, 57, generator=torch.Generator().manual_seed(5)) * 0.2
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = body(pose, ADULT.expand(2, -1))
+    assert torch.equal(inside, body(pose, ADULT.expand(2, -1)))
 
 
 def test_every_vertex_has_a_part_and_limbs_run_from_joint_to_joint(body):

@@ -55,7 +55,7 @@ def estimates(count=5):
 def estimator_pixels(body, held, centre_x, centre_y, side):
     """Where the estimator's own weak perspective puts the vertices, in pixels of the crop."""
     pose, betas = torch.from_numpy(held["pose"]), torch.from_numpy(held["betas"])
-    vertices, joints = body.articulate(pose, betas)
+    vertices, joints, _ = body.articulate(pose, betas)
     in_camera = vertices - joints[:, :1] + body.rest_pelvis(betas)[:, None]  # SMPL keeps the pelvis at its rest place
     camera = torch.from_numpy(held["cam"])[:, None]
     square = camera[..., :1] * (in_camera[..., :2] + camera[..., 1:])  # -1..1
