@@ -19,7 +19,8 @@ using torch::stable::Tensor;
 
 constexpr int64_t MOST = 1 << 30;  // of pixels, vertices or faces: indices are int
 
-Meshes check(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) {
+// Sizes and pointers of what an op was given; faces are still int64.
+Meshes<int64_t> check(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) {
   STD_TORCH_CHECK(vertices.dim() == 3 && vertices.size(2) == 3 && vertices.scalar_type() == ScalarType::Float,
       "rasterize: vertices must be float32 of shape (B, V, 3)");
   STD_TORCH_CHECK((faces.dim() == 2 || faces.dim() == 3) && faces.size(-1) == 3 && faces.scalar_type() == ScalarType::Long,
@@ -28,24 +29,36 @@ Meshes check(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) 
   STD_TORCH_CHECK(!own || faces.size(0) == vertices.size(0), "rasterize: ", vertices.size(0), " meshes of vertices, but ",
       own ? faces.size(0) : 0, " of faces");
   STD_TORCH_CHECK(vertices.device() == faces.device(), "rasterize: vertices and faces must be on one device");
-  STD_TORCH_CHECK(H > 0 && W > 0 && H < MOST && W < MOST && H * W < MOST, "rasterize: size must be two positive numbers, got ", H,
-      " x ", W);
+  STD_TORCH_CHECK(H > 0 && W > 0 && H < 32768 && W < 32768, "rasterize: size must be two numbers within 1..32767, got ", H, " x ", W);
   const int64_t B = vertices.size(0), V = vertices.size(1), F = faces.size(-2);
   STD_TORCH_CHECK(B < MOST && V < MOST && F < MOST, "rasterize: more than ", MOST, " meshes, vertices or faces");
   return {vertices.const_data_ptr<float>(), faces.const_data_ptr<int64_t>(), own, int(B), int(V), int(F), int(H), int(W)};
 }
 
-void check_indices(const Tensor& faces, int64_t V) {
+void check_transform(const Tensor& transform, const Tensor& vertices) {
+  STD_TORCH_CHECK(transform.dim() == 3 && transform.size(0) == vertices.size(0) && transform.size(1) == 3 &&
+          transform.size(2) == 4 && transform.scalar_type() == ScalarType::Float && transform.device() == vertices.device(),
+      "structure: transform must be float32 of shape (B, 3, 4), on the device of vertices");
+}
+
+// Faces as int32, which halves what every mesh reads; raises for one that names no vertex.
+Tensor narrow_faces(const Tensor& faces, int64_t V) {
+  Tensor narrow = torch::stable::new_empty(faces, faces.sizes(), ScalarType::Int);
   const int64_t* index = faces.const_data_ptr<int64_t>();
+  int32_t* out = narrow.mutable_data_ptr<int32_t>();
   std::atomic<int64_t> bad{-1};  // reported after the loop: a throw inside it would be printed once per thread
   torch::stable::parallel_for(0, faces.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
     bool inside = true;
-    for (int64_t i = begin; i < end; ++i) inside &= uint64_t(index[i]) < uint64_t(V);
+    for (int64_t i = begin; i < end; ++i) {
+      inside &= uint64_t(index[i]) < uint64_t(V);
+      out[i] = int32_t(index[i]);
+    }
     for (int64_t i = begin; i < end && !inside; ++i)
       if (uint64_t(index[i]) >= uint64_t(V)) bad.store(i, std::memory_order_relaxed);
   });
   const int64_t i = bad;
   STD_TORCH_CHECK(i < 0, "rasterize: face ", i / 3, " names vertex ", i < 0 ? 0 : index[i], ", outside 0..", V - 1);
+  return narrow;
 }
 
 struct Outputs {
@@ -63,11 +76,41 @@ struct Outputs {
 std::tuple<Tensor, Tensor, Tensor> rasterize(
     const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
-  const Meshes meshes = check(vertices, faces, H, W);
-  check_indices(faces, meshes.V);
-  const Outputs out(vertices, meshes.B, H, W);
-  if (meshes.B > 0) rasterize_cpu(meshes, {cull_backfaces, perspective}, out.pixels());
+  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  const Tensor narrow = narrow_faces(faces, m.V);
+  const Outputs out(vertices, m.B, H, W);
+  if (m.B > 0)
+    rasterize_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W},
+        {cull_backfaces, perspective}, out.pixels());
   return out.tuple();
+}
+
+// Gradients of depth and barycentric, of shapes (B, H, W) and (B, H, W, 3), to vertices.
+Tensor rasterize_backward(const Tensor& grad_depth_any, const Tensor& grad_barycentric_any, const Tensor& vertices_any,
+    const Tensor& faces_any, const Tensor& face_index_any, bool perspective) {
+  const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
+  const Tensor grad_depth = torch::stable::contiguous(grad_depth_any), face_index = torch::stable::contiguous(face_index_any);
+  const Tensor grad_barycentric = torch::stable::contiguous(grad_barycentric_any);
+  const Meshes<int64_t> m = check(vertices, faces, face_index.size(1), face_index.size(2));
+  const Tensor narrow = narrow_faces(faces, m.V);
+  Tensor grad = torch::stable::new_empty(vertices, vertices.sizes());
+  rasterize_backward_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W}, perspective,
+      {face_index.const_data_ptr<int32_t>(), grad_depth.const_data_ptr<float>(), grad_barycentric.const_data_ptr<float>()},
+      grad.mutable_data_ptr<float>());
+  return grad;
+}
+
+Tensor structure(const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
+  const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
+  const Tensor transform = torch::stable::contiguous(transform_any);
+  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  check_transform(transform, vertices);
+  const Tensor narrow = narrow_faces(faces, m.V);
+  Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
+  if (m.B > 0)
+    structure_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W},
+        transform.const_data_ptr<float>(), out.mutable_data_ptr<float>());
+  return out;
 }
 
 }  // namespace
@@ -77,5 +120,13 @@ STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "rasterize(Tensor vertices, Tensor faces, int height, int width, bool cull_backfaces=False, bool perspective=False)"
       " -> (Tensor face_index, Tensor depth, Tensor barycentric)");
+  m.def(
+      "rasterize_backward(Tensor grad_depth, Tensor grad_barycentric, Tensor vertices, Tensor faces, Tensor face_index,"
+      " bool perspective) -> Tensor");
+  m.def("structure(Tensor vertices, Tensor faces, Tensor transform, int height, int width) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("rasterize", TORCH_BOX(&gcl::rasterize)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
+  m.impl("rasterize", TORCH_BOX(&gcl::rasterize));
+  m.impl("rasterize_backward", TORCH_BOX(&gcl::rasterize_backward));
+  m.impl("structure", TORCH_BOX(&gcl::structure));
+}

@@ -1,93 +1,83 @@
-// flags: -ffp-contract=off
-// Z-buffer of triangle meshes on the CPU. Threads take meshes; for fewer meshes than threads they take slices of a mesh's
-// triangles, each with keys of its own. A pixel's winner is the minimum of keys, so no partition can change the result.
+// flags: -ffp-contract=off -fno-math-errno -fno-trapping-math
+// Fragments of meshes on the CPU, and their gradients.
 #include "rasterize.h"
 
-#include <torch/csrc/stable/ops.h>
-
-#include <algorithm>
-#include <vector>
-
+#include "draw.h"
 #include "simd.h"
 
 namespace gcl {
 namespace {
 
-struct View {  // one mesh of a batch
-  const float* vertices;
-  const int64_t* faces;
-  int F, H, W;
-};
+constexpr int BLOCK = 128;  // pixels resolved together
 
-View view(const Meshes& m, int mesh) {
-  return {m.vertices + int64_t(mesh) * m.V * 3, m.faces + (m.own_faces ? int64_t(mesh) * m.F * 3 : 0), m.F, m.H, m.W};
+Mesh mesh_of(const Meshes<int32_t>& m, int mesh) {
+  return {m.vertices + int64_t(mesh) * m.V * 3, m.faces + (m.own_faces ? int64_t(mesh) * m.F * 3 : 0), m.V, m.F, m.H, m.W};
 }
 
-GCL_CLONES void draw(const View& mesh, int first, int last, Options options, Key* keys) {
-  for (int f = first; f < last; ++f) {
-    const int64_t* face = mesh.faces + 3 * int64_t(f);
-    const Triangle t = load(mesh.vertices, face[0], face[1], face[2]);
-    const Box region = box(t, mesh.H, mesh.W);
-    if (region.empty() || !drawable(t, options.perspective)) continue;
-    const Sides s = sides(t);
-    for (int row = region.top; row < region.bottom; ++row)
-      for (int column = region.left; column < region.right; ++column) {
-        float depth;
-        if (!cover(t, s, column, row, options, &depth)) continue;
-        Key& key = keys[int64_t(row) * mesh.W + column];
-        key = std::min(key, pack(depth, f));
+// Faces, depths and weights of the pixels of rows top..bottom-1 from their keys.
+template <bool perspective>
+GCL_INLINE void resolve_rows(const Mesh& mesh, const Key* keys, int top, int bottom, Pixels out) {
+  for (int row = top; row < bottom; ++row) {
+    for (int left = 0; left < mesh.W; left += BLOCK) {
+      const int count = smaller(BLOCK, mesh.W - left);
+      const int64_t start = int64_t(row) * mesh.W + left;
+      int32_t* face_index = out.face_index + start;
+      float *depth = out.depth + start, *barycentric = out.barycentric + 3 * start;
+      int seen[BLOCK], n = 0;
+      for (int i = 0; i < count; ++i) face_index[i] = face_of(keys[start + i]);  // -1 where EMPTY
+      for (int i = 0; i < count; ++i) seen[n] = i, n += face_index[i] >= 0;
+      memset(depth, 0, count * sizeof(float));
+      memset(barycentric, 0, 3 * count * sizeof(float));
+      float corner[9][BLOCK];
+      Sample sample[BLOCK];
+      for (int j = 0; j < n; ++j) {
+        const int32_t* face = mesh.faces + 3 * int64_t(face_index[seen[j]]);
+        for (int k = 0; k < 9; ++k) corner[k][j] = mesh.vertices[3 * int64_t(face[k / 3]) + k % 3];
       }
+      for (int j = 0; j < n; ++j)
+        sample[j] = interpolate<perspective>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
+            corner[5][j], corner[6][j], corner[7][j], corner[8][j]}, left + seen[j] + 0.5, row + 0.5);
+      for (int j = 0; j < n; ++j) {
+        memcpy(barycentric + 3 * seen[j], &sample[j], 3 * sizeof(float));
+        depth[seen[j]] = sample[j].depth;
+      }
+    }
   }
 }
 
-GCL_CLONES void resolve(const View& mesh, const Key* keys, int first, int last, bool perspective, Pixels out) {
-  for (int i = first; i < last; ++i) {
-    float weight[3] = {0, 0, 0}, depth = 0;
-    const int face = keys[i] == EMPTY ? -1 : face_of(keys[i]);
-    if (face >= 0) {
-      const int64_t* corner = mesh.faces + 3 * int64_t(face);
-      interpolate(load(mesh.vertices, corner[0], corner[1], corner[2]), i % mesh.W, i / mesh.W, perspective, weight, &depth);
-    }
-    out.face_index[i] = face, out.depth[i] = depth;
-    memcpy(out.barycentric + 3 * int64_t(i), weight, sizeof weight);
-  }
+GCL_CLONES void resolve_orthographic(const Mesh& mesh, const Key* keys, int top, int bottom, Pixels out) {
+  resolve_rows<false>(mesh, keys, top, bottom, out);
+}
+GCL_CLONES void resolve_perspective(const Mesh& mesh, const Key* keys, int top, int bottom, Pixels out) {
+  resolve_rows<true>(mesh, keys, top, bottom, out);
 }
 
 }  // namespace
 
-void rasterize_cpu(const Meshes& m, Options options, Pixels out) {
-  const int pixels = m.H * m.W, threads = int(torch::stable::get_num_threads());
-  const auto of = [&](int mesh) {
-    const int64_t at = int64_t(mesh) * pixels;
-    return Pixels{out.face_index + at, out.depth + at, out.barycentric + 3 * at};
-  };
-  if (m.B >= threads) {
-    torch::stable::parallel_for(0, m.B, 1, [&](int64_t begin, int64_t end) {
-      std::vector<Key> keys(pixels);
-      for (int mesh = int(begin); mesh < end; ++mesh) {
-        std::fill(keys.begin(), keys.end(), EMPTY);
-        draw(view(m, mesh), 0, m.F, options, keys.data());
-        resolve(view(m, mesh), keys.data(), 0, pixels, options.perspective, of(mesh));
+void rasterize_cpu(const Meshes<int32_t>& m, Options options, Pixels out) {
+  const auto resolve = options.perspective ? resolve_perspective : resolve_orthographic;
+  draw_batch(
+      m.B, m.F, m.H, m.W, options, [&](int i, Scratch&) { return mesh_of(m, i); },
+      [&](int i, const Mesh& mesh, const Scratch&, const Key* keys, int top, int bottom) {
+        const int64_t at = int64_t(i) * m.H * m.W;
+        resolve(mesh, keys, top, bottom, {out.face_index + at, out.depth + at, out.barycentric + 3 * at});
+      });
+}
+
+void rasterize_backward_cpu(const Meshes<int32_t>& m, bool perspective, PixelGradients in, float* grad_vertices) {
+  torch::stable::parallel_for(0, m.B, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Mesh mesh = mesh_of(m, int(i));
+      float* out = grad_vertices + i * m.V * 3;
+      std::fill(out, out + int64_t(m.V) * 3, 0.0f);
+      for (int64_t at = i * m.H * m.W; at < (i + 1) * m.H * m.W; ++at) {
+        if (in.face_index[at] < 0) continue;
+        const int32_t* face = mesh.faces + 3 * int64_t(in.face_index[at]);
+        float grad[9] = {};
+        interpolate_backward(load(mesh.vertices, face[0], face[1], face[2]), at % m.W + 0.5f, at / m.W % m.H + 0.5f,
+            perspective, in.barycentric + 3 * at, in.depth[at], grad);
+        for (int k = 0; k < 9; ++k) out[3 * int64_t(face[k / 3]) + k % 3] += grad[k];
       }
-    });
-    return;
-  }
-  const int slices = (threads + m.B - 1) / m.B;
-  std::vector<Key> keys(int64_t(m.B) * slices * pixels, EMPTY);
-  torch::stable::parallel_for(0, m.B * slices, 1, [&](int64_t begin, int64_t end) {
-    for (int i = int(begin); i < end; ++i) {
-      const int64_t slice = i % slices;
-      draw(view(m, i / slices), int(m.F * slice / slices), int(m.F * (slice + 1) / slices), options,
-          keys.data() + int64_t(i) * pixels);
-    }
-  });
-  torch::stable::parallel_for(0, int64_t(m.B) * m.H, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t line = begin; line < end; ++line) {
-      const int mesh = int(line / m.H), first = int(line % m.H) * m.W;
-      Key* nearest = keys.data() + int64_t(mesh) * slices * pixels;
-      for (int slice = 1; slice < slices; ++slice)
-        for (int i = first; i < first + m.W; ++i) nearest[i] = std::min(nearest[i], nearest[int64_t(slice) * pixels + i]);
-      resolve(view(m, mesh), nearest, first, first + m.W, options.perspective, of(mesh));
     }
   });
 }

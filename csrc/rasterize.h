@@ -7,9 +7,10 @@
 
 namespace gcl {
 
+template <class Index>  // int32 on the CPU, where ops.cpp has checked and narrowed them; int64 as they came on CUDA
 struct Meshes {
   const float* vertices;  // (B, V, 3) pixels, pixels, depth
-  const int64_t* faces;   // (F, 3), or (B, F, 3) where own_faces
+  const Index* faces;     // (F, 3), or (B, F, 3) where own_faces
   bool own_faces;
   int B, V, F, H, W;
 };
@@ -20,6 +21,15 @@ struct Pixels {
   float* barycentric;   // (B, H, W, 3)
 };
 
-void rasterize_cpu(const Meshes& meshes, Options options, Pixels out);
+struct PixelGradients {
+  const int32_t* face_index;
+  const float *depth, *barycentric;  // gradients of these
+};
+
+void rasterize_cpu(const Meshes<int32_t>& meshes, Options options, Pixels out);
+void rasterize_backward_cpu(const Meshes<int32_t>& meshes, bool perspective, PixelGradients in, float* grad_vertices);
+
+// Shaded pictures (B, 1, H, W) of meshes in any frame that `transform` (B, 3, 4) takes to pixels and depth.
+void structure_cpu(const Meshes<int32_t>& meshes, const float* transform, float* out);
 
 }  // namespace gcl

@@ -22,6 +22,16 @@ def view_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
+def view_transform(vertices: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int]) -> Tensor:
+    """Affine map (B, 3, 4) from the body frame to pixels and depth; arguments as in `project`."""
+    H, W = size
+    scale, x, y, pitch = camera.unbind(-1)
+    linear = (scale * H)[:, None, None] * view_rotation(yaw, pitch)
+    middle = vertices[..., 1].amax(1, keepdim=True) / 2  # (B, 1), half way up the vertical axis
+    origin = torch.stack((x * W, y * H, torch.zeros_like(x)), dim=-1) - linear[..., 1] * middle
+    return torch.cat((linear, origin[..., None]), dim=-1)
+
+
 def project(vertices: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int]) -> Tensor:
     """Turn bodies about their vertical axis and project them into their crops. Plain PyTorch, differentiable.
 
@@ -35,10 +45,5 @@ def project(vertices: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int]
     Returns:
         (B, V, 3) pixels (x right, y down) and depth, all in the same unit; smaller depth is nearer.
     """
-    H, W = size
-    scale, x, y, pitch = camera.unbind(-1)
-    middle = torch.zeros_like(vertices[:, :1])  # (B, 1, 3)
-    middle[..., 1] = vertices[..., 1].amax(1, keepdim=True) / 2
-    turned = (vertices - middle) @ view_rotation(yaw, pitch).transpose(1, 2)
-    origin = torch.stack((x * W, y * H, torch.zeros_like(x)), dim=-1)
-    return origin[:, None] + (scale * H)[:, None, None] * turned
+    transform = view_transform(vertices, yaw, camera, size)
+    return vertices @ transform[..., :3].transpose(1, 2) + transform[:, None, :, 3]

@@ -105,5 +105,22 @@ def _(vertices, faces, height, width, cull_backfaces=False, perspective=False):
     return vertices.new_empty(shape, dtype=torch.int32), vertices.new_empty(shape), vertices.new_empty((*shape, 3))
 
 
+@torch.library.register_fake("gcl_fast::rasterize_backward")
+def _(grad_depth, grad_barycentric, vertices, faces, face_index, perspective):
+    return torch.empty_like(vertices, memory_format=torch.contiguous_format)
+
+
+def _save(ctx, inputs, output) -> None:
+    vertices, faces, *_, ctx.perspective = inputs
+    ctx.save_for_backward(vertices, faces, output[0])
+    ctx.mark_non_differentiable(output[0])
+
+
+def _backward(ctx, _, grad_depth: Tensor, grad_barycentric: Tensor):
+    grad = torch.ops.gcl_fast.rasterize_backward(grad_depth, grad_barycentric, *ctx.saved_tensors, ctx.perspective)
+    return grad, None, None, None, None, None
+
+
+torch.library.register_autograd("gcl_fast::rasterize", _backward, setup_context=_save)
 for _device in ("cpu", "cuda"):
     torch.library.register_autocast("gcl_fast::rasterize", _device, torch.float32)
