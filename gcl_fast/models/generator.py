@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.models.config import GeneratorConfig
-from gcl_fast.models.layers import SLOPE, ConvBlock, init_kaiming, instance_norm
+from gcl_fast.models.layers import SLOPE, ConvBlock, LayerNorm, UpsampledConv, init_kaiming, instance_norm
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -36,6 +36,18 @@ class StyledBlock(nn.Module):
         return x + instance_norm(self.second(y)) * scales[1] + shifts[1]
 
 
+class UpBlock(nn.Module):
+    """Twice the size: upsampled convolution, layer norm, LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = UpsampledConv(inputs, outputs)
+        self.norm = LayerNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.norm(self.conv(x)), SLOPE)
+
+
 class Generator(nn.Module):
     """Structure code (B, channels, H/4, W/4) and part features (B, P) -> ImageNet-normalized picture (B, 3, H, W).
 
@@ -48,10 +60,8 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(StyledBlock(channels, style, config.hidden) for _ in range(config.blocks))
         wide, narrow = config.upsampled
         self.up = nn.Sequential(
-            nn.Upsample(scale_factor=2),
-            ConvBlock(channels, wide, 5, norm="layer"),
-            nn.Upsample(scale_factor=2),
-            ConvBlock(wide, narrow, 5, norm="layer"),
+            UpBlock(channels, wide),
+            UpBlock(wide, narrow),
         )
         self.refine = nn.Sequential(ConvBlock(narrow, narrow, 3), ConvBlock(narrow, narrow, 3))
         self.paint = nn.Conv2d(narrow, 3, 1)

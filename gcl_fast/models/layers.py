@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["instance", "layer", "none"]
+Norm = Literal["instance", "none"]
 SLOPE = 0.2  # of every LeakyReLU outside the identity encoder
 
 
@@ -53,12 +53,6 @@ class LayerNorm(nn.Module):
         return (normal * self.gamma[:, None, None] + self.beta[:, None, None]).to(x.dtype)
 
 
-def _norm(kind: Norm, channels: int) -> nn.Module:
-    if kind == "layer":
-        return LayerNorm(channels)
-    return InstanceNorm() if kind == "instance" else nn.Identity()
-
-
 class ConvBlock(nn.Module):
     """Convolution under reflect padding that keeps the size (over the stride), then norm, then LeakyReLU."""
 
@@ -76,12 +70,49 @@ class ConvBlock(nn.Module):
         super().__init__()
         padding = dilation * (kernel - 1) // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, padding_mode="reflect")
-        self.norm = _norm(norm, outputs)
+        self.norm = InstanceNorm() if norm == "instance" else nn.Identity()
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.conv(x))
         return F.leaky_relu(x, SLOPE) if self.activate else x
+
+
+class UpsampledConv(nn.Conv2d):
+    """Nearest upsampling by 2, then a 5x5 convolution under reflect padding: (B, C, H, W) -> (B, D, 2H, 2W).
+
+    Each 2x2 group of outputs sees only 3x3 different inputs, so the convolution runs before the upsampling with the 5x5
+    kernel folded into four of 3x3: 36 multiplications a group in place of 100. Replicate padding of the small map is
+    reflect padding of the large one, but for the outermost padded line on each side; that line's difference is added.
+    """
+
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        height, width = 2 * x.shape[-2], 2 * x.shape[-1]
+        folded = _fold(_fold(weight).movedim(2, -1)).permute(0, 4, 2, 1, 5, 3)  # (D, 2, 2, C, 3, 3)
+        y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), folded.flatten(0, 2))
+        top = _line(x[:, :, 1] - x[:, :, 0], weight[:, :, 0], "reflect")
+        bottom = _line(x[:, :, -2] - x[:, :, -1], weight[:, :, 4], "reflect")
+        left = _line(x[..., 1] - x[..., 0], weight[..., 0], "replicate")
+        right = _line(x[..., -2] - x[..., -1], weight[..., 4], "replicate")
+        rows = F.pad(top[:, :, None], (0, 0, 0, height - 1)) + F.pad(bottom[:, :, None], (0, 0, height - 1, 0))
+        columns = F.pad(left[..., None], (0, width - 1)) + F.pad(right[..., None], (width - 1, 0))
+        return F.pixel_shuffle(y, 2) + rows + columns + self.bias[:, None, None]
+
+
+def _fold(kernel: Tensor) -> Tensor:
+    """(..., 5) -> (..., 2, 3): the taps that the even and the odd outputs of an upsampled line put on its inputs."""
+    return torch.stack([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))], -2).unflatten(-1, (3, 2)).sum(-1)
+
+
+def _line(line: Tensor, kernel: Tensor, padding: str) -> Tensor:
+    """Upsample a line (B, C, L) and convolve it with (D, C, 5) -> (B, D, 2L)."""
+    return F.conv1d(F.pad(line.repeat_interleave(2, -1), (2, 2), mode=padding), kernel)
 
 
 class ResidualBlock(nn.Module):

@@ -30,9 +30,9 @@ LOSSES = {
     "adversarial_cyc": "loss_gen_adv_nv2recon",
     "total": "loss_gen_total",
 }
-# Stage 3 on formula weights amplifies rounding: fifty batch norms over four random crops, three times in a row. These are
-# twice the distances of the official float32 values themselves from the same step in float64. (With the official
-# arithmetic of the norms, two threads and the golden run's kind of CPU, every value here is equal to the last bit or two.)
+# Stage 3 on formula weights amplifies rounding: fifty batch norms over four random crops, three times in a row. These
+# are twice the distances of the official float32 values from the same step in float64. (With the official arithmetic
+# of the norms, two threads and the golden run's kind of CPU, every value here is equal to the last digit or two.)
 ROUNDING = {
     "embedding": 1e-3,
     "x_rec": 3e-4,

@@ -1,0 +1,152 @@
+"""Layers against their definitions, and the networks at the demo's sizes: shapes, limits, compiled equals eager."""
+
+import contextlib
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gcl_fast.errors import UserError
+from gcl_fast.models import GCL, ModelConfig, check_size, min_size
+from gcl_fast.models.layers import LayerNorm, UpsampledConv, instance_norm
+
+CHANNELS_LAST = torch.channels_last
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("size", [(6, 5), (10, 2), (2, 3)])
+def test_upsampled_convolution_equals_its_definition(size):
+    layer = UpsampledConv(3, 4).double()
+    x = randn(2, 3, *size, dtype=torch.float64).requires_grad_()
+    plain = F.conv2d(F.pad(F.interpolate(x, scale_factor=2), (2, 2, 2, 2), mode="reflect"), layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), plain)
+    inputs = (x, layer.weight, layer.bias)
+    direction = randn(*plain.shape, dtype=torch.float64)
+    ours = torch.autograd.grad(layer(x), inputs, direction)
+    torch.testing.assert_close(ours, torch.autograd.grad(plain, inputs, direction))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instance_norm_equals_torch(dtype):
+    x = (3 * randn(2, 5, 7, 9) + 2).to(dtype)
+    truth = F.instance_norm(x.double())
+    error = (instance_norm(x).double() - truth).abs().max()
+    assert error <= 2 * (F.instance_norm(x).double() - truth).abs().max() + 1e-6
+    assert instance_norm(x).dtype == dtype
+
+
+def test_layer_norm_uses_the_unbiased_deviation_of_each_sample():
+    layer = LayerNorm(3)
+    x = randn(2, 3, 2, 2)
+    for sample, ours in zip(x, layer(x), strict=True):
+        normal = (sample - sample.mean()) / (sample.std() + 1e-5)
+        torch.testing.assert_close(ours, normal * layer.gamma[:, None, None] + layer.beta[:, None, None])
+
+
+@pytest.fixture(scope="module")
+def demo() -> GCL:
+    torch.manual_seed(0)
+    return GCL(ModelConfig.demo()).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(128, 64), min_size(), (44, 100)])
+def test_demo_shapes(demo, size):
+    height, width = size
+    check_size(height, width)
+    identity = demo.config.identity
+    image, structure_map = randn(2, 3, *size), randn(2, 1, *size)
+    parts, embedding = demo.identity(image)
+    assert parts.shape == (2, identity.part_features)
+    assert embedding.shape == (2, identity.embedding)
+    code = demo.structure(structure_map)
+    assert code.shape == (2, demo.config.structure.code, height // 4, width // 4)
+    assert demo.generator(code, parts).shape == image.shape
+    assert len(demo.discriminator(image)) == demo.config.discriminator.scales
+
+
+@torch.no_grad()
+def test_part_features_are_channel_major_stripes(demo):
+    image = randn(1, 3, 128, 64)
+    last = demo.identity.feature_map(image)  # (1, C, 16, 8)
+    parts, _ = demo.identity(image)
+    torch.testing.assert_close(parts[0, 5 * 4 + 2], last[0, 5, 8:12].mean())
+
+
+@torch.no_grad()
+def test_each_slice_of_the_part_features_drives_its_own_block(demo):
+    blocks = demo.config.generator.blocks
+    parts = randn(1, demo.config.identity.part_features)
+    changed = parts.clone()
+    changed[:, -parts.shape[1] // blocks :] += 1
+    seen: list[list[torch.Tensor]] = [[], []]
+    for run, features in enumerate((parts, changed)):
+        hooks = [b.register_forward_hook(lambda m, i, o, run=run: seen[run].append(o)) for b in demo.generator.blocks]
+        demo.generator(randn(1, demo.config.structure.code, 16, 16), features)
+        for hook in hooks:
+            hook.remove()
+    same = [torch.equal(a, b) for a, b in zip(*seen, strict=True)]
+    assert same == [True] * (blocks - 1) + [False]
+
+
+@pytest.mark.parametrize("size", [(36, 64), (128, 36), (130, 64)])
+def test_sizes_that_do_not_fit_are_refused(demo, size):
+    with pytest.raises(UserError, match="at least 40x40"):
+        check_size(*size)
+    with pytest.raises(UserError, match=f"{size[0]}x{size[1]}"):
+        demo.structure(torch.zeros(1, 1, *size))
+
+
+def test_config_refuses_slices_that_do_not_divide():
+    config = ModelConfig.demo()
+    with pytest.raises(ValueError, match="3 equal slices"):
+        dataclasses.replace(config, generator=dataclasses.replace(config.generator, blocks=3))
+
+
+def test_initialization():
+    torch.manual_seed(0)
+    gcl = GCL(ModelConfig.demo())
+    conv = gcl.generator.refine[0].conv
+    assert conv.weight.std().item() == pytest.approx((2 / (conv.in_channels * 9)) ** 0.5, rel=0.1)
+    assert gcl.discriminator.scales[0][1].conv.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not any(
+        p.any() for n, p in [*gcl.generator.named_parameters(), *gcl.structure.named_parameters()] if n.endswith("bias")
+    )
+    gamma = gcl.generator.up[0].norm.gamma
+    assert gamma.min() >= 0
+    assert gamma.max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
+def test_compiled_networks_equal_eager(amp):
+    """Full graphs, outputs and gradients, in the layout of training."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    gcl = GCL(ModelConfig.demo()).to(memory_format=CHANNELS_LAST)
+    image, structure_map = randn(2, 3, 48, 40).to(memory_format=CHANNELS_LAST), randn(2, 1, 48, 40)
+
+    def outputs() -> list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16) if amp else contextlib.nullcontext():
+            parts, embedding = gcl.identity(image)
+            code = gcl.structure(structure_map)
+            picture = gcl.generator(code, parts)
+            results = [parts, embedding, code, picture, *gcl.discriminator(picture)]
+        loss = sum(r.float().square().mean() for r in results)
+        gradients = torch.autograd.grad(loss, list(gcl.parameters()))
+        return [r.detach().double() for r in [*results, *gradients]]
+
+    with torch.no_grad():
+        state = {n: b.clone() for n, b in gcl.named_buffers()}
+    eager = outputs()
+    for name, buffer in gcl.named_buffers():
+        buffer.copy_(state[name])
+    for network in (gcl.identity, gcl.structure, gcl.generator, gcl.discriminator):
+        network.compile(fullgraph=True)
+    for ours, plain in zip(outputs(), eager, strict=True):
+        difference = (ours - plain).norm() / plain.norm().clamp(min=1e-6)
+        assert difference < (0.1 if amp else 1e-3)
