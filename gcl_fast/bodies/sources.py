@@ -47,8 +47,9 @@ class PrerenderedStructureMaps:
     """The official layout: <root>/{train,test}/render/NAME and render_{45,...,315}/NAME, grey pictures on white.
 
     split: "train" or "test". names: crop file names in dataset order. size: (H, W) to which pictures are resized
-    (bicubic). Each picture is decoded once and kept as uint8. Raises UserError for missing folders or pictures, and for
-    a yaw that is no multiple of 45 degrees."""
+    (bicubic). Each picture is decoded when first asked for and kept as uint8 (Market-1501's training crops at 256x128:
+    3.4 GB once every view was seen). Raises UserError for missing folders or pictures, and for a yaw that is no
+    multiple of 45 degrees."""
 
     def __init__(
         self, root: str | Path, split: str, names: Sequence[str], size: tuple[int, int], device: torch.device | str

@@ -4,6 +4,7 @@ tests/golden/anny_vertices.npz: 200 vertices of six bodies by anny 0.6.2 in floa
 `reference_bone_orientations = None` so that zero is its rest pose), turned to our axes and set on the ground.
 """
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from gcl_fast.bodies import AnnyBody, BodyParameters
+from gcl_fast.bodies.anny_body import ASSET
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
 from gcl_fast.errors import UserError
 
@@ -34,6 +36,11 @@ def test_vertices_are_those_of_anny(body, golden):
     assert error.max() < 4e-3
     assert error.square().mean().sqrt() < 5e-4
     torch.testing.assert_close(vertices[..., 1].amax(1), reference["height"], atol=3e-3, rtol=0)
+
+
+def test_needs_a_small_asset_and_no_anny(body):
+    assert ASSET.stat().st_size < 2 * 2**20
+    assert "anny" not in sys.modules  # `body` has been made
 
 
 def test_stands_on_the_ground_with_the_pelvis_above_the_origin(body):
