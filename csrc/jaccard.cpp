@@ -1,8 +1,9 @@
+// flags: -ffp-contract=off
 // k-reciprocal Jaccard similarity on sparse rows: weights, query expansion, similarity (Zhong et al. 2017, sec. 3).
 // Nothing here is N x N; each op takes a range of rows, so that ranks can share the work.
 #include <torch/csrc/stable/library.h>
 
-#include <cmath>
+#include <array>
 
 #include "sparse_rows.h"
 
@@ -21,15 +22,22 @@ void check_neighbours(const char* op, const Tensor& neighbours, int64_t rows) {
   STD_TORCH_CHECK(valid, op, ": a neighbour lies outside 0..", rows - 1);
 }
 
-// Sum in eight lanes, so that the compiler can use vector registers without reordering float arithmetic by itself.
-float dot(const float* a, const float* b, int64_t size) {
-  float lane[8] = {};
-  int64_t d = 0;
-  for (; d + 8 <= size; d += 8)
-    for (int u = 0; u < 8; ++u) lane[u] += a[d + u] * b[d + u];
-  float sum = ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-  for (; d < size; ++d) sum += a[d] * b[d];
-  return sum;
+// softmax of -(2 - 2 f_i.f_j) over the members j, by the very functions that plain PyTorch calls. Rows with equal
+// neighbourhoods have a distance of exactly zero or of one rounding error, depending on the last bit of these weights, and
+// the rho rule counts the zeros: a dot product and an exponential of our own moved its eps by 1e-3.
+Tensor softmax_weights(const Tensor& features, int64_t i, const std::vector<int32_t>& members) {
+  const int64_t D = features.size(1);
+  const float* f = features.const_data_ptr<float>();
+  Tensor rows = torch::stable::new_empty(features, {int64_t(members.size()), D});
+  float* row = rows.mutable_data_ptr<float>();
+  for (const int32_t j : members) row = std::copy_n(f + j * D, D, row);
+  Tensor closeness = torch::stable::matmul(rows, torch::stable::select(features, 0, i));
+  float* c = closeness.mutable_data_ptr<float>();
+  for (size_t e = 0; e < members.size(); ++e) c[e] = -(2.0f - 2.0f * c[e]);
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(closeness), torch::stable::detail::from(int64_t{0}),
+      torch::stable::detail::from(false)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::_softmax", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 // For each row i those of its first k neighbours whose own first k hold i; in the order of rank.
@@ -59,17 +67,16 @@ SparseTensors reciprocal_weights(
     const Tensor& features, const Tensor& neighbours, int64_t half, int64_t begin, int64_t end) {
   STD_TORCH_CHECK(features.dim() == 2 && features.scalar_type() == ScalarType::Float && features.is_contiguous(),
       "reciprocal_weights: features must be contiguous float32 of shape (N, D)");
-  const int64_t N = features.size(0), D = features.size(1), K = neighbours.size(1);
+  const int64_t N = features.size(0), K = neighbours.size(1);
   check_neighbours("reciprocal_weights", neighbours, N);
   check_range("reciprocal_weights", begin, end, N);
   STD_TORCH_CHECK(neighbours.size(0) == N && 0 < half && half <= K,
       "reciprocal_weights: needs one row of neighbours per feature and 0 < half <= k");
-  const float* f = features.const_data_ptr<float>();
   const int32_t* n = neighbours.const_data_ptr<int32_t>();
   const ReciprocalSets full(n, N, K, K), halves(n, N, K, half);
 
   return build_rows(features, begin, end, [&] {
-    return [&, expanded = std::vector<int32_t>(), weight = std::vector<float>()](int64_t i, RowBlock& block) mutable {
+    return [&, expanded = std::vector<int32_t>()](int64_t i, RowBlock& block) mutable {
       const int32_t *own = full.begin(i), *own_end = full.end(i);
       expanded.assign(own, own_end);
       for (const int32_t* candidate = own; candidate != own_end; ++candidate) {
@@ -81,14 +88,10 @@ SparseTensors reciprocal_weights(
       std::sort(expanded.begin(), expanded.end());
       expanded.erase(std::unique(expanded.begin(), expanded.end()), expanded.end());
 
-      weight.clear();  // softmax of -(2 - 2 f_i.f_j)
-      float nearest = INFINITY, sum = 0.0f;
-      for (const int32_t j : expanded) {
-        weight.push_back(2.0f - 2.0f * dot(f + i * D, f + j * D, D));
-        nearest = std::min(nearest, weight.back());
-      }
-      for (float& w : weight) sum += w = std::exp(nearest - w);
-      for (size_t e = 0; e < expanded.size(); ++e) block.put(expanded[e], weight[e] / sum);
+      if (expanded.empty()) return;  // a row with more duplicates than neighbours may miss every list
+      const Tensor weights = softmax_weights(features, i, expanded);
+      const float* weight = weights.const_data_ptr<float>();
+      for (size_t e = 0; e < expanded.size(); ++e) block.put(expanded[e], weight[e]);
     };
   });
 }
@@ -106,7 +109,7 @@ SparseTensors expand_queries(const Tensor& start, const Tensor& column, const Te
     return [&, sum = RowAccumulator(V.rows)](int64_t i, RowBlock& block) mutable {
       for (int64_t r = 0; r < k; ++r)
         for (int64_t e = V.start[n[i * k + r]]; e < V.start[n[i * k + r] + 1]; ++e) sum.add(V.column[e], V.value[e]);
-      sum.drain([&](int32_t j, float total) { block.put(j, total / float(k)); });
+      sum.drain(0.0f, [&](int32_t j, float total) { block.put(j, total / float(k)); });
     };
   });
 }
@@ -143,7 +146,7 @@ SparseTensors jaccard_rows(const Tensor& start, const Tensor& column, const Tens
   STD_TORCH_CHECK(std::all_of(V.column, V.column + V.start[V.rows], in_range),
       "jaccard_rows: a column lies outside 0..", V.rows - 1);
   const Transposed inverted(V);
-  const float least = float(min_similarity);
+  const float least = float(2.0 * min_similarity / (1.0 + min_similarity));  // s / (2 - s) >= min_similarity
 
   return build_rows(value, begin, end, [&] {
     return [&, shared = RowAccumulator(V.rows)](int64_t i, RowBlock& block) mutable {
@@ -152,10 +155,7 @@ SparseTensors jaccard_rows(const Tensor& start, const Tensor& column, const Tens
         for (int64_t x = inverted.start[j]; x < inverted.start[j + 1]; ++x)
           shared.add(inverted.column[x], std::min(V.value[e], inverted.value[x]));
       }
-      shared.drain([&](int32_t k, float s) {
-        const float similarity = std::min(s / (2.0f - s), 1.0f);
-        if (similarity >= least) block.put(k, similarity);
-      });
+      shared.drain(least, [&](int32_t k, float s) { block.put(k, std::min(s / (2.0f - s), 1.0f)); });
     };
   });
 }

@@ -37,44 +37,43 @@ inline void check_sparse(const char* op, const Tensor& start, const Tensor& colu
       column.size(0), " columns and ", value.size(0), " values");
 }
 
-// Sum of sparse contributions to one row: dense accumulator plus the list of what was touched, cleared by `drain`.
+// Sum of positive sparse contributions to one row: a dense accumulator and the list of what was touched.
 class RowAccumulator {
  public:
-  explicit RowAccumulator(int64_t columns) : total_(columns, 0.0f), seen_((columns + 63) / 64, 0) {}
+  explicit RowAccumulator(int64_t columns) : total_(columns, 0.0f), kept_((columns + 63) / 64, 0) {}
 
   void add(int32_t column, float value) {
-    uint64_t& word = seen_[column >> 6];
-    const uint64_t bit = uint64_t{1} << (column & 63);
-    if (!(word & bit)) {
-      word |= bit;
-      touched_.push_back(column);
-    }
+    if (total_[column] == 0.0f) touched_.push_back(column);
     total_[column] += value;
   }
 
-  // Calls visit(column, total) in ascending order of column and empties the accumulator.
+  // Calls visit(column, total) for every total of at least `least`, in ascending order of column, and empties itself.
   template <class Visit>
-  void drain(Visit visit) {
-    if (touched_.size() * 8 > seen_.size()) {  // walking the bits sorts for free, and costs one step per 64 columns
-      for (size_t w = 0; w < seen_.size(); ++w)
-        for (uint64_t word = seen_[w]; word; word &= word - 1) take(int32_t(w * 64 + __builtin_ctzll(word)), visit);
+  void drain(float least, Visit visit) {
+    const auto small = [&](int32_t column) {
+      const bool drop = total_[column] < least;
+      if (drop) total_[column] = 0.0f;
+      return drop;
+    };
+    touched_.erase(std::remove_if(touched_.begin(), touched_.end(), small), touched_.end());
+    const auto take = [&](int32_t column) {
+      visit(column, total_[column]);
+      total_[column] = 0.0f;
+    };
+    if (touched_.size() * 8 > kept_.size()) {  // walking a bit set sorts for free, at one step per 64 columns
+      for (const int32_t column : touched_) kept_[column >> 6] |= uint64_t{1} << (column & 63);
+      for (size_t w = 0; w < kept_.size(); ++w)
+        for (uint64_t& word = kept_[w]; word; word &= word - 1) take(int32_t(w * 64 + __builtin_ctzll(word)));
     } else {
       std::sort(touched_.begin(), touched_.end());
-      for (const int32_t column : touched_) take(column, visit);
+      for (const int32_t column : touched_) take(column);
     }
-    for (const int32_t column : touched_) seen_[column >> 6] = 0;
     touched_.clear();
   }
 
  private:
-  template <class Visit>
-  void take(int32_t column, Visit& visit) {
-    visit(column, total_[column]);
-    total_[column] = 0.0f;
-  }
-
   std::vector<float> total_;
-  std::vector<uint64_t> seen_;
+  std::vector<uint64_t> kept_;  // all zero between calls
   std::vector<int32_t> touched_;
 };
 

@@ -17,6 +17,15 @@ from gcl_fast.errors import UserError
 
 load()
 
+
+@torch.library.register_fake("gcl_fast::rank_queries")
+def _(
+    distance: Tensor, order: Tensor, own: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
+) -> tuple[Tensor, ...]:
+    average = distance.new_empty(len(distance), dtype=torch.float64)
+    return average, query_cameras.new_empty(len(distance)), torch.empty_like(average)
+
+
 MAX_RANK = 50
 TILE_ENTRIES = 2**25  # distances held at a time: 128 MB
 

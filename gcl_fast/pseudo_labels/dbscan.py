@@ -17,6 +17,12 @@ from gcl_fast.csrc.build import load
 
 load()
 
+
+@torch.library.register_fake("gcl_fast::dbscan")
+def _(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
+    return start.new_empty(len(start) - 1)
+
+
 ENGINES = ("own", "sklearn", "cuml")
 
 
@@ -53,6 +59,7 @@ def _sklearn(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
 
     start, column, value = csr_arrays(similarity)
     distance = csr_matrix((1 - value.numpy(), column.numpy(), start.numpy()), shape=tuple(similarity.shape))
+    distance.setdiag(0)  # rounding may have left it a little above
     eps = max(eps, float(np.finfo(np.float32).tiny))  # it refuses zero, which means "equal points only"
     return torch.from_numpy(DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(distance).labels_).long()
 

@@ -11,14 +11,18 @@ from gcl_fast.pseudo_labels.dbscan import dbscan
 RADII = [step / 25 for step in range(1, 25)]  # 0.04 .. 0.96
 
 
-def eps_by_rho(similarity: Tensor, rho: float) -> float:
+def eps_by_rho(similarity: Tensor, rho: float, complete: bool = True) -> float | None:
     """Mean of the smallest round(rho * M) of the M non-zero distances above the diagonal (the official rule).
 
     Pairs that are not stored have distance 1. Where rho asks for less than one pair, one is taken.
 
     Args:
-        similarity: (N, N) symmetric sparse CSR, complete: no pair with similarity above 0 is left out.
+        similarity: (N, N) symmetric sparse CSR.
         rho: share of all pairs, 0..1.
+        complete: no pair with similarity above 0 is left out of `similarity`.
+
+    Returns:
+        The radius; None where the graph is not complete and rho asks for more pairs than it holds.
     """
     N, column = similarity.shape[0], similarity.col_indices()
     row = torch.repeat_interleave(torch.arange(N, dtype=column.dtype), similarity.crow_indices().diff())
@@ -28,6 +32,8 @@ def eps_by_rho(similarity: Tensor, rho: float) -> float:
     if pairs == 0:
         return 0.0  # all points are equal, or there is one point
     wanted = max(1, round(rho * pairs))
+    if wanted > len(distance) and not complete:
+        return None
     if wanted > len(distance):
         return float(distance.sum(dtype=torch.float64) + (wanted - len(distance))) / wanted
     return float(np.partition(distance.numpy(), wanted - 1)[:wanted].mean(dtype=np.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,42 @@ from gcl_fast.csrc.build import load
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours, nearest_neighbours_reference
 
 load()
+
+
+class SparseRows(NamedTuple):
+    """N sparse rows, as the ops take and return them."""
+
+    start: Tensor  # (N + 1,) int64
+    column: Tensor  # (entries,) int32, ascending within a row
+    value: Tensor  # (entries,) float32
+
+
+def _dynamic_rows(rows: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    entries = torch.library.get_ctx().new_dynamic_size()
+    return (
+        like.new_empty(rows + 1, dtype=torch.int64),
+        like.new_empty(entries, dtype=torch.int32),
+        like.new_empty(entries),
+    )
+
+
+@torch.library.register_fake("gcl_fast::reciprocal_weights")
+def _(features: Tensor, neighbours: Tensor, half: int, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
+    return _dynamic_rows(end - begin, features)
+
+
+@torch.library.register_fake("gcl_fast::expand_queries")
+def _(
+    start: Tensor, column: Tensor, value: Tensor, neighbours: Tensor, begin: int, end: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _dynamic_rows(end - begin, value)
+
+
+@torch.library.register_fake("gcl_fast::jaccard_rows")
+def _(
+    start: Tensor, column: Tensor, value: Tensor, min_similarity: float, begin: int, end: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _dynamic_rows(end - begin, value)
 
 
 def k_reciprocal_jaccard_reference(features: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
@@ -43,7 +80,7 @@ def k_reciprocal_jaccard(features: Tensor, k1: int = 30, k2: int = 6, min_simila
         features: (N, D) floating point, L2-normalized rows.
         k1: neighbours that make a neighbourhood, the row itself included; cut to N.
         k2: nearest neighbours whose neighbourhoods are averaged (query expansion), the row itself included.
-        min_similarity: entries below it are left out, which saves memory when a radius is known.
+        min_similarity: entries below it are left out, which saves memory where a radius is known.
 
     Returns:
         (N, N) sparse CSR float32 on the CPU, symmetric; distance = 1 - similarity, absent = similarity 0. Indices are
@@ -53,19 +90,36 @@ def k_reciprocal_jaccard(features: Tensor, k1: int = 30, k2: int = 6, min_simila
         ValueError: features are not (N, D) floating point, or hold values that are not finite (the rows are named), or
             k1 or k2 is below 1.
     """
-    features = check_features(features)
+    return jaccard_similarity(neighbourhoods(features, k1, k2), min_similarity)
+
+
+def neighbourhoods(features: Tensor, k1: int, k2: int) -> SparseRows:
+    """The fuzzy set V_i of each row's expanded k-reciprocal neighbours; arguments as `k_reciprocal_jaccard`."""
+    features = _checked(features)
     if k1 < 1 or k2 < 1:
         raise ValueError(
             f"k_reciprocal_jaccard: k1 and k2 count neighbours, the row itself included; got {k1} and {k2}"
         )
     N = len(features)
     if N == 0:
-        return sparse_csr(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32), torch.zeros(0))
-    ops = torch.ops.gcl_fast
+        return SparseRows(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32), torch.zeros(0))
     neighbours = nearest_neighbours(features, k1)[1].cpu()
-    weights = ops.reciprocal_weights(features.cpu(), neighbours, min(_half(k1), neighbours.shape[1]), 0, N)
-    expanded = ops.expand_queries(*weights, neighbours[:, :k2].contiguous(), 0, N)
-    return sparse_csr(*ops.jaccard_rows(*expanded, min_similarity, 0, N))
+    half = min(_half(k1), neighbours.shape[1])
+    weights = torch.ops.gcl_fast.reciprocal_weights(features.cpu(), neighbours, half, 0, N)
+    return SparseRows(*torch.ops.gcl_fast.expand_queries(*weights, neighbours[:, :k2].contiguous(), 0, N))
+
+
+def jaccard_similarity(sets: SparseRows, min_similarity: float) -> Tensor:
+    """(N, N) sparse CSR: s / (2 - s), s = sum_j min(V_ij, V_kj), where it reaches `min_similarity`."""
+    N = len(sets.start) - 1
+    start, column, value = torch.ops.gcl_fast.jaccard_rows(*sets, min_similarity, 0, N)
+    if len(column) < 2**31:
+        start = start.int()
+    else:
+        column = column.long()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        return torch.sparse_csr_tensor(start, column, value, (N, N), check_invariants=False)
 
 
 def _half(k1: int) -> int:
@@ -73,7 +127,7 @@ def _half(k1: int) -> int:
     return int(np.around(k1 / 2)) + 1
 
 
-def check_features(features: Tensor) -> Tensor:
+def _checked(features: Tensor) -> Tensor:
     """`features` as contiguous float32, or a ValueError that says what is wrong with which rows."""
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
@@ -88,15 +142,3 @@ def check_features(features: Tensor) -> Tensor:
             "look for a diverged training step before these embeddings were stored"
         )
     return features
-
-
-def sparse_csr(start: Tensor, column: Tensor, value: Tensor) -> Tensor:
-    """A square torch CSR tensor of the arrays of our ops; indices as int32 where their count allows."""
-    N = len(start) - 1
-    if len(column) < 2**31:
-        start = start.int()
-    else:
-        column = column.long()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        return torch.sparse_csr_tensor(start, column, value, (N, N), check_invariants=False)
