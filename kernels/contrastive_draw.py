@@ -6,12 +6,15 @@ threshold says it all: n is drawn when key(n) <= threshold. A positive is the sm
 Keys depend on (seed, step, index) only: the draw is the same in every kernel, on every rank, at every batch position.
 """
 
+# mypy: allow-incomplete-defs
+# (a Triton kernel annotates its constants only)
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._triton import jit, tl
 
 NEGATIVES, FIRST_POSITIVE, SECOND_POSITIVE = range(3)  # independent families of keys
 ALL = 0xFFFFFFFF  # the threshold that draws every row
@@ -54,6 +57,96 @@ def contrastive_draw_reference(
     return positives, keys.kthvalue(num_negatives, dim=1).values
 
 
+@jit
+def mix(x):
+    """`_mix` on uint32."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@jit
+def key_words(stream, row, FAMILY: tl.constexpr):
+    """The two uint32 words that make the keys of a crop (or of a vector of crops) its own."""
+    seed = tl.load(stream)
+    first = mix((seed ^ FAMILY).to(tl.uint32))
+    second = mix((seed ^ FAMILY ^ 0x9E3779B9).to(tl.uint32))
+    high, step, row = (seed >> 32).to(tl.uint32), tl.load(stream + 1).to(tl.uint32), row.to(tl.uint32)
+    first, second = mix(first ^ high), mix(second ^ high ^ 0x9E3779B9)
+    first, second = mix(first ^ step), mix(second ^ step ^ 0x9E3779B9)
+    return mix(first ^ row), mix(second ^ row ^ 0x9E3779B9)
+
+
+@jit
+def key_of(n, first, second):
+    """Keys of bank rows n (uint32)."""
+    return mix(mix(n.to(tl.uint32) ^ first) + second)
+
+
+@jit
+def differs(label, own, n, row):
+    """Bank row n with `label` is of another cluster than `row` with label `own`; outliers are clusters of one."""
+    return tl.where(own < 0, n != row, label != own)
+
+
+@jit
+def _contrastive_draw_kernel(labels, index, stream, positives, threshold, N, K, BLOCK: tl.constexpr):
+    """One program per crop, which alone writes its positives and threshold: no race. The K-th smallest key comes from
+    four histograms of 256 bins, a digit at a time; keys are computed again each pass, since reading them would cost
+    more than the dozen integer operations."""
+    position = tl.program_id(0)
+    row = tl.load(index + position)
+    own = tl.load(labels + row)
+    first_a, first_b = key_words(stream, row, 1)
+    second_a, second_b = key_words(stream, row, 2)
+    smallest_first = tl.full(
+        (BLOCK,), 0xFFFFFFFFFFFFFFFF, tl.uint64
+    )  # (key << 32 | n), so that the minimum knows its n
+    smallest_second = tl.full((BLOCK,), 0xFFFFFFFFFFFFFFFF, tl.uint64)
+    for start in range(0, N, BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        label = tl.load(labels + n, mask=n < N, other=0)
+        other = (n >= N) | differs(label, own, n, row)
+        packed = (key_of(n, first_a, first_b).to(tl.uint64) << 32) | n.to(tl.uint64)
+        smallest_first = tl.where(other, smallest_first, tl.minimum(smallest_first, packed))
+        packed = (key_of(n, second_a, second_b).to(tl.uint64) << 32) | n.to(tl.uint64)
+        smallest_second = tl.where(other, smallest_second, tl.minimum(smallest_second, packed))
+    tl.store(positives + 2 * position, (tl.min(smallest_first, 0) & 0xFFFFFFFF).to(tl.int64))
+    tl.store(positives + 2 * position + 1, (tl.min(smallest_second, 0) & 0xFFFFFFFF).to(tl.int64))
+
+    first, second = key_words(stream, row, 0)
+    bins = tl.arange(0, 256)
+    prefix = tl.full((), 0, tl.uint64)  # the digits found so far, leading ones first
+    remaining = K
+    for digit in tl.static_range(4):
+        counts = tl.zeros((256,), tl.int32)
+        for start in range(0, N, BLOCK):
+            n = start + tl.arange(0, BLOCK)
+            label = tl.load(labels + n, mask=n < N, other=0)
+            key = key_of(n, first, second).to(tl.uint64)
+            candidate = (n < N) & differs(label, own, n, row) & ((key >> (32 - 8 * digit)) == prefix)
+            counts += tl.histogram(((key >> (24 - 8 * digit)) & 255).to(tl.int32), 256, mask=candidate)
+        below = tl.cumsum(counts, 0) < remaining
+        found = tl.minimum(tl.sum(below.to(tl.int32), 0), 255)  # 255 throughout when fewer than K are there: draw all
+        remaining -= tl.sum(tl.where(bins < found, counts, 0), 0)
+        prefix = (prefix << 8) | found.to(tl.uint64)
+    tl.store(threshold + position, prefix.to(tl.int64))
+
+
+DRAW_CONFIGURATION = {"BLOCK": 1024, "num_warps": 4}
+
+
+def contrastive_draw_triton(labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
+    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    positives, threshold = index.new_empty((*index.shape, 2)), index.new_empty(index.shape)
+    if len(index):
+        _contrastive_draw_kernel[(len(index),)](
+            labels, index, stream, positives, threshold, len(labels),
+            min(num_negatives, len(labels)), **DRAW_CONFIGURATION,
+        )  # fmt: skip
+    return positives, threshold
+
+
 def contrastive_draw(labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
     """Draw two positives and num_negatives negatives for each crop of a batch.
 
@@ -73,10 +166,11 @@ def contrastive_draw(labels: Tensor, index: Tensor, stream: Tensor, num_negative
     """
     if num_negatives < 1:
         raise ValueError(f"contrastive_draw: num_negatives is {num_negatives}, expected at least 1")
-    return torch.ops.gcl_fast.contrastive_draw(labels, index, stream, num_negatives)
+    return torch.ops.gcl_fast.contrastive_draw(labels.contiguous(), index.contiguous(), stream, num_negatives)
 
 
 load()
+torch.library.register_kernel("gcl_fast::contrastive_draw", "cuda", contrastive_draw_triton)
 
 
 @torch.library.register_fake("gcl_fast::contrastive_draw")

@@ -1,0 +1,198 @@
+"""Compile every Triton kernel, in every configuration the code launches, for GPUs that need not be here.
+
+python -m gcl_fast.kernels.aot [--jobs 2] [--csv benchmarks/results/aot.csv]
+
+Prints registers, spilled bytes, shared memory and the occupancy they allow, writes the same table as CSV, and exits
+with status 1 when a kernel spills or when a kernel of this package has no entry here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from gcl_fast import kernels
+from gcl_fast.kernels import contrastive_draw, memory_update, negative_lse
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+SHARED_PER_SM = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10, "gfx942": 64 << 10}
+FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way a kernel is launched: types of its arguments ("*" marks a pointer), constants, and compiler options."""
+
+    kernel: Any
+    types: dict[str, str]
+    configuration: dict[str, Any]
+
+    def source(self) -> ASTSource:
+        """As the JIT would specialize it at the paper's sizes: aligned pointers, sizes and strides multiples of 16."""
+        constants = {name: self.configuration[name] for name in self.kernel.arg_names if name in self.configuration}
+        types = {name: self.types.get(name, "constexpr") for name in self.kernel.arg_names}
+        divisible = [
+            n for n, name in enumerate(types) if types[name].startswith("*") or name in ("N", "D") or "stride" in name
+        ]
+        attributes = {(n,): [["tt.divisibility", 16]] for n in divisible}
+        return ASTSource(fn=self.kernel, signature=types, constexprs=constants, attrs=attributes)
+
+
+def entries(target: str) -> Iterator[Entry]:
+    """Everything that can be launched on a target."""
+    draw = {"labels": "*i64", "index": "*i64", "stream": "*i64", "threshold": "*i64"}
+    yield Entry(
+        contrastive_draw._contrastive_draw_kernel,
+        draw | {"positives": "*i64", "N": "i32", "K": "i32"},
+        contrastive_draw.DRAW_CONFIGURATION,
+    )
+    scalars = {"first_row": "i32", "T": "i32", "N": "i32", "scale": "fp32", "scores_stride": "i32"}
+    yield Entry(
+        negative_lse._contrastive_rows_kernel,
+        draw | scalars | dict.fromkeys(("scores", "state", "factor"), "*fp32"),
+        negative_lse.ROWS_CONFIGURATION,
+    )
+    scalars = dict.fromkeys(("B", "N", "D", "part", "parts", "query_stride", "bank_stride"), "i32") | {"scale": "fp32"}
+    results = dict.fromkeys(("query", "maximum", "total", "mean"), "*fp32")
+    for bank, dtype in FLOATS.items():
+        for B in (16, 17):
+            for D in (128, 256, negative_lse.MAX_FUSED_DIM):
+                configuration = negative_lse.fused_configuration(B, D, dtype)
+                if target == "gfx942":
+                    configuration["PRECISION"] = "ieee"
+                yield Entry(
+                    negative_lse._negative_lse_kernel, draw | scalars | results | {"bank": f"*{bank}"}, configuration
+                )
+    scalars = dict.fromkeys(("N", "B", "D", "bank_stride", "feature_stride"), "i32") | {"momentum": "fp32"}
+    for bank in FLOATS:
+        for features in FLOATS:
+            for D in (128, 256, 512, 1024, 2048):
+                yield Entry(
+                    memory_update._memory_update_kernel,
+                    scalars | {"bank": f"*{bank}", "features": f"*{features}", "index": "*i64"},
+                    memory_update.launch_configuration(D),
+                )
+
+
+def missing() -> list[str]:
+    """Names of this package's @triton.jit functions that no entry compiles, by itself or by being called."""
+    covered: set[Any] = set()
+
+    def visit(function: Any) -> None:
+        if function not in covered:
+            covered.add(function)
+            for name in function.fn.__code__.co_names:
+                if isinstance(value := function.fn.__globals__.get(name), JITFunction):
+                    visit(value)
+
+    for entry in entries("sm_80"):
+        visit(entry.kernel)
+    modules = [importlib.import_module(f"{kernels.__name__}.{m.name}") for m in pkgutil.iter_modules(kernels.__path__)]
+    found = {value for module in modules for value in vars(module).values() if isinstance(value, JITFunction)}
+    return sorted(function.fn.__qualname__ for function in found - covered)
+
+
+def _nvidia_resources(compiled: Any, arch: int) -> tuple[int, int]:
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"  # triton ships a newer ptxas for sm_100 and up
+    ptxas = tools / ("ptxas-blackwell" if arch >= 100 and (tools / "ptxas-blackwell").exists() else "ptxas")
+    name = re.search(r"^\.target (\w+)", compiled.asm["ptx"], re.MULTILINE)
+    assert name is not None
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(compiled.asm["ptx"])
+        file.flush()
+        command = [str(ptxas), "-v", f"--gpu-name={name[1]}", file.name, "-o", os.devnull]
+        log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return int(re.findall(r"Used (\d+) registers", log)[0]), sum(map(int, re.findall(r"(\d+) bytes spill", log)))
+
+
+def _amd_resources(compiled: Any) -> tuple[int, int]:
+    count = {name: int(number) for name, number in re.findall(r"\.([vs]gpr_\w*count):\s*(\d+)", compiled.asm["amdgcn"])}
+    return count["vgpr_count"], 4 * (count["vgpr_spill_count"] + count["sgpr_spill_count"])
+
+
+def occupancy(target: str, registers: int, shared: int, warps: int) -> float:
+    """Fraction of the processor's warps that fit: the least that registers, shared memory and warp slots allow."""
+    lanes = TARGETS[target].warp_size
+    slots, register_file = (64, 65536) if lanes == 32 else (32, 131072)  # CDNA3: 4 SIMDs of 8 waves and 512 x 64 VGPRs
+    block_registers = -(-registers // 8) * 8 * lanes * warps
+    fits = min(slots // warps, register_file // block_registers, SHARED_PER_SM[target] // max(shared + 1024, 1))
+    return fits * warps / slots
+
+
+def compile_entry(target: str, number: int) -> dict[str, Any]:
+    """Compile one entry; returns its row of the table."""
+    entry = list(entries(target))[number]
+    options = {name: entry.configuration[name] for name in ("num_warps", "num_stages") if name in entry.configuration}
+    compiled = triton.compile(entry.source(), target=TARGETS[target], options=options)
+    nvidia = TARGETS[target].backend == "cuda"
+    registers, spills = _nvidia_resources(compiled, TARGETS[target].arch) if nvidia else _amd_resources(compiled)
+    shared, warps = compiled.metadata.shared, entry.configuration["num_warps"]
+    floats = "/".join(dict.fromkeys(kind[1:] for kind in entry.types.values() if kind in ("*fp32", "*bf16")))
+    types = "/".join(entry.types[name][1:] for name in ("bank", "features") if name in entry.types) or floats or "i64"
+    constants = " ".join(f"{name}={value}" for name, value in entry.configuration.items() if name != "num_warps")
+    return {
+        "target": target,
+        "kernel": entry.kernel.fn.__name__.strip("_"),
+        "types": types,
+        "constants": constants,
+        "warps": warps,
+        "registers": registers,
+        "spilled_bytes": spills,
+        "shared_bytes": shared,
+        "occupancy": round(occupancy(target, registers, shared, warps), 3),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Compile every Triton kernel ahead of time; fail on spills.")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/aot.csv"), help="where the table goes")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="default: all")
+    options = parser.parse_args(arguments)
+    uncovered = missing()
+    work = [(target, number) for target in options.targets for number, _ in enumerate(entries(target))]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        rows = []
+        for row in pool.map(compile_entry, *zip(*work, strict=True)):
+            rows.append(row)
+            print(
+                "{target:7} {kernel:24} {types:10} {registers:4} registers {spilled_bytes:5} spilled "
+                "{shared_bytes:7} shared {occupancy:6.1%} occupancy  {constants}".format(**row),
+                flush=True,
+            )
+    options.csv.parent.mkdir(parents=True, exist_ok=True)
+    with options.csv.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    spilling = sum(row["spilled_bytes"] > 0 for row in rows)
+    print(f"{len(rows)} kernels in {options.csv}: {spilling} spill" + (f"; no entry: {uncovered}" if uncovered else ""))
+    return int(spilling > 0 or bool(uncovered))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+import pytest
+
+triton = pytest.importorskip("triton")
+from gcl_fast.kernels import aot, negative_lse  # noqa: E402
+
+
+def test_every_kernel_has_an_entry(monkeypatch):
+    assert aot.missing() == []
+    everything = list(aot.entries("sm_90"))
+    fused = [entry for entry in everything if entry.kernel is negative_lse._negative_lse_kernel]
+    monkeypatch.setattr(aot, "entries", lambda _: [entry for entry in everything if entry not in fused])
+    assert aot.missing() == ["_dot", "_negative_lse_kernel"]
+
+
+def test_a_row_of_the_table():
+    row = aot.compile_entry("sm_90", 0)
+    assert row["kernel"] == "contrastive_draw_kernel"
+    assert row["spilled_bytes"] == 0
+    assert 16 <= row["registers"] <= 255
+    assert 0 < row["occupancy"] <= 1
+
+
+def test_a_spill_is_seen():
+    entry = next(iter(aot.entries("sm_90")))
+    options = {"num_warps": 4, "maxnreg": 24}
+    compiled = triton.compile(entry.source(), target=aot.TARGETS["sm_90"], options=options)
+    assert aot._nvidia_resources(compiled, 90)[1] > 0
+
+
+def test_occupancy_is_the_scarcest_resource():
+    assert aot.occupancy("sm_90", registers=32, shared=0, warps=8) == 1.0
+    assert aot.occupancy("sm_90", registers=255, shared=0, warps=8) == 0.125
+    assert aot.occupancy("sm_90", registers=32, shared=113 << 10, warps=8) == 0.25
