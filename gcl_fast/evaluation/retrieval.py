@@ -6,6 +6,7 @@ step integration (scikit-learn's average_precision_score); queries without a mat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.functional import normalize
 
 from gcl_fast.csrc.build import load
 from gcl_fast.errors import UserError
+from gcl_fast.evaluation.reranking import Reranking, reranked_distances
 
 load()
 
@@ -86,6 +88,7 @@ def evaluate(
     gallery_ids: Tensor,
     query_cameras: Tensor,
     gallery_cameras: Tensor,
+    rerank: Reranking | None = None,
 ) -> Retrieval:
     """Retrieval metrics by Euclidean distance of L2-normalized embeddings; distances are made and ranked in tiles.
 
@@ -93,6 +96,7 @@ def evaluate(
         query_embeddings: (Q, D), gallery_embeddings: (G, D), floating point on one device; normalized here.
         query_ids, query_cameras: (Q,) integers.
         gallery_ids, gallery_cameras: (G,) integers.
+        rerank: k-reciprocal re-ranking instead of the plain distance.
 
     Raises:
         ValueError, RuntimeError: as `rank`.
@@ -100,9 +104,13 @@ def evaluate(
     query, gallery = normalize(query_embeddings.float()), normalize(gallery_embeddings.float())
     lists = _Lists(len(query), len(gallery), query_ids, gallery_ids, query_cameras, gallery_cameras)
     rows = max(1, TILE_ENTRIES // max(1, len(gallery)))
-    tiles = (slice(start, min(start + rows, len(query))) for start in range(0, len(query), rows))
-    # On unit vectors -cosine orders as Euclidean distance does, and has no cancellation near zero.
-    return lists.summary([lists.rank(-(query[tile] @ gallery.T), tile) for tile in tiles])
+    tiles = [slice(start, min(start + rows, len(query))) for start in range(0, len(query), rows)]
+    distances: Iterator[Tensor]
+    if rerank is None:  # on unit vectors -cosine orders as Euclidean distance does, and has no cancellation near zero
+        distances = (-(query[tile] @ gallery.T) for tile in tiles)
+    else:
+        distances = reranked_distances(query, gallery, tiles, rerank)
+    return lists.summary([lists.rank(distance, tile) for distance, tile in zip(distances, tiles)])
 
 
 class _Lists:

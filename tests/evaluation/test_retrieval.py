@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gcl_fast.evaluation import evaluate, rank
+from gcl_fast.evaluation import Reranking, evaluate, rank
+from gcl_fast.evaluation.reranking import reranked_distances
 from gcl_fast.evaluation.retrieval import rank_queries_reference
+from gcl_fast.pseudo_labels.jaccard import k_reciprocal_jaccard_reference
 
 
 def people(Q, G, identities, cameras, seed):
@@ -63,3 +65,32 @@ def test_what_cannot_be_ranked_is_said():
         rank(distance, *identities)
     with pytest.raises(ValueError, match="0 queries"):
         evaluate(torch.zeros(0, 4), torch.rand(8, 4), *(t[:0] if i % 2 == 0 else t for i, t in enumerate(identities)))
+
+
+def clumps(noise):
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.arange(240) % 20
+    rows = torch.randn(20, 32, generator=generator)[ids] + noise * torch.randn(240, 32, generator=generator)
+    identities = ids[:40], ids[40:], torch.zeros(40).long(), torch.ones(200).long()
+    return torch.nn.functional.normalize(rows[:40]), torch.nn.functional.normalize(rows[40:]), identities
+
+
+def test_reranking_is_the_weighted_sum_and_helps():
+    query, gallery, identities = clumps(1.6)
+    everyone = torch.cat((query, gallery))
+    plain = 2 - 2 * query @ everyone.T
+    plain = plain[:, 40:] / plain.amax(1, keepdim=True)
+    expected = 0.3 * plain + 0.7 * (1 - k_reciprocal_jaccard_reference(everyone, 10, 4)[:40, 40:])
+    found = torch.cat(list(reranked_distances(query, gallery, [slice(0, 11), slice(11, 40)], Reranking(10, 4))))
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    before, after = (evaluate(query, gallery, *identities, rerank=how).mAP for how in (None, Reranking(10, 4)))
+    assert after > before + 0.03
+
+
+def test_op_is_registered_whole():
+    distance, identities = torch.rand(4, 9), people(4, 9, 2, 2, 0)
+    order = identities[1].argsort(stable=True)
+    own = torch.tensor([[0, 4], [4, 9], [0, 0], [2, 9]])
+    arguments = (distance, order, own, identities[2], identities[3])
+    check = torch.library.opcheck
+    check(torch.ops.gcl_fast.rank_queries.default, arguments, test_utils=("test_schema", "test_faketensor"))
