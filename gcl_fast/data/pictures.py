@@ -10,6 +10,7 @@ import atexit
 import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -24,6 +25,8 @@ from gcl_fast.data.augment import IMAGENET_MEAN
 from gcl_fast.data.records import Records
 from gcl_fast.errors import UserError
 
+log = logging.getLogger(__name__)
+
 Verdict = tuple[int, int, int, int, str]  # bytes, modification time in ns, height, width, why it does not decode or ""
 
 
@@ -37,13 +40,15 @@ class Scan:
 
 def scan(records: Records, threads: int = 2) -> Scan:
     """Decode every picture of `records` once; verdicts of unchanged files come from an earlier scan."""
-    file = _verdict_file(records.root)
-    known = _read(file)
-    names = records.names
+    file, names = _verdict_file(records.root), records.names
+    verdicts, stamps = _read(file), [_stamp(path) for path in records.paths]
+    fresh = [i for i, name in enumerate(names) if name not in verdicts or tuple(verdicts[name][:2]) != stamps[i]]
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(_judge, records.paths, (known.get(name) for name in names)))
-    if fresh := {n: v for n, v in zip(names, found) if known.get(n) is not v}:
-        _write(file, {**known, **fresh})
+        for i, decoded in zip(fresh, pool.map(_decode, (records.paths[i] for i in fresh))):
+            verdicts[names[i]] = (*stamps[i], *decoded)
+    if fresh:
+        _write(file, verdicts)
+    found = [verdicts[name] for name in names]
     return Scan(np.array([v[2:4] for v in found]).reshape(-1, 2), {i: v[4] for i, v in enumerate(found) if v[4]})
 
 
@@ -85,14 +90,13 @@ def blank_picture() -> Path:
     return path
 
 
-def _judge(path: Path, known: Verdict | None) -> Verdict:
+def _stamp(path: Path) -> tuple[int, int]:
+    """Bytes and modification time in ns; zeros for a file that is not there."""
     try:
         stat = path.stat()
-    except OSError as error:
-        return 0, 0, 0, 0, error.strerror or str(error)
-    if known and tuple(known[:2]) == (stat.st_size, stat.st_mtime_ns):
-        return known
-    return (stat.st_size, stat.st_mtime_ns, *_decode(path))
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _decode(path: Path) -> tuple[int, int, str]:
@@ -116,13 +120,16 @@ def _verdict_file(root: Path) -> Path:
 def _read(file: Path) -> dict[str, Verdict]:
     try:
         return json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # without verdicts, every picture is looked at again
+    except (OSError, ValueError):  # missing or damaged: every picture is looked at again
         return {}
 
 
 def _write(file: Path, verdicts: dict[str, Verdict]) -> None:
     """Whole or not at all: several ranks may write the same verdicts."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
-        json.dump(verdicts, temporary)
-    Path(temporary.name).replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
+            json.dump(verdicts, temporary)
+        Path(temporary.name).replace(file)
+    except OSError as error:
+        log.warning("verdicts on pictures cannot be kept (%s): the next run looks at all of them again", error)

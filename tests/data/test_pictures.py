@@ -82,3 +82,10 @@ def test_a_damaged_verdict_file_is_made_anew(damaged, tmp_path):
     (file,) = (tmp_path / "verdicts" / "pictures").glob("*.json")
     file.write_text('{"000.jpg": [1,')
     assert sorted(find_broken(damaged)) == [1, 4, 5, 7]
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_verdicts(damaged, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path / "file"))
+    assert sorted(find_broken(damaged)) == [1, 4, 5, 7]
+    assert "cannot be kept" in caplog.text
