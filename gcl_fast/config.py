@@ -18,6 +18,7 @@ import yaml
 from gcl_fast.errors import UserError
 from gcl_fast.losses.generative import LossWeights
 from gcl_fast.models.config import ModelConfig
+from gcl_fast.synthetic.world import WorldConfig
 
 STAGES = ("warmup", "generative", "joint")
 
@@ -81,16 +82,6 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
-class WorldSettings:
-    """The embedded dataset, made when it is asked for and missing (`gcl_fast.synthetic.WorldConfig`)."""
-
-    identities: int = 100
-    crops: int = 3
-    difficulty: float = 0.5
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """One training run."""
 
@@ -113,7 +104,7 @@ class RunConfig:
     height: int = 256
     width: int = 128
     model: ModelConfig = field(default_factory=ModelConfig)
-    world: WorldSettings = WorldSettings()
+    world: WorldConfig = WorldConfig()  # of the embedded dataset, made when it is asked for and missing
     warmup: WarmupConfig = WarmupConfig()
     generative: GenerativeConfig = GenerativeConfig()
     joint: JointConfig = JointConfig()

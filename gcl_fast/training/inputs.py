@@ -20,7 +20,7 @@ from gcl_fast.bodies import (
 from gcl_fast.config import RunConfig
 from gcl_fast.data import ReIDDataset, drop_broken, open_dataset
 from gcl_fast.errors import UserError
-from gcl_fast.synthetic import WorldConfig, make_world, true_views
+from gcl_fast.synthetic import make_world, true_views
 
 StructureMaps = Callable[[Tensor, Tensor], Tensor]  # (index (B,), yaw (B,) degrees) -> (B, 1, H, W) in [-1, 1]
 TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
@@ -86,14 +86,11 @@ def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:
 
 def make_embedded_dataset(config: RunConfig) -> Path:
     """Make the embedded dataset of `config` where it is missing or unfinished; returns its root."""
-    root = Path(config.data_root or "datasets/synthetic")
-    world = config.world
-    return make_world(
-        root,
-        WorldConfig(
-            identities=world.identities, crops=world.crops, difficulty=world.difficulty, seed=world.seed
-        ),
-    )
+    return make_world(_embedded_root(config), config.world)
+
+
+def _embedded_root(config: RunConfig) -> Path:
+    return Path(config.data_root or "datasets/synthetic")
 
 
 def open_inputs(config: RunConfig) -> Inputs:
@@ -103,7 +100,7 @@ def open_inputs(config: RunConfig) -> Inputs:
         UserError: missing or empty dataset, or pictures that do not decode with --on-bad-image error.
     """
     if config.dataset == "synthetic":
-        root = Path(config.data_root or "datasets/synthetic")
+        root = _embedded_root(config)
     elif not config.data_root:
         raise UserError(f"--dataset {config.dataset} needs --data-root DIR, the folder that holds it")
     else:

@@ -1,0 +1,48 @@
+"""A world of a few people, and the arguments that train on it in seconds."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
+
+TINY = [
+    "--amp", "--compile", "off", "--set",
+    "world.identities=6", "world.cameras=3", "world.crops=2",
+    "warmup.epochs=2", "warmup.steps_per_epoch=3", "warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6",
+    "generative.epochs=1", "generative.batch=6", "joint.epochs=2", "joint.batch=6", "joint.clustering.k1=6",
+    "joint.clustering.eps=0.95", "joint.decay_epoch=1", "log_every=1", "checkpoint_seconds=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded dataset with 6 + 6 people, 3 cameras, 2 crops each."""
+    from gcl_fast.synthetic import WorldConfig, make_world
+
+    return make_world(tmp_path_factory.mktemp("world") / "world", WorldConfig(identities=6, cameras=3, crops=2))
+
+
+@pytest.fixture(scope="session")
+def command(world: Path) -> Callable[..., list[str]]:
+    """command(runs, name, *flags): a tiny training run as a list of arguments that takes more settings at its end."""
+
+    def make(runs: Path, name: str, *flags: str) -> list[str]:
+        return [sys.executable, str(TRAIN), *flags, *TINY, f"data_root={world}", f"runs={runs}", f"name={name}"]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(command: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that went through all three stages undisturbed, under torchrun."""
+    runs = tmp_path_factory.mktemp("runs")
+    python, *arguments = command(runs, "whole")
+    torchrun = [python, "-m", "torch.distributed.run", "--master-port=0", *arguments]
+    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (runs / "whole" / "stdout.txt").write_text(done.stdout)
+    return runs / "whole"

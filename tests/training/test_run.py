@@ -1,0 +1,177 @@
+"""Whole runs on a tiny world: what they leave, that they survive being killed, and how they answer to wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from gcl_fast import evaluate, generate
+from gcl_fast.config import STAGES
+
+TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
+
+
+def train(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(TRAIN), *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    said = (finished / "stdout.txt").read_text()
+    for fact in ("device", "precision", "compile", "DBSCAN", "body", "dataset"):
+        assert f"\n  {fact} " in said
+    summary = json.loads((finished / "summary.json").read_text())
+    assert 0 < summary["initial"]["mAP"] <= 1
+    assert list(summary["stages"]) == list(STAGES)
+    for stage, measured in summary["stages"].items():
+        assert {"mAP", "rank1", "seconds", "steps"} <= measured.keys()
+        assert 0 < measured["mAP"] <= 1
+        assert (finished / "checkpoints" / f"{stage}.safetensors").is_file()
+    assert {"ssim", "ssim_copy", "ssim_reconstruction"} <= summary["stages"]["joint"].keys()
+    assert summary["stages"]["joint"]["ssim"] != summary["stages"]["generative"]["ssim"]
+    for stage in STAGES[1:]:
+        with Image.open(finished / "views" / f"{stage}.png") as picture:
+            assert picture.width > 9 * 64
+    assert yaml.safe_load((finished / "config.yaml").read_text())["joint"]["epochs"] == 2
+    assert list((finished / "events").iterdir())
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert {record["stage"] for record in records} == set(STAGES)
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert len(losses) == sum(measured["steps"] for measured in summary["stages"].values())
+    assert all(loss > 0 for loss in losses)
+
+
+def test_each_stage_trains_what_it_should(finished):
+    warmup, generative, joint = (load_file(finished / "checkpoints" / f"{stage}.safetensors") for stage in STAGES)
+
+    def changed(before, after, network):
+        names = [name for name in before if name.startswith(network) and before[name].is_floating_point()]
+        return [not torch.equal(before[name], after[name]) for name in names]
+
+    assert not any(changed(warmup, generative, "identity."))  # frozen, running statistics included
+    for network in ("structure.", "generator.", "discriminator."):
+        assert all(changed(warmup, generative, network))
+        assert all(changed(generative, joint, network))
+    assert all(changed(generative, joint, "identity."))
+
+
+def test_killed_in_each_stage_it_goes_on_bit_for_bit(finished, command, tmp_path):
+    folder = tmp_path / "killed"
+    for stage in STAGES:
+        with (tmp_path / "said").open("w") as said:
+            process = subprocess.Popen(command(tmp_path, "killed", "--resume"), stdout=said, stderr=said)
+            try:
+                _wait_for_step(folder, stage, process)
+            finally:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        assert f"{stage}.safetensors" not in os.listdir(folder / "checkpoints"), "it was killed too late"
+    done = subprocess.run(command(tmp_path, "killed", "--resume"), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "resumed: joint at step" in done.stdout
+    for stage in STAGES:
+        ours, theirs = (load_file(run / "checkpoints" / f"{stage}.safetensors") for run in (folder, finished))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), stage
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [(record["stage"], record["step"]) for record in records if "loss" in record]
+    assert len(steps) == len(set(steps)), "a step is recorded twice"
+
+
+def _wait_for_step(folder: Path, stage: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+        if any(f'"stage": "{stage}"' in line and '"loss"' in line for line in lines):
+            time.sleep(0.1)  # into a save, a step or between them
+            return
+        time.sleep(0.02)
+    raise TimeoutError(stage)
+
+
+def test_an_interrupted_run_saves_itself_and_says_how_to_go_on(command, tmp_path):
+    arguments = [*command(tmp_path, "stopped"), "checkpoint_seconds=1000", "warmup.steps_per_epoch=500"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _wait_for_step(tmp_path / "stopped", "warmup", process)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume goes on" in complaint
+    assert "Traceback" not in complaint
+    assert list((tmp_path / "stopped" / "checkpoints").glob("step_*.pt"))
+
+
+def test_an_existing_run_is_not_overwritten(finished, command):
+    done = subprocess.run(command(finished.parent, "whole"), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "--resume goes on with it" in done.stderr
+    done = subprocess.run(
+        [*command(finished.parent, "whole", "--resume"), "joint.epochs=3"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert "joint.epochs: 2 -> 3" in done.stderr
+
+
+def test_wrong_input_is_named_without_a_traceback(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    cases = {
+        ("--dataset", "market1501"): "--data-root",
+        ("--dataset", "market1501", "--data-root", tmp_path / "absent"): "bounding_box_train",
+        ("--dataset", "folder", "--data-root", tmp_path / "empty"): "empty",
+        ("--runs", tmp_path / "file"): "--runs DIR",
+        ("--dataset", "folder", "--data-root", tmp_path / "empty", "--set", "height=32"): "at least",
+        ("--init", tmp_path / "absent.safetensors", "--dataset", "folder", "--data-root", tmp_path / "empty"): "",
+    }
+    for number, (arguments, told) in enumerate(cases.items()):
+        more = () if "--runs" in arguments else ("--runs", tmp_path / f"runs{number}")
+        done = train(*arguments[:0], *more, *arguments)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert told in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_evaluate_reads_the_run_back(finished, capsys):
+    assert evaluate.main([str(finished), "--amp", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    summary = json.loads((finished / "summary.json").read_text())["stages"]
+    for stage in STAGES:
+        assert again[stage]["mAP"] == pytest.approx(summary[stage]["mAP"], abs=1e-6)
+    assert again["joint"]["ssim"] == pytest.approx(summary["joint"]["ssim"], abs=1e-4)
+    assert evaluate.main([str(finished), "--stages", "joint"]) == 0
+    assert f"{100 * summary['joint']['mAP']:.0f}"[:1] in capsys.readouterr().out
+    assert evaluate.main([str(finished.parent)]) == 2
+    assert "no run at" in capsys.readouterr().err
+
+
+def test_generate_draws_pictures_and_files(finished, tmp_path, capsys):
+    assert generate.main([str(finished), "--out", str(tmp_path / "v.png"), "--count", "2", "--yaws", "0", "90"]) == 0
+    with Image.open(tmp_path / "v.png") as picture:
+        assert picture.height > 2 * 128
+    assert generate.main([str(finished), "--files", str(tmp_path / "files"), "--count", "2", "--yaws", "0", "180"]) == 0
+    files = sorted((tmp_path / "files").iterdir())
+    assert len(files) == 4
+    with Image.open(files[0]) as front, Image.open(files[1]) as back:
+        assert front.size == (64, 128)
+        assert front.tobytes() != back.tobytes()
+    assert generate.main([str(finished), "--names", "nobody.jpg"]) == 2
+    assert "nobody.jpg: no such crop" in capsys.readouterr().err
+
+
+def test_weights_of_another_configuration_are_refused(finished, command, tmp_path):
+    weights = finished / "checkpoints" / "warmup.safetensors"
+    done = subprocess.run(
+        [*command(tmp_path, "wider", "--init", str(weights)), "model.structure.branch=32"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "another configuration" in done.stderr
+    assert "structure." in done.stderr
