@@ -1,13 +1,12 @@
 """Losses of the generative and the joint stage; the view-invariant loss is MemoryBank's."""
 
 from gcl_fast.losses.adversarial import DiscriminatorLoss, DiscriminatorTerms, GeneratorAdversarialLoss, frozen
-from gcl_fast.losses.generative import GenerativeForward, LossWeights, Views, generative_forward, generator_losses
+from gcl_fast.losses.generative import LossWeights, Views, generative_forward, generator_losses
 from gcl_fast.losses.reconstruction import reconstruction_loss
 
 __all__ = [
     "DiscriminatorLoss",
     "DiscriminatorTerms",
-    "GenerativeForward",
     "GeneratorAdversarialLoss",
     "LossWeights",
     "Views",

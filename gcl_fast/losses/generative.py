@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
 from gcl_fast.losses.reconstruction import reconstruction_loss
-from gcl_fast.models import GCL, Generator, IdentityEncoder, StructureEncoder
+from gcl_fast.models import GCL
 
 FeatureLossOn = Literal["code", "paper"]
 
@@ -48,7 +48,7 @@ class LossWeights:
 
 
 def generative_forward(
-    gcl: GCL | GenerativeForward,
+    gcl: GCL,
     image: Tensor,
     structure_map: Tensor,
     structure_map_new: Tensor,
@@ -76,22 +76,6 @@ def generative_forward(
     x_cyc = gcl.generator(code, parts_new)
     parts_cyc, _ = gcl.identity(x_cyc)
     return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new)
-
-
-class GenerativeForward(nn.Module):
-    """`generative_forward` as a module without the discriminator: what DDP goes around, so that one backward pass
-    synchronizes the gradients of E_str, G and, in the joint stage, E_id."""
-
-    def __init__(self, gcl: GCL):
-        super().__init__()
-        self.identity: IdentityEncoder = gcl.identity
-        self.structure: StructureEncoder = gcl.structure
-        self.generator: Generator = gcl.generator
-
-    def forward(
-        self, image: Tensor, structure_map: Tensor, structure_map_new: Tensor, *, train_identity: bool
-    ) -> Views:
-        return generative_forward(self, image, structure_map, structure_map_new, train_identity=train_identity)
 
 
 def generator_losses(

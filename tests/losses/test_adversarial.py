@@ -1,0 +1,152 @@
+"""DiscriminatorLoss against its definition by double backward, eager and compiled, alone and on two ranks."""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from gcl_fast.losses import DiscriminatorLoss, GeneratorAdversarialLoss, LossWeights, Views, frozen, generator_losses
+from gcl_fast.models import Discriminator, DiscriminatorConfig
+
+GAMMA = 1.0  # the recipe's 0.01 would leave the penalty too small a part of the gradients compared here
+KINDS = 3
+
+
+def pictures(batch: int = 4) -> tuple[torch.Tensor, ...]:
+    """Crops and three kinds of fakes, (B, 3, 40, 40) each."""
+    return torch.randn(1 + KINDS, batch, 3, 40, 40, generator=torch.Generator().manual_seed(1)).unbind()
+
+
+def make(dtype: torch.dtype = torch.float32) -> Discriminator:
+    torch.manual_seed(0)
+    discriminator = Discriminator(DiscriminatorConfig(channels=4, blocks=1))
+    for parameter in discriminator.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # N(0, 0.02) leaves gradients of 1e-9
+    return discriminator.to(dtype)
+
+
+def autocast(amp: bool):
+    return torch.autocast("cpu", torch.bfloat16) if amp else contextlib.nullcontext()
+
+
+def definition(discriminator: Discriminator, real: torch.Tensor, *fakes: torch.Tensor) -> torch.Tensor:
+    """As the official loop: real pictures once for every kind of fake, R1 by autograd.grad(create_graph=True)."""
+    total = 0
+    for fake in fakes:
+        real = real.detach().requires_grad_()
+        for r, f in zip(discriminator(real), discriminator(fake.detach()), strict=True):
+            (gradient,) = torch.autograd.grad(r.sum(), real, create_graph=True)
+            penalty = gradient.double().square().sum((1, 2, 3)).mean()
+            total = total + f.double().square().mean() + (r.double() - 1).square().mean() + GAMMA * penalty
+    return total
+
+
+def value_and_gradients(total: torch.Tensor, discriminator: Discriminator) -> list[torch.Tensor]:
+    return [total.detach(), *torch.autograd.grad(total, list(discriminator.parameters()))]
+
+
+def reference(dtype: torch.dtype = torch.float32, amp: bool = False) -> list[torch.Tensor]:
+    discriminator = make(dtype)
+    with autocast(amp):
+        total = definition(discriminator, *(p.to(dtype) for p in pictures()))
+    return value_and_gradients(total, discriminator)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
+def test_equals_eager_double_backward(compiled, amp):
+    if compiled:
+        torch.compiler.reset()
+    module = DiscriminatorLoss(make(), GAMMA)
+    if compiled:
+        module.compile(fullgraph=True)
+    with autocast(amp):
+        terms = module(*pictures())
+    assert terms.total.dtype == torch.float32
+    torch.testing.assert_close(terms.total, terms.fake.sum() + KINDS * (terms.real + GAMMA * terms.penalty))
+    for ours, plain, truth in zip(
+        value_and_gradients(terms.total, module.discriminator),
+        reference(amp=amp),
+        reference(torch.float64),
+        strict=True,
+    ):
+        allowed = 2 * (plain - truth).abs().max() + (1e-2 if amp else 1e-5) * truth.abs().max()
+        assert (ours - truth).abs().max() <= allowed
+
+
+def test_penalty_reaches_every_weight():
+    def gradients(gamma: float) -> list[torch.Tensor]:
+        discriminator = make()
+        return value_and_gradients(DiscriminatorLoss(discriminator, gamma)(*pictures()).total, discriminator)[1:]
+
+    names = [name for name, _ in make().named_parameters()]
+    for name, with_penalty, without in zip(names, gradients(GAMMA), gradients(0.0), strict=True):
+        if name.endswith("weight"):
+            assert (with_penalty - without).norm() > 1e-3 * without.norm(), name
+
+
+def _rank(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    module = DistributedDataParallel(DiscriminatorLoss(make(), GAMMA), broadcast_buffers=False, bucket_cap_mb=0.01)
+    for _ in range(2):  # the second step finds the reducer's state as the first left it
+        module.zero_grad()
+        module(*(p.chunk(2)[rank] for p in pictures())).total.backward()
+    torch.save([p.grad for p in module.parameters()], folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_process_on_the_union(tmp_path):
+    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for a, b, union in zip(first, second, reference()[1:], strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, union, rtol=1e-3, atol=1e-5 * union.abs().max().item())
+
+
+def test_generator_loss_reaches_pictures_and_not_the_discriminator():
+    discriminator = make()
+    fakes = [p.requires_grad_() for p in pictures()[1:]]
+    losses = GeneratorAdversarialLoss(discriminator)(*fakes)
+    for ours, fake in zip(losses, fakes, strict=True):
+        torch.testing.assert_close(ours, 2 * sum((m - 1).square().mean() for m in discriminator(fake)))
+    losses.sum().backward()
+    assert all(fake.grad.abs().sum() > 0 for fake in fakes)
+    assert all(p.grad is None and p.requires_grad for p in discriminator.parameters())
+
+
+def test_frozen_restores_what_was_trainable_even_after_an_error():
+    discriminator = make()
+    first, *rest = discriminator.parameters()
+    first.requires_grad_(False)
+    with pytest.raises(RuntimeError), frozen(discriminator):
+        discriminator(pictures()[0])[0].sum().backward()  # nothing to differentiate
+    assert not first.requires_grad
+    assert all(p.requires_grad for p in rest)
+
+
+def test_weights_and_the_feature_switch():
+    real, x_rec, x_new, x_cyc = pictures()
+    parts, parts_rec, parts_new, parts_cyc = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(2))
+    views = Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, parts, parts_new)
+    adversarial = GeneratorAdversarialLoss(make())
+    weights = LossWeights(image=2, feature=3, adversarial=0.5, view=7)
+    code = generator_losses(views, real, adversarial, weights, view=torch.tensor(1.5))
+    kinds = adversarial(*views.fakes)
+    expected = 2 * ((x_rec - real).abs().mean() + (x_cyc - real).abs().mean()) + 0.5 * kinds.sum() + 7 * 1.5
+    expected = expected + 3 * ((parts_rec - parts).abs().mean() + (parts_cyc - parts).abs().mean())
+    torch.testing.assert_close(code["total"], expected)
+    paper = generator_losses(views, real, adversarial, LossWeights(feature_loss_on="paper"))
+    torch.testing.assert_close(paper["feature_new"], (parts_new - parts).abs().mean())
+    assert "feature_rec" not in paper
+    assert "view" not in paper
+
+
+if __name__ == "__main__":  # one of the two ranks
+    _rank(int(sys.argv[1]), Path(sys.argv[2]))
