@@ -111,8 +111,9 @@ def _paint_ground(place: Place) -> None:
     depth = np.broadcast_to((FOCAL * place.height / (rows - SKY_ROWS))[:, None], (len(rows), COLUMNS))
     across = (np.arange(COLUMNS) - COLUMNS / 2) * depth / FOCAL
     tile = smooth_noise(rng, (512, 512), 12, 5)
-    grain = tile[(depth * 60).astype(int) % 512, (across * 60).astype(int) % 512]
-    stains = tile[(depth * 9).astype(int) % 512, (across * 9 + 100).astype(int) % 512]
+    tile = np.block([[tile, tile[:, ::-1]], [tile[::-1], tile[::-1, ::-1]]])  # no seam where it repeats
+    grain = tile[(depth * 60).astype(int) % 1024, (across * 60).astype(int) % 1024]
+    stains = tile[(depth * 9).astype(int) % 1024, (across * 9 + 100).astype(int) % 1024]
     kind = rng.choice(["slabs", "asphalt", "pavers", "grass", "concrete"], p=[0.3, 0.25, 0.2, 0.1, 0.15])
     base = {
         "slabs": (0.60, 0.58, 0.54),
@@ -168,7 +169,7 @@ def _hedge_wall(place: Place, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     rng = place.rng
     leaves = 0.5 * smooth_noise(rng, x.shape, 40, 3) + 0.6 * smooth_noise(rng, x.shape, 8, 2)
     green = _tint(rng, (0.25, 0.36, 0.16), 0.03) * np.exp(0.35 * leaves)[..., None]
-    top = rng.uniform(1.6, 2.6) + 0.12 * smooth_noise(rng, (2, x.shape[1]), 30, 2)[0]
+    top = rng.uniform(1.6, 2.6) + 0.10 * smooth_noise(rng, (64, x.shape[1]), 2, 3)[0]
     sky = _tint(rng, (0.72, 0.77, 0.82), 0.02) * (1 + 0.03 * smooth_noise(rng, x.shape, 5, 2))[..., None]
     return np.where((y < top[None])[..., None], green, sky)
 

@@ -11,7 +11,7 @@ STRIPES, BINS = 6, 8
 
 
 def colour_histogram(path: Path) -> np.ndarray:
-    """Square roots of HSV histograms of horizontal stripes of the middle of a crop, as street-wise matchers use them."""
+    """Square roots of the HSV histograms of horizontal stripes of the middle of a crop."""
     picture = np.asarray(Image.open(path).convert("HSV"))
     width = picture.shape[1]
     middle = picture[:, width // 5 : width - width // 5]

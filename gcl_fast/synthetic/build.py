@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +34,7 @@ from gcl_fast.synthetic.world import (
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 WORLD_FILE, PARTS = "world.json", ".parts"
+Unit = tuple[int, int]  # kind of person and index: what one worker writes in one go
 
 
 def make_world(root: str | Path, config: WorldConfig, progress: bool = True, workers: int | None = None) -> Path:
@@ -58,7 +59,7 @@ def make_world(root: str | Path, config: WorldConfig, progress: bool = True, wor
     if _claim(root, config):
         return root
     units = [unit for unit in _units(config) if not _part(root, unit).exists()]
-    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(units)))
+    workers = min(workers or _cores(), max(1, len(units)))
     with _progress(len(units), progress) as advance:
         if workers == 1:
             threads = torch.get_num_threads()
@@ -156,9 +157,6 @@ def _write_atomically(path: Path, content: bytes) -> None:
     Path(file.name).replace(path)
 
 
-Unit = tuple[int, int]  # kind of person and index: what one worker writes in one go
-
-
 def _units(config: WorldConfig) -> list[Unit]:
     people = [(kind, i) for kind in (TRAIN, TEST) for i in range(config.identities)]
     strays = max(1, config.identities // 5)
@@ -183,6 +181,10 @@ def _split(config: WorldConfig, key: CropKey) -> str:
 def _part(root: Path, unit: Unit) -> Path:
     """Body parameters of one unit; it exists when all its crops are on disk."""
     return root / PARTS / f"{unit[0]}_{unit[1]:05d}.npz"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _limit_threads() -> None:
@@ -213,7 +215,9 @@ def _write_unit(root: str, config: WorldConfig, unit: Unit) -> None:
     Path(file.name).replace(part)
 
 
-def _write_parallel(root: Path, config: WorldConfig, units: list[Unit], workers: int, advance) -> None:
+def _write_parallel(
+    root: Path, config: WorldConfig, units: list[Unit], workers: int, advance: Callable[[], object]
+) -> None:
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_limit_threads) as pool:
         futures = [pool.submit(_write_unit, str(root), config, unit) for unit in units]
@@ -228,7 +232,7 @@ def _write_parallel(root: Path, config: WorldConfig, units: list[Unit], workers:
 
 
 @contextmanager
-def _progress(total: int, show: bool) -> Iterator:
+def _progress(total: int, show: bool) -> Iterator[Callable[[], object]]:
     """A bar on a terminal, a line every tenth otherwise."""
     if show and total and not sys.stderr.isatty():
         done = 0

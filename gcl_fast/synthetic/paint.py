@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from gcl_fast.synthetic.shapes import BAG, BODY, COAT, HAIR, HEADWEAR, SHOE, SKIRT
-from gcl_fast.synthetic.tailor import SEAM, SLEEVE_END, TROUSERS_END, WAIST, Tailor, hairline
+from gcl_fast.synthetic.tailor import SEAM, SLEEVE_END, TROUSERS_END, WAIST
+from gcl_fast.synthetic.template import Template, hairline
 from gcl_fast.synthetic.wardrobe import Garment, Look
 
 ARM_METRES, LEG_METRES = 0.27, 0.40  # length of half an arm and half a leg: cloth coordinates along limbs to metres
@@ -46,40 +47,33 @@ def pattern_mask(garment: Garment, x: np.ndarray, y: np.ndarray, front: np.ndarr
 
 
 class Painter:
-    """Colours pixels; made from a Tailor, whose template it reads."""
+    """Colours pixels of clothed bodies of one template."""
 
-    def __init__(self, tailor: Tailor) -> None:
-        self.low, self.high = tailor.head_low, tailor.head_high
-        joint = lambda name: tailor.rest_joints[tailor.joint[name]]
-        self.neck, self.hip, self.shoulder = joint("neck"), joint("left_hip"), joint("left_shoulder")
-        self.leg_axis = joint("left_hip"), joint("left_ankle")
-        self.middle = tailor.middle
+    def __init__(self, template: Template) -> None:
+        self.low, self.high, self.middle = template.head_low, template.head_high, template.middle
+        self.neck, self.hip, self.ankle = (template.joint(name) for name in ("neck", "left_hip", "left_ankle"))
 
     def paint(self, look: Look, material: np.ndarray, cloth: np.ndarray) -> np.ndarray:
         """sRGB (P, 3) of pixels with the given material (P,) and cloth coordinates (P, 6)."""
-        y = cloth[:, 1]
-        colour = np.empty((len(y), 3))
+        colour = np.empty((len(cloth), 3))
         body = material == BODY
         colour[body] = self._body(look, cloth[body])
         shoe = material == SHOE
-        colour[shoe] = np.where((y[shoe] < 0.022)[:, None], look.shoes.accent, look.shoes.colour)
+        colour[shoe] = np.where(cloth[shoe, 1:2] < 0.022, look.shoes.accent, look.shoes.colour)
         garment = look.upper if look.dress else look.lower
         skirt = material == SKIRT
-        mask = pattern_mask(
-            garment, *cloth[skirt, :3].T - np.array([[0], [0], [self.middle]]), np.zeros(skirt.sum(), bool)
-        )
+        x, y, z = cloth[skirt, :3].T
+        mask = pattern_mask(garment, x, y, z - self.middle, np.zeros(len(x), bool))
         colour[skirt] = _share(garment, mask & (garment.pattern in ALL_OVER))
         coat = material == COAT
-        colour[coat] = self._upper(look, *cloth[coat, :3].T, np.zeros(coat.sum(), bool))
-        colour[material == HAIR] = look.hair_colour
+        x, y, z = cloth[coat, :3].T
+        colour[coat] = self._upper(look, x, y, z, np.zeros(len(x), bool))
+        hair = material == HAIR
+        strands = 1 + 0.22 * np.sin(190 * cloth[hair, 0] + 40 * cloth[hair, 2])
+        colour[hair] = strands[:, None] * look.hair_colour
         colour[material == HEADWEAR] = look.headwear
         bag = material == BAG
-        accent = (
-            (np.abs(y[bag] - 0.07) < 0.018)
-            | (np.abs(y[bag] - 2) < 0.1)
-            | (np.abs(y[bag] - 1.0) > 0.085) & (y[bag] > 0.6)
-        )
-        colour[bag] = _share(look.bag, accent)
+        colour[bag] = _share(look.bag, _bag_trim(cloth[bag, 1]))
         return colour
 
     def _body(self, look: Look, cloth: np.ndarray) -> np.ndarray:
@@ -95,8 +89,8 @@ class Painter:
         if look.lower.pattern == "checks":
             stripe = pattern_mask(look.lower, x, y, z, on_arm)
         elif look.lower.pattern == "side stripe":
-            share = np.clip((self.leg_axis[0][1] - y) / (self.leg_axis[0][1] - self.leg_axis[1][1]), 0, 1)
-            axis = self.leg_axis[0] + share[:, None] * (self.leg_axis[1] - self.leg_axis[0])
+            share = np.clip((self.hip[1] - y) / (self.hip[1] - self.ankle[1]), 0, 1)
+            axis = self.hip + share[:, None] * (self.ankle - self.hip)
             stripe = (np.abs(x) > axis[:, 0] + 0.03) & (np.abs(z - axis[:, 2]) < 0.018)
         lower = look.upper if look.dress else look.lower
         colour[trousers] = _share(lower, stripe & (not look.dress))[trousers]
@@ -167,9 +161,17 @@ class Painter:
             colour[head & (field > -0.14) & (front < 0.45)] = look.hair_colour
             colour[head & (field > -0.02)] = look.headwear
         elif look.hair != "bald":
-            colour[head & (field > 0)] = look.hair_colour
+            scalp = head & (field > 0)
+            strands = 1 + 0.22 * np.sin(190 * place[scalp, 0] + 40 * place[scalp, 2]) * np.sin(60 * place[scalp, 1])
+            cover = 0.7 if look.hair == "crop" else 1.0  # skin shines through cropped hair
+            colour[scalp] = (1 - cover) * np.array(look.skin) + cover * strands[:, None] * look.hair_colour
         return colour
 
 
 def _share(garment: Garment, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[:, None], garment.accent, garment.colour)
+
+
+def _bag_trim(y: np.ndarray) -> np.ndarray:
+    """Accent of bags by the height on their cloth: a band below the rim, ends of pockets (y about 1), straps (2)."""
+    return (np.abs(y - 0.07) < 0.018) | (y > 1.5) | ((y > 0.6) & (np.abs(y - 1.0) > 0.085))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +16,9 @@ from gcl_fast.render.camera import view_rotation
 from gcl_fast.synthetic.backdrops import COLUMNS, FOCAL, SKY_ROWS, smooth_noise
 from gcl_fast.synthetic.cameras import Camera, to_linear
 from gcl_fast.synthetic.paint import Painter
-from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, Mesh, vertex_normals
-from gcl_fast.synthetic.tailor import Figure, Tailor
+from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, vertex_normals
+from gcl_fast.synthetic.tailor import dress
+from gcl_fast.synthetic.template import Figure, Template
 from gcl_fast.synthetic.wardrobe import Look
 
 LINEAR = to_linear(np.arange(256, dtype=np.float32) / 255)
@@ -35,20 +37,15 @@ class Stance:
     across: float  # metres to the right of its axis
     figure: Figure  # the posed body
 
-    @property
-    def tall(self) -> float:
-        """Metres from the ground to the highest point of the undressed body."""
-        return float(self.figure.vertices[:, 1].max())
-
 
 class Studio:
-    """Takes pictures; holds the tailor and the painter. Make one per process."""
+    """Takes pictures; holds the template and the painter. Make one per process."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self.fine = (size[0] * FINE, size[1] * FINE)
-        self.tailor = Tailor()
-        self.painter = Painter(self.tailor)
+        self.template = Template()
+        self.painter = Painter(self.template)
 
     def stance(self, rng: np.random.Generator, camera: Camera, look: Look) -> Stance:
         """A natural way to walk past this camera, framed as a detector would."""
@@ -63,11 +60,10 @@ class Studio:
             head_turn=float(np.clip(rng.normal(0, 15), -45, 45)),
         )[0].numpy()
         shape = np.array(look.shape, np.float32)
-        figure = self.tailor.pose(pose, shape)
-        tall = float(figure.vertices[:, 1].max())
+        figure = self.template.pose(pose, shape)
         depth = rng.uniform(camera.near, camera.far)
-        pitch = np.degrees(np.arctan2(camera.height - tall / 2, depth))
-        fill, x, y = rng.uniform(0.76, 0.92), rng.normal(0.5, 0.045), rng.normal(0.5, 0.015)
+        pitch = np.degrees(np.arctan2(camera.height - figure.tall / 2, depth))
+        fill, x, y = rng.uniform(0.80, 0.94), rng.normal(0.5, 0.045), rng.normal(0.5, 0.015)
         framing = rng.random()
         if framing < 0.07:  # cut at the feet
             fill = fill * rng.uniform(1.15, 1.5)
@@ -78,7 +74,13 @@ class Studio:
         yaw = camera.heading(rng)
         across = rng.uniform(-0.8, 0.8) * COLUMNS / 2 / FOCAL * depth
         return Stance(
-            pose, shape, yaw, np.array([fill / tall, x, y, pitch], np.float32), float(depth), float(across), figure
+            pose,
+            shape,
+            yaw,
+            np.array([fill / figure.tall, x, y, pitch], np.float32),
+            float(depth),
+            float(across),
+            figure,
         )
 
     def backdrop(self, camera: Camera, stance: Stance) -> np.ndarray:
@@ -87,7 +89,7 @@ class Studio:
         metre = FOCAL / stance.depth
         height = metre / scale
         width = height * self.size[1] / self.size[0]
-        top = SKY_ROWS + metre * (camera.height - stance.tall / 2) - y * height
+        top = SKY_ROWS + metre * (camera.height - stance.figure.tall / 2) - y * height
         left = COLUMNS / 2 + metre * stance.across - x * width
         rows, columns = camera.backdrop.shape[:2]
         top, left = np.clip(top, 0, rows - height), np.clip(left, 0, columns - width)
@@ -129,8 +131,8 @@ class Studio:
         self, image: np.ndarray, camera: Camera, look: Look, stance: Stance, rng: np.random.Generator
     ) -> np.ndarray:
         """Draw one person into `image` in place, with shadow; returns the mask (h, w)."""
-        mesh = self.tailor.dress(stance.figure, look)
-        tall = stance.tall
+        mesh = dress(stance.figure, look)
+        tall = stance.figure.tall
         rotation = view_rotation(torch.tensor([stance.yaw]), torch.tensor([float(stance.camera[3])]))[0].numpy()
         level = view_rotation(torch.tensor([stance.yaw]), torch.zeros(1))[0].numpy() * np.array([[1], [-1], [-1]])
         tilt = rotation @ level.T  # world (right, up, towards the camera) to image (right, down, away)
@@ -152,7 +154,7 @@ class Studio:
         mix = lambda values: np.einsum("pkc,pk->pc", values[corners], weight)
         cloth, material = mix(mesh.cloth), mesh.material[face]
         normal = mix(vertex_normals(world, mesh.faces))
-        facing = np.linalg.inv(tilt)[:, 2]  # away from the camera, in the world
+        facing = tilt[2]  # away from the camera, in the world
         normal = np.where((normal @ facing > 0.0)[:, None] & (material != BODY)[:, None], -normal, normal)
         normal += self._folds(cloth, material, rng)
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
@@ -166,7 +168,12 @@ class Studio:
         return mask
 
     def _ground_shadow(
-        self, image: np.ndarray, camera: Camera, world: np.ndarray, faces: torch.Tensor, to_image
+        self,
+        image: np.ndarray,
+        camera: Camera,
+        world: np.ndarray,
+        faces: torch.Tensor,
+        to_image: Callable[..., torch.Tensor],
     ) -> None:
         """Darken the ground where the sun is hidden, and softly round the feet."""
         flat = world - np.outer(world[:, 1], camera.sun / camera.sun[1])
@@ -219,7 +226,7 @@ def add_obstacle(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Put a post, a hedge, a low wall or a sign before the person, in place; returns the mask of what it hides."""
     height, width = image.shape[:2]
     hidden = np.zeros((height, width), bool)
-    colour = to_linear(np.clip(rng.uniform(0.15, 0.75) + rng.normal(0, 0.08, 3), 0.03, 0.95))
+    colour = to_linear(np.clip(rng.uniform(0.15, 0.70) + rng.normal(0, 0.03, 3), 0.03, 0.95))
     kind = rng.choice(["post", "hedge", "wall", "sign"])
     if kind == "post":
         middle, half = (
@@ -246,6 +253,3 @@ def add_obstacle(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         texture = 1 + 0.04 * smooth_noise(rng, (height, width), 40, 2)
     image[hidden] = (colour * texture[..., None])[hidden]
     return hidden
-
-
-__all__ = ["FINE", "Mesh", "Stance", "Studio", "add_obstacle"]

@@ -15,8 +15,8 @@ class Mesh:
     """Triangles in the body frame with per-vertex cloth coordinates.
 
     vertices (V, 3) metres; faces (F, 3) int64; material (F,) one of the constants above; cloth (V, 6): place on the
-    undressed template (x, y, z, metres), then place along the arm (0 shoulder, 1 elbow, 2 wrist; -1 off the arms), along
-    the leg (0 hip, 1 knee, 2 ankle; -1 off the legs) and the arm's share 0..1. Extra pieces keep their own x, y, z.
+    undressed template (x, y, z, metres), place along the arm (0 shoulder, 1 elbow, 2 wrist; -1 off the arms) and along
+    the leg (0 hip, 1 knee, 2 ankle; -1 off the legs), the arm's share 0..1. Extra pieces keep their own x, y, z.
     """
 
     vertices: np.ndarray
@@ -42,11 +42,14 @@ def join(meshes: list[Mesh]) -> Mesh:
 
 
 def grid_faces(rows: int, columns: int, closed: bool) -> np.ndarray:
-    """Triangles of a (rows, columns) grid of vertices; `closed` joins the last column to the first."""
+    """Triangles of a (rows, columns) grid of vertices; `closed` joins the last column to the first.
+
+    They face outwards where rows run downwards and columns from +z towards +x.
+    """
     row, column = np.mgrid[0 : rows - 1, 0 : columns if closed else columns - 1]
     a, b = row * columns + column, row * columns + (column + 1) % columns
     quads = np.stack((a, b, b + columns, a + columns), -1).reshape(-1, 4)
-    return np.concatenate((quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]))
+    return np.concatenate((quads[:, [0, 2, 1]], quads[:, [0, 3, 2]]))
 
 
 def rounded_box(size: tuple[float, float, float], squareness: float = 0.45) -> tuple[np.ndarray, np.ndarray]:
@@ -99,10 +102,11 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def drape(
     points: np.ndarray, centre: np.ndarray, heights: np.ndarray, directions: int, margin: float, band: float = 0.05
 ) -> np.ndarray:
-    """Radius (rows, directions) of a cloth around `points` (P, 3) at each height, about the vertical through `centre`.
+    """Radius (rows, directions) of a cloth drawn around `points` (P, 3) at each height.
 
-    At every height the cloth is the convex outline of the points within `band` of it, `margin` outside: legs that stride
-    apart stretch a skirt and cannot poke through it. Directions run from +z towards +x.
+    The vertical through `centre` is its axis. At every height the cloth is the convex outline of the points within
+    `band` of it, `margin` outside: legs that stride apart stretch a skirt and cannot poke through it. Directions run
+    from +z towards +x.
     """
     turn = np.linspace(0, 2 * np.pi, directions, endpoint=False)
     ray = np.stack((np.sin(turn), np.cos(turn)))

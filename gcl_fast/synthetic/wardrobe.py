@@ -52,9 +52,9 @@ HAIR_COLOURS: tuple[Colour, ...] = (
     (0.32, 0.19, 0.11),
     (0.52, 0.24, 0.12),
     (0.78, 0.62, 0.36),
-    (0.66, 0.65, 0.64),
+    (0.52, 0.51, 0.50),
 )
-HAIR_STYLES = ("short", "crop", "bald", "bob", "long", "ponytail", "bun", "cap", "beanie", "hat")
+HAIR_STYLES = ("short", "crop", "bald", "afro", "bob", "long", "ponytail", "bun", "cap", "beanie", "hat")
 UPPER_KINDS = ("t-shirt", "long sleeve", "sleeveless", "open jacket", "hoodie", "coat")
 PATTERNS = ("plain", "stripes", "checks", "two-tone", "logo", "raglan", "band", "dots", "vertical")
 LOWER_KINDS = ("trousers", "slim trousers", "wide trousers", "shorts", "short skirt", "skirt", "long skirt")
@@ -113,12 +113,10 @@ def look_of(seed: int, split: int, identity: int, difficulty: float) -> Look:
     own = _person(rng, shared)
     if size == 1:
         return own
-    details = rng.permutation(
-        [_new_hair, _new_shoes, _new_bag, _new_pattern, _new_sleeves, _new_lower_cut, _new_accent]
-    )
+    details = (_new_hair, _new_shoes, _new_bag, _new_pattern, _new_sleeves, _new_lower_cut, _new_accent)
     # Four own details of seven when nearly easy, two when hard: fewer would leave twins that nobody can tell apart.
-    for change in details[: round(4.4 - 2.4 * difficulty)]:
-        own = change(own, rng, difficulty)
+    for number in rng.permutation(len(details))[: round(4.4 - 2.4 * difficulty)]:
+        own = details[number](own, rng, difficulty)
     return own
 
 
@@ -201,19 +199,22 @@ def _person(rng: np.random.Generator, look: Look) -> Look:
         height,
         rng.uniform(0.4, 0.8),
     )
-    skin = np.array(SKINS[rng.choice(len(SKINS), p=[0.22, 0.24, 0.22, 0.14, 0.1, 0.08])]) * rng.uniform(0.95, 1.05)
+    tone = SKINS[rng.choice(len(SKINS), p=[0.22, 0.24, 0.22, 0.14, 0.1, 0.08])]
+    red, green, blue = np.array(tone) * rng.uniform(0.95, 1.05)
     return replace(
         look,
         shape=tuple(float(value) for value in shape),
-        skin=tuple(float(channel) for channel in skin.clip(0, 1)),
+        skin=(float(red), float(green), float(blue)),
         beard=not female and bool(rng.random() < 0.25),
         glasses=bool(rng.random() < 0.2),
     )
 
 
 def _new_hair(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
-    female = look.shape[0] > 0.5
-    weights = (1, 0.3, 0, 2.5, 3, 2, 1.2, 0.7, 0.5, 0.3) if female else (4, 2.5, 0.9, 0.4, 0.3, 0.2, 0.1, 1.4, 0.8, 0.2)
+    if look.shape[0] > 0.5:
+        weights: tuple[float, ...] = (1, 0.3, 0, 0.5, 2.5, 3, 2, 1.2, 0.7, 0.5, 0.3)
+    else:
+        weights = (4, 1.8, 0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 1.4, 0.8, 0.2)
     style = _pick(rng, HAIR_STYLES, weights)
     colour = HAIR_COLOURS[rng.choice(len(HAIR_COLOURS), p=[0.32, 0.22, 0.16, 0.09, 0.13, 0.08])]
     return replace(look, hair=style, hair_colour=colour, headwear=_colour(rng, difficulty))

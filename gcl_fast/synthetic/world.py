@@ -16,7 +16,7 @@ from gcl_fast.synthetic.cameras import Camera, make_camera
 from gcl_fast.synthetic.scenes import Stance, Studio, add_obstacle
 from gcl_fast.synthetic.wardrobe import Look, look_of
 
-VERSION = 1  # raise when the same configuration gives other pictures
+VERSION = 2  # raise when the same configuration gives other pictures
 TRAIN, TEST, DISTRACTOR, JUNK, STRANGER = range(5)  # kinds of people: each draws from its own random numbers
 NAME = re.compile(r"(-?\d+)_c(\d+)s1_(\d+)_(\d+)")
 
@@ -35,7 +35,7 @@ class WorldConfig:
     crops: int | None = None
     size: tuple[int, int] = (128, 64)
     seed: int = 0
-    difficulty: float = 0.5
+    difficulty: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 <= self.difficulty <= 1:
@@ -115,7 +115,7 @@ class World:
         return camera.encode(camera.develop(light, self.config.size, rng)), stance
 
     def view(self, key: CropKey, turn: float) -> tuple[np.ndarray, np.ndarray]:
-        """The clean picture (H, W, 3) uint8 and person mask (H, W) of a crop whose person is turned by `turn` degrees."""
+        """The clean picture (H, W, 3) uint8 and person mask (H, W) of a crop, the person turned by `turn` degrees."""
         camera = self.cameras[key.camera]
         look = self.look(key.kind, key.identity)
         light, mask = self.studio.photograph(camera, look, self.stance(key), self._random(key, 2), turn=turn)
