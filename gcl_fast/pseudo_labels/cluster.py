@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
-from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
+from gcl_fast.pseudo_labels.eps import RADII, eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import SparseRows, jaccard_similarity, neighbourhoods
 
 # Pairs below this similarity are most of the graph (2,850 of 2,947 entries a row at 12,936 rows of 760 identities), and
@@ -69,12 +69,11 @@ def cluster(
 
 def _graph_and_radius(sets: SparseRows, eps: float | str | None, rho: float, min_samples: int) -> tuple[Tensor, float]:
     """The similarity graph, as far as it is needed to find the radius and the neighbours within it."""
-    if eps is not None and eps != "auto":
-        radius = float(eps)
-        return jaccard_similarity(sets, max(0.0, 1 - radius - 1e-6)), radius  # 1e-6: rounding must not cost a neighbour
+    if eps is not None:
+        radius = RADII[-1] if eps == "auto" else float(eps)
+        similarity = jaccard_similarity(sets, max(0.0, 1 - radius - 1e-6))  # 1e-6: rounding must not cost a neighbour
+        return similarity, eps_auto(similarity, min_samples) if eps == "auto" else radius
     similarity = jaccard_similarity(sets, FAINT)
-    if eps == "auto":
-        return similarity, eps_auto(similarity, min_samples)
     found = eps_by_rho(similarity, rho, complete=False)
     while found is None:  # at most once: rho asked for more pairs than the faint ones left
         similarity = jaccard_similarity(sets, 0.0)

@@ -1,0 +1,69 @@
+"""Ranking: ours from distances and from embeddings, beside sorting in NumPy and one query after the other.
+
+    python benchmarks/ranking.py                                # 3,368 x 15,913, as Market-1501
+    python benchmarks/ranking.py --gallery 500000 --only-ours   # from embeddings, in tiles
+
+Appends to results/ranking.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from reporting import measure, report
+from torch.nn.functional import normalize
+
+from gcl_fast.evaluation import evaluate, rank
+
+
+def by_sorting(distance: np.ndarray, ids: list[np.ndarray], chunk: int = 256) -> tuple[float, np.ndarray]:
+    """mAP and CMC by sorting every row (the fastest formulation without an op of its own)."""
+    query_ids, gallery_ids, query_cameras, gallery_cameras = ids
+    average, cmc = [], np.zeros(50)
+    for start in range(0, len(distance), chunk):
+        part = slice(start, start + chunk)
+        order = np.argsort(distance[part], axis=1, kind="stable")
+        same = gallery_ids[order] == query_ids[part, None]
+        keep = ~(same & (gallery_cameras[order] == query_cameras[part, None]))
+        place, hits = keep.cumsum(1), (same & keep).cumsum(1)
+        match = same & keep
+        total = hits[:, -1]
+        average.append(((hits / np.maximum(place, 1)) * match).sum(1)[total > 0] / total[total > 0])
+        first = np.take_along_axis(place, match.argmax(1)[:, None], 1)[total > 0, 0] - 1
+        cmc += (first[:, None] <= np.arange(50)).sum(0)
+    precision = np.concatenate(average)
+    return float(precision.mean()), cmc / len(precision)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=3368)
+    parser.add_argument("--gallery", type=int, default=15913)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only-ours", action="store_true", help="from embeddings only: the matrix is never stored")
+    arguments = parser.parse_args()
+    Q, G = arguments.queries, arguments.gallery
+    draw = np.random.default_rng(0)
+    identities = max(2, G // 21)
+    ids = [draw.integers(high, size=size) for high, size in [(identities, Q), (identities, G), (6, Q), (6, G)]]
+    tensors = [torch.from_numpy(values) for values in ids]
+    query, gallery = (normalize(torch.randn(size, arguments.dim)) for size in (Q, G))
+    work: dict[str, Any] = {"ours, from embeddings": lambda: evaluate(query, gallery, *tensors)}
+    if not arguments.only_ours:
+        distance = torch.rand(Q, G)
+        expected, found = by_sorting(distance.numpy(), ids), rank(distance, *tensors)
+        assert abs(expected[0] - found.mAP) < 1e-9
+        assert np.allclose(expected[1], found.cmc)
+        work["ours, from distances"] = lambda: rank(distance, *tensors)
+        work["sorting in NumPy"] = lambda: by_sorting(distance.numpy(), ids)
+    report(
+        "ranking", [{"Q": Q, "G": G, "what": name, **measure(call, arguments.repeats)} for name, call in work.items()]
+    )
+
+
+if __name__ == "__main__":
+    main()
