@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gcl_fast.data.pictures import blank_picture, why_broken
-from gcl_fast.data.pillow import PREFETCH, PillowSource
+from gcl_fast.data.pillow import PillowSource
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class PictureFiles:
                     yield images
                     done += 1
             except (RuntimeError, OSError):
-                if not self._blank_out(np.concatenate(plan[done : done + PREFETCH + 1])):
+                if not self._blank_out(plan[done]):  # both decoders raise in the batch that failed
                     raise
 
     def _blank_out(self, positions: np.ndarray) -> bool:
