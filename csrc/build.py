@@ -1,8 +1,7 @@
 """One recipe, two ways to build the ops: setup.py calls `build` ahead of time, `load` calls it at first use.
 
-python -m gcl_fast.csrc.build                                   build into the cache and print where
-FORCE_CUDA=1 python -m gcl_fast.csrc.build                      also the CUDA kernels (no GPU needed): prints registers, fails on a spill
-FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST="9.0" python -m gcl_fast.csrc.build
+python -m gcl_fast.csrc.build                 build into the cache and print where
+FORCE_CUDA=1 python -m gcl_fast.csrc.build    also the CUDA kernels, no GPU needed: prints registers, fails on a spill
 
 Every *.cpp and *.cu beside this file goes into one library. A source may ask for flags of its own on its first line,
 `// flags: -ffp-contract=off` (a .cu file: nvcc's flags). No flag names the CPU: a hot function is compiled for several
@@ -38,7 +37,9 @@ class Recipe:
     compiles: tuple[tuple[str, ...], ...]
     link: tuple[str, ...]
     notice: str
-    mark: str  # compiled into the library: tells whether a library on disk was made from these sources, with CUDA or not
+    mark: (
+        str  # compiled into the library: tells whether a library on disk was made from these sources, with CUDA or not
+    )
 
     def key(self) -> str:
         """Hash of everything that can change the binary: commands, source text, compiler and torch versions."""

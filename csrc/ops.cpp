@@ -35,6 +35,18 @@ Meshes<int64_t> check(const Tensor& vertices, const Tensor& faces, int64_t H, in
   return {vertices.const_data_ptr<float>(), faces.const_data_ptr<int64_t>(), own, int(B), int(V), int(F), int(H), int(W)};
 }
 
+Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_barycentric, const Tensor& vertices,
+    const Tensor& faces, const Tensor& face_index) {
+  STD_TORCH_CHECK(face_index.dim() == 3 && face_index.size(0) == vertices.size(0) && face_index.scalar_type() == ScalarType::Int &&
+          face_index.device() == vertices.device(),
+      "rasterize_backward: face_index must be int32 of shape (B, H, W), on the device of vertices");
+  for (const Tensor& grad : {grad_depth, grad_barycentric})
+    STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && grad.device() == vertices.device() &&
+            grad.numel() == face_index.numel() * (grad.dim() == 4 ? 3 : 1),
+        "rasterize_backward: gradients must be float32 of shapes (B, H, W) and (B, H, W, 3), on the device of vertices");
+  return check(vertices, faces, face_index.size(1), face_index.size(2));
+}
+
 void check_transform(const Tensor& transform, const Tensor& vertices) {
   STD_TORCH_CHECK(transform.dim() == 3 && transform.size(0) == vertices.size(0) && transform.size(1) == 3 &&
           transform.size(2) == 4 && transform.scalar_type() == ScalarType::Float && transform.device() == vertices.device(),
@@ -70,7 +82,7 @@ struct Outputs {
   Pixels pixels() const {
     return {face_index.mutable_data_ptr<int32_t>(), depth.mutable_data_ptr<float>(), barycentric.mutable_data_ptr<float>()};
   }
-  std::tuple<Tensor, Tensor, Tensor> tuple() const { return {face_index, depth, barycentric}; }
+  std::tuple<Tensor, Tensor, Tensor> tuple() const { return {depth, barycentric, face_index}; }
 };
 
 std::tuple<Tensor, Tensor, Tensor> rasterize(
@@ -91,7 +103,7 @@ Tensor rasterize_backward(const Tensor& grad_depth_any, const Tensor& grad_baryc
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor grad_depth = torch::stable::contiguous(grad_depth_any), face_index = torch::stable::contiguous(face_index_any);
   const Tensor grad_barycentric = torch::stable::contiguous(grad_barycentric_any);
-  const Meshes<int64_t> m = check(vertices, faces, face_index.size(1), face_index.size(2));
+  const Meshes<int64_t> m = check_gradients(grad_depth, grad_barycentric, vertices, faces, face_index);
   const Tensor narrow = narrow_faces(faces, m.V);
   Tensor grad = torch::stable::new_empty(vertices, vertices.sizes());
   rasterize_backward_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W}, perspective,
@@ -116,10 +128,93 @@ Tensor structure(const Tensor& vertices_any, const Tensor& faces_any, const Tens
 }  // namespace
 }  // namespace gcl
 
+#ifdef WITH_CUDA
+#include <cuda_runtime.h>
+
+#include "rasterize_cuda.h"
+
+namespace gcl {
+namespace {
+
+struct DeviceWorkspace {
+  Tensor keys, num_large, large, projected, normals;
+  DeviceWorkspace(const Tensor& like, const Meshes<int64_t>& m, bool shading)
+      : keys(torch::stable::new_empty(like, {m.B, m.H, m.W}, ScalarType::Long)),
+        num_large(torch::stable::new_empty(like, {1}, ScalarType::Long)),
+        large(torch::stable::new_empty(like, {m.B, m.F}, ScalarType::Long)),
+        projected(torch::stable::new_empty(like, {m.B, shading ? m.V : 0, 3})),
+        normals(torch::stable::new_empty(like, {m.B, shading ? m.V : 0, 3}, ScalarType::Long)) {}
+  Workspace get() const {
+    return {static_cast<Key*>(keys.mutable_data_ptr()), static_cast<Key*>(num_large.mutable_data_ptr()),
+        large.mutable_data_ptr<int64_t>(), projected.mutable_data_ptr<float>(), static_cast<Key*>(normals.mutable_data_ptr())};
+  }
+};
+
+cudaStream_t current_stream(int32_t device) {
+  void* stream = nullptr;  // the stream PyTorch is on now; nativeHandle() would ask for torch >= 2.13
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
+    const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
+  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
+  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  const Outputs out(vertices, m.B, H, W);
+  if (m.B > 0) {  // an empty grid is a launch error
+    const DeviceWorkspace work(vertices, m, false);
+    STD_CUDA_CHECK(rasterize_cuda(m, {cull_backfaces, perspective}, work.get(), out.pixels(),
+        current_stream(vertices.get_device_index())));
+  }
+  return out.tuple();
+}
+
+Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& grad_barycentric_any, const Tensor& vertices_any,
+    const Tensor& faces_any, const Tensor& face_index_any, bool perspective) {
+  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
+  const Tensor grad_depth = torch::stable::contiguous(grad_depth_any), face_index = torch::stable::contiguous(face_index_any);
+  const Tensor grad_barycentric = torch::stable::contiguous(grad_barycentric_any);
+  const Meshes<int64_t> m = check_gradients(grad_depth, grad_barycentric, vertices, faces, face_index);
+  Tensor grad = torch::stable::new_zeros(vertices, vertices.sizes());
+  if (m.B > 0)
+    STD_CUDA_CHECK(rasterize_backward_cuda(m, perspective,
+        {face_index.const_data_ptr<int32_t>(), grad_depth.const_data_ptr<float>(), grad_barycentric.const_data_ptr<float>()},
+        grad.mutable_data_ptr<float>(), current_stream(vertices.get_device_index())));
+  return grad;
+}
+
+Tensor structure_on_cuda(
+    const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
+  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
+  const Tensor transform = torch::stable::contiguous(transform_any);
+  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  check_transform(transform, vertices);
+  Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
+  if (m.B > 0) {
+    const DeviceWorkspace work(vertices, m, true);
+    STD_CUDA_CHECK(structure_cuda(m, transform.const_data_ptr<float>(), work.get(), out.mutable_data_ptr<float>(),
+        current_stream(vertices.get_device_index())));
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace gcl
+
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CUDA, m) {
+  m.impl("rasterize", TORCH_BOX(&gcl::rasterize_on_cuda));
+  m.impl("rasterize_backward", TORCH_BOX(&gcl::rasterize_backward_on_cuda));
+  m.impl("structure", TORCH_BOX(&gcl::structure_on_cuda));
+}
+#endif
+
 STABLE_TORCH_LIBRARY(gcl_fast, m) {
   m.def(
       "rasterize(Tensor vertices, Tensor faces, int height, int width, bool cull_backfaces=False, bool perspective=False)"
-      " -> (Tensor face_index, Tensor depth, Tensor barycentric)");
+      " -> (Tensor depth, Tensor barycentric, Tensor face_index)");
   m.def(
       "rasterize_backward(Tensor grad_depth, Tensor grad_barycentric, Tensor vertices, Tensor faces, Tensor face_index,"
       " bool perspective) -> Tensor");

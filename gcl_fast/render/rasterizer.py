@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,8 @@ def rasterize(
         RuntimeError: wrong shape, dtype or device; on the CPU also an index out of range (on the GPU such a face is not
             drawn, because telling the host would cost a synchronization).
     """
-    return Fragments(*torch.ops.gcl_fast.rasterize(vertices, faces, *size, cull_backfaces, perspective))
+    depth, barycentric, face_index = torch.ops.gcl_fast.rasterize(vertices, faces, *size, cull_backfaces, perspective)
+    return Fragments(face_index, depth, barycentric)
 
 
 def _edge(p: Tensor, q: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ def _owns(triangle: Tensor, weight: Tensor, clockwise: Tensor) -> Tensor:
 @torch.library.register_fake("gcl_fast::rasterize")
 def _(vertices, faces, height, width, cull_backfaces=False, perspective=False):
     shape = (vertices.shape[0], height, width)
-    return vertices.new_empty(shape, dtype=torch.int32), vertices.new_empty(shape), vertices.new_empty((*shape, 3))
+    return vertices.new_empty(shape), vertices.new_empty((*shape, 3)), vertices.new_empty(shape, dtype=torch.int32)
 
 
 @torch.library.register_fake("gcl_fast::rasterize_backward")
@@ -110,13 +111,13 @@ def _(grad_depth, grad_barycentric, vertices, faces, face_index, perspective):
     return torch.empty_like(vertices, memory_format=torch.contiguous_format)
 
 
-def _save(ctx, inputs, output) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     vertices, faces, *_, ctx.perspective = inputs
-    ctx.save_for_backward(vertices, faces, output[0])
-    ctx.mark_non_differentiable(output[0])
+    ctx.save_for_backward(vertices, faces, output[2])
+    ctx.mark_non_differentiable(output[2])
 
 
-def _backward(ctx, _, grad_depth: Tensor, grad_barycentric: Tensor):
+def _backward(ctx: Any, grad_depth: Tensor, grad_barycentric: Tensor, _: None) -> tuple[Tensor | None, ...]:
     grad = torch.ops.gcl_fast.rasterize_backward(grad_depth, grad_barycentric, *ctx.saved_tensors, ctx.perspective)
     return grad, None, None, None, None, None
 

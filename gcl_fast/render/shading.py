@@ -30,7 +30,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def shade(normal: Tensor) -> Tensor:
-    """Grey 0..1 of surfaces with normals (..., 3) in the image frame, not necessarily of length 1, lit from the camera's side."""
+    """Grey 0..1 of surfaces with normals (..., 3) of any length in the image frame, lit from the camera's side."""
     normal = normalize(normal, dim=-1, eps=torch.finfo(normal.dtype).tiny)
     key = normal @ normal.new_tensor(KEY_DIRECTION)
     return AMBIENT + HEADLIGHT * (-normal[..., 2]).clamp(min=0) + KEY * key.clamp(min=0)
