@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.distributed as dist
 from torch import Tensor
 
 from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
 from gcl_fast.pseudo_labels.eps import RADII, eps_auto, eps_by_rho
-from gcl_fast.pseudo_labels.jaccard import SparseRows, jaccard_similarity, neighbourhoods
+from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, neighbourhoods
+from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 
 # Pairs below this similarity are most of the graph (2,850 of 2,947 entries a row at 12,936 rows of 760 identities), and
 # no radius reaches them unless rho asks for more pairs than are left.
@@ -34,6 +36,7 @@ def cluster(
     eps: float | str | None = None,
     min_samples: int = 4,
     backend: str = "auto",
+    group: dist.ProcessGroup | None = None,
 ) -> PseudoLabels:
     """DBSCAN on the k-reciprocal Jaccard distance of L2-normalized embeddings.
 
@@ -45,6 +48,8 @@ def cluster(
         min_samples: points within the radius, itself counted, that make a core point.
         backend: "own", "sklearn", "cuml", or "auto": "own", which needs milliseconds where the dense input of cuML
             first has to be filled and moved.
+        group: ranks that share the work, each calling with the same features, and all getting the same labels; None:
+            this process does it alone (ranks with equal features still agree).
 
     Raises:
         ValueError: bad features (NaN rows are named), an unknown backend, or eps outside 0..1.
@@ -56,7 +61,8 @@ def cluster(
         raise ValueError(
             f'cluster: eps must be a distance in 0..1 (1 excluded: every pair), None or "auto"; got {eps!r}'
         )
-    similarity, radius = _graph_and_radius(neighbourhoods(features, k1, k2), eps, rho, min_samples)
+    team = Team(group)
+    similarity, radius = _graph_and_radius(neighbourhoods(features, k1, k2, team), eps, rho, min_samples, team)
     labels = dbscan(similarity, radius, min_samples, engine)
     return PseudoLabels(
         labels=labels.to(features.device),
@@ -67,15 +73,19 @@ def cluster(
     )
 
 
-def _graph_and_radius(sets: SparseRows, eps: float | str | None, rho: float, min_samples: int) -> tuple[Tensor, float]:
+def _graph_and_radius(
+    sets: SparseRows, eps: float | str | None, rho: float, min_samples: int, team: Team
+) -> tuple[Tensor, float]:
     """The similarity graph, as far as it is needed to find the radius and the neighbours within it."""
     if eps is not None:
         radius = RADII[-1] if eps == "auto" else float(eps)
-        similarity = jaccard_similarity(sets, max(0.0, 1 - radius - 1e-6))  # 1e-6: rounding must not cost a neighbour
+        similarity = jaccard_similarity(
+            sets, max(0.0, 1 - radius - 1e-6), team
+        )  # 1e-6: rounding must not cost a neighbour
         return similarity, eps_auto(similarity, min_samples) if eps == "auto" else radius
-    similarity = jaccard_similarity(sets, FAINT)
+    similarity = jaccard_similarity(sets, FAINT, team)
     found = eps_by_rho(similarity, rho, complete=False)
     while found is None:  # at most once: rho asked for more pairs than the faint ones left
-        similarity = jaccard_similarity(sets, 0.0)
+        similarity = jaccard_similarity(sets, 0.0, team)
         found = eps_by_rho(similarity, rho)
     return similarity, found

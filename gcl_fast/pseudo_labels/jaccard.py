@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,16 +10,10 @@ from torch import Tensor
 
 from gcl_fast.csrc.build import load
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours, nearest_neighbours_reference
+from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 
 load()
-
-
-class SparseRows(NamedTuple):
-    """N sparse rows, as the ops take and return them."""
-
-    start: Tensor  # (N + 1,) int64
-    column: Tensor  # (entries,) int32, ascending within a row
-    value: Tensor  # (entries,) float32
+ALONE = Team()
 
 
 def _dynamic_rows(rows: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,8 +86,11 @@ def k_reciprocal_jaccard(features: Tensor, k1: int = 30, k2: int = 6, min_simila
     return jaccard_similarity(neighbourhoods(features, k1, k2), min_similarity)
 
 
-def neighbourhoods(features: Tensor, k1: int, k2: int) -> SparseRows:
-    """The fuzzy set V_i of each row's expanded k-reciprocal neighbours; arguments as `k_reciprocal_jaccard`."""
+def neighbourhoods(features: Tensor, k1: int, k2: int, team: Team = ALONE) -> SparseRows:
+    """The fuzzy set V_i of each row's expanded k-reciprocal neighbours; arguments as `k_reciprocal_jaccard`.
+
+    The rows are shared out over `team`; every rank gives the same features and gets all sets.
+    """
     features = _checked(features)
     if k1 < 1 or k2 < 1:
         raise ValueError(
@@ -103,16 +99,17 @@ def neighbourhoods(features: Tensor, k1: int, k2: int) -> SparseRows:
     N = len(features)
     if N == 0:
         return SparseRows(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32), torch.zeros(0))
-    neighbours = nearest_neighbours(features, k1)[1].cpu()
+    ops, (begin, end) = torch.ops.gcl_fast, team.rows(N)
+    neighbours = team.join(nearest_neighbours(features, k1, (begin, end))[1].cpu())
     half = min(_half(k1), neighbours.shape[1])
-    weights = torch.ops.gcl_fast.reciprocal_weights(features.cpu(), neighbours, half, 0, N)
-    return SparseRows(*torch.ops.gcl_fast.expand_queries(*weights, neighbours[:, :k2].contiguous(), 0, N))
+    weights = team.join_rows(*ops.reciprocal_weights(features.cpu(), neighbours, half, begin, end))
+    return team.join_rows(*ops.expand_queries(*weights, neighbours[:, :k2].contiguous(), begin, end))
 
 
-def jaccard_similarity(sets: SparseRows, min_similarity: float) -> Tensor:
+def jaccard_similarity(sets: SparseRows, min_similarity: float, team: Team = ALONE) -> Tensor:
     """(N, N) sparse CSR: s / (2 - s), s = sum_j min(V_ij, V_kj), where it reaches `min_similarity`."""
     N = len(sets.start) - 1
-    start, column, value = torch.ops.gcl_fast.jaccard_rows(*sets, min_similarity, 0, N)
+    start, column, value = team.join_rows(*torch.ops.gcl_fast.jaccard_rows(*sets, min_similarity, *team.rows(N)))
     if len(column) < 2**31:
         start = start.int()
     else:

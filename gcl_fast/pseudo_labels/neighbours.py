@@ -20,47 +20,49 @@ def nearest_neighbours_reference(features: Tensor, k: int) -> tuple[Tensor, Tens
     return similarity[:, :k], index[:, :k].int()
 
 
-def nearest_neighbours(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest_neighbours(features: Tensor, k: int, rows: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
     """The k rows with the largest inner product with each row, itself included, best first.
 
     Memory is one tile beside the result. On the CPU the product of two blocks is computed once and merged into the
-    lists of both, so the search costs half the arithmetic of the full product.
+    lists of both, so a search for all rows costs half the arithmetic of the full product.
 
     Args:
         features: (N, D) float32, L2-normalized rows for cosine similarity.
         k: neighbours per row; cut to N.
+        rows: range of the rows to search for; None: all.
 
     Returns:
-        similarity (N, k) float32 and index (N, k) int32. Equal similarities rank by index on the CPU and in an
+        similarity (rows, k) float32 and index (rows, k) int32. Equal similarities rank by index on the CPU and in an
         unspecified order on a GPU.
     """
-    k = min(k, len(features))
-    return (_search_cuda if features.is_cuda else _search_cpu)(features, k)
+    begin, end = rows or (0, len(features))
+    return (_search_cuda if features.is_cuda else _search_cpu)(features, min(k, len(features)), begin, end)
 
 
-def _search_cpu(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _search_cpu(features: Tensor, k: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
     features = features.contiguous()
-    N = len(features)
-    similarity = features.new_full((N, k), -torch.inf)
-    index = torch.zeros(N, k, dtype=torch.int32)
+    N, everyone = len(features), end - begin == len(features)
+    similarity = features.new_full((end - begin, k), -torch.inf)
+    index = torch.zeros(end - begin, k, dtype=torch.int32)
     buffer = features.new_empty(min(TILE, N) ** 2)
     # Blocks in this order offer candidates to every list by ascending index, which is how ties are settled.
-    for r in range(0, N, TILE):
-        for c in range(r, N, TILE):
-            rows, columns = features[r : r + TILE], features[c : c + TILE]
-            tile = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-            torch.mm(rows, columns.T, out=tile)
-            torch.ops.gcl_fast.merge_top_k(similarity, index, tile, r, c)
-            if c > r:
+    for r in range(begin, end, TILE):
+        for c in range(r if everyone else 0, N, TILE):
+            block, columns = features[r : min(r + TILE, end)], features[c : c + TILE]
+            tile = buffer[: len(block) * len(columns)].view(len(block), len(columns))
+            torch.mm(block, columns.T, out=tile)
+            torch.ops.gcl_fast.merge_top_k(similarity, index, tile, r - begin, c)
+            if everyone and c > r:
                 torch.ops.gcl_fast.merge_top_k_columns(similarity, index, tile, c, r)
     return similarity, index
 
 
-def _search_cuda(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    similarity = features.new_empty(len(features), k)
-    index = torch.empty(len(features), k, dtype=torch.int32, device=features.device)
-    rows = max(1, 2**28 // len(features))  # 1 GB of products at a time
-    for r in range(0, len(features), rows):
-        best = (features[r : r + rows] @ features.T).topk(k)
-        similarity[r : r + rows], index[r : r + rows] = best.values, best.indices.int()
+def _search_cuda(features: Tensor, k: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    similarity = features.new_empty(end - begin, k)
+    index = torch.empty(end - begin, k, dtype=torch.int32, device=features.device)
+    step = max(1, 2**28 // len(features))  # 1 GB of products at a time
+    for r in range(begin, end, step):
+        best = (features[r : min(r + step, end)] @ features.T).topk(k)
+        place = slice(r - begin, r - begin + len(best.values))
+        similarity[place], index[place] = best.values, best.indices.int()
     return similarity, index

@@ -54,6 +54,8 @@ def test_neighbours_for_any_tile(monkeypatch, tile, N, D, k):
     expected, order = nearest_neighbours_reference(rows, k)
     assert torch.equal(similarity, expected)
     assert torch.equal(index, order)
+    shares = [nearest_neighbours(rows, k, (a, b)) for a, b in [(0, N // 3), (N // 3, N // 3), (N // 3, N)]]
+    assert torch.equal(torch.cat([part[1] for part in shares]), index)
 
 
 def test_threads_and_strides_do_not_matter():
