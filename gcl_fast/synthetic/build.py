@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -56,23 +57,11 @@ def make_world(root: str | Path, config: WorldConfig, progress: bool = True, wor
         UserError: the folder cannot be written, or holds another world or another dataset.
     """
     root = Path(root)
-    if _claim(root, config):
+    if _is_complete(root, config):
         return root
-    units = [unit for unit in _units(config) if not _part(root, unit).exists()]
-    workers = min(workers or _cores(), max(1, len(units)))
-    with _progress(len(units), progress) as advance:
-        if workers == 1:
-            threads = torch.get_num_threads()
-            _limit_threads()
-            try:
-                for unit in units:
-                    _write_unit(str(root), config, unit)
-                    advance()
-            finally:
-                torch.set_num_threads(threads)
-        else:
-            _write_parallel(root, config, units, workers, advance)
-    _finish(root, config)
+    with _only_writer(root):
+        if not _is_complete(root, config):  # another process may have finished it while we waited
+            _write(root, config, progress, workers or _cores())
     return root
 
 
@@ -116,28 +105,53 @@ def true_views(root: str | Path, names: Sequence[str], yaw: float | Tensor) -> t
     )
 
 
-def _claim(root: Path, config: WorldConfig) -> bool:
-    """Make the folder ours; True where the world is complete already."""
-    file = root / WORLD_FILE
-    if file.is_file():
-        if read_config(root) != config:
+def _is_complete(root: Path, config: WorldConfig) -> bool:
+    """Whether the world lies there already; raises UserError where something else does."""
+    if (root / WORLD_FILE).is_file():
+        there = read_config(root)
+        if there != config:
             raise UserError(
-                f"{root} holds another synthetic world ({_difference(read_config(root), config)}); "
+                f"{root} holds another synthetic world ({_difference(there, config)}); "
                 f"choose another folder or remove it"
             )
-        if json.loads(file.read_text())["complete"]:
-            return True
-    elif any((root / folder).exists() for folder in FOLDERS.values()):
+        return json.loads((root / WORLD_FILE).read_text())["complete"]
+    if any((root / folder).exists() for folder in FOLDERS.values()):
         raise UserError(f"{root} holds a dataset that is no synthetic world (no {WORLD_FILE}); choose an empty folder")
+    return False
+
+
+@contextmanager
+def _only_writer(root: Path) -> Iterator[None]:
+    """Hold the folder's lock; name the folder where it cannot be written."""
     try:
-        for folder in (*FOLDERS.values(), "body_parameters", PARTS):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        _write_world_file(root, config, complete=False)
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".lock").acquire()
     except OSError as error:
         raise UserError(
             f"cannot write a synthetic world to {root}: {error.strerror}; choose a folder that you may write"
         ) from error
-    return False
+    with lock:
+        yield
+
+
+def _write(root: Path, config: WorldConfig, progress: bool, workers: int) -> None:
+    _write_world_file(root, config, complete=False)
+    for folder in (*FOLDERS.values(), "body_parameters", PARTS):
+        (root / folder).mkdir(exist_ok=True)
+    units = [unit for unit in _units(config) if not _part(root, unit).exists()]
+    with _progress(len(units), progress) as advance:
+        if min(workers, len(units)) > 1:
+            _write_parallel(root, config, units, min(workers, len(units)), advance)
+        else:
+            threads = torch.get_num_threads()
+            _limit_threads()
+            try:
+                for unit in units:
+                    _write_unit(str(root), config, unit)
+                    advance()
+            finally:
+                torch.set_num_threads(threads)
+    _finish(root, config)
 
 
 def _difference(there: WorldConfig, here: WorldConfig) -> str:

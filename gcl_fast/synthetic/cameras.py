@@ -116,6 +116,6 @@ def make_camera(seed: int, index: int, difficulty: float) -> Camera:
         contrast=float(1 - strength * rng.uniform(-0.05, 0.22)),
         haze=float(strength * rng.uniform(0, 0.10)),
         blur=float(rng.uniform(0.35, 0.45 + 0.45 * strength)),
-        noise=float(rng.uniform(0.006, 0.01 + 0.02 * strength)),
+        noise=float(rng.uniform(0.004, 0.008 + 0.012 * strength)),
         quality=int(rng.integers(round(88 - 30 * difficulty), 93)),
     )

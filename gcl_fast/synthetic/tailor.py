@@ -76,13 +76,14 @@ def dress(figure: Figure, look: Look) -> Mesh:
     around = body.vertices[template.below]
     hanging = []
     skirt = "skirt" in look.lower.kind
+    tucked = skirt and (look.dress or look.upper.kind in TUCKED)
     if skirt:
         hem = template.joint("left_hip")[1] - SKIRT_LENGTH[look.lower.kind] * template.leg_length
-        hanging.append(_hanging(figure, around, hem, SKIRT_FLARE[look.lower.kind], 0.010, SKIRT))
-    if not (skirt and (look.dress or look.upper.kind in TUCKED)):
+        hanging.append(_hanging(figure, around, hem, SKIRT_FLARE[look.lower.kind], SKIRT, 1.0 if tucked else WAIST))
+        around = np.concatenate((around, hanging[0].vertices))
+    if not tucked:
         flare = 0.06 if look.upper.kind == "coat" else 0.02
-        margin = 0.028 if skirt else 0.006
-        hanging.append(_hanging(figure, around, UPPER_HEM[look.upper.kind], flare, margin, COAT))
+        hanging.append(_hanging(figure, around, UPPER_HEM[look.upper.kind], flare, COAT, WAIST + 0.06))
     hips = np.concatenate([around, *(mesh.vertices for mesh in hanging)])
     if look.upper.kind == "hoodie":
         hanging.append(_hood(figure))
@@ -129,16 +130,17 @@ def _shoes(figure: Figure) -> list[Mesh]:
     return shoes
 
 
-def _hanging(figure: Figure, around: np.ndarray, hem: float, flare: float, margin: float, material: int) -> Mesh:
-    """Cloth that hangs from the waist over the points `around`, down to the height `hem` of the template."""
+def _hanging(figure: Figure, around: np.ndarray, hem: float, flare: float, material: int, top: float) -> Mesh:
+    """Cloth that hangs over the points `around` from the height `top` to the height `hem` of the template."""
     template, pelvis = figure.template, figure.joint("pelvis")
     stature = template.length_of_leg(figure.joints) / template.leg_length
-    top = 1.0 if material == SKIRT else WAIST + 0.06
     rows, columns = max(5, round((top - hem) / 0.05)), 36
     place = np.linspace(top, hem, rows)  # heights on the template
     heights = pelvis[1] + (place - template.joint("pelvis")[1]) * stature
     fallen = (heights[0] - heights)[:, None]
-    radius = drape(around, pelvis, heights, columns, margin) + flare * np.maximum(fallen - 0.06, 0)
+    radius = drape(around, pelvis, heights, columns, 0.010 if material == SKIRT else 0.006) + flare * np.maximum(
+        fallen - 0.06, 0
+    )
     turn = np.linspace(0, 2 * np.pi, columns, endpoint=False)
     fold = (0.05 if material == SKIRT else 0.02) * np.sin(7 * turn) * fallen / fallen[-1]
     radius = np.maximum.accumulate(radius, axis=0) * (1 + fold)
