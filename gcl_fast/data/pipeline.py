@@ -44,10 +44,8 @@ class DaliSource:
         if not plan:
             return
         largest = max(len(positions) for positions in plan)
-        if self._pipeline is None or self._pipeline.max_batch_size < largest:
+        if self._pipeline is None or self._pipeline.max_batch_size < largest or not self._rewind(self._pipeline):
             self._pipeline = self._build(largest)
-        else:
-            self._rewind(self._pipeline)
         own = self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
         for _ in plan:
             if self._feed.batches is not own:
@@ -65,28 +63,34 @@ class DaliSource:
         # No copy: the tensor owns its buffer, which DALI's dynamic executor does not use again while somebody holds it
         return torch.from_dlpack(images.as_tensor())
 
-    def _rewind(self, pipeline: Pipeline) -> None:
-        """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own."""
+    def _rewind(self, pipeline: Pipeline) -> bool:
+        """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own.
+        False if one of them failed, which ends a pipeline."""
         self._feed.batches = iter(())
         try:
             while True:
                 pipeline.run()
         except StopIteration:
             pipeline.reset()
+            return True
+        except RuntimeError:
+            return False
 
     def _build(self, batch_size: int) -> Pipeline:
-        cuda = self._device.type == "cuda"
+        gpu = None  # DALI's name for the CPU
+        if self._device.type == "cuda":
+            gpu = torch.cuda.current_device() if self._device.index is None else self._device.index
         pipeline = Pipeline(
             batch_size=batch_size,
             num_threads=self._threads,
-            device_id=(self._device.index or 0) if cuda else None,
+            device_id=gpu,
             prefetch_queue_depth=PREFETCH,
             exec_dynamic=True,
         )
         with pipeline:
             path = fn.external_source(source=self._feed, batch=True)
             encoded = fn.io.file.read(path, dont_use_mmap=True)  # a mapped file that shrinks would kill the process
-            images = fn.decoders.image(encoded, device="mixed" if cuda else "cpu")
+            images = fn.decoders.image(encoded, device="cpu" if gpu is None else "mixed")
             images = fn.resize(images, size=self._size, interp_type=types.INTERP_CUBIC)
             if self._normalized:
                 mean, std = (list(255 * np.array(values)) for values in (IMAGENET_MEAN, IMAGENET_STD))

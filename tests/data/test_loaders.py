@@ -194,6 +194,17 @@ def test_each_broken_file_is_reported_once(own_crops, engine, caplog):
     assert len(caplog.records) == 3
 
 
+def test_a_file_that_breaks_ahead_of_an_abandoned_epoch(own_crops, engine, caplog):
+    loader = TrainLoader(own_crops, SIZE)
+    own_crops.paths[3].unlink()
+    abandoned = loader.epoch(torch.arange(12).view(6, 2), 0)
+    next(abandoned)  # crop 3 has been read ahead by now
+    images, index = collect(loader.epoch(torch.tensor([[4, 5], [6, 7]]), 1))
+    assert index.tolist() == [4, 5, 6, 7]
+    assert (images[0] - decode(own_crops.paths[4])).abs().mean() < 0.5 * LEVEL
+    assert caplog.records == []
+
+
 def test_errors_that_are_no_picture_s_fault_are_not_swallowed(crops, monkeypatch):
     loader = TrainLoader(crops, SIZE)
 
