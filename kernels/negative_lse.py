@@ -207,7 +207,8 @@ def negative_lse_tiled(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The tiled route: `tile` rows of the bank at a time."""
     B, D = query.shape
-    state = query.new_tensor([-torch.inf, 0.0]).repeat(B, 1)  # running maximum and sum
+    state = query.new_zeros(B, 2)  # running maximum and sum
+    state[:, 0] = -torch.inf
     mean = query.new_zeros(B, D)
     for first in range(0, len(bank), tile):
         rows = bank[first : first + tile].float()  # (T, D), a view of a float32 bank
@@ -234,7 +235,7 @@ def _negative_lse(
         if not query.is_cuda:
             return negative_lse_tiled(*arguments, tile=max(CPU_TILE_BYTES // (4 * max(B, D)), 1))
         if B * N <= CUDA_TILE_SCORES or D > MAX_FUSED_DIM:
-            return negative_lse_tiled(*arguments, tile=max(CUDA_TILE_SCORES // B, 1))
+            return negative_lse_tiled(*arguments, tile=max(CUDA_TILE_SCORES // max(B, 1), 1))
         processors = torch.cuda.get_device_properties(query.device).multi_processor_count
         return negative_lse_fused(*arguments, parts=max(2 * processors // triton.cdiv(B, 32), 1))
 
