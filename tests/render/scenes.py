@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def soup(B: int, V: int, F: int, size: tuple[int, int], seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Random triangles (B, V, 3), (F, 3), partly outside the picture, depth 0.2..2.2; the last repeats the first (a tie)."""
+    """Random triangles (B, V, 3), (F, 3), partly outside the picture, depth 0.6..2.6; the last repeats the first."""
     generator = torch.Generator().manual_seed(seed)
     vertices = torch.rand(B, V, 3, generator=generator) * 1.6 - 0.3
     vertices = vertices * torch.tensor([size[1], size[0], 1.25]) + torch.tensor([0, 0, 0.575])

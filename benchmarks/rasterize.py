@@ -1,0 +1,158 @@
+"""Rasterizer at 256x128: ours against a plain z-buffer loop, PyTorch3D where importable, and the memory floor.
+
+    python benchmarks/rasterize.py                        # 64 bodies of 27,420 faces, 1 and all threads
+    python benchmarks/rasterize.py --meshes 16 64 128 --faces 2400 13800 27400
+    python benchmarks/rasterize.py --device cuda
+
+The floor is one read of the vertices and one write of the pictures. Prints ms per mesh (min, median, max),
+triangles per second and the fraction that the floor takes, and appends to results/rasterize.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from reporting import report
+from torch import Tensor
+
+from gcl_fast.bodies import AnnyBody, walking_pose
+from gcl_fast.csrc import build
+from gcl_fast.render import project, rasterize, render_structure
+
+SIZE = (256, 128)
+BODY_FACES = 27_400  # from here on the body itself, below it an egg of about as many faces
+
+
+def walkers(count: int) -> tuple[Tensor, Tensor]:
+    """Walking bodies (B, V, 3) in metres, faces (F, 3)."""
+    body = AnnyBody()
+    pose = walking_pose(torch.arange(8) / 8)
+    return body(pose, torch.full((8, len(body.shape_names)), 0.5)).repeat(-(-count // 8), 1, 1)[:count], body.faces
+
+
+def eggs(count: int, num_faces: int) -> tuple[Tensor, Tensor]:
+    """Ellipsoids of a body's height, of about `num_faces` faces."""
+    n = round((num_faces / 4) ** 0.5)  # n rings of 2 n quads
+    polar, around = torch.linspace(0, torch.pi, n + 1), torch.arange(2 * n) * (torch.pi / n)
+    t, p = torch.meshgrid(polar, around, indexing="ij")
+    surface = torch.stack((0.35 * t.sin() * p.sin(), 0.85 * t.cos() + 0.85, 0.25 * t.sin() * p.cos()), dim=-1)
+    i, j = (x.flatten() for x in torch.meshgrid(torch.arange(n), torch.arange(2 * n), indexing="ij"))
+    a, b = i * 2 * n + j, i * 2 * n + (j + 1) % (2 * n)
+    faces = torch.cat((torch.stack((a, a + 2 * n, b + 2 * n), 1), torch.stack((a, b + 2 * n, b), 1)))
+    return surface.reshape(1, -1, 3).repeat(count, 1, 1), faces
+
+
+def plain_loop(vertices: Tensor, faces: Tensor) -> Callable[[], object]:
+    """plain_zbuffer.cpp, built with the rasterizer's flags."""
+    source, flags = Path(__file__).with_name("plain_zbuffer.cpp"), ["-O3", "-std=c++20", "-ffp-contract=off"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "plain.so"
+        command = [os.environ.get("CXX", "g++"), *flags, "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
+        subprocess.run([*command, str(source), "-o", str(output)], check=True)
+        library = ctypes.CDLL(str(output))
+    (B, V, _), (H, W) = vertices.shape, SIZE
+
+    def work() -> None:
+        out = torch.empty(B, H, W, dtype=torch.int32), torch.empty(B, H, W), torch.empty(B, H, W, 3)
+        arrays = [ctypes.c_void_p(x.data_ptr()) for x in (vertices, faces, *out)]
+        library.plain_zbuffer(*arrays[:2], B, V, len(faces), H, W, *arrays[2:])
+
+    return work
+
+
+def pytorch3d_peer(vertices: Tensor, faces: Tensor) -> Callable[[], object] | None:
+    """PyTorch3D's rasterizer on the same triangles, or None where it is not installed."""
+    try:
+        from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
+        from pytorch3d.structures import Meshes
+    except ModuleNotFoundError:
+        return None
+    H, W = SIZE
+    ndc = torch.stack((W - 2 * vertices[..., 0], H - 2 * vertices[..., 1], vertices[..., 2] * 0 + 1), -1) / min(SIZE)
+    ndc[..., 2] = vertices[..., 2] + 1000
+    meshes = Meshes(ndc, faces.expand(len(vertices), -1, -1))
+    return lambda: rasterize_meshes(meshes, image_size=SIZE, perspective_correct=False)
+
+
+def floor(vertices: Tensor) -> Callable[[], object]:
+    """One pass over the vertices and the frame buffer."""
+    return lambda: (vertices.sum(), torch.zeros(len(vertices), *SIZE, 5, device=vertices.device))
+
+
+def milliseconds(work: Callable[[], object], repeats: int, cuda: bool) -> list[float]:
+    work()
+    times = []
+    for _ in range(repeats):
+        if cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if cuda:
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def main() -> None:
+    """Time every contender on every size and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--meshes", type=int, nargs="+", default=[64])
+    parser.add_argument("--faces", type=int, nargs="+", default=[BODY_FACES])
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for num_faces in arguments.faces:
+        for count in arguments.meshes:
+            bodies, faces = walkers(count) if num_faces >= BODY_FACES else eggs(count, num_faces)
+            bodies, faces = bodies.to(arguments.device), faces.to(arguments.device)
+            yaw = torch.arange(count, device=bodies.device) * 45.0
+            camera = torch.tensor([[0.52, 0.5, 0.5, 8]], device=bodies.device).repeat(count, 1)
+            vertices = project(bodies, yaw, camera, SIZE)
+            ours: dict[str, Callable[[], object] | None] = {
+                "floor": floor(vertices),
+                "rasterize": lambda v=vertices, f=faces: rasterize(v, f, SIZE),
+                "rasterize, culled": lambda v=vertices, f=faces: rasterize(v, f, SIZE, cull_backfaces=True),
+                "structure": lambda b=bodies, f=faces, y=yaw, c=camera: render_structure(b, f, y, c, SIZE),
+            }
+            peers = {"pytorch3d": pytorch3d_peer(vertices, faces)}
+            if vertices.device.type == "cpu":
+                peers["plain loop"] = plain_loop(vertices, faces)
+            for threads in arguments.threads if vertices.device.type == "cpu" else [1]:
+                torch.set_num_threads(threads)
+                bare = 0.0
+                for name, work in (ours | (peers if threads == 1 else {})).items():
+                    if work is None:
+                        continue
+                    times = milliseconds(work, arguments.repeats, vertices.is_cuda)
+                    bare = bare or min(times)
+                    rows.append(
+                        {
+                            "what": name,
+                            "device": arguments.device,
+                            "meshes": count,
+                            "faces": len(faces),
+                            "on": threads,
+                            "ms_per_mesh_min": round(min(times) / count, 4),
+                            "median": round(statistics.median(times) / count, 4),
+                            "max": round(max(times) / count, 4),
+                            "Mtriangles_per_s": round(count * len(faces) / min(times) / 1e3, 1),
+                            "floor_fraction": round(bare / min(times), 3),
+                        }
+                    )
+    print(f"{build.recipe().notice}; appended to {report('rasterize', rows)}")
+
+
+if __name__ == "__main__":
+    main()
