@@ -49,6 +49,7 @@ class WarmupConfig:
     constant_share: float = 0.4  # of all steps; a cosine to zero follows
     temperature: float = 0.05
     momentum: float = 0.2  # weight of the old entry
+    singletons: bool = False  # draw outliers too, each as an identity of one crop
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
 
 

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from gcl_fast.config import RunConfig
-from gcl_fast.data import Augmentation, TrainLoader, identity_plan
+from gcl_fast.data import Augmentation, ExtractLoader, TrainLoader, identity_plan
 from gcl_fast.losses.cluster_memory import Clusters, instance_memory_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
-from gcl_fast.training.clustering import label, report
+from gcl_fast.training.clustering import camera_centred, label, report
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.seeding import colour_stripes
 
 
 class Warmup:
@@ -47,10 +48,11 @@ class Warmup:
         self.labels: Tensor | None = None  # (N,) of the last clustering, outliers -1
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Fill the bank (first epoch), then cluster it."""
-        if epoch == 0:
-            self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
-        labels = label(self.bank.features, self.cameras, self.settings.clustering)
+        """Fill the bank with eval-mode embeddings, then cluster it; at first, without weights to start from, cluster colours."""
+        self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
+        seeded = epoch == 0 and not self.config.init
+        features = self._colours() if seeded else self.bank.features
+        labels = label(features, self.cameras, self.settings.clustering)
         metrics = report(labels, self.labels, torch.as_tensor(self.records.identity))
         self._set_labels(labels.labels)
         return metrics
@@ -67,7 +69,7 @@ class Warmup:
             epoch=epoch,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            singletons=True,
+            singletons=self.settings.singletons,
         )
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
@@ -93,6 +95,10 @@ class Warmup:
         s, total = self.settings, self.settings.epochs * self.settings.steps_per_epoch
         fall = max(0.0, (step - s.constant_share * total) / ((1 - s.constant_share) * total))
         return s.lr * min(1.0, (step + 1) / max(s.ramp_steps, 1)) * 0.5 * (1 + math.cos(math.pi * fall))
+
+    def _colours(self) -> Tensor:
+        loader = ExtractLoader(self.records, self.config.size, self.ranks.device)
+        return camera_centred(colour_stripes(loader, len(self.records)), self.cameras)
 
     def _set_labels(self, labels: Tensor) -> None:
         self.labels = labels.to(self.ranks.device)
