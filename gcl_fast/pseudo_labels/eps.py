@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 from gcl_fast.pseudo_labels.dbscan import dbscan
 
 RADII = [step / 25 for step in range(1, 25)]  # 0.04 .. 0.96
@@ -40,34 +43,39 @@ def eps_by_rho(similarity: Tensor, rho: float, complete: bool = True) -> float |
 
 
 def eps_auto(similarity: Tensor, min_samples: int) -> float:
-    """The radius whose clusters are many, even and leave few outliers; no number to choose.
+    """The radius whose clusters are many, even, stable and leave few outliers; no number to choose.
 
-    A radius too small leaves outliers, one too large merges. Of 24 radii this takes the one that maximizes
+    A radius too small leaves outliers or splits, one too large merges. Of 24 radii this takes the one that maximizes
 
-        (share of points in clusters)^2 * 1 / sum_c p_c^2,      p_c = share of cluster c among the clustered points:
+        (share of points in clusters)^2 * 1 / sum_c p_c^2 * stability,      p_c = share of cluster c among the clustered.
 
-    the chance that two random points are both clustered, over the chance that two clustered points fall together
-    (1 / sum_c p_c^2 is the number of equally large clusters with that chance, so one giant cluster counts as one).
+    The first two factors are the chance that two random points are both clustered, over the chance that two clustered
+    points fall together: 1 / sum_c p_c^2 counts clusters, and one giant cluster as one. Stability is the adjusted Rand
+    index with the labels of the next smaller or larger radius, whichever is better: without it, clusters that are clear
+    at most radii are cut up at the smallest.
 
     Planted clusters (1,800 points of 100 identities, 6 cameras, noise partly of rank R, k1 = 20, mean of 3 seeds):
-    adjusted Rand index with outliers as singletons, at the best of the radii, here, and at three fixed ones. No fixed
-    radius serves all: with k1 = 30 and R = 4 it is 0.6 that loses (0.13 of 0.36).
+    adjusted Rand index, outliers alone, at the best of the radii, here, and at three fixed ones.
 
-        R   signal  best (radius)  auto | 0.4   0.48  0.6 |   R   signal  best (radius)  auto | 0.4   0.48  0.6
-        4    0.7    0.09  (0.55)   0.09 | 0.04  0.08  0.04 |  12    0.7    0.21  (0.67)   0.21 | 0.02  0.04  0.13
-        4    1.0    0.38  (0.56)   0.37 | 0.24  0.33  0.32 |  12    1.0    0.81  (0.60)   0.81 | 0.62  0.73  0.81
-        4    1.5    0.72  (0.49)   0.72 | 0.68  0.72  0.55 |  12    1.5    1.00  (0.49)   1.00 | 1.00  1.00  1.00
+        R   signal  best (radius)  auto | 0.4   0.48  0.6  |  R   signal  best (radius)  auto | 0.4   0.48  0.6
+        4    0.7    0.09  (0.55)   0.09 | 0.04  0.08  0.04 | 12    0.7    0.21  (0.67)   0.21 | 0.02  0.04  0.13
+        4    1.0    0.38  (0.56)   0.38 | 0.24  0.33  0.32 | 12    1.0    0.81  (0.60)   0.81 | 0.62  0.73  0.81
+        4    1.5    0.72  (0.49)   0.72 | 0.68  0.72  0.55 | 12    1.5    1.00  (0.49)   1.00 | 1.00  1.00  1.00
 
-    It cannot tell look-alikes from one identity seen by two cameras: where such groups nest, any of the levels may win.
+    Over 64 such worlds, isotropic noise and look-alikes among them, it loses 0.004 against the best radius on average
+    and 0.05 at most; 0.4, 0.48 and 0.6 lose 0.114, 0.093 and 0.074, and 0.42, 0.35 and 0.38 at most.
 
     Args:
-        similarity: (N, N) symmetric sparse CSR.
+        similarity: (N, N) symmetric sparse CSR; pairs farther than the last of `RADII` may be left out.
         min_samples: as for DBSCAN.
 
     Returns:
         One of `RADII`, the smallest of equally good ones; the largest of all where no radius makes a cluster.
     """
-    scores = [_evenness(dbscan(similarity, radius, min_samples, "own")) for radius in RADII]
+    labels = [dbscan(similarity, radius, min_samples, "own") for radius in RADII]
+    kept = [adjusted_rand_index(a, b) for a, b in pairwise(labels)]  # from one radius to the next
+    stability = [max(below, above) for below, above in pairwise([kept[0], *kept, kept[-1]])]
+    scores = [_evenness(found) * stable for found, stable in zip(labels, stability)]
     return RADII[int(np.argmax(scores))] if max(scores) > 0 else RADII[-1]
 
 

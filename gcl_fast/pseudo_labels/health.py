@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 from gcl_fast.pseudo_labels.cluster import PseudoLabels
 
 ONE_CLUSTER, NO_CLUSTER = 0.5, 0.95  # shares of all crops: one cluster holds most of them; nearly all are outliers
@@ -48,29 +49,3 @@ def health(found: PseudoLabels, before: Tensor | None = None) -> ClusterHealth:
         )
     agreement = None if before is None else adjusted_rand_index(before.cpu(), labels)
     return ClusterHealth(sizes, outliers, largest, agreement, advice)
-
-
-def adjusted_rand_index(a: Tensor, b: Tensor) -> float:
-    """Agreement of two labellings (N,), 1 = equal up to renaming, 0 = as by chance; every outlier (-1) stands alone.
-
-    Hubert and Arabie 1985, eq. 5. scikit-learn's function would take all outliers for one cluster.
-    """
-    if a.shape != b.shape:
-        raise ValueError(f"adjusted_rand_index: {len(a)} labels against {len(b)}")
-    a, b = _singletons(a), _singletons(b)
-    _, both = torch.unique(torch.stack((a, b)), dim=1, return_counts=True)
-    together, in_a, in_b = (_pairs(n) for n in (both, torch.bincount(a), torch.bincount(b)))
-    pairs = _pairs(torch.tensor([len(a)]))
-    expected = in_a * in_b / pairs if pairs else 0.0
-    most = (in_a + in_b) / 2
-    return 1.0 if most == expected else (together - expected) / (most - expected)
-
-
-def _singletons(labels: Tensor) -> Tensor:
-    outlier = labels < 0
-    fresh = labels.max().clamp_min(-1) + outlier.cumsum(0) if len(labels) else labels
-    return torch.where(outlier, fresh, labels)
-
-
-def _pairs(sizes: Tensor) -> float:
-    return float((sizes.double() * (sizes - 1) / 2).sum())

@@ -26,7 +26,7 @@ def agreement(labels: torch.Tensor, identity: np.ndarray) -> float:
     return adjusted_rand_score(identity, labels)
 
 
-@pytest.mark.parametrize("signal", [0.5, 0.8, 1.2, 2.0])
+@pytest.mark.parametrize("signal", [0.5, 0.8, 1.2, 2.0, 5.0])
 @pytest.mark.parametrize("rank", [4, 12])
 def test_auto_is_near_the_best_radius(signal, rank):
     features, identity = planted(signal, rank)

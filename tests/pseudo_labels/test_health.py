@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from gcl_fast.pseudo_labels import PseudoLabels, health
-from gcl_fast.pseudo_labels.health import adjusted_rand_index
+from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 
 
 def found(*labels: int) -> PseudoLabels:
@@ -24,6 +24,8 @@ def test_agreement_is_the_adjusted_rand_index_with_outliers_alone():
     assert adjusted_rand_index(outliers, outliers) == 1
     assert adjusted_rand_index(torch.full((9,), -1), torch.zeros(9).long()) == 0
     assert adjusted_rand_index(torch.zeros(0).long(), torch.zeros(0).long()) == 1
+    assert adjusted_rand_index(torch.tensor([-1, 0, -1, 1]), torch.tensor([0, 0, 1, 1])) == 0  # no pair against two
+    assert adjusted_rand_index(torch.tensor([9, 40, 40, -1]), torch.tensor([0, 3, 3, 2])) == 1
     with pytest.raises(ValueError, match="200 labels against 3"):
         adjusted_rand_index(a, torch.zeros(3).long())
 
