@@ -94,7 +94,7 @@ def make_camera(seed: int, index: int, difficulty: float) -> Camera:
     softness = rng.uniform(0.25, 0.95)
     a, e = np.radians([azimuth, elevation])
     sun = np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
-    strength = 0.35 + 1.3 * difficulty
+    strength = 0.2 + 1.4 * difficulty
     warm = rng.normal(0, 1) * 0.12 * strength
     tint, channel = rng.normal(0, 1) * 0.10 * strength, rng.normal(0, 0.06, 3) * strength
     gains = np.exp(np.array([warm + 0.4 * tint, -0.6 * abs(tint) if tint < 0 else 0.3 * tint, -warm]) + channel)

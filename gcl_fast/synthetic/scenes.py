@@ -239,7 +239,7 @@ def add_obstacle(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     elif kind == "hedge":
         top = height * (rng.uniform(0.72, 0.86) + 0.02 * smooth_noise(rng, (2, width), 14, 2)[0])
         hidden = np.arange(height)[:, None] > top
-        colour = to_linear(np.array([0.25, 0.36, 0.16]) * rng.uniform(0.8, 1.2))
+        colour = to_linear(np.array([0.21, 0.29, 0.14]) * rng.uniform(0.8, 1.2))
         texture = np.exp(0.6 * smooth_noise(rng, (height, width), 30, 3))
     elif kind == "wall":
         hidden[int(height * rng.uniform(0.74, 0.88)) :] = True
