@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,9 @@ def main() -> None:
             vertices = project(bodies, yaw, camera, SIZE)
             ours: dict[str, Callable[[], object] | None] = {
                 "floor": floor(vertices),
-                "rasterize": lambda v=vertices, f=faces: rasterize(v, f, SIZE),
-                "rasterize, culled": lambda v=vertices, f=faces: rasterize(v, f, SIZE, cull_backfaces=True),
-                "structure": lambda b=bodies, f=faces, y=yaw, c=camera: render_structure(b, f, y, c, SIZE),
+                "rasterize": partial(rasterize, vertices, faces, SIZE),
+                "rasterize, culled": partial(rasterize, vertices, faces, SIZE, cull_backfaces=True),
+                "structure": partial(render_structure, bodies, faces, yaw, camera, SIZE),
             }
             peers = {"pytorch3d": pytorch3d_peer(vertices, faces)}
             if vertices.device.type == "cpu":

@@ -8,9 +8,9 @@ namespace {
 
 constexpr int LANES = 32;    // triangles in a bin: two 512-bit vectors
 constexpr int BLOCK = 256;   // faces whose boxes are looked at together
-constexpr int LARGEST = 16;  // box pixels up to which a triangle goes into a bin
-constexpr int BIN_SIZES[] = {1, 2, 3, 4, 6, 9, 12, 16};
-constexpr int BINS = 8;
+constexpr int BIN_SIZES[] = {1, 2, 3, 4, 6, 9, 12, 16, 24, 36, 64};  // box pixels, at most
+constexpr int BINS = sizeof BIN_SIZES / sizeof *BIN_SIZES;
+constexpr int LARGEST = BIN_SIZES[BINS - 1];  // a larger triangle is drawn row by row
 
 constexpr auto BIN_OF = [] {
   struct {
@@ -55,7 +55,8 @@ GCL_INLINE void work_off(Bin& bin, int pixels, int W, bool cull_backfaces, Key* 
   for (int k = 0; k < pixels; ++k) {
     for (int i = 0; i < LANES; ++i) {
       const Triangle t{bin.ax[i], bin.ay[i], bin.az[i], bin.bx[i], bin.by[i], bin.bz[i], bin.cx[i], bin.cy[i], bin.cz[i]};
-      const bool inside = cover<perspective>(t, {aside[i], bside[i], cside[i]}, column[i] + 0.5f, row[i] + 0.5f, cull_backfaces, &depth[i]);
+      const Sides s{aside[i], bside[i], cside[i]};
+      const bool inside = cover<perspective>(t, s, column[i] + 0.5f, row[i] + 0.5f, cull_backfaces, &depth[i]);
       const bool within = row[i] < bin.bottom[i];
       miss[i] = uint32_t(inside & within) - 1;
       at[i] = within ? row[i] * W + column[i] : 0;
@@ -125,7 +126,8 @@ GCL_INLINE void draw_faces(const Mesh& mesh, int first, int last, Options option
       if (bin.count == LANES) work_off<perspective>(bin, BIN_SIZES[which], mesh.W, options.cull_backfaces, keys);
     }
   }
-  for (int which = 0; which < BINS; ++which) work_off<perspective>(bins[which], BIN_SIZES[which], mesh.W, options.cull_backfaces, keys);
+  for (int which = 0; which < BINS; ++which)
+    work_off<perspective>(bins[which], BIN_SIZES[which], mesh.W, options.cull_backfaces, keys);
 }
 
 GCL_CLONES void draw_orthographic(const Mesh& mesh, int first, int last, Options options, int16_t* cells, Key* keys) {

@@ -29,7 +29,8 @@ Meshes<int64_t> check(const Tensor& vertices, const Tensor& faces, int64_t H, in
   STD_TORCH_CHECK(!own || faces.size(0) == vertices.size(0), "rasterize: ", vertices.size(0), " meshes of vertices, but ",
       own ? faces.size(0) : 0, " of faces");
   STD_TORCH_CHECK(vertices.device() == faces.device(), "rasterize: vertices and faces must be on one device");
-  STD_TORCH_CHECK(H > 0 && W > 0 && H < 32768 && W < 32768, "rasterize: size must be two numbers within 1..32767, got ", H, " x ", W);
+  STD_TORCH_CHECK(H > 0 && W > 0 && H < 32768 && W < 32768,
+      "rasterize: size must be two numbers within 1..32767, got ", H, " x ", W);
   const int64_t B = vertices.size(0), V = vertices.size(1), F = faces.size(-2);
   STD_TORCH_CHECK(B < MOST && V < MOST && F < MOST, "rasterize: more than ", MOST, " meshes, vertices or faces");
   return {vertices.const_data_ptr<float>(), faces.const_data_ptr<int64_t>(), own, int(B), int(V), int(F), int(H), int(W)};
@@ -37,8 +38,8 @@ Meshes<int64_t> check(const Tensor& vertices, const Tensor& faces, int64_t H, in
 
 Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_barycentric, const Tensor& vertices,
     const Tensor& faces, const Tensor& face_index) {
-  STD_TORCH_CHECK(face_index.dim() == 3 && face_index.size(0) == vertices.size(0) && face_index.scalar_type() == ScalarType::Int &&
-          face_index.device() == vertices.device(),
+  STD_TORCH_CHECK(face_index.dim() == 3 && face_index.size(0) == vertices.size(0) &&
+          face_index.scalar_type() == ScalarType::Int && face_index.device() == vertices.device(),
       "rasterize_backward: face_index must be int32 of shape (B, H, W), on the device of vertices");
   for (const Tensor& grad : {grad_depth, grad_barycentric})
     STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && grad.device() == vertices.device() &&
