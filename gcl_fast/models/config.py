@@ -83,7 +83,7 @@ class ModelConfig:
 
     @classmethod
     def demo(cls) -> ModelConfig:
-        """Small networks for 128x64 crops on two CPU cores; multiples of 32: other widths are up to 20x slower."""
+        """Small networks for 128x64 crops on two CPU cores; 16 or a multiple of 32 channels."""
         return cls(
             identity=IdentityConfig(
                 stem_kernel=5,
@@ -96,6 +96,6 @@ class ModelConfig:
                 projection=None,
             ),
             structure=StructureConfig(channels=(32, 32, 32, 32), blocks=2, branch=16),
-            generator=GeneratorConfig(blocks=4, hidden=128, upsampled=(32, 32)),
-            discriminator=DiscriminatorConfig(channels=32, blocks=1),
+            generator=GeneratorConfig(blocks=4, hidden=128, upsampled=(32, 16)),
+            discriminator=DiscriminatorConfig(channels=16, blocks=1),
         )

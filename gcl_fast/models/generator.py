@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gcl_fast.models.config import GeneratorConfig
-from gcl_fast.models.layers import SLOPE, ConvBlock, LayerNorm, UpsampledConv, init_kaiming, instance_norm
+from gcl_fast.models.layers import (
+    SLOPE,
+    ConvBlock,
+    LayerNorm,
+    ReflectConv,
+    UpsampledConv,
+    init_kaiming,
+    instance_norm,
+    leaky_relu,
+)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -24,15 +32,15 @@ class StyledBlock(nn.Module):
 
     def __init__(self, channels: int, style: int, hidden: int):
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect")
+        self.first = ReflectConv(channels, channels, 3)
+        self.second = ReflectConv(channels, channels, 3)
         self.scale = _mlp(style, hidden, 2 * channels)
         self.shift = _mlp(style, hidden, 2 * channels)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         scales = self.scale(style)[:, :, None, None].chunk(2, 1)
         shifts = self.shift(style)[:, :, None, None].chunk(2, 1)
-        y = F.leaky_relu(instance_norm(self.first(x)) * scales[0] + shifts[0], SLOPE)
+        y = leaky_relu(instance_norm(self.first(x)) * scales[0] + shifts[0])
         return x + instance_norm(self.second(y)) * scales[1] + shifts[1]
 
 
@@ -45,7 +53,7 @@ class UpBlock(nn.Module):
         self.norm = LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(self.norm(self.conv(x)), SLOPE)
+        return leaky_relu(self.norm(self.conv(x)))
 
 
 class Generator(nn.Module):

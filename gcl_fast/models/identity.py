@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.models.config import IdentityConfig
-from gcl_fast.models.layers import widen
+from gcl_fast.models.layers import relu, widen
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -36,8 +36,8 @@ class Block(nn.Module):
         for i in range(1, self.depth + 1):
             y = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(y))
             if i < self.depth:
-                y = F.relu(y)
-        return F.relu(y + self.downsample(x))
+                y = relu(y)
+        return relu(y + self.downsample(x))
 
 
 def generalized_mean(x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class IdentityEncoder(nn.Module):
 
     def feature_map(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> the last map, (B, C, H/16, W/16) at the paper's sizes, H/8 at the demo's."""
-        x = F.relu(self.bn1(self.conv1(image)))
+        x = relu(self.bn1(self.conv1(image)))
         if self.config.stem_pool:
             x = F.max_pool2d(x, 3, 2, 1)
         for stage in range(1, len(self.config.channels) + 1):

@@ -17,6 +17,22 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def leaky_relu(x: Tensor, slope: float = SLOPE) -> Tensor:
+    """x where positive, slope * x elsewhere.
+
+    Compiled for the CPU, torch's own saves a mask of bools for the backward, which the bfloat16 kernels store one by
+    one: 14.3 ms forward and backward at 16x32x64x32 on one core, against 0.9 ms in this form.
+    """
+    if torch.compiler.is_compiling() and x.device.type == "cpu":
+        return (1 + slope) / 2 * x + (1 - slope) / 2 * x.abs()
+    return F.leaky_relu(x, slope)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), fast where `leaky_relu` is."""
+    return leaky_relu(x, 0.0) if torch.compiler.is_compiling() else F.relu(x)
+
+
 def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Bring every channel of every sample to mean 0 and (biased) variance 1.
 
@@ -28,6 +44,31 @@ def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     wide = widen(x)
     variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
     return ((wide - mean) * torch.rsqrt(variance + eps)).to(x.dtype)
+
+
+def reflect_pad(x: Tensor, padding: int) -> Tensor:
+    """Mirror `padding` rows and columns about each border of (B, C, H, W), the border itself not repeated.
+
+    Compiled for the CPU, the backward of torch's own runs element by element; that of concatenated slices does not.
+    """
+    if not (torch.compiler.is_compiling() and x.device.type == "cpu"):
+        return F.pad(x, (padding,) * 4, mode="reflect")
+    for dim in (2, 3):
+        before = x.narrow(dim, 1, padding).flip(dim)
+        after = x.narrow(dim, x.shape[dim] - 1 - padding, padding).flip(dim)
+        x = torch.cat([before, x, after], dim)
+    return x
+
+
+class ReflectConv(nn.Conv2d):
+    """Convolution of odd kernel under reflect padding: the map keeps its size, over the stride."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1):
+        super().__init__(inputs, outputs, kernel, stride, dilation=dilation)
+        self.border = dilation * (kernel - 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(reflect_pad(x, self.border) if self.border else x)
 
 
 class InstanceNorm(nn.Module):
@@ -68,14 +109,13 @@ class ConvBlock(nn.Module):
         activate: bool = True,
     ):
         super().__init__()
-        padding = dilation * (kernel - 1) // 2
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, padding_mode="reflect")
+        self.conv = ReflectConv(inputs, outputs, kernel, stride, dilation)
         self.norm = InstanceNorm() if norm == "instance" else nn.Identity()
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.conv(x))
-        return F.leaky_relu(x, SLOPE) if self.activate else x
+        return leaky_relu(x) if self.activate else x
 
 
 class UpsampledConv(nn.Conv2d):
@@ -95,7 +135,7 @@ class UpsampledConv(nn.Conv2d):
         weight = self.weight
         height, width = 2 * x.shape[-2], 2 * x.shape[-1]
         folded = _fold(_fold(weight).movedim(2, -1)).permute(0, 4, 2, 1, 5, 3)  # (D, 2, 2, C, 3, 3)
-        y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), folded.flatten(0, 2))
+        y = F.conv2d(_repeat_border(x), folded.flatten(0, 2))
         top = _line(x[:, :, 1] - x[:, :, 0], weight[:, :, 0], "reflect")
         bottom = _line(x[:, :, -2] - x[:, :, -1], weight[:, :, 4], "reflect")
         left = _line(x[..., 1] - x[..., 0], weight[..., 0], "replicate")
@@ -103,6 +143,12 @@ class UpsampledConv(nn.Conv2d):
         rows = F.pad(top[:, :, None], (0, 0, 0, height - 1)) + F.pad(bottom[:, :, None], (0, 0, height - 1, 0))
         columns = F.pad(left[..., None], (0, width - 1)) + F.pad(right[..., None], (width - 1, 0))
         return F.pixel_shuffle(y, 2) + rows + columns + self.bias[:, None, None]
+
+
+def _repeat_border(x: Tensor) -> Tensor:
+    for dim in (2, 3):
+        x = torch.cat([x.narrow(dim, 0, 1), x, x.narrow(dim, x.shape[dim] - 1, 1)], dim)
+    return x
 
 
 def _fold(kernel: Tensor) -> Tensor:
