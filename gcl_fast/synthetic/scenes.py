@@ -141,8 +141,10 @@ class Studio:
         def to_image(points: np.ndarray, fine: int) -> torch.Tensor:
             height, width = self.size[0] * fine, self.size[1] * fine
             scale, x, y, _ = stance.camera
-            placed = (points - [0, tall / 2, 0]) @ tilt.T * (scale * height) + [x * width, y * height, 0]
-            return torch.from_numpy(placed.astype(np.float32))[None]
+            middle = np.array([0, tall / 2, 0], np.float32)
+            origin = np.array([x * width, y * height, 0], np.float32)
+            placed = (points - middle) @ (tilt.T * (scale * height)).astype(np.float32) + origin
+            return torch.from_numpy(placed)[None]
 
         faces = torch.from_numpy(mesh.faces)
         self._ground_shadow(image, camera, world, faces, to_image)
@@ -151,7 +153,7 @@ class Studio:
         mask = index >= 0
         face, weight = index[mask], fragments.barycentric[0].numpy()[mask]
         corners = mesh.faces[face]
-        mix = lambda values: np.einsum("pkc,pk->pc", values[corners], weight)
+        mix = lambda values: np.einsum("pkc,pk->pc", values.take(corners, axis=0), weight)
         cloth, material = mix(mesh.cloth), mesh.material[face]
         normal = mix(vertex_normals(world, mesh.faces))
         facing = tilt[2]  # away from the camera, in the world
@@ -176,9 +178,9 @@ class Studio:
         to_image: Callable[..., torch.Tensor],
     ) -> None:
         """Darken the ground where the sun is hidden, and softly round the feet."""
-        flat = world - np.outer(world[:, 1], camera.sun / camera.sun[1])
-        under = world * np.array([1, 0, 1])
-        hidden = rasterize(to_image(flat.astype(np.float32), 1), faces, self.size).face_index[0].numpy() >= 0
+        flat = world - np.outer(world[:, 1], (camera.sun / camera.sun[1]).astype(np.float32))
+        under = world * np.array([1, 0, 1], np.float32)
+        hidden = rasterize(to_image(flat, 1), faces, self.size).face_index[0].numpy() >= 0
         column, row = to_image(under, 1)[0, :, :2].long().numpy().T
         inside = (column >= 0) & (column < self.size[1]) & (row >= 0) & (row < self.size[0])
         near = np.bincount(row[inside] * self.size[1] + column[inside], minlength=hidden.size).reshape(self.size) > 0
@@ -207,10 +209,9 @@ class Studio:
     def _folds(self, cloth: np.ndarray, material: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Tilts (P, 3) of the normals as crumpled cloth has them; skin and hair stay smooth."""
         place = cloth[:, :3]
-        tilt = np.zeros_like(place)
-        for _ in range(5):
-            wave = rng.normal(0, 1, 3) * np.array([28, 22, 28])
-            tilt += np.cos(place @ wave + rng.uniform(0, 2 * np.pi))[:, None] * wave / np.linalg.norm(wave)
+        waves = (rng.normal(0, 1, (3, 5)) * np.array([[28], [22], [28]])).astype(np.float32)
+        start = rng.uniform(0, 2 * np.pi, 5).astype(np.float32)
+        tilt = np.cos(place @ waves + start) @ (waves / np.linalg.norm(waves, axis=0)).T
         rough = np.where(material == BODY, np.where(cloth[:, 1] > 1.42, 0.0, 0.13), 0.08)
         return tilt * rough[:, None]
 

@@ -86,7 +86,7 @@ def disc(inner: float, outer: float, half_angle: float, droop: float) -> tuple[n
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit normals (V, 3), area-weighted means over the faces around each vertex."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    a, b, c = (vertices.take(faces[:, corner], axis=0) for corner in range(3))
     (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T  # np.cross takes three times as long
     corners = faces.T.reshape(-1)
     total = np.stack(

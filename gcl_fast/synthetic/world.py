@@ -16,7 +16,7 @@ from gcl_fast.synthetic.cameras import Camera, make_camera
 from gcl_fast.synthetic.scenes import Stance, Studio, add_obstacle
 from gcl_fast.synthetic.wardrobe import Look, look_of
 
-VERSION = 4  # raise when the same configuration gives other pictures
+VERSION = 5  # raise when the same configuration gives other pictures
 TRAIN, TEST, DISTRACTOR, JUNK, STRANGER = range(5)  # kinds of people: each draws from its own random numbers
 NAME = re.compile(r"(-?\d+)_c(\d+)s1_(\d+)_(\d+)")
 
