@@ -29,7 +29,7 @@ class ClusteringConfig:
 
     k1: int = 30
     k2: int = 6
-    eps: float | str | None = None  # a distance, "auto" (most clusters), or None: the rho rule
+    eps: float | str | None = None  # a distance, "auto" (eps_auto), or None: the rho rule
     rho: float = 0.002
     min_samples: int = 4
     camera_centred: bool = False  # subtract each camera's mean embedding first
@@ -55,19 +55,19 @@ class WarmupConfig:
 
 @dataclass(frozen=True)
 class GenerativeConfig:
-    """Structure encoder, generator and discriminator against a frozen identity encoder (Chen et al. 2021, section 3.1)."""
+    """Structure encoder, generator, discriminator against a frozen identity encoder (Chen et al. 2021, section 3.1)."""
 
     epochs: int = 40
     batch: int = 16
     lr: float = 1e-4
     weight_decay: float = 5e-4
-    weights: LossWeights = LossWeights()
+    weights: LossWeights = field(default_factory=LossWeights)
     r1: float = 0.01
 
 
 @dataclass(frozen=True)
 class JointConfig:
-    """Everything trains; the bank is clustered at each epoch (Chen et al. 2021, section 3.2). G and D as in the stage before."""
+    """Everything trains; the bank is clustered at each epoch (Chen et al. 2021, section 3.2)."""
 
     epochs: int = 20
     batch: int = 16
@@ -105,7 +105,7 @@ class RunConfig:
     height: int = 256
     width: int = 128
     model: ModelConfig = field(default_factory=ModelConfig)
-    world: WorldConfig = WorldConfig()  # of the embedded dataset, made when it is asked for and missing
+    world: WorldConfig = field(default_factory=WorldConfig)  # the embedded dataset, made when missing
     warmup: WarmupConfig = WarmupConfig()
     generative: GenerativeConfig = GenerativeConfig()
     joint: JointConfig = JointConfig()

@@ -25,12 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.generate", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME")
     parser.add_argument("--stage", choices=STAGES[1:], help="whose weights (default: the last finished)")
-    parser.add_argument("--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps")
-    parser.add_argument("--names", nargs="+", metavar="CROP", help="file names of crops (default: spread over the split)")
+    parser.add_argument(
+        "--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps"
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="CROP", help="file names of crops (default: spread over the split)"
+    )
     parser.add_argument("--count", type=int, default=6, help="how many, when no names are given (default: 6)")
     parser.add_argument("--yaws", nargs="+", type=float, default=[], metavar="DEG", help="default: 0, 45, ..., 315")
     parser.add_argument("--out", type=Path, default=Path("views.png"), help="the picture (default: views.png)")
-    parser.add_argument("--files", type=Path, metavar="DIR", help="instead of a picture, one DIR/CROP_yawDEG.png a view")
+    parser.add_argument(
+        "--files", type=Path, metavar="DIR", help="instead of a picture, one DIR/CROP_yawDEG.png a view"
+    )
     parser.add_argument("--dataset", help="another dataset than the run's")
     parser.add_argument("--data-root", metavar="DIR", help="where it lies")
     parser.add_argument("--amp", action="store_true", help="mixed precision")

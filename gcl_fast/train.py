@@ -10,7 +10,7 @@ from pathlib import Path
 # Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import apply_allocator_settings  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
         return 2
     except Interrupted:
-        print(f"gcl_fast: saved in {config.folder}; the same command with --resume goes on", file=sys.stderr, flush=True)
+        print(
+            f"gcl_fast: saved in {config.folder}; the same command with --resume goes on", file=sys.stderr, flush=True
+        )
         return 130
     finally:
         processes.stop()

@@ -110,12 +110,12 @@ def view_fidelity(
 
     Args:
         names: crop file names in the order of the index.
-        true_views: (names, yaw) -> (images (B, 3, H, W) uint8, person (B, H, W) bool); None where no truth is known.
+        true_views: (names, yaw) -> (images (B, 3, H, W) uint8, person (B, H, W) bool); None: no truth is known.
         yaws: degrees; crop i is drawn at yaws[i % len(yaws)].
 
     Returns:
-        `ssim_reconstruction` (whole picture, yaw 0) and, where the truth is known, `ssim` and `ssim_copy`: the novel view
-        and the untouched input crop against the true novel view, on the person's pixels. Means over crops.
+        `ssim_reconstruction` (whole picture, yaw 0) and, where the truth is known, `ssim` and `ssim_copy`: the novel
+        view and the untouched input crop against the true novel view, on the person's pixels. Means over crops.
     """
     totals: dict[str, float] = {}
     count = 0

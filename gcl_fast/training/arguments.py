@@ -25,9 +25,17 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--dataset", help="synthetic, market1501, or folder for any folder of crops")
     flag("--data-root", metavar="DIR", help="folder of the dataset (synthetic: made there when missing)")
     flag("--stages", nargs="+", choices=STAGES, help="which stages to run (default: all three, in this order)")
-    flag("--init", metavar="FILE", help="weights to start from: official checkpoint, torchvision ResNet-50, or .safetensors")
+    flag(
+        "--init",
+        metavar="FILE",
+        help="weights to start from: official checkpoint, torchvision ResNet-50, or .safetensors",
+    )
     flag("--structure-maps", metavar="DIR", help="official pre-rendered pictures instead of rendering in the loop")
-    flag("--feature-loss-on", choices=("code", "paper"), help="part features compared: x_rec and x_cyc, or x_new and x_cyc")
+    flag(
+        "--feature-loss-on",
+        choices=("code", "paper"),
+        help="part features compared: x_rec and x_cyc, or x_new and x_cyc",
+    )
     flag("--amp", action="store_true", help="mixed precision: bfloat16 where the hardware multiplies in it")
     flag("--compile", choices=("auto", "on", "off"), help="torch.compile the networks (default: auto)")
     flag("--device", choices=("auto", "cpu", "cuda"), help="default: cuda where there is a GPU")

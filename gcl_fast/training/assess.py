@@ -41,8 +41,8 @@ class Assessment:
         return {"mAP": found.mAP, **{f"rank{k}": float(found.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": found.mINP}
 
     def split_for_views(self) -> str | None:
-        """The split whose crops are turned: query, of identities never trained on, else train, where they have structure
-        maps; None where neither has."""
+        """The split whose crops are turned: query, of identities never trained on, else train; None where neither has
+        structure maps."""
         return next((split for split in ("query", "train") if self.inputs.has_structure_maps(split)), None)
 
     def choose(self, split: str, names: Sequence[str] | None, count: int) -> list[int]:
@@ -56,7 +56,9 @@ class Assessment:
             return np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist()
         place = {name: i for i, name in enumerate(records.names)}
         if unknown := [name for name in names if name not in place]:
-            raise UserError(f"{', '.join(unknown[:5])}: no such crop in {split} of {records.root}; one is {records.names[0]}")
+            raise UserError(
+                f"{', '.join(unknown[:5])}: no such crop in {split} of {records.root}; one is {records.names[0]}"
+            )
         return [place[name] for name in names]
 
     def fidelity(self, gcl: GCL) -> dict[str, float]:

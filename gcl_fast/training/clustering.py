@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.config import ClusteringConfig
-from gcl_fast.pseudo_labels import PseudoLabels, cluster
+from gcl_fast.pseudo_labels import PseudoLabels, cluster, health
+from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 
 
 def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
@@ -39,16 +41,19 @@ def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig) -> Pseu
 def report(labels: PseudoLabels, before: Tensor | None, identity: Tensor) -> dict[str, float]:
     """Metrics of a clustering: sizes, agreement with the one before and, where identities are known, with them.
 
-    The identities are looked at here only: nothing that trains sees them.
+    The identities are looked at here only: nothing that trains sees them. A degenerate clustering is warned of.
     """
-    now = labels.labels.cpu()
+    found = health(labels, before)
+    if found.advice:
+        warnings.warn(found.advice, stacklevel=2)
     metrics = {
         "clusters": float(labels.num_clusters),
-        "outliers": labels.num_outliers / max(len(now), 1),
+        "outliers": found.outlier_share,
+        "largest": found.largest_share,
         "eps": float(labels.eps),
     }
-    if before is not None:
-        metrics["ari_before"] = float(adjusted_rand_score(before.cpu(), now))
+    if found.agreement is not None:
+        metrics["ari_before"] = found.agreement
     if bool((identity >= 0).all()):
-        metrics["ari"] = float(adjusted_rand_score(identity, now))
+        metrics["ari"] = adjusted_rand_index(identity, labels.labels.cpu())
     return metrics

@@ -14,9 +14,7 @@ from gcl_fast.training.process import allocator
 from gcl_fast.training.ranks import Ranks
 
 
-def facts(
-    config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, weights: str
-) -> dict[str, str]:
+def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, weights: str) -> dict[str, str]:
     """Name -> choice, in the order in which they are printed."""
     data = inputs.dataset
     device = (

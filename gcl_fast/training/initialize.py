@@ -20,7 +20,9 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
         UserError: a file of another kind, or of other sizes than the run's networks.
     """
     if not config.init:
-        return "random" + ("; the paper starts from ImageNet weights: --init resnet50.pth" if config.preset == "paper" else "")
+        return "random" + (
+            "; the paper starts from ImageNet weights: --init resnet50.pth" if config.preset == "paper" else ""
+        )
     path = Path(config.init)
     if path.suffix == ".pth":
         load_imagenet_backbone(gcl.identity, path)
@@ -30,7 +32,9 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
     elif path.is_dir() or path.suffix == ".pt":
         weights = load_official(path)
     else:
-        raise UserError(f"--init {path}: expected .safetensors, .pth (torchvision) or official checkpoints (.pt or a folder)")
+        raise UserError(
+            f"--init {path}: expected .safetensors, .pth (torchvision) or official checkpoints (.pt or a folder)"
+        )
     check_fit(gcl.state_dict(), weights, path)
     gcl.load_state_dict(weights)
     return str(path)

@@ -55,8 +55,8 @@ class Inputs:
         path = body_parameter_file(self.dataset, split)
         if not path.is_file():
             raise UserError(
-                f"{self.dataset.name}: no body parameters at {path}, so the generative and joint stages have no structure "
-                "maps; put the file there (format: gcl_fast/bodies/parameters.py), give official pre-rendered pictures "
+                f"{self.dataset.name}: no body parameters at {path}, so the generative and joint stages have no "
+                "structure maps; put the file there (format: gcl_fast/bodies/parameters.py), give official pre-rendered pictures "
                 "with --structure-maps DIR, or train the warm-up alone with --stages warmup"
             )
         parameters = align(load_body_parameters(path), names, path)

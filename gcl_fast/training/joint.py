@@ -41,7 +41,13 @@ class Joint:
             seed=config.seed,
         ).to(ranks.device)
         self.gcl_step = GCLStep(
-            gcl, config.generative, inputs.structure_maps("train", ranks.device), ranks, precision, settings.lr, self.bank
+            gcl,
+            config.generative,
+            inputs.structure_maps("train", ranks.device),
+            ranks,
+            precision,
+            settings.lr,
+            self.bank,
         )
         self.optimizer = torch.optim.SGD(
             gcl.identity.parameters(),
@@ -54,9 +60,7 @@ class Joint:
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Fill the bank (first epoch), cluster it, set the learning rates."""
         if epoch == 0:
-            self.bank.features.copy_(
-                extract(self.gcl.identity, self.records, self.config, self.ranks, self.precision)
-            )
+            self.bank.features.copy_(extract(self.gcl.identity, self.records, self.config, self.ranks, self.precision))
         labels = label(self.bank.features, self.cameras, self.settings.clustering)
         metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
         self.bank.labels.copy_(labels.labels)

@@ -53,7 +53,7 @@ class RunLog:
                 self._writer.add_scalar(f"{stage}/{name}", value, step)
 
     def rewind(self, stage: str, step: int, done: list[str]) -> None:
-        """Drop the records that a resumed run writes anew: those of `stage` after `step`, and of stages not in `done`."""
+        """Drop the records that a resumed run writes anew: of `stage` after `step`, and of stages not in `done`."""
         path = self.folder / "metrics.jsonl"
         if not self.main or self._lines is None:
             return

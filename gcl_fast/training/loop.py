@@ -28,7 +28,7 @@ class Loader(Protocol):
 
 
 class Stage(Protocol):
-    """What the loop needs of a stage. All randomness is a function of (seed, epoch, position), never of a live state."""
+    """What the loop needs of a stage. Randomness is a function of (seed, epoch, position), never of a live state."""
 
     name: str
     epochs: int
@@ -133,7 +133,9 @@ def run_stage(
                     log.metrics(stage.name, at.step, read)
                     not_finite = 0 if torch.isfinite(torch.tensor(read["loss"])) else not_finite + log_every
                     if not_finite >= TOLERATED:
-                        bad = ", ".join(name for name, value in read.items() if value != value or abs(value) == torch.inf)
+                        bad = ", ".join(
+                            name for name, value in read.items() if value != value or abs(value) == torch.inf
+                        )
                         raise NotFinite(f"{stage.name}: not finite for {not_finite} steps at step {at.step}: {bad}")
                 progress.advance(expected, read)
                 at.seconds = before + time.monotonic() - began

@@ -39,7 +39,9 @@ def _arithmetic(amp: bool, device: torch.device) -> Precision:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         if major < 8:
-            return Precision("cuda", None, f"fp32: --amp needs bfloat16 (sm_80 or newer), this GPU is sm_{major}{minor}")
+            return Precision(
+                "cuda", None, f"fp32: --amp needs bfloat16 (sm_80 or newer), this GPU is sm_{major}{minor}"
+            )
         return Precision("cuda", torch.bfloat16, "bf16 autocast")
     if not torch.cpu._is_avx512_bf16_supported():
         return Precision("cpu", None, "fp32: --amp needs a CPU with bfloat16 instructions (AVX512_BF16), this has none")

@@ -22,7 +22,9 @@ def load_run(folder: Path) -> RunConfig:
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"no run at {folder}: {path} is missing; give the folder that train.py printed, such as runs/NAME")
+        raise UserError(
+            f"no run at {folder}: {path} is missing; give the folder that train.py printed, such as runs/NAME"
+        )
     return from_dict(yaml.safe_load(path.read_text()))
 
 
@@ -41,7 +43,9 @@ def restore(
     finished = [stage for stage in possible if (folder / "checkpoints" / f"{stage}.safetensors").is_file()]
     wanted = finished if stages is None else [stage for stage in possible if stage in stages]
     if not wanted:
-        raise UserError(f"{folder} has finished none of {', '.join(possible)} yet; train.py with --resume goes on with it")
+        raise UserError(
+            f"{folder} has finished none of {', '.join(possible)} yet; train.py with --resume goes on with it"
+        )
     gcl = GCL(config.model).to(device, memory_format=torch.channels_last)
     for stage in wanted:
         path = folder / "checkpoints" / f"{stage}.safetensors"

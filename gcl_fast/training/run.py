@@ -84,7 +84,9 @@ class Run:
             self.log.say(f"resumed: {stage} at step {step}" if stage not in done else f"resumed: {stage} is complete")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._watch.__exit__(kind, error, trace)
         if kind is None and self.ranks.main:
             training_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
@@ -151,7 +153,7 @@ class Run:
             changed = [line for line in difference(old, new) if line.split(":")[0] not in FREE_ON_RESUME]
             if changed:
                 raise UserError(
-                    f"{settings} has other settings than this command; repeat that run's flags, or choose another --name:"
+                    f"{settings} has other settings than this command; repeat its flags, or choose another --name:"
                     + "".join(f"\n  {line}" for line in changed)
                 )
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
@@ -159,7 +161,9 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(settings, lambda file: file.write(text.encode()))
         except OSError as error:
-            raise UserError(f"cannot write to {self.folder} ({error.strerror}); choose another place with --runs DIR") from error
+            raise UserError(
+                f"cannot write to {self.folder} ({error.strerror}); choose another place with --runs DIR"
+            ) from error
 
 
 def _percent(metrics: dict[str, float]) -> str:

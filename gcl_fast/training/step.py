@@ -1,4 +1,4 @@
-"""One update of GCL: structure maps, the forward pass, D against detached fakes, then G (and E_id) against the new D."""
+"""One update of GCL: structure maps, forward pass, D against detached fakes, then G (and E_id) against the new D."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.config import GenerativeConfig
-from gcl_fast.losses.adversarial import DiscriminatorLoss
+from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
 from gcl_fast.losses.generative import generative_forward, generator_losses
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
@@ -18,7 +18,7 @@ from gcl_fast.training.ranks import Ranks
 
 
 def draw_yaw(count: int, seed: int, epoch: int, position: int, rank: int) -> Tensor:
-    """(count,) yaws in degrees, uniform over 45, 90, ..., 315; a function of its arguments, so a resumed run repeats them."""
+    """(count,) yaws in degrees, uniform over 45, 90, ..., 315; the same for equal arguments: a resumed run repeats them."""
     generator = torch.Generator().manual_seed(hash((seed, epoch, position, rank)) & 0x7FFF_FFFF_FFFF_FFFF)
     return 45.0 * torch.randint(1, 8, (count,), generator=generator)
 

@@ -30,7 +30,13 @@ class CropViews(NamedTuple):
 
 
 def each_view(
-    gcl: GCL, inputs: Inputs, split: str, index: list[int], ranks: Ranks, precision: Precision, yaws: Sequence[float] = YAWS
+    gcl: GCL,
+    inputs: Inputs,
+    split: str,
+    index: list[int],
+    ranks: Ranks,
+    precision: Precision,
+    yaws: Sequence[float] = YAWS,
 ) -> Iterator[tuple[str, CropViews]]:
     """(file name, views) of crops `index` of `split`."""
     records, maps = getattr(inputs.dataset, split), inputs.structure_maps(split, ranks.device)

@@ -1,4 +1,4 @@
-"""Warm-up: the identity encoder alone, contrasted with the cluster means of an instance memory, from any initialization."""
+"""Warm-up: the identity encoder alone, contrasted with cluster means of an instance memory, from any initialization."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ class Warmup:
         self.encoder = gcl.identity
         self.cameras = torch.as_tensor(records.camera)
         self.loader = TrainLoader(
-            records, config.size, ranks.device, augmentation=Augmentation(), cache=config.decoded_cache, seed=config.seed
+            records,
+            config.size,
+            ranks.device,
+            augmentation=Augmentation(),
+            cache=config.decoded_cache,
+            seed=config.seed,
         )
         self.optimizer = torch.optim.AdamW(
             self.encoder.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
@@ -80,9 +85,7 @@ class Warmup:
         self.encoder.train()
         with self.precision.autocast():
             _, embedding = self.encoder(images)
-        loss = instance_memory_loss(
-            embedding, self.bank.features, self.clusters, index, self.settings.temperature
-        )
+        loss = instance_memory_loss(embedding, self.bank.features, self.clusters, index, self.settings.temperature)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.ranks.average_gradients(self.encoder.parameters())

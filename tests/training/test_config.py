@@ -23,7 +23,9 @@ def test_paper_preset_has_the_figures_of_the_paper():
 
 
 def test_override_reaches_nested_settings_and_converts():
-    config = override(preset("demo"), ["joint.epochs=7", "joint.lr=1e-5", "generative.weights.image=2", "joint.clustering.eps=auto"])
+    config = override(
+        preset("demo"), ["joint.epochs=7", "joint.lr=1e-5", "generative.weights.image=2", "joint.clustering.eps=auto"]
+    )
     assert (config.joint.epochs, config.joint.lr, config.generative.weights.image) == (7, 1e-5, 2.0)
     assert config.joint.clustering.eps == "auto"
     assert override(config, ["joint.clustering.eps=null"]).joint.clustering.eps is None
@@ -60,7 +62,9 @@ def test_command_line():
     assert parse([])[0].stages == STAGES
 
 
-@pytest.mark.parametrize("arguments", [["--no-such-flag"], ["--set", "x=1"], ["--preset", "large"], ["--stages", "last"]])
+@pytest.mark.parametrize(
+    "arguments", [["--no-such-flag"], ["--set", "x=1"], ["--preset", "large"], ["--stages", "last"]]
+)
 def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         parse(arguments)

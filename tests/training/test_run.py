@@ -1,7 +1,6 @@
 """Whole runs on a tiny world: what they leave, that they survive being killed, and how they answer to wrong input."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,7 +20,9 @@ TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
 
 
 def train(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(TRAIN), *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, str(TRAIN), *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
 
 
 def test_a_run_leaves_what_it_promises(finished):
@@ -73,7 +74,7 @@ def test_killed_in_each_stage_it_goes_on_bit_for_bit(finished, command, tmp_path
             finally:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-        assert f"{stage}.safetensors" not in os.listdir(folder / "checkpoints"), "it was killed too late"
+        assert not (folder / "checkpoints" / f"{stage}.safetensors").exists(), "it was killed too late"
     done = subprocess.run(command(tmp_path, "killed", "--resume"), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "resumed: joint at step" in done.stdout
