@@ -102,7 +102,11 @@ def plot() -> None:
             points = sorted((n, value) for n, value in best.items() if value > 0)
             if not points:
                 continue
-            slope = np.polyfit(*np.log(points).T, 1)[0] if len(points) > 1 else np.nan
+            slope = (
+                np.polyfit(np.log([n for n, _ in points]), np.log([value for _, value in points]), 1)[0]
+                if len(points) > 1
+                else np.nan
+            )
             axes.loglog(*zip(*points), marker="o", label=f"{what} (slope {slope:.2f})")
         axes.set_xlabel("N")
         axes.set_ylabel("seconds" if column == "min" else "peak MB above the features")

@@ -52,7 +52,9 @@ def main() -> None:
     ids = [draw.integers(high, size=size) for high, size in [(identities, Q), (identities, G), (6, Q), (6, G)]]
     tensors = [torch.from_numpy(values) for values in ids]
     query, gallery = (normalize(torch.randn(size, arguments.dim)) for size in (Q, G))
-    work: dict[str, Any] = {"ours, from embeddings": lambda: evaluate(query, gallery, *tensors)}
+    work: dict[str, Any] = {
+        "ours, from embeddings": lambda: evaluate(query, gallery, tensors[0], tensors[1], tensors[2], tensors[3])
+    }
     if not arguments.only_ours:
         distance = torch.rand(Q, G)
         expected, found = by_sorting(distance.numpy(), ids), rank(distance, *tensors)

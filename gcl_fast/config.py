@@ -49,7 +49,7 @@ class WarmupConfig:
     constant_share: float = 0.4  # of all steps; a cosine to zero follows
     temperature: float = 0.05
     momentum: float = 0.2  # weight of the old entry
-    singletons: bool = False  # draw outliers too, each as an identity of one crop
+    colours: bool = False  # cluster embeddings beside clothing colours: for an encoder without weights to start from
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
 
 
@@ -100,6 +100,7 @@ class RunConfig:
     cache: str = "auto"  # decoded crops in memory: "auto", "none", "host", "device"
     on_bad_image: str = "skip"  # or "error"
     structure_maps: str = "online"  # or a folder of pre-rendered pictures in the official layout
+    smpl: str = ""  # file of the SMPL body model, where the body parameters are for it
     checkpoint_seconds: float = 60.0
     log_every: int = 10
     height: int = 256
@@ -146,7 +147,8 @@ def preset(name: str) -> RunConfig:
                 crops=4,
                 lr=1e-3,
                 ramp_steps=30,
-                clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
+                colours=True,
+                clustering=ClusteringConfig(k1=20, eps="auto"),
             ),
             generative=GenerativeConfig(epochs=10),
             joint=JointConfig(

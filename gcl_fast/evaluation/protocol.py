@@ -64,9 +64,14 @@ def retrieve(query: Tensor, gallery: Tensor, query_records: Records, gallery_rec
         query: (Q, D) unit rows.
         gallery: (G, D) unit rows.
     """
-    ids = [torch.as_tensor(r.identity) for r in (query_records, gallery_records)]
-    cameras = [torch.as_tensor(r.camera) for r in (query_records, gallery_records)]
-    return evaluate(query, gallery, *ids, *cameras)
+    return evaluate(
+        query,
+        gallery,
+        torch.as_tensor(query_records.identity),
+        torch.as_tensor(gallery_records.identity),
+        torch.as_tensor(query_records.camera),
+        torch.as_tensor(gallery_records.camera),
+    )
 
 
 @torch.no_grad()

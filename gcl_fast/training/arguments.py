@@ -31,6 +31,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
         help="weights to start from: official checkpoint, torchvision ResNet-50, or .safetensors",
     )
     flag("--structure-maps", metavar="DIR", help="official pre-rendered pictures instead of rendering in the loop")
+    flag("--smpl", metavar="FILE", help="SMPL body model, where the body parameters are for it (default body: Anny)")
     flag(
         "--feature-loss-on",
         choices=("code", "paper"),

@@ -14,6 +14,7 @@ from gcl_fast.bodies import (
     AnnyBody,
     OnlineStructureMaps,
     PrerenderedStructureMaps,
+    SMPLBody,
     align,
     load_body_parameters,
 )
@@ -32,7 +33,7 @@ class Inputs:
 
     Attributes:
         dataset: train, query and gallery records, without the pictures that do not decode.
-        notes: a line for each split that has pictures left out because they do not decode.
+        notes: what a user should know of it: counts that differ from the published ones, pictures left out.
         true_views: re-renders crops of the embedded dataset at another yaw; None for any other dataset.
     """
 
@@ -56,11 +57,14 @@ class Inputs:
         if not path.is_file():
             raise UserError(
                 f"{self.dataset.name}: no body parameters at {path}, so the generative and joint stages have no "
-                "structure maps; put the file there (format: gcl_fast/bodies/parameters.py), give official pre-rendered pictures "
-                "with --structure-maps DIR, or train the warm-up alone with --stages warmup"
+                "structure maps; put the file there (format: gcl_fast/bodies/parameters.py), give official "
+                "pre-rendered pictures with --structure-maps DIR, or train the warm-up alone with --stages warmup"
             )
         parameters = align(load_body_parameters(path), names, path)
-        return OnlineStructureMaps(AnnyBody(), parameters, size, device)
+        if parameters.model == "smpl" and not self.config.smpl:
+            raise UserError(f"{path} holds SMPL parameters: give the body model's file with --smpl FILE")
+        body = SMPLBody(self.config.smpl) if parameters.model == "smpl" else AnnyBody()
+        return OnlineStructureMaps(body, parameters, size, device)
 
     def has_structure_maps(self, split: str) -> bool:
         """Whether `structure_maps(split)` has something to read."""
@@ -106,13 +110,13 @@ def open_inputs(config: RunConfig) -> Inputs:
     else:
         root = Path(config.data_root)
     dataset = open_dataset(config.dataset, root)
-    splits, notes = {}, []
-    for split in ("train", "query", "gallery"):
-        splits[split], note = drop_broken(getattr(dataset, split), config.on_bad_image)
-        notes += [f"{split}: {note}"] if note else []
+    (train, said), (query, said_query), (gallery, said_gallery) = (
+        drop_broken(records, config.on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)
+    )
+    notes = [note for note in (*dataset.notes, said, said_query, said_gallery) if note]
     return Inputs(
         config,
-        replace(dataset, **splits),
+        replace(dataset, train=train, query=query, gallery=gallery),
         tuple(notes),
         partial(true_views, root) if config.dataset == "synthetic" else None,
     )

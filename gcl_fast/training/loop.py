@@ -32,7 +32,10 @@ class Stage(Protocol):
 
     name: str
     epochs: int
-    loader: Loader
+
+    @property
+    def loader(self) -> Loader:
+        """Where the crops come from."""
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Prepare an epoch (cluster, set learning rates); metrics for the log. Not called on resuming inside it."""
@@ -72,7 +75,7 @@ class Interruption:
 
         def note(number: int, frame: FrameType | None) -> None:
             self.signal = number
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -46,7 +46,7 @@ def restore(
         raise UserError(
             f"{folder} has finished none of {', '.join(possible)} yet; train.py with --resume goes on with it"
         )
-    gcl = GCL(config.model).to(device, memory_format=torch.channels_last)
+    gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
     for stage in wanted:
         path = folder / "checkpoints" / f"{stage}.safetensors"
         weights = load_weights(path)

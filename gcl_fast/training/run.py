@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -56,7 +57,7 @@ class Run:
         self.precision = arithmetic.choose(config.amp, ranks.device, config.compile)
         self.gcl = GCL(config.model)
         came_from = initialize(self.gcl, config)
-        self.gcl.to(ranks.device, memory_format=torch.channels_last)
+        self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
         ranks.broadcast_(self.gcl)
         if self.precision.compiled:
             for network in self.gcl.children():
@@ -128,8 +129,8 @@ class Run:
         self.log.summary(self.summary)
 
     def _stage(self, name: str) -> Stage:
-        kind = {"warmup": Warmup, "generative": Generative, "joint": Joint}[name]
-        return kind(self.config, self.gcl, self.inputs, self.ranks, self.precision)
+        kinds: dict[str, Callable[..., Stage]] = {"warmup": Warmup, "generative": Generative, "joint": Joint}
+        return kinds[name](self.config, self.gcl, self.inputs, self.ranks, self.precision)
 
     def _save(self, stage: Stage, at: Position) -> None:
         state = {

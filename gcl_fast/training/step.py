@@ -18,7 +18,7 @@ from gcl_fast.training.ranks import Ranks
 
 
 def draw_yaw(count: int, seed: int, epoch: int, position: int, rank: int) -> Tensor:
-    """(count,) yaws in degrees, uniform over 45, 90, ..., 315; the same for equal arguments: a resumed run repeats them."""
+    """(count,) yaws in degrees, uniform over 45, 90, ..., 315; equal arguments give equal yaws."""
     generator = torch.Generator().manual_seed(hash((seed, epoch, position, rank)) & 0x7FFF_FFFF_FFFF_FFFF)
     return 45.0 * torch.randint(1, 8, (count,), generator=generator)
 

@@ -13,12 +13,12 @@ from gcl_fast.data import Augmentation, ExtractLoader, TrainLoader, identity_pla
 from gcl_fast.losses.cluster_memory import Clusters, instance_memory_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
-from gcl_fast.training.clustering import camera_centred, label, report
+from gcl_fast.training.clustering import label, report
+from gcl_fast.training.colours import beside_colours, colour_stripes
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
-from gcl_fast.training.seeding import colour_stripes
 
 
 class Warmup:
@@ -50,20 +50,22 @@ class Warmup:
         )
         width = config.model.identity.embedding
         self.bank = MemoryBank(len(records), width, self.settings.momentum, self.settings.temperature).to(ranks.device)
-        self.labels: Tensor | None = None  # (N,) of the last clustering, outliers -1
+        self.labels = torch.full((len(records),), -1)  # (N,) of the last clustering, outliers -1
+        self._stripes: Tensor | None = None  # (N, C) colours, made when first needed
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Fill the bank with eval-mode embeddings, then cluster it; at first, without weights to start from, cluster colours."""
+        """Fill the bank with eval-mode embeddings, then cluster it, beside the crops' colours where so set."""
         self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
-        seeded = epoch == 0 and not self.config.init
-        features = self._colours() if seeded else self.bank.features
+        features = self.bank.features
+        if self.settings.colours:
+            features = beside_colours(features if epoch else None, self._colours(), self.cameras)
         labels = label(features, self.cameras, self.settings.clustering)
-        metrics = report(labels, self.labels, torch.as_tensor(self.records.identity))
+        metrics = report(labels, self.labels if epoch else None, torch.as_tensor(self.records.identity))
         self._set_labels(labels.labels)
         return metrics
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, identities * crops) indices; clusters of one included, so that every crop keeps being seen."""
+        """(steps, identities * crops) indices of clustered crops."""
         return identity_plan(
             self.labels.cpu(),
             self.cameras,
@@ -74,7 +76,6 @@ class Warmup:
             epoch=epoch,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            singletons=self.settings.singletons,
         )
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
@@ -100,8 +101,10 @@ class Warmup:
         return s.lr * min(1.0, (step + 1) / max(s.ramp_steps, 1)) * 0.5 * (1 + math.cos(math.pi * fall))
 
     def _colours(self) -> Tensor:
-        loader = ExtractLoader(self.records, self.config.size, self.ranks.device)
-        return camera_centred(colour_stripes(loader, len(self.records)), self.cameras)
+        if self._stripes is None:
+            loader = ExtractLoader(self.records, self.config.size, self.ranks.device)
+            self._stripes = colour_stripes(loader, len(self.records)).to(self.ranks.device)
+        return self._stripes
 
     def _set_labels(self, labels: Tensor) -> None:
         self.labels = labels.to(self.ranks.device)
