@@ -127,26 +127,37 @@ def test_compiled_networks_equal_eager(amp):
     """Full graphs, outputs and gradients, in the layout of training."""
     torch.compiler.reset()
     torch.manual_seed(0)
-    gcl = GCL(ModelConfig.demo()).to(memory_format=CHANNELS_LAST)
-    image, structure_map = randn(2, 3, 48, 40).to(memory_format=CHANNELS_LAST), randn(2, 1, 48, 40)
+    demo = ModelConfig.demo()
+    few = {  # every kind of layer once: compiling is what takes the time
+        "structure": dataclasses.replace(demo.structure, blocks=1),
+        "generator": dataclasses.replace(demo.generator, blocks=1),
+        "discriminator": dataclasses.replace(demo.discriminator, scales=1),
+    }
+    gcl = GCL(dataclasses.replace(demo, **few)).to(memory_format=CHANNELS_LAST)
+    image, structure_map = randn(8, 3, 48, 40).to(memory_format=CHANNELS_LAST), randn(8, 1, 48, 40)
+    buffers = {name: buffer.clone() for name, buffer in gcl.named_buffers()}
 
-    def outputs() -> list[torch.Tensor]:
+    def outputs(amp: bool) -> dict[str, torch.Tensor]:
+        for name, buffer in gcl.named_buffers():
+            buffer.copy_(buffers[name])
         with torch.autocast("cpu", torch.bfloat16) if amp else contextlib.nullcontext():
             parts, embedding = gcl.identity(image)
             code = gcl.structure(structure_map)
             picture = gcl.generator(code, parts)
-            results = [parts, embedding, code, picture, *gcl.discriminator(picture)]
-        loss = sum(r.float().square().mean() for r in results)
+            (score,) = gcl.discriminator(picture)
+        results = {"parts": parts, "embedding": embedding, "code": code, "picture": picture, "score": score}
+        # Random directions: mean squares are constant behind a norm, and their gradients noise.
+        loss = sum((r.float() * randn(*r.shape)).sum() for r in results.values())
         gradients = torch.autograd.grad(loss, list(gcl.parameters()))
-        return [r.detach().double() for r in [*results, *gradients]]
+        results |= {name: gradient for (name, _), gradient in zip(gcl.named_parameters(), gradients, strict=True)}
+        return {name: r.detach().double() for name, r in results.items()}
 
-    with torch.no_grad():
-        state = {n: b.clone() for n, b in gcl.named_buffers()}
-    eager = outputs()
-    for name, buffer in gcl.named_buffers():
-        buffer.copy_(state[name])
+    truth, plain = outputs(False), outputs(amp)
     for network in (gcl.identity, gcl.structure, gcl.generator, gcl.discriminator):
         network.compile(fullgraph=True)
-    for ours, plain in zip(outputs(), eager, strict=True):
-        difference = (ours - plain).norm() / plain.norm().clamp(min=1e-6)
-        assert difference < (0.1 if amp else 1e-3)
+    ours = outputs(amp)
+    largest = max(truth[name].norm() for name, _ in gcl.named_parameters())
+    for name, exact in truth.items():
+        # Biases before a norm have gradients of rounding alone: compared with the largest.
+        allowed = 2 * (plain[name] - exact).norm() + 1e-3 * exact.norm() + (1e-3 if amp else 1e-5) * largest
+        assert (ours[name] - exact).norm() <= allowed, name
