@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"gcl_fast: saved in {config.folder}; the same command with --resume goes on", file=sys.stderr, flush=True
         )
         return 130
+    except KeyboardInterrupt:  # before training began, or a second Ctrl-C
+        print("gcl_fast: interrupted", file=sys.stderr, flush=True)
+        return 130
     finally:
         processes.stop()
 

@@ -1,10 +1,11 @@
 """What clothes look like from head to foot: labels for an encoder that knows nothing yet.
 
-Embeddings of a randomly initialized encoder tell cameras apart and nothing else, and contrast on such clusters teaches
-it more of the same: on the embedded dataset (difficulty 0.5) the clusters' adjusted Rand index stayed below 0.01 for 750
-steps. The mean log colour of eight stripes of the crop's central third, less each camera's mean (its colour cast), needs
-no learning: it finds the same person in another camera as nearest neighbour for 54 of 100 crops (the random encoder: 5)
-and clusters at 0.19. Warm-up clusters on embeddings beside colours: 0.05 after 50 steps, 0.20 after 200, 0.30 after 250.
+Embeddings of a randomly initialized encoder tell cameras apart and nothing else, and contrast on such clusters
+teaches it more of the same: on the embedded dataset (difficulty 0.5) the clusters' adjusted Rand index stayed below
+0.01 for 750 steps. The mean log colour of eight stripes of the crop's central third, less each camera's mean (its
+colour cast), needs no learning: it finds the same person in another camera as nearest neighbour for 54 of 100 crops
+(the random encoder: 5) and clusters at 0.19. Warm-up clusters on embeddings beside colours: 0.05 after 50 steps, 0.20
+after 200, 0.30 after 250.
 """
 
 from __future__ import annotations

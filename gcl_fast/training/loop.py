@@ -23,6 +23,8 @@ TOLERATED = 10  # steps in a row whose loss is not finite
 class Loader(Protocol):
     """Batches of a plan (`gcl_fast.data.TrainLoader`)."""
 
+    notice: str  # engine and cache, for the log
+
     def epoch(self, plan: Tensor, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(images (B, 3, H, W), index (B,)) for each row of `plan` from `start` on."""
 

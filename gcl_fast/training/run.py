@@ -105,6 +105,7 @@ class Run:
             at = Position(**self.state["at"])
             torch.set_rng_state(self.state["rng"])
         self.state = None
+        self.log.say(f"{name}: crops by {stage.loader.notice}")
         run_stage(
             stage,
             at,
