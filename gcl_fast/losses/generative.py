@@ -57,7 +57,8 @@ def generative_forward(
 ) -> Views:
     """x_rec = G(E_str(m), p), x_new = G(E_str(m_new), p), x_cyc = G(E_str(m), P(x_new)); p = P(x), P = part features.
 
-    The identity encoder sees x, x_rec, x_new, x_cyc as four batches in this order: batch-norm statistics are per kind.
+    In training mode the identity encoder sees x, x_rec, x_new, x_cyc as four batches in this order: batch-norm
+    statistics are per kind. What has no statistics over the batch goes through in one pass.
 
     Args:
         gcl: the networks; the caller puts `gcl.identity` in training mode (joint stage) or in eval mode with
@@ -68,12 +69,15 @@ def generative_forward(
     """
     with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()):
         parts, embedding = gcl.identity(image)
-    code, code_new = gcl.structure(torch.cat([structure_map, structure_map_new])).chunk(2)
-    x_rec = gcl.generator(code, parts)
-    parts_rec, _ = gcl.identity(x_rec)
-    x_new = gcl.generator(code_new, parts)
-    parts_new, embedding_new = gcl.identity(x_new)
-    x_cyc = gcl.generator(code, parts_new)
+    codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
+    made = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
+    x_rec, x_new = made.chunk(2)
+    if train_identity:
+        parts_rec, _ = gcl.identity(x_rec)
+        parts_new, embedding_new = gcl.identity(x_new)
+    else:  # eval mode: one pass for both again
+        (parts_rec, parts_new), (_, embedding_new) = (both.chunk(2) for both in gcl.identity(made))
+    x_cyc = gcl.generator(codes.chunk(2)[0], parts_new)
     parts_cyc, _ = gcl.identity(x_cyc)
     return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new)
 
