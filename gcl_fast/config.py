@@ -79,6 +79,7 @@ class JointConfig:
     temperature: float = 0.04
     momentum: float = 0.2
     num_negatives: int = 8192
+    real_statistics: bool = False  # keep generated pictures out of the running batch-norm statistics
     clustering: ClusteringConfig = ClusteringConfig()
 
 
@@ -142,7 +143,7 @@ def preset(name: str) -> RunConfig:
             width=64,
             model=ModelConfig.demo(),
             warmup=WarmupConfig(
-                epochs=15,
+                epochs=10,
                 steps_per_epoch=50,
                 crops=4,
                 lr=1e-3,
@@ -150,9 +151,13 @@ def preset(name: str) -> RunConfig:
                 colours=True,
                 clustering=ClusteringConfig(k1=20, eps="auto"),
             ),
-            generative=GenerativeConfig(epochs=10),
+            generative=GenerativeConfig(epochs=2, batch=8, lr=4e-4),
             joint=JointConfig(
-                epochs=4, decay_epoch=3, clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True)
+                epochs=1,
+                lr_identity=3.5e-3,
+                lr=4e-4,
+                real_statistics=True,
+                clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
             ),
         )
     raise UserError(f"unknown preset {name!r}; there are demo and paper")

@@ -48,6 +48,7 @@ class Joint:
             precision,
             settings.lr,
             self.bank,
+            settings.real_statistics,
         )
         self.optimizer = torch.optim.SGD(
             gcl.identity.parameters(),

@@ -31,6 +31,7 @@ class GCLStep:
         structure_maps: (index, yaw) -> structure maps of the training crops.
         lr: of both Adams.
         bank: of the joint stage; None in the generative stage, where E_id rests in eval mode.
+        real_statistics: see `generative_forward`.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class GCLStep:
         precision: Precision,
         lr: float,
         bank: MemoryBank | None = None,
+        real_statistics: bool = False,
     ) -> None:
-        self.gcl, self.settings, self.bank = gcl, settings, bank
+        self.gcl, self.settings, self.bank, self.real_statistics = gcl, settings, bank, real_statistics
         self.structure_maps, self.ranks, self.precision = structure_maps, ranks, precision
         self.discriminator_loss = DiscriminatorLoss(gcl.discriminator, settings.r1)
         if precision.compiled:
@@ -70,7 +72,9 @@ class GCLStep:
         both = self.structure_maps(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw]))  # (2B, 1, H, W)
         structure, structure_new = both.contiguous(memory_format=torch.channels_last).chunk(2)
         with self.precision.autocast():
-            views = generative_forward(gcl, images, structure, structure_new, train_identity=joint)
+            views = generative_forward(
+                gcl, images, structure, structure_new, train_identity=joint, real_statistics=self.real_statistics
+            )
             terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes))
         optimizer_d.zero_grad(set_to_none=True)
         terms.total.backward()
