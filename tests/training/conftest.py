@@ -41,7 +41,7 @@ def finished(command: Callable[..., list[str]], tmp_path_factory: pytest.TempPat
     """The folder of a run that went through all three stages undisturbed, under torchrun."""
     runs = tmp_path_factory.mktemp("runs")
     python, *arguments = command(runs, "whole")
-    torchrun = [python, "-m", "torch.distributed.run", "--master-port=0", *arguments]
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", *arguments]
     done = subprocess.run(torchrun, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (runs / "whole" / "stdout.txt").write_text(done.stdout)

@@ -1,46 +1,45 @@
 """Two gloo processes: gathered rows, averaged gradients, one flag."""
 
+import subprocess
+import sys
+
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
-from gcl_fast.training import ranks as processes
 from gcl_fast.training.clustering import camera_centred
 from gcl_fast.training.step import draw_yaw
 
+WORK = """
+import sys
+import torch
+from torch import nn
+from gcl_fast.training import ranks as processes
 
-def _work(rank: int, port: int, folder: str) -> None:
-    import os
-
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    ranks = processes.start("cpu")
-    torch.manual_seed(rank)
-    layer = nn.Linear(3, 2)
-    ranks.broadcast_(layer)
-    x = torch.arange(6.0).view(2, 3)[rank : rank + 1]
-    layer(x).square().sum().backward()
-    ranks.average_gradients(layer.parameters())
-    out = {
-        "weight": layer.weight.detach(),
-        "bias": layer.bias.detach(),
-        "grad": layer.weight.grad,
-        "gathered": ranks.gather(x),
-        "any": (ranks.any(rank == 1), ranks.any(False)),
-    }
-    torch.save(out, f"{folder}/{rank}.pt")
-    processes.stop()
+ranks = processes.start("cpu")
+torch.manual_seed(ranks.rank)
+layer = nn.Linear(3, 2)
+ranks.broadcast_(layer)
+x = torch.arange(6.0).view(2, 3)[ranks.rank : ranks.rank + 1]
+layer(x).square().sum().backward()
+ranks.average_gradients(layer.parameters())
+out = {
+    "weight": layer.weight.detach(),
+    "bias": layer.bias.detach(),
+    "grad": layer.weight.grad,
+    "gathered": ranks.gather(x),
+    "any": (ranks.any(ranks.rank == 1), ranks.any(False)),
+}
+torch.save(out, f"{sys.argv[1]}/{ranks.rank}.pt")
+processes.stop()
+"""
 
 
 def test_two_processes_agree(tmp_path):
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(_work, (port, str(tmp_path)), nprocs=2)
+    script = tmp_path / "work.py"
+    script.write_text(WORK)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*torchrun, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     whole = torch.arange(6.0).view(2, 3)
     for out in (one, two):

@@ -175,4 +175,4 @@ def test_weights_of_another_configuration_are_refused(finished, command, tmp_pat
     )  # fmt: skip
     assert done.returncode == 2
     assert "another configuration" in done.stderr
-    assert "structure." in done.stderr
+    assert "generator.blocks.0.first.weight: expected (128, 128, 3, 3), found (64, 64, 3, 3)" in done.stderr
