@@ -71,7 +71,6 @@ class JointConfig:
 
     epochs: int = 20
     batch: int = 16
-    max_steps_per_epoch: int = 0  # 0: one pass over the inliers
     lr_identity: float = 3.5e-4
     lr: float = 1e-4
     decay_epoch: int = 10  # x0.1 from here on
@@ -154,7 +153,6 @@ def preset(name: str) -> RunConfig:
             generative=GenerativeConfig(epochs=2, batch=8, lr=4e-4),
             joint=JointConfig(
                 epochs=1,
-                lr_identity=3.5e-3,
                 lr=4e-4,
                 real_statistics=True,
                 clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
