@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from gcl_fast.config import STAGES
@@ -29,9 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
     given = parser.parse_args(arguments)
     try:
-        config = load_run(given.run)
-        if given.dataset or given.data_root:
-            config = replace(config, dataset=given.dataset or config.dataset, data_root=given.data_root or "")
+        config = load_run(given.run, given.dataset, given.data_root)
         ranks = processes.start(given.device)
         precision = arithmetic.choose(given.amp, ranks.device)
         assessment = Assessment(config, open_inputs(config), ranks, precision)

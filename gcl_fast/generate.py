@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,9 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args(arguments)
     try:
-        config = load_run(given.run)
-        if given.dataset or given.data_root:
-            config = replace(config, dataset=given.dataset or config.dataset, data_root=given.data_root or "")
+        config = load_run(given.run, given.dataset, given.data_root)
         ranks = processes.start(given.device)
         precision = arithmetic.choose(given.amp, ranks.device)
         inputs = open_inputs(config)

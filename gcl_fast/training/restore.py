@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from gcl_fast.models import GCL
 from gcl_fast.training.checkpoint import check_fit, load_weights
 
 
-def load_run(folder: Path) -> RunConfig:
-    """The settings of a finished or unfinished run.
+def load_run(folder: Path, dataset: str | None = None, data_root: str | None = None) -> RunConfig:
+    """The settings of a finished or unfinished run, on another dataset where one is named.
 
     Raises:
         UserError: no run in `folder`.
@@ -25,7 +26,10 @@ def load_run(folder: Path) -> RunConfig:
         raise UserError(
             f"no run at {folder}: {path} is missing; give the folder that train.py printed, such as runs/NAME"
         )
-    return from_dict(yaml.safe_load(path.read_text()))
+    config = from_dict(yaml.safe_load(path.read_text()))
+    if dataset or data_root:
+        config = replace(config, dataset=dataset or config.dataset, data_root=data_root or "")
+    return config
 
 
 def restore(
