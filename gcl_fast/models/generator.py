@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from gcl_fast.kernels.styled_norm import styled_norm
 from gcl_fast.models.config import GeneratorConfig
 from gcl_fast.models.layers import (
     SLOPE,
@@ -12,8 +13,6 @@ from gcl_fast.models.layers import (
     ReflectConv,
     UpsampledConv,
     init_kaiming,
-    instance_norm,
-    leaky_relu,
 )
 
 
@@ -38,10 +37,9 @@ class StyledBlock(nn.Module):
         self.shift = _mlp(style, hidden, 2 * channels)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        scales = self.scale(style)[:, :, None, None].chunk(2, 1)
-        shifts = self.shift(style)[:, :, None, None].chunk(2, 1)
-        y = leaky_relu(instance_norm(self.first(x)) * scales[0] + shifts[0])
-        return x + instance_norm(self.second(y)) * scales[1] + shifts[1]
+        scales, shifts = self.scale(style).chunk(2, 1), self.shift(style).chunk(2, 1)
+        y = styled_norm(self.first(x), scales[0], shifts[0], slope=SLOPE)
+        return styled_norm(self.second(y), scales[1], shifts[1], residual=x)
 
 
 class UpBlock(nn.Module):
@@ -53,7 +51,7 @@ class UpBlock(nn.Module):
         self.norm = LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return leaky_relu(self.norm(self.conv(x)))
+        return self.norm(self.conv(x))
 
 
 class Generator(nn.Module):

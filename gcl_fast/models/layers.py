@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcl_fast.kernels.styled_norm import styled_norm
+
 Norm = Literal["instance", "none"]
 SLOPE = 0.2  # of every LeakyReLU outside the identity encoder
 
@@ -31,19 +33,6 @@ def leaky_relu(x: Tensor, slope: float = SLOPE) -> Tensor:
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), fast where `leaky_relu` is."""
     return leaky_relu(x, 0.0) if torch.compiler.is_compiling() else F.relu(x)
-
-
-def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Bring every channel of every sample to mean 0 and (biased) variance 1.
-
-    Plain arithmetic in at least float32: torch.instance_norm copies channels-last input, and fuses with nothing.
-
-    Args:
-        x: (B, C, H, W).
-    """
-    wide = widen(x)
-    variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
-    return ((wide - mean) * torch.rsqrt(variance + eps)).to(x.dtype)
 
 
 def reflect_pad(x: Tensor, padding: int) -> Tensor:
@@ -71,27 +60,16 @@ class ReflectConv(nn.Conv2d):
         return super().forward(reflect_pad(x, self.border) if self.border else x)
 
 
-class InstanceNorm(nn.Module):
-    """`instance_norm` as a layer, without parameters."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return instance_norm(x)
-
-
 class LayerNorm(nn.Module):
-    """Normalize each sample over C, H, W by its unbiased standard deviation, then scale and shift each channel."""
+    """Normalize each sample over C, H, W by its unbiased deviation; scale and shift of each channel; LeakyReLU."""
 
-    def __init__(self, channels: int, eps: float = 1e-5):
+    def __init__(self, channels: int):
         super().__init__()
         self.gamma = nn.Parameter(torch.rand(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = widen(x)
-        std, mean = torch.std_mean(wide, (1, 2, 3), keepdim=True)
-        normal = (wide - mean) / (std + self.eps)
-        return (normal * self.gamma[:, None, None] + self.beta[:, None, None]).to(x.dtype)
+        return styled_norm(x, self.gamma[None], self.beta[None], slope=SLOPE, whole=True)
 
 
 class ConvBlock(nn.Module):
@@ -110,12 +88,14 @@ class ConvBlock(nn.Module):
     ):
         super().__init__()
         self.conv = ReflectConv(inputs, outputs, kernel, stride, dilation)
-        self.norm = InstanceNorm() if norm == "instance" else nn.Identity()
-        self.activate = activate
+        self.norm, self.activate = norm, activate
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(x))
-        return leaky_relu(x) if self.activate else x
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        x = self.conv(x)
+        if self.norm == "instance":
+            return styled_norm(x, residual=residual, slope=SLOPE if self.activate else 1.0)
+        x = leaky_relu(x) if self.activate else x
+        return x if residual is None else residual + x
 
 
 class UpsampledConv(nn.Conv2d):
@@ -170,7 +150,7 @@ class ResidualBlock(nn.Module):
         self.second = ConvBlock(channels, channels, 3, norm=norm, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.first(x))
+        return self.second(self.first(x), residual=x)
 
 
 def init_kaiming(module: nn.Module) -> None:

@@ -1,0 +1,245 @@
+// flags: -fno-math-errno -fno-trapping-math
+// CPU kernels of the decoder's two norms, with scale and shift, LeakyReLU and residual in the same pass, and their
+// gradient; the definition is in kernels/styled_norm.py. Pictures are channels-last: rows of C numbers.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "simd.h"
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace {
+
+constexpr int LANES = 16;  // channels side by side in registers
+constexpr float EPS = 1e-5f;
+
+GCL_INLINE float widen(float x) { return x; }
+GCL_INLINE float widen(uint16_t x) { return std::bit_cast<float>(uint32_t(x) << 16); }
+GCL_INLINE void narrow(float x, float& to) { to = x; }
+GCL_INLINE void narrow(float x, uint16_t& to) {  // bfloat16, to nearest even; NaN stays NaN
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  to = uint16_t(x == x ? rounded : (bits >> 16) | 0x40u);
+}
+
+// One sample: `rows` pixels of C channels, and what is known of each channel.
+template <class T>
+struct Sample {
+  const T* x;
+  int64_t rows, C;
+  const float *scale, *shift;  // C
+  float slope;                 // of LeakyReLU below zero; 1: none
+};
+
+struct Moments {
+  float *mean, *inverse;  // C each: (x - mean) * inverse is the normalized x
+};
+
+// sum(value(row, lane)) over the rows, for the LANES channels from c on; U: the last, narrower group of channels.
+template <class Value>
+GCL_INLINE void sum_rows(int64_t rows, int width, Value value, float* out) {
+  float a[LANES] = {}, b[LANES] = {};
+  int64_t row = 0;
+  if (width == LANES) {  // a constant width stays in registers
+    for (; row + 1 < rows; row += 2)
+      for (int u = 0; u < LANES; ++u) a[u] += value(row, u), b[u] += value(row + 1, u);
+    for (; row < rows; ++row)
+      for (int u = 0; u < LANES; ++u) a[u] += value(row, u);
+  } else {
+    for (; row < rows; ++row)
+      for (int u = 0; u < width; ++u) a[u] += value(row, u);
+  }
+  for (int u = 0; u < width; ++u) out[u] = a[u] + b[u];
+}
+
+template <class T>
+GCL_INLINE void moments_of(Sample<T> s, bool whole, Moments m) {
+  const float count = float(s.rows);
+  for (int64_t c = 0; c < s.C; c += LANES) {
+    const int width = int(std::min<int64_t>(LANES, s.C - c));
+    sum_rows(s.rows, width, [&](int64_t r, int u) { return widen(s.x[r * s.C + c + u]); }, m.mean + c);
+  }
+  float total = 0;
+  for (int64_t c = 0; c < s.C; ++c) total += m.mean[c], m.mean[c] /= count;
+  if (whole) std::fill(m.mean, m.mean + s.C, total / (count * s.C));
+  for (int64_t c = 0; c < s.C; c += LANES) {  // a second pass, over what the cache still holds: no cancellation
+    const int width = int(std::min<int64_t>(LANES, s.C - c));
+    sum_rows(s.rows, width, [&](int64_t r, int u) {
+      const float d = widen(s.x[r * s.C + c + u]) - m.mean[c + u];
+      return d * d;
+    }, m.inverse + c);
+  }
+  total = 0;
+  for (int64_t c = 0; c < s.C; ++c) total += m.inverse[c], m.inverse[c] = 1 / std::sqrt(m.inverse[c] / count + EPS);
+  if (whole) std::fill(m.inverse, m.inverse + s.C, 1 / (std::sqrt(total / (count * s.C - 1)) + EPS));
+}
+
+template <class T>
+GCL_INLINE void apply(Sample<T> s, Moments m, const T* residual, float* factor, float* offset, T* out) {
+  for (int64_t c = 0; c < s.C; ++c) {
+    factor[c] = m.inverse[c] * s.scale[c];
+    offset[c] = s.shift[c] - m.mean[c] * factor[c];
+  }
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const T *x = s.x + r * s.C, *skip = residual ? residual + r * s.C : nullptr;
+    T* y = out + r * s.C;
+    if (skip)
+      for (int64_t c = 0; c < s.C; ++c) {
+        const float value = widen(x[c]) * factor[c] + offset[c];
+        narrow((value > 0 ? value : s.slope * value) + widen(skip[c]), y[c]);
+      }
+    else
+      for (int64_t c = 0; c < s.C; ++c) {
+        const float value = widen(x[c]) * factor[c] + offset[c];
+        narrow(value > 0 ? value : s.slope * value, y[c]);
+      }
+  }
+}
+
+// With n = (x - mean) * inverse and g the gradient before LeakyReLU: d shift = sum g, d scale = sum g n, and
+// dx = inverse * (g s - mean(g s)) - n * k * sum(g s n), s the scale, k from the derivative of the deviation.
+template <class T>
+GCL_INLINE void backward_of(Sample<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
+    float* dshift, T* out) {
+  const auto before = [&](int64_t r, int64_t c) {  // gradient before LeakyReLU
+    const float n = (widen(s.x[r * s.C + c]) - m.mean[c]) * m.inverse[c];
+    const float g = widen(grad[r * s.C + c]);
+    return std::pair(n, n * s.scale[c] + s.shift[c] > 0 ? g : s.slope * g);
+  };
+  for (int64_t c = 0; c < s.C; c += LANES) {
+    const int width = int(std::min<int64_t>(LANES, s.C - c));
+    sum_rows(s.rows, width, [&](int64_t r, int u) { return before(r, c + u).second; }, dshift + c);
+    sum_rows(s.rows, width, [&](int64_t r, int u) {
+      const auto [n, g] = before(r, c + u);
+      return n * g;
+    }, dscale + c);
+  }
+  const float count = float(s.rows);
+  if (whole) {
+    float sum = 0, product = 0;
+    for (int64_t c = 0; c < s.C; ++c) sum += s.scale[c] * dshift[c], product += s.scale[c] * dscale[c];
+    const float deviation = 1 / m.inverse[0] - EPS, all = count * s.C;
+    const float k = deviation > 0 ? 1 / ((all - 1) * deviation) : 0.0f;
+    std::fill(a, a + s.C, sum / all);
+    std::fill(b, b + s.C, product * k);
+  } else {
+    for (int64_t c = 0; c < s.C; ++c) {
+      a[c] = s.scale[c] * dshift[c] / count;
+      b[c] = s.scale[c] * dscale[c] / count * m.inverse[c];
+    }
+  }
+  for (int64_t r = 0; r < s.rows; ++r)
+    for (int64_t c = 0; c < s.C; ++c) {
+      const auto [n, g] = before(r, c);
+      narrow(m.inverse[c] * (g * s.scale[c] - a[c]) - n * b[c], out[r * s.C + c]);
+    }
+}
+
+template <class T>
+GCL_CLONES void forward_sample(Sample<T> s, bool whole, Moments m, const T* residual, float* factor, float* offset, T* out) {
+  moments_of(s, whole, m);
+  apply(s, m, residual, factor, offset, out);
+}
+
+template <class T>
+GCL_CLONES void backward_sample(Sample<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
+    float* dshift, T* out) {
+  backward_of(s, grad, whole, m, a, b, dscale, dshift, out);
+}
+
+bool channels_last(const Tensor& x) {
+  const int64_t C = x.size(1), H = x.size(2), W = x.size(3);
+  return (C == 1 || x.stride(1) == 1) && (W == 1 || x.stride(3) == C) && (H == 1 || x.stride(2) == W * C) &&
+      (x.size(0) == 1 || x.stride(0) == H * W * C);
+}
+
+void check(const Tensor& x, const Tensor& like, const Tensor& scale, const Tensor& shift) {
+  STD_TORCH_CHECK(x.dim() == 4 && channels_last(x), "styled_norm: x must be (B, C, H, W) in channels-last order");
+  STD_TORCH_CHECK(like.dim() == 4 && channels_last(like) && like.scalar_type() == x.scalar_type() && like.numel() == x.numel() &&
+          like.size(1) == x.size(1),
+      "styled_norm: residual and gradient must have the shape, type and order of x");
+  for (const Tensor* t : {&scale, &shift})
+    STD_TORCH_CHECK(t->dim() == 2 && t->size(0) == x.size(0) && t->size(1) == x.size(1) && t->is_contiguous() &&
+            t->scalar_type() == ScalarType::Float,
+        "styled_norm: scale and shift must be contiguous float32 of shape (B, C)");
+}
+
+template <class T>
+void forward(const Tensor& x, const Tensor& scale, const Tensor& shift, const std::optional<Tensor>& residual,
+    float slope, bool whole, float* moments, Tensor& y) {
+  const int64_t B = x.size(0), C = x.size(1), rows = x.size(2) * x.size(3), size = rows * C;
+  const T *from = static_cast<const T*>(x.const_data_ptr()), *skip = residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr;
+  const float *s = scale.const_data_ptr<float>(), *t = shift.const_data_ptr<float>();
+  T* const to = static_cast<T*>(y.mutable_data_ptr());
+  torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> factor(C), offset(C);
+    for (int64_t b = begin; b < end; ++b)
+      forward_sample<T>({from + b * size, rows, C, s + b * C, t + b * C, slope}, whole,
+          {moments + 2 * b * C, moments + (2 * b + 1) * C}, skip ? skip + b * size : nullptr, factor.data(), offset.data(),
+          to + b * size);
+  });
+}
+
+template <class T>
+void backward(const Tensor& grad, const Tensor& x, const Tensor& scale, const Tensor& shift, float* moments, float slope,
+    bool whole, Tensor& dx, float* dscale, float* dshift) {
+  const int64_t B = x.size(0), C = x.size(1), rows = x.size(2) * x.size(3), size = rows * C;
+  const T *from = static_cast<const T*>(x.const_data_ptr()), *g = static_cast<const T*>(grad.const_data_ptr());
+  const float *s = scale.const_data_ptr<float>(), *t = shift.const_data_ptr<float>();
+  T* const to = static_cast<T*>(dx.mutable_data_ptr());
+  torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> a(C), k(C);
+    for (int64_t b = begin; b < end; ++b)
+      backward_sample<T>({from + b * size, rows, C, s + b * C, t + b * C, slope}, g + b * size, whole,
+          {moments + 2 * b * C, moments + (2 * b + 1) * C}, a.data(), k.data(), dscale + b * C, dshift + b * C, to + b * size);
+  });
+}
+
+std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, const Tensor& scale, const Tensor& shift,
+    std::optional<Tensor> residual, double slope, bool whole) {
+  check(x, residual ? *residual : x, scale, shift);
+  Tensor y = torch::stable::empty_like(x), moments = torch::stable::new_empty(scale, {x.size(0), 2, x.size(1)});
+  float* const m = moments.mutable_data_ptr<float>();
+  if (x.scalar_type() == ScalarType::Float) forward<float>(x, scale, shift, residual, float(slope), whole, m, y);
+  else if (x.scalar_type() == ScalarType::BFloat16) forward<uint16_t>(x, scale, shift, residual, float(slope), whole, m, y);
+  else STD_TORCH_CHECK(false, "styled_norm: x must be float32 or bfloat16");
+  return {y, moments};
+}
+
+std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
+    const Tensor& shift, const Tensor& moments, double slope, bool whole) {
+  check(x, grad, scale, shift);
+  Tensor dx = torch::stable::empty_like(x), dscale = torch::stable::empty_like(scale), dshift = torch::stable::empty_like(scale);
+  float *const m = const_cast<float*>(moments.const_data_ptr<float>()), *const ds = dscale.mutable_data_ptr<float>(),
+               *const dt = dshift.mutable_data_ptr<float>();
+  if (x.scalar_type() == ScalarType::Float)
+    backward<float>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
+  else if (x.scalar_type() == ScalarType::BFloat16)
+    backward<uint16_t>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
+  else STD_TORCH_CHECK(false, "styled_norm: x must be float32 or bfloat16");
+  return {dx, dscale, dshift};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
+  m.def("styled_norm(Tensor x, Tensor scale, Tensor shift, Tensor? residual, float slope, bool whole) -> (Tensor, Tensor)");
+  m.def("styled_norm_backward(Tensor grad, Tensor x, Tensor scale, Tensor shift, Tensor moments, float slope, bool whole)"
+        " -> (Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
+  m.impl("styled_norm", TORCH_BOX(&styled_norm));
+  m.impl("styled_norm_backward", TORCH_BOX(&styled_norm_backward));
+}
