@@ -58,8 +58,11 @@ class GenerativeConfig:
     """Structure encoder, generator, discriminator against a frozen identity encoder (Chen et al. 2021, section 3.1)."""
 
     epochs: int = 40
+    reconstruction_epochs: int = 0  # the first of them train x_rec = x alone, at a fifth of the time
     batch: int = 16
     lr: float = 1e-4
+    ramp_steps: int = 0  # linear rise of the learning rate from zero
+    constant_share: float = 1.0  # of all steps; a cosine to zero follows
     weight_decay: float = 5e-4
     weights: LossWeights = field(default_factory=LossWeights)
     r1: float = 0.01
@@ -150,7 +153,7 @@ def preset(name: str) -> RunConfig:
                 colours=True,
                 clustering=ClusteringConfig(k1=20, eps="auto"),
             ),
-            generative=GenerativeConfig(epochs=2, batch=8, lr=4e-4),
+            generative=GenerativeConfig(epochs=9, reconstruction_epochs=7, lr=1e-3, ramp_steps=20, constant_share=0.3),
             joint=JointConfig(
                 epochs=1,
                 lr=4e-4,

@@ -49,6 +49,7 @@ class GeneratorConfig:
 
     blocks: int = 4
     hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
+    standardize: bool = False  # the part features first, by the statistics that `Generator.calibrate` was given
     upsampled: tuple[int, int] = (64, 32)
 
 
@@ -96,6 +97,6 @@ class ModelConfig:
                 projection=None,
             ),
             structure=StructureConfig(channels=(32, 32, 32, 32), blocks=2, branch=16),
-            generator=GeneratorConfig(blocks=4, hidden=128, upsampled=(32, 16)),
+            generator=GeneratorConfig(blocks=4, hidden=128, standardize=True, upsampled=(32, 16)),
             discriminator=DiscriminatorConfig(channels=16, blocks=1),
         )

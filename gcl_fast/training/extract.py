@@ -1,7 +1,8 @@
-"""Embeddings of all crops of a split, over the ranks of a run."""
+"""What the identity encoder says of all crops of a split, over the ranks of a run."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import RunConfig
@@ -17,3 +18,18 @@ def extract(encoder: nn.Module, records: Records, config: RunConfig, ranks: Rank
     """L2-normalized eval-mode embeddings (N, D) of `records`, the same on every rank."""
     loader = ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size)
     return embeddings(encoder, loader, len(records), precision.autocast)
+
+
+@torch.no_grad()
+def part_feature_statistics(
+    encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (P,) of each eval-mode part feature over `records`, the same on every rank."""
+    encoder.eval()
+    sums: list[Tensor] = []  # of the features and of their squares, a batch each, in float64
+    for images, _ in ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size):
+        with precision.autocast():
+            parts, _ = encoder(images)
+        sums.append(torch.stack([parts.double().sum(0), parts.double().square().sum(0)]))
+    mean, square = (ranks.sum(torch.stack(sums).sum(0)) / len(records)).unbind()
+    return mean.float(), (square - mean**2).clamp(min=0).sqrt().float()

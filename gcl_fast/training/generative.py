@@ -9,9 +9,11 @@ from torch import Tensor
 from gcl_fast.config import RunConfig
 from gcl_fast.data import TrainLoader, shuffled_plan
 from gcl_fast.models import GCL
+from gcl_fast.training.extract import part_feature_statistics
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.schedule import ramp_then_cosine
 from gcl_fast.training.step import GCLStep, draw_yaw
 
 
@@ -21,7 +23,7 @@ class Generative:
     name = "generative"
 
     def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
-        self.config, self.ranks = config, ranks
+        self.config, self.gcl, self.ranks, self.precision = config, gcl, ranks, precision
         self.epochs = config.generative.epochs
         self.records = inputs.dataset.train
         self.loader = TrainLoader(self.records, config.size, ranks.device, cache=config.decoded_cache, seed=config.seed)
@@ -35,7 +37,12 @@ class Generative:
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Nothing to prepare."""
+        """Standardize the part features (first epoch, where the generator is to)."""
+        if epoch == 0 and self.gcl.generator.standardize:
+            statistics = part_feature_statistics(
+                self.gcl.identity, self.records, self.config, self.ranks, self.precision
+            )
+            self.gcl.generator.calibrate(*statistics)
         return {}
 
     def plan(self, epoch: int) -> Tensor:
@@ -50,7 +57,12 @@ class Generative:
         )
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """Update D, then G and E_str."""
+        """Update D, then G and E_str; in the first `reconstruction_epochs` G and E_str alone."""
+        s, steps = self.config.generative, len(self.records) // self.config.generative.batch // self.ranks.world_size
+        factor = ramp_then_cosine(epoch * steps + position, s.epochs * steps, s.ramp_steps, s.constant_share)
+        self.gcl_step.set_learning_rate(s.lr * factor)
+        if epoch < s.reconstruction_epochs:
+            return self.gcl_step.reconstruct(images, index)
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks.rank).to(images.device)
         metrics, _ = self.gcl_step(images, index, yaw)
         return metrics

@@ -16,6 +16,7 @@ from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.schedule import set_learning_rate
 from gcl_fast.training.step import GCLStep, draw_yaw
 
 
@@ -67,8 +68,7 @@ class Joint:
         self.bank.labels.copy_(labels.labels)
         decay = 0.1 if epoch >= self.settings.decay_epoch else 1.0
         self.gcl_step.set_learning_rate(self.settings.lr * decay)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr_identity * decay
+        set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
         return metrics
 
     def plan(self, epoch: int) -> Tensor:

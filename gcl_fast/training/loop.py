@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def run_stage(
     began, before, saved, not_finite = time.monotonic(), at.seconds, time.monotonic(), 0
     progress = log.progress(stage.name, at.step, at.step)
     sums: dict[str, Tensor] = {}
-    count = 0
+    count = Counter[str]()
     try:
         while at.epoch < stage.epochs:
             if at.position == 0:
@@ -128,13 +129,13 @@ def run_stage(
             for images, index in stage.loader.epoch(plan, at.epoch, at.position):
                 measured = stage.step(images, index, at.epoch, at.position)
                 at.position, at.step = at.position + 1, at.step + 1
-                count += 1
+                count.update(measured.keys())
                 for name, value in measured.items():
                     sums[name] = sums[name] + value.detach() if name in sums else value.detach()
                 read = None
                 if at.step % log_every == 0:
-                    read = dict(zip(sums, (torch.stack(list(sums.values())).float() / count).tolist()))
-                    sums, count = {}, 0
+                    read = dict(zip(sums, torch.stack([sums[name] / count[name] for name in sums]).float().tolist()))
+                    sums, count = {}, Counter()
                     log.metrics(stage.name, at.step, read)
                     not_finite = 0 if torch.isfinite(torch.tensor(read["loss"])) else not_finite + log_every
                     if not_finite >= TOLERATED:

@@ -34,6 +34,12 @@ class Ranks:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its mean over the ranks; one all-reduce of all of them together.
 

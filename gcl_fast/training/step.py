@@ -11,10 +11,12 @@ from torch import Tensor
 from gcl_fast.config import GenerativeConfig
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
 from gcl_fast.losses.generative import generative_forward, generator_losses
+from gcl_fast.losses.reconstruction import reconstruction_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.schedule import set_learning_rate
 
 
 def draw_yaw(count: int, seed: int, epoch: int, position: int, rank: int) -> Tensor:
@@ -97,11 +99,31 @@ class GCLStep:
         metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real, "r1": terms.penalty}
         return metrics, views.embedding.detach().float()
 
+    def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """One step of G and E_str towards x_rec = x alone, on crops (B, 3, H, W) and their indices (B,).
+
+        No adversary, cycle or novel view: a fifth of the time of a whole step on a CPU, and most of what the generator
+        has to learn first. Returns device scalars for the log.
+        """
+        gcl, optimizer = self.gcl, self.optimizers[1]
+        gcl.train()
+        gcl.identity.eval().requires_grad_(False)
+        structure = self.structure_maps(index, torch.zeros(len(index), device=images.device))
+        structure = structure.contiguous(memory_format=torch.channels_last)
+        with self.precision.autocast():
+            with torch.no_grad():
+                parts, _ = gcl.identity(images)
+            loss = reconstruction_loss(gcl.generator(gcl.structure(structure), parts), images)
+        optimizer.zero_grad(set_to_none=True)
+        (self.settings.weights.image * loss).backward()
+        self.ranks.average_gradients([*gcl.structure.parameters(), *gcl.generator.parameters()])
+        optimizer.step()
+        return {"loss": self.settings.weights.image * loss.detach(), "image_rec": loss.detach()}
+
     def set_learning_rate(self, lr: float) -> None:
         """Of D, G and E_str."""
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            set_learning_rate(optimizer, lr)
 
     def state_dict(self) -> dict[str, Any]:
         """Both optimizers' states."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.schedule import ramp_then_cosine, set_learning_rate
 
 
 class Warmup:
@@ -80,9 +80,9 @@ class Warmup:
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """One update of the encoder and of the bank."""
-        rate = self.learning_rate(epoch * self.settings.steps_per_epoch + position)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        s = self.settings
+        at, total = epoch * s.steps_per_epoch + position, s.epochs * s.steps_per_epoch
+        set_learning_rate(self.optimizer, s.lr * ramp_then_cosine(at, total, s.ramp_steps, s.constant_share))
         self.encoder.train()
         with self.precision.autocast():
             _, embedding = self.encoder(images)
@@ -93,12 +93,6 @@ class Warmup:
         self.optimizer.step()
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding.detach().float()))
         return {"loss": loss}
-
-    def learning_rate(self, step: int) -> float:
-        """Linear rise over `ramp_steps`, constant for `constant_share` of the stage, then a cosine to zero."""
-        s, total = self.settings, self.settings.epochs * self.settings.steps_per_epoch
-        fall = max(0.0, (step - s.constant_share * total) / ((1 - s.constant_share) * total))
-        return s.lr * min(1.0, (step + 1) / max(s.ramp_steps, 1)) * 0.5 * (1 + math.cos(math.pi * fall))
 
     def _colours(self) -> Tensor:
         if self._stripes is None:

@@ -13,8 +13,9 @@ TINY = [
     "--amp", "--compile", "off", "--set",
     "world.identities=6", "world.cameras=3", "world.crops=2",
     "warmup.epochs=2", "warmup.steps_per_epoch=3", "warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6",
-    "generative.epochs=1", "generative.batch=6", "joint.epochs=2", "joint.batch=6", "joint.clustering.k1=6",
-    "joint.clustering.eps=0.95", "joint.decay_epoch=1", "log_every=1", "checkpoint_seconds=0",
+    "generative.epochs=2", "generative.reconstruction_epochs=1", "generative.batch=6",
+    "joint.epochs=2", "joint.batch=6", "joint.clustering.k1=6", "joint.clustering.eps=0.95", "joint.decay_epoch=1",
+    "log_every=1", "checkpoint_seconds=0",
 ]  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def test_each_stage_trains_what_it_should(finished):
 
     def changed(before, after, network):
         names = [name for name in before if name.startswith(network) and before[name].is_floating_point()]
+        names = [name for name in names if not (before is generative and ".part_" in name)]  # calibrated once
         return [not torch.equal(before[name], after[name]) for name in names]
 
     assert not any(changed(warmup, generative, "identity."))  # frozen, running statistics included
