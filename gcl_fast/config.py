@@ -76,12 +76,13 @@ class JointConfig:
     batch: int = 16
     lr_identity: float = 3.5e-4
     lr: float = 1e-4
+    ramp_epochs: float = 0.0  # linear rise of lr_identity from zero, while the generator learns what the loss asks for
     decay_epoch: int = 10  # x0.1 from here on
     weight_decay: float = 5e-4
     temperature: float = 0.04
     momentum: float = 0.2
     num_negatives: int = 8192
-    real_statistics: bool = False  # keep generated pictures out of the running batch-norm statistics
+    batch_statistics: bool = True  # the identity encoder's batch norms train too; False: they keep what they have
     clustering: ClusteringConfig = ClusteringConfig()
 
 
@@ -157,7 +158,7 @@ def preset(name: str) -> RunConfig:
             joint=JointConfig(
                 epochs=1,
                 lr=4e-4,
-                real_statistics=True,
+                batch_statistics=False,
                 clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
             ),
         )

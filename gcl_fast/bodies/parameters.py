@@ -16,8 +16,6 @@ No key is optional and every number is finite.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -28,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.errors import UserError
 
 POSE_WIDTH = {"anny": 57, "smpl": 72}
@@ -94,17 +93,8 @@ def save_body_parameters(path: str | Path, params: BodyParameters) -> None:
     path = Path(path)
     check_body_parameters(params, str(path))
     arrays: dict[str, Any] = {key: value.detach().cpu().float().numpy() for key, value in params.tensors().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            np.savez(file, names=np.array(params.names, dtype=np.str_), model=np.array(params.model), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    names, model = np.array(params.names, dtype=np.str_), np.array(params.model)
+    write_atomically(path, lambda file: np.savez(file, names=names, model=model, **arrays))
 
 
 def load_body_parameters(path: str | Path) -> BodyParameters:

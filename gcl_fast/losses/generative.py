@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
 from gcl_fast.losses.reconstruction import reconstruction_loss
@@ -56,50 +54,31 @@ def generative_forward(
     structure_map_new: Tensor,
     *,
     train_identity: bool,
-    real_statistics: bool = False,
 ) -> Views:
     """x_rec = G(E_str(m), p), x_new = G(E_str(m_new), p), x_cyc = G(E_str(m), P(x_new)); p = P(x), P = part features.
 
-    In training mode the identity encoder sees x, x_rec, x_new, x_cyc as four batches in this order: batch-norm
-    statistics are per kind. What has no statistics over the batch goes through in one pass.
+    Where it is in training mode the identity encoder sees x, x_rec, x_new, x_cyc as four batches in this order:
+    batch-norm statistics are per kind. What has no statistics over the batch goes through in one pass.
 
     Args:
-        gcl: the networks; the caller puts `gcl.identity` in training mode (joint stage) or in eval mode with
-            parameters frozen (generative stage).
+        gcl: the networks; the caller puts `gcl.identity` in training or in eval mode.
         image: crops (B, 3, H, W), ImageNet-normalized.
         structure_map, structure_map_new: (B, 1, H, W) in [-1, 1], at the crop's own and at the novel yaw.
         train_identity: False keeps no graph of the real crops.
-        real_statistics: keep generated pictures out of the batch norms' running statistics. The official code lets them
-            in, three batches of four, though eval mode applies these statistics to real crops.
     """
     with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()):
         parts, embedding = gcl.identity(image)
-    with running_statistics_kept(gcl.identity) if real_statistics else nullcontext():
-        codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
-        made = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
-        x_rec, x_new = made.chunk(2)
-        if train_identity:
-            parts_rec, _ = gcl.identity(x_rec)
-            parts_new, embedding_new = gcl.identity(x_new)
-        else:  # eval mode: one pass for both again
-            (parts_rec, parts_new), (_, embedding_new) = (both.chunk(2) for both in gcl.identity(made))
-        x_cyc = gcl.generator(codes.chunk(2)[0], parts_new)
-        parts_cyc, _ = gcl.identity(x_cyc)
+    codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
+    made = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
+    x_rec, x_new = made.chunk(2)
+    if gcl.identity.training:
+        parts_rec, _ = gcl.identity(x_rec)
+        parts_new, embedding_new = gcl.identity(x_new)
+    else:
+        (parts_rec, parts_new), (_, embedding_new) = (both.chunk(2) for both in gcl.identity(made))
+    x_cyc = gcl.generator(codes.chunk(2)[0], parts_new)
+    parts_cyc, _ = gcl.identity(x_cyc)
     return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new)
-
-
-@contextmanager
-def running_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within, batch norms of `module` in training mode normalize by their batch and leave their running statistics."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum = momentum
 
 
 def generator_losses(

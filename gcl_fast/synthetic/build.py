@@ -6,11 +6,11 @@ import json
 import multiprocessing
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.bodies import BodyParameters, save_body_parameters
 from gcl_fast.errors import UserError
 from gcl_fast.synthetic.world import (
@@ -161,14 +162,7 @@ def _difference(there: WorldConfig, here: WorldConfig) -> str:
 
 def _write_world_file(root: Path, config: WorldConfig, complete: bool) -> None:
     content = {"config": config.to_json(), "version": VERSION, "hash": config.digest, "complete": complete}
-    _write_atomically(root / WORLD_FILE, json.dumps(content, indent=2).encode())
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(content)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    write_atomically(root / WORLD_FILE, lambda file: file.write(json.dumps(content, indent=2).encode()))
 
 
 def _units(config: WorldConfig) -> list[Unit]:
@@ -215,18 +209,15 @@ def _write_unit(root: str, config: WorldConfig, unit: Unit) -> None:
         picture, stance = world.crop(key)
         (Path(root) / FOLDERS[split] / name).write_bytes(picture)
         stances.append(stance)
-    part = _part(Path(root), unit)
-    with tempfile.NamedTemporaryFile(dir=part.parent, delete=False) as file:
-        np.savez(
-            file,
-            names=np.array(names),
-            split=np.array(splits),
-            pose=np.stack([stance.pose for stance in stances]),
-            shape=np.stack([stance.shape for stance in stances]),
-            yaw=np.array([stance.yaw for stance in stances], np.float32),
-            camera=np.stack([stance.camera for stance in stances]),
-        )
-    Path(file.name).replace(part)
+    arrays: dict[str, Any] = {
+        "names": np.array(names),
+        "split": np.array(splits),
+        "pose": np.stack([stance.pose for stance in stances]),
+        "shape": np.stack([stance.shape for stance in stances]),
+        "yaw": np.array([stance.yaw for stance in stances], np.float32),
+        "camera": np.stack([stance.camera for stance in stances]),
+    }
+    write_atomically(_part(Path(root), unit), lambda file: np.savez(file, **arrays))
 
 
 def _write_parallel(

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.errors import UserError
 
 _NAME = re.compile(r"step_(\d{9})\.pt")
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file, then rename it to `path`: readers see the old file or the new one, whole.
-
-    fsync before the rename (the name could reach the disk before the bytes) and of the folder after it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # one writer, so one name: a leftover is overwritten
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:

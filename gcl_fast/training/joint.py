@@ -49,7 +49,7 @@ class Joint:
             precision,
             settings.lr,
             self.bank,
-            settings.real_statistics,
+            settings.batch_statistics,
         )
         self.optimizer = torch.optim.SGD(
             gcl.identity.parameters(),
@@ -60,20 +60,17 @@ class Joint:
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Fill the bank (first epoch), cluster it, set the learning rates."""
+        """Fill the bank (first epoch) and cluster it."""
         if epoch == 0:
             self.bank.features.copy_(extract(self.gcl.identity, self.records, self.config, self.ranks, self.precision))
         labels = label(self.bank.features, self.cameras, self.settings.clustering)
         metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
         self.bank.labels.copy_(labels.labels)
-        decay = 0.1 if epoch >= self.settings.decay_epoch else 1.0
-        self.gcl_step.set_learning_rate(self.settings.lr * decay)
-        set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
         return metrics
 
     def plan(self, epoch: int) -> Tensor:
         """(steps, batch) indices: one pass over the inliers, last partial batch dropped."""
-        return shuffled_plan(
+        plan = shuffled_plan(
             (self.bank.labels >= 0).nonzero().flatten().cpu(),
             self.settings.batch,
             seed=self.config.seed,
@@ -81,9 +78,16 @@ class Joint:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
+        self.steps = len(plan)
+        return plan
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """Update D, then G, E_str and E_id, then the bank."""
+        s = self.settings
+        decay = 0.1 if epoch >= s.decay_epoch else 1.0
+        rise = min(1.0, (epoch + (position + 1) / self.steps) / s.ramp_epochs) if s.ramp_epochs else 1.0
+        self.gcl_step.set_learning_rate(s.lr * decay)
+        set_learning_rate(self.optimizer, s.lr_identity * decay * rise)
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks.rank).to(images.device)
         metrics, embedding = self.gcl_step(images, index, yaw, self.optimizer)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))

@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from gcl_fast.training.checkpoint import write_atomically
+from gcl_fast.atomic import write_atomically
 
 PLAIN_SECONDS = 15.0  # between two lines when the output is no terminal
 

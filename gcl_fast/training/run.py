@@ -10,13 +10,14 @@ from typing import Any
 import torch
 import yaml
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.config import RunConfig, difference, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.models import GCL, check_size
 from gcl_fast.training import precision as arithmetic
 from gcl_fast.training.assess import Assessment
-from gcl_fast.training.checkpoint import check_fit, load_state, save_state, save_weights, write_atomically
+from gcl_fast.training.checkpoint import check_fit, load_state, save_state, save_weights
 from gcl_fast.training.generative import Generative
 from gcl_fast.training.header import facts
 from gcl_fast.training.initialize import initialize

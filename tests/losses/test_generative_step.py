@@ -1,10 +1,5 @@
 """One whole step of the generative and of the joint stage equals the official implementation's, in float32."""
 
-import json
-import zlib
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -55,32 +50,9 @@ ROUNDING = {
 }
 
 
-def formula(name: str, shape: list[int]) -> torch.Tensor:
-    """The weights of the golden run."""
-    if name.endswith("num_batches_tracked"):
-        return torch.tensor(0)
-    s = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(int(np.prod(shape))).reshape(shape)
-    if name.endswith("running_var"):
-        s = 1 + 0.5 * np.abs(s)
-    elif (name.endswith("weight") and len(shape) == 1) or name.endswith("gamma"):
-        s = 1 + 0.1 * s
-    elif name.endswith(("bias", "beta", "running_mean")):
-        s = 0.02 * s
-    else:
-        s = s * np.sqrt(2 / np.prod(shape[1:]))
-    return torch.from_numpy(s.astype(np.float32))
-
-
 @pytest.fixture(scope="module")
-def weights(golden: Path) -> dict[str, torch.Tensor]:
-    shapes = json.loads((golden / "official_state_dict_shapes.json").read_text())
-    return load_official({part: {n: formula(n, s) for n, s in names.items()} for part, names in shapes.items()})
-
-
-@pytest.fixture(scope="module")
-def arrays(golden: Path) -> dict[str, torch.Tensor]:
-    with np.load(golden / "networks.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+def weights(official: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return load_official(official)
 
 
 def close(name: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: dict[str, float]) -> None:
@@ -95,9 +67,9 @@ def norm_of_gradients(*modules: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_step_equals_the_official_one(stage, weights, arrays):
+def test_step_equals_the_official_one(stage, weights, network_arrays):
     joint = stage == 3
-    golden = {k.removeprefix(f"stage{stage}_"): v for k, v in arrays.items() if k.startswith(f"stage{stage}_")}
+    golden = {k.removeprefix(f"stage{stage}_"): v for k, v in network_arrays.items() if k.startswith(f"stage{stage}_")}
     gcl = GCL()
     gcl.load_state_dict(weights)
     gcl.identity.train(joint).requires_grad_(joint)
@@ -105,7 +77,9 @@ def test_step_equals_the_official_one(stage, weights, arrays):
     def equal(name, ours, theirs):
         close(name, ours, golden[theirs], ROUNDING if joint else {})
 
-    views = generative_forward(gcl, arrays["image"], arrays["mesh"], arrays["mesh_new"], train_identity=joint)
+    views = generative_forward(
+        gcl, network_arrays["image"], network_arrays["mesh"], network_arrays["mesh_new"], train_identity=joint
+    )
     for ours, theirs in PICTURES.items():
         equal(ours, getattr(views, ours), theirs)
     for ours, theirs in (PARTS | {"embedding": "f", "embedding_new": "f_nv"}).items():
@@ -113,7 +87,7 @@ def test_step_equals_the_official_one(stage, weights, arrays):
     assert views.parts.requires_grad == joint
 
     optimizer = torch.optim.Adam(gcl.discriminator.parameters(), lr=1e-4, betas=(0.0, 0.999), weight_decay=5e-4)
-    terms = DiscriminatorLoss(gcl.discriminator)(arrays["image"], *views.fakes)
+    terms = DiscriminatorLoss(gcl.discriminator)(network_arrays["image"], *views.fakes)
     for ours, theirs in zip(terms.fake, ("recon", "nv", "nv2recon"), strict=True):
         equal("discriminator", ours + terms.real + 0.01 * terms.penalty, f"loss_dis_{theirs}")
     equal("discriminator", terms.total, "loss_dis_total")
@@ -133,7 +107,7 @@ def test_step_equals_the_official_one(stage, weights, arrays):
         view = bank.loss(views.embedding, views.embedding_new, golden["index"], first)
         equal("view", view, "memory_loss_id")
     adversarial = GeneratorAdversarialLoss(gcl.discriminator)
-    losses = generator_losses(views, arrays["image"], adversarial, LossWeights(), view=view)
+    losses = generator_losses(views, network_arrays["image"], adversarial, LossWeights(), view=view)
     for ours, theirs in LOSSES.items():
         equal(ours, losses[ours], theirs)
     losses["total"].backward()
