@@ -4,23 +4,18 @@
     python benchmarks/kernels.py --batch 256 --samples 1000000 --only ours
     python benchmarks/kernels.py --device cuda --bank-dtype bfloat16
 
-Prints min / median / max milliseconds, peak extra memory and the fraction of the ceiling (the two bare matrix products
-that the loss cannot do without), and appends a line per contender to a CSV.
+Prints min / median / max seconds, peak extra memory and the fraction of the ceiling (the two bare matrix products that
+the loss cannot do without), and appends a line per contender to results/kernels.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import ctypes
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 import torch
+from reporting import measure_all, report
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
@@ -78,38 +73,25 @@ class Reference:
         memory_update_reference(self.features, index, normalize(f.float(), dim=1), self.bank.momentum)
 
 
-def peak_memory(work: Callable[[], object], device: str) -> float:
-    """MB that `work` needs beyond what was there before it; on the CPU resident memory, so page-granular."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-
-    def resident(field: str) -> int:
-        status = Path("/proc/self/status").read_text()
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith(field)))
-
-    ctypes.CDLL(None).malloc_trim(
-        0
-    )  # else memory that earlier calls have freed would serve, and hide what this one needs
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = resident("VmRSS")
-    work()
-    return (resident("VmHWM") - before) * 1024 / 1e6
+def crops_and_bank(
+    batch: int, samples: int, dim: int, negatives: int, device: str, dtype: torch.dtype = torch.float32
+) -> tuple[MemoryBank, Tensor, Tensor, Tensor]:
+    """A full bank of clusters as large as Market-1501's, and a batch: index, f, f_new."""
+    bank = MemoryBank(samples, dim, num_negatives=negatives).to(device)
+    bank.features.normal_().div_(bank.features.norm(dim=1, keepdim=True))
+    bank.features = bank.features.to(dtype)
+    bank.labels.random_(max(1, samples // 17))  # the mean cluster of Market-1501
+    index = torch.randint(samples, (batch,), device=device)
+    f, f_new = (torch.randn(batch, dim, device=device, requires_grad=True) for _ in range(2))
+    return bank, index, f, f_new
 
 
-def times(work: Callable[[], object], device: str, repeats: int) -> list[float]:
-    """Milliseconds of each of `repeats` calls, after two to warm up."""
-    measured = []
-    for n in range(repeats + 2):
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if n >= 2:
-            measured.append((time.perf_counter() - start) * 1e3)
-    return measured
+CONTENDERS: dict[str, Callable[[MemoryBank], MemoryBank | Reference | Official]] = {
+    "ours": lambda bank: bank,
+    "reference": Reference,
+    "compiled reference": lambda bank: Reference(bank, compiled=True),
+    "official": Official,
+}
 
 
 def main() -> None:
@@ -121,66 +103,32 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=8192)
     parser.add_argument("--bank-dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--only", nargs="+", choices=["ours", "reference", "compiled reference", "official"])
-    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/kernels.csv"))
+    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS))
     options = parser.parse_args()
 
     torch.manual_seed(0)
     device, B, N, D = options.device, options.batch, options.samples, options.dim
-    bank = MemoryBank(N, D, num_negatives=options.negatives).to(device)
-    bank.features.normal_().div_(bank.features.norm(dim=1, keepdim=True))
-    bank.features = bank.features.to(getattr(torch, options.bank_dtype))
-    bank.labels.random_(N // 17)  # the mean cluster of Market-1501
-    index = torch.randint(N, (B,), device=device)
-    f, f_new = (torch.randn(B, D, device=device, requires_grad=True) for _ in range(2))
+    bank, index, f, f_new = crops_and_bank(B, N, D, options.negatives, device, getattr(torch, options.bank_dtype))
 
     def products() -> None:
         scores = f_new.detach() @ bank.features.float().T
         scores @ bank.features.float()
 
-    contenders: dict[str, Callable[[], MemoryBank | Reference | Official]] = {
-        "ours": lambda: bank,
-        "reference": lambda: Reference(bank),
-        "compiled reference": lambda: Reference(bank, compiled=True),
-        "official": lambda: Official(bank),
-    }
-    ceiling = statistics.median(times(products, device, options.repeats))
-    machine = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    )
-    print(f"B={B} N={N} D={D} K={options.negatives} {options.bank_dtype}, torch {torch.__version__}, {machine}")
-    print(f"{'bare matrix products':20} {ceiling:8.2f} ms")
-    rows = []
-    for name in options.only or contenders:
-        contender = contenders[name]()
+    def step(contender: MemoryBank | Reference | Official) -> None:
+        f.grad = f_new.grad = None
+        contender.loss(f, f_new, index).backward()
+        contender.update_(index, f.detach())
 
-        def step(contender: MemoryBank | Reference | Official = contender) -> None:
-            f.grad = f_new.grad = None
-            contender.loss(f, f_new, index).backward()
-            contender.update_(index, f.detach())
-
-        measured = times(step, device, options.repeats)
-        low, median, high = min(measured), statistics.median(measured), max(measured)
-        memory = peak_memory(step, device)
-        print(
-            f"{name:20} {low:8.2f} {median:8.2f} {high:8.2f} ms (min median max) {memory:8.1f} MB extra "
-            f"{ceiling / median:6.1%} of the ceiling"
-        )
-        setting = {"batch": B, "samples": N, "dim": D, "negatives": options.negatives, "bank_dtype": options.bank_dtype}
-        figures = {"min_ms": low, "median_ms": median, "max_ms": high, "extra_mb": memory, "products_ms": ceiling}
-        date = datetime.now(UTC).isoformat(timespec="minutes")
-        rows.append(
-            {"date": date, "machine": machine, "torch": torch.__version__, "contender": name}
-            | setting
-            | {key: round(value, 3) for key, value in figures.items()}
-        )
-    options.csv.parent.mkdir(parents=True, exist_ok=True)
-    new = not options.csv.exists()
-    with options.csv.open("a", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+    names = options.only or CONTENDERS
+    work = {"bare matrix products": products} | {name: partial(step, CONTENDERS[name](bank)) for name in names}
+    setting = {"batch": B, "samples": N, "dim": D, "negatives": options.negatives, "bank_dtype": options.bank_dtype}
+    measured = measure_all(work, options.repeats, device)
+    bare = measured["bare matrix products"]["median"]
+    rows = [
+        {**setting, "what": name, **figures, "ceiling_fraction": round(bare / figures["median"], 3)}
+        for name, figures in measured.items()
+    ]
+    print(f"appended to {report('kernels', rows, device)}")
 
 
 if __name__ == "__main__":

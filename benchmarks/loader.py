@@ -7,28 +7,22 @@ python benchmarks/loader.py --data-root DIR --size 128 64      any folder of cro
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
-import functools
+import itertools
 import os
-import platform
-import statistics
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from reporting import measure_all, report
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from gcl_fast.data import Augmentation, Records, TrainLoader, open_dataset, shuffled_plan
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
-
-RESULTS = Path(__file__).parent / "results" / "loader.csv"
 
 
 class PeerDataset(Dataset):
@@ -61,89 +55,47 @@ def write_crops(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:05d}.jpg", quality=92)
 
 
-def subjects(records: Records, arguments: argparse.Namespace) -> dict[str, Callable[[int], Iterator]]:
-    """Name -> function of the epoch that yields its batches."""
-    size, device, batch_size = tuple(arguments.size), torch.device(arguments.device), arguments.batch_size
-    loaders: dict[str, Callable[[int], Iterator]] = {}
+def epochs(batches: Callable[[int], Iterator], device: torch.device) -> Callable[[], int]:
+    """A function that reads one epoch after the other, one a call, and counts its crops."""
+    number = itertools.count()
 
-    def add(name: str, augmentation: Augmentation | None = None, cache: str | None = None) -> None:
-        loader = TrainLoader(records, size, device, augmentation=augmentation, cache=cache, threads=arguments.threads)
+    def read() -> int:
+        return sum(len(image) for image, _ in batches(next(number)))
 
-        def batches(epoch: int) -> Iterator:
+    return read
+
+
+def contenders(
+    records: Records, size: tuple[int, int], device: torch.device, batch_size: int, threads: int, workers: list[int]
+) -> dict[str, Callable[[], int]]:
+    """Name -> function that reads an epoch. Ours with and without augmentation and caches, then torchvision's."""
+    readers: dict[str, Callable[[], int]] = {}
+    caches = (None, "host", "device") if device.type == "cuda" else (None, "host")
+    for cache, augmentation in itertools.product(caches, (None, Augmentation())):
+        loader = TrainLoader(records, size, device, augmentation=augmentation, cache=cache, threads=threads)
+
+        def batches(epoch: int, loader: TrainLoader = loader) -> Iterator:
             return loader.epoch(shuffled_plan(len(records), batch_size, seed=0, epoch=epoch), epoch)
 
-        loaders[f"{loader.engine} {name}".strip()] = batches
-
-    add("")
-    add("augmented", augmentation=Augmentation())
-    for cache in ("host", "device") if device.type == "cuda" else ("host",):
-        add(f"{cache} cache", cache=cache)
-        add(f"{cache} cache, augmented", cache=cache, augmentation=Augmentation())
-    for workers in sorted({1, 2, os.cpu_count() or 1}):
+        name = f"{loader.engine}, {cache} cache" if cache else loader.engine
+        readers[name + (", augmented" if augmentation else "")] = epochs(batches, device)
+    for count in workers:
         peer = DataLoader(
             PeerDataset(records, size),
             batch_size,
             shuffle=True,
             drop_last=True,
-            num_workers=workers,
+            num_workers=count,
             persistent_workers=True,
             pin_memory=device.type == "cuda",
         )
-        loaders[f"torchvision, {workers} workers"] = functools.partial(move, peer, device)
-    return loaders
+        readers[f"torchvision, {count} workers"] = epochs(partial(move, peer, device), device)
+    return readers
 
 
 def move(peer: DataLoader, device: torch.device, epoch: int) -> Iterator:
+    """The peer's batches on the device; it shuffles by itself."""
     return ((image.to(device, non_blocking=True), index) for image, index in peer)
-
-
-def rate(batches: Iterator, device: torch.device) -> float:
-    start, crops = time.perf_counter(), 0
-    for image, _ in batches:
-        crops += len(image)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return crops / (time.perf_counter() - start)
-
-
-def measure(records: Records, arguments: argparse.Namespace) -> list[dict]:
-    device, rows = torch.device(arguments.device), []
-    print(f"{len(records):,} crops to {arguments.size[0]}x{arguments.size[1]}, batches of {arguments.batch_size}")
-    print(f"{'crops/s':32}{'min':>10}{'median':>10}{'max':>10}")
-    contenders = subjects(records, arguments)
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for epoch in range(
-        arguments.repeats + 1
-    ):  # in turns, so that noise of the machine meets everyone; the first warms up
-        for name, batches in contenders.items():
-            value = rate(batches(epoch), device)
-            rates[name] += [value] if epoch else []
-    for name, values in rates.items():
-        low, middle, high = min(values), statistics.median(values), max(values)
-        print(f"{name:32}{low:10,.0f}{middle:10,.0f}{high:10,.0f}")
-        rows.append({"name": name, "min": round(low), "median": round(middle), "max": round(high)})
-    return rows
-
-
-def append(rows: list[dict], arguments: argparse.Namespace) -> None:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    common = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "torch": torch.__version__,
-        "device": arguments.device,
-        "size": "x".join(map(str, arguments.size)),
-        "batch": arguments.batch_size,
-        "threads": arguments.threads,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*common, "name", "min", "median", "max"])
-        if fresh:
-            writer.writeheader()
-        writer.writerows({**common, **row} for row in rows)
 
 
 def main() -> None:
@@ -152,13 +104,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(256, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2, help="of our decoder")
-    parser.add_argument("--repeats", type=int, default=5, help="epochs measured, after one to warm up")
+    parser.add_argument("--repeats", type=int, default=5, help="epochs measured, after two to warm up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
+    size, batch_size, device = tuple(arguments.size), arguments.batch_size, torch.device(arguments.device)
+    workers = sorted({1, 2, os.cpu_count() or 1})
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.data_root is None:
             write_crops(Path(temporary), 2000)
-        append(measure(open_dataset("folder", arguments.data_root or temporary).train, arguments), arguments)
+        records = open_dataset("folder", arguments.data_root or temporary).train
+        readers = contenders(records, size, device, batch_size, arguments.threads, workers)
+        measured = measure_all(readers, arguments.repeats, device.type)
+    crops = len(records) // batch_size * batch_size
+    setting = {"size": f"{size[0]}x{size[1]}", "batch": batch_size, "decoder_threads": arguments.threads}
+    rows = [
+        {**setting, "crops": crops, "what": name, **figures, "crops_per_s": round(crops / figures["median"])}
+        for name, figures in measured.items()
+    ]
+    print(f"appended to {report('loader', rows, device.type)}")
 
 
 if __name__ == "__main__":

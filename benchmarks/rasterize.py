@@ -13,17 +13,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
-import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from reporting import report
+from reporting import measure_all, report
 from torch import Tensor
 
 from gcl_fast.bodies import AnnyBody, walking_pose
@@ -90,20 +87,6 @@ def floor(vertices: Tensor) -> Callable[[], object]:
     return lambda: (vertices.sum(), torch.zeros(len(vertices), *SIZE, 5, device=vertices.device))
 
 
-def milliseconds(work: Callable[[], object], repeats: int, cuda: bool) -> list[float]:
-    work()
-    times = []
-    for _ in range(repeats):
-        if cuda:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        if cuda:
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
 def main() -> None:
     """Time every contender on every size and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,7 +96,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
     for num_faces in arguments.faces:
         for count in arguments.meshes:
             bodies, faces = walkers(count) if num_faces >= BODY_FACES else eggs(count, num_faces)
@@ -132,27 +114,21 @@ def main() -> None:
                 peers["plain loop"] = plain_loop(vertices, faces)
             for threads in arguments.threads if vertices.device.type == "cpu" else [1]:
                 torch.set_num_threads(threads)
-                bare = 0.0
-                for name, work in (ours | (peers if threads == 1 else {})).items():
-                    if work is None:
-                        continue
-                    times = milliseconds(work, arguments.repeats, vertices.is_cuda)
-                    bare = bare or min(times)
-                    rows.append(
-                        {
-                            "what": name,
-                            "device": arguments.device,
-                            "meshes": count,
-                            "faces": len(faces),
-                            "on": threads,
-                            "ms_per_mesh_min": round(min(times) / count, 4),
-                            "median": round(statistics.median(times) / count, 4),
-                            "max": round(max(times) / count, 4),
-                            "Mtriangles_per_s": round(count * len(faces) / min(times) / 1e3, 1),
-                            "floor_fraction": round(bare / min(times), 3),
-                        }
-                    )
-    print(f"{build.recipe().notice}; appended to {report('rasterize', rows)}")
+                work = ours | (peers if threads == 1 else {})
+                measured = measure_all({k: v for k, v in work.items() if v}, arguments.repeats, vertices.device.type)
+                rows = [
+                    {
+                        "what": name,
+                        "meshes": count,
+                        "faces": len(faces),
+                        **figures,
+                        "ms_per_mesh": round(1e3 * figures["median"] / count, 4),
+                        "Mtriangles_per_s": round(count * len(faces) / figures["median"] / 1e6, 1),
+                        "floor_fraction": round(measured["floor"]["median"] / figures["median"], 3),
+                    }
+                    for name, figures in measured.items()
+                ]
+                print(f"{build.recipe().notice}; appended to {report('rasterize', rows, vertices.device.type)}")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,6 @@ class JointConfig:
     batch: int = 16
     lr_identity: float = 3.5e-4
     lr: float = 1e-4
-    ramp_epochs: float = 0.0  # linear rise of lr_identity from zero, while the generator learns what the loss asks for
     decay_epoch: int = 10  # x0.1 from here on
     weight_decay: float = 5e-4
     temperature: float = 0.04
@@ -154,9 +153,11 @@ def preset(name: str) -> RunConfig:
                 colours=True,
                 clustering=ClusteringConfig(k1=20, eps="auto"),
             ),
-            generative=GenerativeConfig(epochs=9, reconstruction_epochs=7, lr=1e-3, ramp_steps=20, constant_share=0.3),
+            generative=GenerativeConfig(epochs=9, reconstruction_epochs=8, lr=1e-3, ramp_steps=20, constant_share=0.3),
             joint=JointConfig(
-                epochs=1,
+                epochs=3,
+                decay_epoch=2,
+                lr_identity=3.5e-5,  # ten times that diverges where batch norms rest
                 lr=4e-4,
                 batch_statistics=False,
                 clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),

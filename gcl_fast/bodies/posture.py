@@ -1,10 +1,10 @@
 """What the estimator tells of a body, as one vector: gait, what the limbs do besides, shape and camera; and its mirror.
 
-    columns 0:2    stride * (cos, sin) of the gait's phase: shrinks to standing where the phase cannot be seen
-            2:7    arm swing, elbow, spread, lean, head turn of `walking_pose`, each over its scale
-            7:31   residual: axis-angle added to the walking pose at the joints of `FREE` (cyclists, lifted arms)
-            31:37  AnnyBody's phenotypes about an average adult
-            37:41  camera: log scale, x, y, pitch about those of a usual crop, each over its scale
+columns 0:2    stride * (cos, sin) of the gait's phase: shrinks to standing where the phase cannot be seen
+        2:7    arm swing, elbow, spread, lean, head turn of `walking_pose`, each over its scale
+        7:31   residual: axis-angle added to the walking pose at the joints of `FREE` (cyclists, lifted arms)
+        31:37  AnnyBody's phenotypes about an average adult
+        37:41  camera: log scale, x, y, pitch about those of a usual crop, each over its scale
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Joint:
 
     def plan(self, epoch: int) -> Tensor:
         """(steps, batch) indices: one pass over the inliers, last partial batch dropped."""
-        plan = shuffled_plan(
+        return shuffled_plan(
             (self.bank.labels >= 0).nonzero().flatten().cpu(),
             self.settings.batch,
             seed=self.config.seed,
@@ -78,16 +78,12 @@ class Joint:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        self.steps = len(plan)
-        return plan
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """Update D, then G, E_str and E_id, then the bank."""
-        s = self.settings
-        decay = 0.1 if epoch >= s.decay_epoch else 1.0
-        rise = min(1.0, (epoch + (position + 1) / self.steps) / s.ramp_epochs) if s.ramp_epochs else 1.0
-        self.gcl_step.set_learning_rate(s.lr * decay)
-        set_learning_rate(self.optimizer, s.lr_identity * decay * rise)
+        decay = 0.1 if epoch >= self.settings.decay_epoch else 1.0
+        self.gcl_step.set_learning_rate(self.settings.lr * decay)
+        set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks.rank).to(images.device)
         metrics, embedding = self.gcl_step(images, index, yaw, self.optimizer)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
