@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP, LABEL, MARGIN = 4, 18, 66  # pixels between pictures, above the columns, left of the rows
+PAIRS = 8  # of crop and structure map in a row
 RETRIEVAL = ("mAP", "rank1", "mINP")
 CLUSTERING = ("ari", "ari_before", "outliers", "eps")
 
@@ -52,6 +53,24 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
                 sheet.paste(_picture(picture), (x, top))
             top += H + GAP
         top += 2 * GAP
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, format="PNG")
+
+
+def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], path: Path) -> None:
+    """Write a PNG of crops (N, 3, H, W) beside their structure maps (N, 1, H, W), all in 0..1, eight pairs a row.
+
+    labels: N times (text, colour), written above each pair. Raises OSError where `path` cannot be written."""
+    count, _, height, width = crops.shape
+    columns = min(count, PAIRS)
+    wide, high = 2 * width + 2 * GAP, height + LABEL
+    sheet = Image.new("RGB", (columns * wide, -(-count // columns) * high), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for i, (crop, structure, (text, colour)) in enumerate(zip(crops, maps, labels)):
+        left, top = i % columns * wide, i // columns * high
+        draw.text((left, top + 3), text, colour, font)
+        sheet.paste(_picture(crop), (left, top + LABEL))
+        sheet.paste(_picture(structure), (left + width, top + LABEL))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, format="PNG")
 

@@ -18,8 +18,9 @@ from gcl_fast.bodies import (
     align,
     load_body_parameters,
 )
+from gcl_fast.bodies.estimator import DOUBTFUL, estimate_to_file
 from gcl_fast.config import RunConfig
-from gcl_fast.data import ReIDDataset, drop_broken, open_dataset
+from gcl_fast.data import Records, ReIDDataset, drop_broken, open_dataset
 from gcl_fast.errors import UserError
 from gcl_fast.synthetic import make_world, true_views
 
@@ -45,32 +46,27 @@ class Inputs:
     def structure_maps(self, split: str, device: torch.device) -> StructureMaps:
         """The source of structure maps for the crops of `split` ("train", "query" or "gallery"), in record order.
 
+        Body parameters that are missing beside the dataset are estimated from the crops, and kept there.
+
         Raises:
-            UserError: no body parameters beside the dataset and no folder of pre-rendered pictures, or names that are
-                missing there.
+            UserError: names that are missing in the file or folder, or estimates that cannot be written.
         """
-        names, size = getattr(self.dataset, split).names, self.config.size
+        records: Records = getattr(self.dataset, split)
+        names, size = records.names, self.config.size
         if self.config.structure_maps != "online":
             folder = "train" if split == "train" else "test"
             return PrerenderedStructureMaps(self.config.structure_maps, folder, names, size, device)
         path = body_parameter_file(self.dataset, split)
-        if not path.is_file():
-            raise UserError(
-                f"{self.dataset.name}: no body parameters at {path}, so the generative and joint stages have no "
-                "structure maps; put the file there (format: gcl_fast/bodies/parameters.py), give official "
-                "pre-rendered pictures with --structure-maps DIR, or train the warm-up alone with --stages warmup"
-            )
-        parameters = align(load_body_parameters(path), names, path)
+        held = load_body_parameters(path) if path.is_file() else estimate_to_file(records, path, device)
+        parameters = align(held, names, path)
         if parameters.model == "smpl" and not self.config.smpl:
             raise UserError(f"{path} holds SMPL parameters: give the body model's file with --smpl FILE")
         body = SMPLBody(self.config.smpl) if parameters.model == "smpl" else AnnyBody()
         return OnlineStructureMaps(body, parameters, size, device)
 
     def has_structure_maps(self, split: str) -> bool:
-        """Whether `structure_maps(split)` has something to read."""
-        if not len(getattr(self.dataset, split)):
-            return False
-        return self.config.structure_maps != "online" or body_parameter_file(self.dataset, split).is_file()
+        """Whether there are crops in `split` to have structure maps of."""
+        return len(getattr(self.dataset, split)) > 0
 
     @property
     def body(self) -> str:
@@ -79,8 +75,10 @@ class Inputs:
             return f"pre-rendered pictures in {self.config.structure_maps}"
         path = body_parameter_file(self.dataset, "train")
         if not path.is_file():
-            return f"none: no {path}"
-        return f"{load_body_parameters(path).model}, rendered in the loop from {path}"
+            return f"anny, to be estimated from the crops when first needed: there is no {path} yet"
+        held = load_body_parameters(path)
+        doubtful = int((held.confidence < DOUBTFUL).sum())
+        return f"{held.model}, rendered in the loop from {path}" + (f"; {doubtful} crops doubtful" if doubtful else "")
 
 
 def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:
