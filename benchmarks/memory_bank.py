@@ -1,11 +1,11 @@
 """View-invariant loss + backward + bank update: ours against plain PyTorch and the official formulation, in one run.
 
-    python benchmarks/kernels.py                                       # the paper's sizes
-    python benchmarks/kernels.py --batch 256 --samples 1000000 --only ours
-    python benchmarks/kernels.py --device cuda --bank-dtype bfloat16
+    python benchmarks/memory_bank.py                                       # the paper's sizes
+    python benchmarks/memory_bank.py --batch 256 --samples 1000000 --only ours
+    python benchmarks/memory_bank.py --device cuda --bank-dtype bfloat16
 
 Prints min / median / max seconds, peak extra memory and the fraction of the ceiling (the two bare matrix products that
-the loss cannot do without), and appends a line per contender to results/kernels.csv.
+the loss cannot do without), and appends a line per contender to results/memory_bank.csv.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def main() -> None:
         {**setting, "what": name, **figures, "ceiling_fraction": round(bare / figures["median"], 3)}
         for name, figures in measured.items()
     ]
-    print(f"appended to {report('kernels', rows, device)}")
+    print(f"appended to {report('memory_bank', rows, device)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""The networks and the whole step of each stage, each with its peers, ready to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from itertools import chain
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from parts import Part
+from stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from gcl_fast.config import RunConfig
+from gcl_fast.losses.adversarial import DiscriminatorLoss
+from gcl_fast.models import Discriminator, generator, layers
+from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
+from gcl_fast.training.precision import Precision, choose
+from gcl_fast.training.ranks import Ranks
+
+PLAIN = "plain PyTorch, float32"
+
+
+def network_groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
+    """Groups of parts as in `parts.groups`, of the demo's networks and, `full`, of the paper's."""
+    configs = [small_config(preset, device) for preset in (("demo", "paper") if full else ("demo",))]
+    return {
+        "networks": lambda: chain.from_iterable(map(passes, configs)),
+        "steps": lambda: chain.from_iterable(map(steps, configs)),
+    }
+
+
+def passes(config: RunConfig, batch: int = 16) -> Iterator[Part]:
+    """Identity encoder, generator, and discriminator with R1, forward and backward."""
+    torch.manual_seed(0)
+    label, device = f", {config.preset}", torch.device(config.device)
+    precision = choose(config.amp, device, config.compile)
+    gcl = networks(config, precision, device)
+    image = torch.randn(batch, 3, *config.size, device=device).contiguous(memory_format=torch.channels_last)
+    codes = gcl.structure(torch.randn(batch, 1, *config.size, device=device)).detach()
+    style = torch.randn(batch, config.model.identity.part_features, device=device)
+    plain = deepcopy(gcl).to(memory_format=torch.contiguous_format)
+
+    def both(network: nn.Module, arguments: tuple[Tensor, ...], fast: bool) -> None:
+        network.zero_grad(set_to_none=True)
+        with precision.autocast() if fast else plain_arithmetic():
+            made = network(*arguments)
+        (made if isinstance(made, Tensor) else made[0]).float().square().mean().backward()
+
+    for name, network, peer, arguments in (
+        ("identity encoder", gcl.identity, plain.identity, (image,)),
+        ("generator", gcl.generator, plain.generator, (codes, style)),
+    ):
+        contenders: dict[str, Callable[[], object]] = {
+            "ours": partial(both, network, arguments, True),
+            PLAIN: partial(both, peer, tuple(x.contiguous() for x in arguments), False),
+        }
+        yield counted(name + label, batch, contenders)
+    fakes = torch.randn(3, *image.shape, device=device).unbind()
+    loss = DiscriminatorLoss(gcl.discriminator)
+    if precision.compiled:
+        loss.compile(fullgraph=True)
+
+    def ours() -> None:
+        loss.zero_grad(set_to_none=True)
+        with precision.autocast():
+            total = loss(image, *fakes).total
+        total.backward()
+
+    official = partial(official_discriminator_step, plain.discriminator, image.contiguous(), fakes)
+    contenders = {"ours": ours, "official, float32": official}
+    yield counted(f"discriminator with R1{label}", batch, contenders)
+
+
+def official_discriminator_step(
+    discriminator: Discriminator, real: Tensor, fakes: tuple[Tensor, ...], gamma: float = 0.01
+) -> None:
+    """The official formulation: for each kind of fake the real crops and their penalty once more."""
+    discriminator.zero_grad(set_to_none=True)
+    total = real.new_zeros(())
+    for fake in fakes:
+        leaf = real.clone().requires_grad_()
+        for real_map, fake_map in zip(discriminator(leaf), discriminator(fake), strict=True):
+            (gradient,) = torch.autograd.grad(real_map.sum(), leaf, create_graph=True)
+            penalty = gradient.square().sum((1, 2, 3)).mean()
+            total = total + fake_map.square().mean() + (real_map - 1).square().mean() + gamma * penalty
+    total.backward()
+
+
+def plain_norm(
+    x: Tensor,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+    slope: float = 1.0,
+    whole: bool = False,
+) -> Tensor:
+    """`styled_norm` as one would write it with PyTorch's own operations."""
+    y = F.group_norm(x, 1) if whole else F.instance_norm(x)
+    if scale is not None and shift is not None:
+        y = y * scale[:, :, None, None] + shift[:, :, None, None]
+    y = F.leaky_relu(y, slope)
+    return y if residual is None else y + residual
+
+
+@contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """Within, AdaIN and layer norm are made of PyTorch's own operations."""
+    with patch.object(layers, "styled_norm", plain_norm), patch.object(generator, "styled_norm", plain_norm):
+        yield
+
+
+def steps(config: RunConfig) -> Iterator[Part]:
+    """One update in each stage on the embedded dataset, loading left out, beside the same in float32."""
+    make_embedded_dataset(config)
+    device = torch.device(config.device)
+    ranks, inputs = Ranks(0, 1, device), open_inputs(config)
+    precision = choose(config.amp, device, config.compile)
+    plain = Precision(device.type, None, "float32")
+
+    def step_of(name: str, arithmetic: Precision) -> tuple[Callable[[], object], int]:
+        stage = open_stage(name, config, inputs, ranks, arithmetic)
+        epoch = first_epoch(stage, config)
+        images, index = first_batch(stage, epoch)
+        return partial(stage.step, images, index, epoch, 0), len(images)
+
+    for name in KINDS:
+        (ours, batch), (peer, _) = step_of(name, precision), step_of(name, plain)
+        yield counted(f"{name} step, {config.preset}", batch, {"ours": ours, "float32, eager": peer})
+
+
+class Flops(TorchDispatchMode):
+    """Counts the floating-point operations of products and convolutions within.
+
+    torch's own FlopCounterMode also hooks modules, which the pull-back of R1 does not bear.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=made)
+        return made
+
+
+def counted(name: str, size: int, contenders: Mapping[str, Callable[[], object]]) -> Part:
+    """A part that works on `size` images, whose operations are counted while ours runs once, eagerly."""
+    with torch.compiler.set_stance("force_eager"), Flops() as flops:
+        contenders["ours"]()
+    return Part(name, size, "images", contenders, flops.total, arithmetic="convolution")

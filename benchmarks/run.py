@@ -1,0 +1,120 @@
+"""One table over all hot parts: ours and its peers in one run, against the ceilings of this machine.
+
+    python benchmarks/run.py                                    # quick: 10 minutes on 2 cores
+    python benchmarks/run.py --suite full --device cuda         # the paper's networks, larger N
+    python benchmarks/run.py --only networks --against benchmarks/results/run.csv
+
+Prints min / median / max of a call, units per second, peak memory and the fraction of the ceiling, and appends to
+results/run.csv. --against FILE compares with the newest rows of this machine in FILE: what became slower beyond the
+noise of both runs is listed, and the exit status is 1. The networks' world is made in datasets/benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from gcl_fast.training.process import apply_allocator_settings
+
+if __name__ == "__main__":
+    apply_allocator_settings()  # may restart the process: before torch is imported
+
+import torch
+from ceilings import Ceilings, measure_ceilings
+from compare import read, regressions
+from networks import network_groups
+from parts import Part
+from parts import groups as part_groups
+from reporting import RESULTS, append, facts, measure_all
+
+HEADER = f"{'':34}{'min ms':>10}{'median':>10}{'max':>10}{'per second':>14}{'peak MB':>10}{'ceiling':>9}{'ours is':>9}"
+
+
+def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
+    """All parts, by group."""
+    return part_groups(device, full) | network_groups(device, full)
+
+
+GROUPS = list(groups("cpu", False))
+
+
+def rows_of(part: Part, ceilings: Ceilings, device: str, repeats: int, seconds: float) -> list[dict[str, Any]]:
+    """Measure every contender of `part`."""
+    rows = []
+    for name, measured in measure_all(part.contenders, repeats, device, seconds).items():
+        share = ceilings.fraction(measured["median"], part.flops, part.moved, part.arithmetic)
+        rows.append(
+            {
+                "device": device,
+                "part": part.name,
+                "size": part.size,
+                "unit": part.unit,
+                "contender": name,
+                "min_ms": round(measured["min"] * 1e3, 4),
+                "median_ms": round(measured["median"] * 1e3, 4),
+                "max_ms": round(measured["max"] * 1e3, 4),
+                "repeats": measured["repeats"],
+                "per_second": float(f"{part.size / measured['median']:.4g}"),
+                "peak_mb": measured["peak_mb"],
+                "ceiling_fraction": round(share, 4),
+                "matrix_gflops": round(ceilings.matrix / 1e9, 1),
+                "convolution_gflops": round(ceilings.convolution / 1e9, 1),
+                "copy_gbs": round(ceilings.copy / 1e9, 2),
+            }
+        )
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The lines of one part."""
+    print(f"{rows[0]['part']}, {rows[0]['size']:,} {rows[0]['unit']}")
+    for row in rows:
+        faster = row["median_ms"] / rows[0]["median_ms"]
+        print(
+            f"  {row['contender']:32}{row['min_ms']:10.3f}{row['median_ms']:10.3f}{row['max_ms']:10.3f}"
+            f"{row['per_second']:14,.1f}{row['peak_mb']:10,.1f}{row['ceiling_fraction']:9.1%}"
+            + ("" if row is rows[0] else f"{faster:8.2f}x"),
+            flush=True,
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, append, compare. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=("quick", "full"), default="quick")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, help="these groups of parts")
+    parser.add_argument("--repeats", type=int, default=10, help="of each contender, after two to warm up")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for a part, from its third round on")
+    parser.add_argument("--csv", type=Path, default=RESULTS / "run.csv", help="where the rows are appended")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="an earlier CSV to compare with")
+    options = parser.parse_args(arguments)
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    earlier = read(options.against) if options.against else []  # before this run appends to the same file
+    torch.manual_seed(0)
+    ceilings, full = measure_ceilings(device), options.suite == "full"
+    print(", ".join(f"{key} {value}" for key, value in facts(device).items()))
+    print(f"ceilings: {ceilings}\n{HEADER}")
+    measured: list[dict[str, Any]] = []
+    for part in chain.from_iterable(groups(device, full)[name]() for name in options.only or GROUPS):
+        rows = rows_of(part, ceilings, device, options.repeats, options.seconds)
+        show(rows)
+        append(options.csv, rows, device)
+        measured += rows
+    print(f"appended to {options.csv}")
+    if not options.against:
+        return 0
+    compared, slower = regressions(measured, earlier, facts(device)["machine"])
+    print(f"compared {compared} of {len(measured)} with {options.against}: {len(slower)} slower beyond the noise")
+    print("\n".join(f"  {line}" for line in slower))
+    return 1 if slower else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
