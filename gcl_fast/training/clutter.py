@@ -87,6 +87,8 @@ class Clutter:
         """Other people, beside or behind the person or cutting in from a side."""
         who = torch.nonzero(self._uniform(len(image)) < COMPANY / 2)[:, 0]
         count = len(who)
+        if not count:
+            return image
         aside = self._uniform(count, 0.3 if behind else 0.5, 0.95) * self._sign(count)
         nearness = self._uniform(count, 0.6, 1.0) if behind else self._uniform(count, 0.95, 1.25)
         place = shift[who] + torch.stack((aside, 0.05 * self._normal(count)), 1)

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -99,8 +100,12 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
 
 
 def _endless(clutter: Clutter) -> Iterator[Batch]:
-    while True:
-        yield clutter.batch(BATCH)
+    """Batches, each drawn in a second thread while the caller works on the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(clutter.batch, BATCH)
+        while True:
+            batch, coming = coming.result(), pool.submit(clutter.batch, BATCH)
+            yield batch
 
 
 @torch.no_grad()

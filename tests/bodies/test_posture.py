@@ -1,0 +1,51 @@
+"""The vector of the estimator: to bodies and back, and its mirror image as pictures show it."""
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.bodies import AnnyBody, posture
+from gcl_fast.render import render_structure
+
+
+@pytest.fixture
+def people():
+    """Arguments of `posture.encode` for eight people, no two alike."""
+    random = torch.Generator().manual_seed(3)
+    spread = lambda low, high, *shape: low + (high - low) * torch.rand(8, *shape, generator=random)
+    walk = torch.stack(
+        (spread(0, 1), spread(0.3, 1), spread(0, 1), spread(6, 40), spread(4, 12), spread(0, 9), spread(-40, 40)), 1
+    )
+    camera = torch.stack((spread(0.4, 0.6), spread(0.4, 0.6), spread(0.4, 0.6), spread(0, 20)), 1)
+    return walk, spread(-0.5, 0.5, 24), spread(0.3, 0.7, 6), camera
+
+
+def test_bodies_come_back_from_the_vector(people):
+    walk, residual, shape, camera = people
+    back = posture.decode(posture.encode(walk, residual, shape, camera))
+    torch.testing.assert_close(back.pose, posture.pose_of(walk, residual), atol=1e-4, rtol=0)
+    torch.testing.assert_close(back.shape, shape)
+    torch.testing.assert_close(back.camera, camera)
+
+
+def test_shape_and_stride_stay_within_what_a_body_can_do():
+    body = posture.decode(torch.full((1, posture.WIDTH), 9.0))
+    assert body.shape.max() <= 1
+    assert body.camera[0, 0] > 0
+    limit = posture.pose_of(torch.tensor([[0.125, 1.2, 9.0, 270.0, 90.0, 90.0, 270.0]]), torch.full((1, 24), 9.0))
+    torch.testing.assert_close(body.pose, limit, atol=1e-4, rtol=0)
+
+
+def test_the_mirrored_vector_shows_the_mirrored_picture(people):
+    vector, body = posture.encode(*people), AnnyBody()
+    yaw = torch.arange(8) * 45.0 + 10
+
+    def picture(vector, yaw):
+        at = posture.decode(vector)
+        return render_structure(body(at.pose, at.shape), body.faces, yaw, at.camera, (128, 64))[:, 0].numpy() < 0.99
+
+    mirrored, original = picture(posture.mirror(vector), -yaw)[:, :, ::-1], picture(vector, yaw)
+    overlap = np.logical_and(mirrored, original).sum() / np.logical_or(mirrored, original).sum()
+    assert overlap > 0.98
+    torch.testing.assert_close(posture.mirror(posture.mirror(vector)), vector)
+    assert not np.array_equal(picture(vector, -yaw)[:, :, ::-1], original)  # the yaw alone does not do it
