@@ -151,7 +151,7 @@ def clustering(rows: int, device: str, dense: bool, dim: int = 512, k1: int = 30
     features = pseudo_labels.crops(rows, dim)
     moved, eps = features.to(device), 0.6
     library = NearestNeighbors(n_neighbors=k1, algorithm="brute").fit(features.numpy())
-    searches = {
+    searches: dict[str, Callable[[], Any]] = {
         "ours": partial(nearest_neighbours, moved, k1),
         "product and top-k": lambda: (moved @ moved.T).topk(k1),
         "scikit-learn": lambda: library.kneighbors(features.numpy()),

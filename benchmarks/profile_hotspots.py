@@ -1,0 +1,158 @@
+"""Where the time of a training step goes: real steps under torch's profiler, as a page, a trace and a text table.
+
+    python benchmarks/profile_hotspots.py --stage joint --steps 20 --amp
+    python benchmarks/profile_hotspots.py --stage warmup --amp --preset paper --dataset market1501 --data-root DIR
+
+All flags but --stage, --steps and --out are those of train.py. Leaves in --out: STAGE.html, which opens from disk, and
+STAGE.trace.json for chrome://tracing or Perfetto. As many steps without the profiler come first: their median tells
+what the profiler costs. The steps start at the beginning of an epoch, whose clustering is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from gcl_fast.training.process import apply_allocator_settings
+
+if __name__ == "__main__":
+    apply_allocator_settings()  # may restart the process: before torch is imported
+
+import torch
+from ceilings import measure_ceilings
+from chrome_trace import Profile, read
+from page import kernel_table, region_table, text_table, write_page
+from regions import regions_of
+from reporting import facts
+from stages import KINDS, first_epoch, open_stage
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from gcl_fast.errors import UserError
+from gcl_fast.training import ranks as processes
+from gcl_fast.training.arguments import parse
+from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
+from gcl_fast.training.logs import RunLog
+from gcl_fast.training.loop import Interrupted, Interruption, Position, Stage, run_stage
+from gcl_fast.training.precision import choose
+from gcl_fast.training.ranks import Ranks
+
+WARM = 3  # steps before anything is timed: compilation, first allocations
+
+
+class Profiled:
+    """`stage`, which tells `profiler` of each step, times it, and asks the loop to stop after `steps`."""
+
+    def __init__(self, stage: Stage, profiler: profile, interruption: Interruption, steps: int, cuda: bool) -> None:
+        self._stage, self._profiler, self._interruption, self._left = stage, profiler, interruption, steps
+        self._cuda = cuda
+        self.ends = [time.perf_counter()]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stage, name)
+
+    def step(self, *arguments: Any) -> dict[str, torch.Tensor]:
+        measured = self._stage.step(*arguments)
+        if self._cuda:
+            torch.cuda.synchronize()  # a step's time is then its own
+        self._profiler.step()
+        self.ends.append(time.perf_counter())
+        self._left -= 1
+        if not self._left:
+            self._interruption.signal = signal.SIGINT
+        return measured
+
+
+def record(stage: Stage, epoch: int, steps: int, ranks: Ranks, trace: Path) -> float:
+    """Run the training loop for WARM + 2 * steps + 1 steps, the last `steps` under the profiler; write the trace.
+
+    Returns the median seconds of a step without the profiler.
+
+    Raises:
+        UserError: the stage has not as many steps.
+    """
+    cuda, interruption = ranks.device.type == "cuda", Interruption()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    plan, count = schedule(wait=WARM + steps, warmup=1, active=steps, repeat=1), WARM + 2 * steps + 1
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        regions_of(stage) as named,
+        profile(
+            activities=activities,
+            schedule=plan,
+            record_shapes=True,
+            profile_memory=True,
+            on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(trace)),
+        ) as profiler,
+    ):
+        log, counted = (
+            RunLog(Path(folder), ranks.main),
+            Profiled(named, profiler, interruption, count, cuda),
+        )
+        at = Position(epoch=epoch, position=1)  # past what begins an epoch
+        try:
+            run_stage(counted, at, log, ranks, interruption, lambda: None, float("inf"), 10)
+        except Interrupted:
+            pass
+        else:
+            raise UserError(f"--steps {steps}: the {stage.name} stage ended after {at.step} of {count} steps")
+        finally:
+            log.close()
+    ends = counted.ends[WARM : WARM + steps + 1]
+    return statistics.median(after - before for before, after in pairwise(ends))
+
+
+def lines(found: Profile, plain: float) -> list[str]:
+    """What the page and the terminal say first."""
+    profiled = statistics.median(end - start for start, end in found.steps) / 1e6
+    said = [
+        f"{len(found.steps)} steps, median {profiled * 1e3:.1f} ms; {plain * 1e3:.1f} ms without the profiler, which "
+        f"so costs {profiled / plain - 1:+.1%}",
+        f"named regions cover {found.coverage:.1%} of the steps",
+    ]
+    if found.launch_gap is not None:
+        said.append(f"the GPU ran no kernel during {found.launch_gap:.1%} of the steps")
+    return said
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Profile a stage. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--stage", choices=list(KINDS), default="joint")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("runs/profile"))
+    options, rest = parser.parse_known_args(arguments)
+    config, _ = parse(rest)
+    try:
+        ranks = processes.start(config.device)
+        if config.dataset == "synthetic":
+            make_embedded_dataset(config)
+        precision = choose(config.amp, ranks.device, config.compile)
+        stage = open_stage(options.stage, config, open_inputs(config), ranks, precision)
+        ceilings = measure_ceilings(ranks.device.type)
+        options.out.mkdir(parents=True, exist_ok=True)
+        trace, page = (options.out / f"{options.stage}.{ending}" for ending in ("trace.json", "html"))
+        plain = record(stage, first_epoch(stage, config), options.steps, ranks, trace)
+    except UserError as error:
+        print(f"gcl_fast: {error}", file=sys.stderr)
+        return 2
+    found = read(trace)
+    machine = ", ".join(f"{key} {value}" for key, value in facts(ranks.device.type).items())
+    said = [f"{options.stage} stage, {config.preset} preset, {precision.why}, compile {precision.why_compiled}"]
+    said += [*lines(found, plain), f"ceilings: {ceilings}", machine]
+    write_page(page, f"gcl_fast: hotspots of the {options.stage} stage", said, found, ceilings)
+    print("\n".join(said), text_table(region_table(found)), text_table(kernel_table(found, ceilings, 12)), sep="\n\n")
+    print(f"\n{page}\n{trace}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
