@@ -63,7 +63,7 @@ class Generative:
         self.gcl_step.set_learning_rate(s.lr * factor)
         if epoch < s.reconstruction_epochs:
             return self.gcl_step.reconstruct(images, index)
-        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks.rank).to(images.device)
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks)
         metrics, _ = self.gcl_step(images, index, yaw)
         return metrics
 

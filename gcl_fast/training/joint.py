@@ -84,7 +84,7 @@ class Joint:
         decay = 0.1 if epoch >= self.settings.decay_epoch else 1.0
         self.gcl_step.set_learning_rate(self.settings.lr * decay)
         set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
-        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks.rank).to(images.device)
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks)
         metrics, embedding = self.gcl_step(images, index, yaw, self.optimizer)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
         return metrics

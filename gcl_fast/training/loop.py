@@ -134,7 +134,9 @@ def run_stage(
                     sums[name] = sums[name] + value.detach() if name in sums else value.detach()
                 read = None
                 if at.step % log_every == 0:
-                    read = dict(zip(sums, torch.stack([sums[name] / count[name] for name in sums]).float().tolist()))
+                    read = dict(
+                        zip(sums, ranks.mean(torch.stack([sums[name] / count[name] for name in sums]).float()).tolist())
+                    )
                     sums, count = {}, Counter()
                     log.metrics(stage.name, at.step, read)
                     not_finite = 0 if torch.isfinite(torch.tensor(read["loss"])) else not_finite + log_every

@@ -40,6 +40,10 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Mean over the ranks, in place."""
+        return self.sum(tensor).div_(self.world_size)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its mean over the ranks; one all-reduce of all of them together.
 

@@ -18,11 +18,17 @@ from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import set_learning_rate
 
+YAW = 0  # the stream of random numbers that yaws come from
 
-def draw_yaw(count: int, seed: int, epoch: int, position: int, rank: int) -> Tensor:
-    """(count,) yaws in degrees, uniform over 45, 90, ..., 315; equal arguments give equal yaws."""
-    generator = torch.Generator().manual_seed(hash((seed, epoch, position, rank)) & 0x7FFF_FFFF_FFFF_FFFF)
-    return 45.0 * torch.randint(1, 8, (count,), generator=generator)
+
+def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks) -> Tensor:
+    """(count,) yaws in degrees of this rank's crops, uniform over 45, 90, ..., 315; equal arguments give equal yaws.
+
+    The ranks' yaws in rank order are those that one process would draw for the whole batch.
+    """
+    generator = torch.Generator().manual_seed(hash((seed, epoch, position, YAW)) & 0x7FFF_FFFF_FFFF_FFFF)
+    yaw = 45.0 * torch.randint(1, 8, (ranks.world_size, count), generator=generator)
+    return yaw[ranks.rank].to(ranks.device)
 
 
 class GCLStep:

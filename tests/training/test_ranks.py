@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from gcl_fast.training.clustering import camera_centred
+from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.step import draw_yaw
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 WORK = """
 import sys
@@ -54,12 +57,13 @@ def test_two_processes_agree(tmp_path):
 
 
 def test_yaws_are_uniform_and_repeatable():
-    yaw = torch.cat([draw_yaw(16, 0, 0, position, 0) for position in range(700)])
+    yaw = torch.cat([draw_yaw(16, 0, 0, position, ALONE) for position in range(700)])
     values, counts = yaw.unique(return_counts=True)
     assert values.tolist() == [45.0 * k for k in range(1, 8)]
     assert ((counts - 1600).abs() < 5 * 1600**0.5).all()
-    assert torch.equal(draw_yaw(16, 1, 2, 3, 0), draw_yaw(16, 1, 2, 3, 0))
-    assert not torch.equal(draw_yaw(16, 1, 2, 3, 0), draw_yaw(16, 1, 2, 3, 1))
+    assert torch.equal(draw_yaw(16, 1, 2, 3, ALONE), draw_yaw(16, 1, 2, 3, ALONE))
+    halves = [draw_yaw(8, 1, 2, 3, Ranks(rank, 2, ALONE.device)) for rank in range(2)]
+    assert torch.equal(torch.cat(halves), draw_yaw(16, 1, 2, 3, ALONE))
 
 
 def test_camera_centring_removes_what_a_camera_adds():
