@@ -1,0 +1,120 @@
+"""python -m gcl_fast.estimate on people that the estimator never saw, and on what users have wrong."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gcl_fast import estimate
+from gcl_fast.bodies import BodyParameters, load_body_parameters, posture, save_body_parameters
+from gcl_fast.config import override, preset
+from gcl_fast.data import open_dataset
+from gcl_fast.errors import UserError
+from gcl_fast.synthetic.cutouts import Scenery
+from gcl_fast.training import inputs as run_inputs
+from gcl_fast.training.inputs import Inputs, body_parameter_file
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A folder with 48 crops of new people before new cameras, some in a folder below, and the truth."""
+    root, drawn = tmp_path_factory.mktemp("people"), Scenery(77, 6).draw(48, 1)
+    names = [f"{'far/' if i % 3 == 0 else ''}{i:02d}.png" for i in range(48)]
+    (root / "crops" / "far").mkdir(parents=True)
+    for name, picture in zip(names, drawn.pictures):
+        Image.fromarray(picture[:, 8:72, :3]).save(root / "crops" / name)
+    pose, shape, camera = posture.decode(torch.from_numpy(drawn.vector))
+    truth = BodyParameters(names, "anny", pose, shape, torch.from_numpy(drawn.yaw), camera, torch.ones(48))
+    save_body_parameters(root / "truth.npz", truth)
+    return root
+
+
+def run(*arguments):
+    return estimate.main([*map(str, arguments), "--device", "cpu"])
+
+
+def test_estimates_people_it_never_saw(people, tmp_path, capsys):
+    out, picture = tmp_path / "made" / "est.npz", tmp_path / "preview.png"
+    assert run("--images", people / "crops", "--out", out, "--preview", picture, "--truth", people / "truth.npz") == 0
+    told, truth = load_body_parameters(out), load_body_parameters(people / "truth.npz").subset(range(48))
+    place = {name: i for i, name in enumerate(truth.names)}
+    truth = truth.subset([place[name] for name in told.names])
+    error = ((told.yaw - truth.yaw + 180) % 360 - 180).abs()
+    assert error.median() < 12
+    assert (told.camera[:, 0] / truth.camera[:, 0]).log().abs().median() < 0.06
+    assert (told.camera[:, 1:3] - truth.camera[:, 1:3]).abs().median() < 0.03
+    assert f"median {error.median():.1f} degrees" in capsys.readouterr().out
+    assert Image.open(picture).size == (8 * 136, 6 * 146)
+
+
+def test_confidence_tells_people_from_noise(people, tmp_path):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for i, path in enumerate(sorted((people / "crops").glob("*.png"))[:16]):
+        Image.open(path).save(folder / f"person{i}.png")
+        noise = np.random.default_rng(i).integers(0, 255, (16, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((64, 128)).save(folder / f"noise{i}.png")
+    assert run("--images", folder, "--out", tmp_path / "est.npz") == 0
+    told = load_body_parameters(tmp_path / "est.npz")
+    person = torch.tensor([name.startswith("person") for name in told.names])
+    assert told.confidence[person].median() > told.confidence[~person].max()
+
+
+def test_broken_pictures_are_named_and_left_out(people, tmp_path, capsys):
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    Image.open(people / "crops" / "01.png").resize((50, 170)).convert("L").save(folder / "good.jpg")
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    assert run("--images", folder, "--out", tmp_path / "est.npz") == 0
+    assert "1 of 2 pictures" in (said := capsys.readouterr().out)
+    assert "bad.jpg" in said
+    assert load_body_parameters(tmp_path / "est.npz").names == ["good.jpg"]
+    assert run("--images", folder, "--out", tmp_path / "est.npz", "--on-bad-image", "error") == 2
+
+
+@pytest.mark.parametrize("wrong", ["nowhere", "empty", "out", "preview"])
+def test_what_is_wrong_is_said_in_a_line(people, tmp_path, capsys, wrong):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "one").mkdir()
+    Image.open(people / "crops" / "01.png").save(tmp_path / "one" / "a.png")
+    images = tmp_path / (wrong if wrong in ("nowhere", "empty") else "one")
+    out = tmp_path / ("file/est.npz" if wrong == "out" else "est.npz")
+    picture = tmp_path / ("file/p.png" if wrong == "preview" else "p.png")
+    assert run("--images", images, "--out", out, "--preview", picture) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gcl_fast: ")
+    assert {"out": str(out), "preview": str(picture)}.get(wrong, str(images)) in said
+    assert "Traceback" not in said
+
+
+def opened(root):
+    config = override(preset("demo"), ["dataset=folder", f"data_root={root}"])
+    return Inputs(config, open_dataset("folder", root), (), None)
+
+
+def test_training_estimates_once_and_keeps_the_file(people, tmp_path, monkeypatch):
+    (tmp_path / "crops").mkdir()
+    for name in ("01.png", "02.png"):
+        os.link(people / "crops" / name, tmp_path / "crops" / name)
+    inputs = opened(tmp_path)
+    path = body_parameter_file(inputs.dataset, "train")
+    assert "to be estimated" in inputs.body
+    assert str(path) in inputs.body
+    first = inputs.structure_maps("train", torch.device("cpu"))(torch.arange(2), torch.zeros(2))
+    assert first.min() < 0 < first.max()
+    assert load_body_parameters(path).names == ["crops/01.png", "crops/02.png"]
+    monkeypatch.setattr(run_inputs, "estimate_to_file", lambda *_: pytest.fail("estimated again"))
+    torch.testing.assert_close(
+        inputs.structure_maps("train", torch.device("cpu"))(torch.arange(2), torch.zeros(2)), first
+    )
+    assert "anny, rendered in the loop" in inputs.body
+
+
+def test_training_says_where_estimates_cannot_be_kept(people, tmp_path):
+    os.link(people / "crops" / "01.png", tmp_path / "01.png")
+    (tmp_path / "body_parameters").write_text("in the way")
+    with pytest.raises(UserError, match=r"gcl_fast\.estimate"):
+        opened(tmp_path).structure_maps("train", torch.device("cpu"))
