@@ -28,7 +28,7 @@ def write_page(path: Path, title: str, facts: Iterable[str], profile: Profile, c
         ("Timeline of the median step", _svg(timeline(profile))),
         ("Top kernels", _note(NOTES["kernels"]) + _table(kernel_table(profile, ceilings))),
         ("Roofline", _note(NOTES["roofline"]) + _svg(roofline(profile, ceilings))),
-        ("Memory over time", _svg(memory(profile))),
+        ("Memory over time", _note(NOTES["memory"]) + _svg(memory(profile))),
     ]
     body = "".join(f"<h2>{escape(name)}</h2>\n{content}\n" for name, content in sections)
     lines = "<br>\n".join(escape(fact) for fact in facts)
@@ -42,8 +42,9 @@ NOTES = {
     "kernels": "Time is without what the operation called. FLOPs are those of products and convolutions; bytes assume "
     "that inputs are read once and outputs written once. “of ceiling”: least possible time at the measured rates over "
     "the time taken.",
-    "roofline": "Each dot is an operation on one size of input, its area the share of the time. The lines are the "
-    "rates measured on this machine just before; caches can carry a dot above the slope.",
+    "roofline": "Each dot is an operation on one size of input, its area the share of the time, its number that of the "
+    "table. The lines are the rates measured on this machine just before; caches can carry a dot above the slope.",
+    "memory": "What tensors made since the first of these steps still hold: weights and older tensors are not counted.",
 }
 
 
@@ -63,10 +64,15 @@ def kernel_table(profile: Profile, ceilings: Ceilings, top: int = TOP) -> list[l
     steps, occupied = len(profile.steps), any(kernel.occupancy for kernel in profile.kernels)
     header = ["kernel", "shapes", "calls", "ms a step", "share", "GFLOP", "MB", "GFLOP/s", "GB/s", "of ceiling"]
     table = [header + (["occupancy"] if occupied else [])]
-    for kernel in profile.kernels[:top]:
+    for number, kernel in enumerate(profile.kernels[:top], 1):
         rate, moved = kernel.flops / kernel.us / 1e3, kernel.bytes / kernel.us / 1e3
         share = ceilings.fraction(kernel.us / 1e6, kernel.flops, kernel.bytes, "convolution")
-        row = [kernel.name, kernel.shapes, f"{kernel.calls / steps:.0f}", f"{kernel.us / steps / 1e3:.2f}"]
+        row = [
+            f"{number}. {kernel.name}",
+            kernel.shapes,
+            f"{kernel.calls / steps:.0f}",
+            f"{kernel.us / steps / 1e3:.2f}",
+        ]
         row += [f"{kernel.us / profile.wall:.1%}", f"{kernel.flops / steps / 1e9:.2f}"]
         row += [f"{kernel.bytes / steps / 1e6:.1f}", f"{rate:.1f}", f"{moved:.1f}", f"{share:.0%}"]
         mean = f"{sum(kernel.occupancy) / len(kernel.occupancy):.0f} %" if kernel.occupancy else ""
@@ -118,11 +124,12 @@ def roofline(profile: Profile, ceilings: Ceilings) -> Figure:
     axes = figure.subplots()
     busy = sum(kernel.us for kernel in profile.kernels)
     dots = [kernel for kernel in profile.kernels if kernel.flops and kernel.us > 1e-4 * busy]
+    numbers = {id(kernel): number for number, kernel in enumerate(profile.kernels[:TOP], 1)}
     intensity = [kernel.flops / kernel.bytes for kernel in dots]
     rate = [kernel.flops / kernel.us / 1e3 for kernel in dots]
     axes.scatter(intensity, rate, [20 + 2500 * kernel.us / busy for kernel in dots], alpha=0.5)
-    for kernel, x, y in list(zip(dots, intensity, rate))[:6]:
-        axes.annotate(f"{kernel.name.removeprefix('aten::')} {kernel.shapes}", (x, y), fontsize=7)
+    for kernel, x, y in zip(dots, intensity, rate):
+        axes.annotate(str(numbers.get(id(kernel), "")), (x, y), fontsize=7, ha="center", va="center")
     low, high = min([0.1, *intensity]), max([1e4, *intensity])
     for name, peak in (("convolution " + ceilings.dtype, ceilings.convolution), ("matrix float32", ceilings.matrix)):
         ridge = peak / ceilings.copy
@@ -134,7 +141,7 @@ def roofline(profile: Profile, ceilings: Ceilings) -> Figure:
 
 
 def memory(profile: Profile, points: int = 2000) -> Figure:
-    """MB held by tensors over the profiled steps, which the dotted lines part; the largest value of each moment."""
+    """MB of tensors made since the profile began and still held; dotted lines part the steps."""
     figure = Figure(figsize=(10.5, 2.8), layout="constrained")
     axes = figure.subplots()
     stride = max(1, len(profile.memory) // points)
@@ -143,7 +150,7 @@ def memory(profile: Profile, points: int = 2000) -> Figure:
     axes.plot([(part[0][0] - begin) / 1e6 for part in bins], [max(held for _, held in part) / 1e6 for part in bins])
     for start, _ in profile.steps:
         axes.axvline((start - begin) / 1e6, color="grey", linestyle=":", linewidth=0.8)
-    axes.set(xlabel="s", ylabel="MB in tensors", ylim=(0, None))
+    axes.set(xlabel="s", ylabel="MB held", ylim=(0, None))
     return figure
 
 

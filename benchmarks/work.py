@@ -20,9 +20,8 @@ def flops_and_bytes(name: str, arguments: dict[str, Any]) -> tuple[float, float]
         arguments: "Input Dims", "Input type" and "Concrete Inputs" of its event; nothing is counted without them.
     """
     shapes, types = arguments.get("Input Dims", []), arguments.get("Input type", [])
-    sizes = [math.prod(shape) if shape else 0 for shape in shapes]  # a list of tensors has shapes of lists: none here
-    flat = [size if isinstance(size, int) else 0 for size in sizes]
-    moved = [size * SIZES.get(kind, 0) for size, kind in zip(flat, types)]
+    sizes = [math.prod(shape) if shape and isinstance(shape[0], int) else 0 for shape in shapes]  # 0: a list of tensors
+    moved = [size * SIZES.get(kind, 0) for size, kind in zip(sizes, types)]
     width = next((SIZES[kind] for kind in types if kind in SIZES), 4)
     operation = name.removeprefix("aten::")
     if operation in ("mkldnn_convolution", "cudnn_convolution"):
