@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align, load_body_parameters
-from gcl_fast.bodies.estimator import DOUBTFUL, estimate_to_file
+from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
 from gcl_fast.bodies.regressor import SIZE
 from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--out", type=Path, required=True, metavar="FILE", help="body-parameter file, DIR/body_parameters/train.npz")
     add("--preview", type=Path, metavar="PNG", help="picture of crops beside what was estimated")
     add("--truth", type=Path, metavar="FILE", help="true body parameters of these crops, to measure the yaw against")
+    add("--weights", type=Path, metavar="FILE", default=WEIGHTS, help="others than those that ship with gcl_fast")
     add("--on-bad-image", choices=("skip", "error"), default="skip", help="a picture that does not decode")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args(arguments)
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         if said:
             print(said)
         device, began = processes.start(given.device).device, time.monotonic()
-        params = estimate_to_file(records, given.out, device, again=True)
+        params = estimate_to_file(records, given.out, device, given.weights, again=True)
         seconds = time.monotonic() - began
         print(f"{given.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
         print(_doubts(params))

@@ -40,7 +40,8 @@ def load_weights(path: Path = WEIGHTS) -> BodyRegressor:
     try:
         missing, unknown = network.load_state_dict(load_file(path), strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path}: no weights of the estimator ({error}); reinstall, or train them again") from error
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise UserError(f"{path}: no weights of the estimator ({reason}); reinstall, or train them again") from error
     if unknown or any(not name.endswith("num_batches_tracked") for name in missing):
         raise UserError(f"{path}: weights of another network; train them with `python -m gcl_fast.training.estimator`")
     return network.eval().to(memory_format=torch.channels_last)
@@ -64,7 +65,7 @@ def estimate(records: Records, device: torch.device | str = "cpu", weights: Path
 
 
 def estimate_to_file(
-    records: Records, path: Path, device: torch.device | str = "cpu", *, again: bool = False
+    records: Records, path: Path, device: torch.device | str = "cpu", weights: Path = WEIGHTS, *, again: bool = False
 ) -> BodyParameters:
     """`estimate`, kept at `path`; what lies there already is read, unless `again`.
 
@@ -75,7 +76,7 @@ def estimate_to_file(
         with FileLock(path.with_name(f".{path.name}.lock")):
             if again or not path.is_file():
                 print(f"bodies: estimating those of {len(records)} crops into {path}", flush=True)
-                save_body_parameters(path, estimate(records, device))
+                save_body_parameters(path, estimate(records, device, weights))
     except OSError as error:
         raise UserError(
             f"cannot write body parameters to {path} ({error.strerror}); estimate them elsewhere with "

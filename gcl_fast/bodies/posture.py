@@ -1,10 +1,11 @@
 """What the estimator tells of a body, as one vector: gait, what the limbs do besides, shape and camera; and its mirror.
 
-columns 0:2    stride * (cos, sin) of the gait's phase: shrinks to standing where the phase cannot be seen
-        2:7    arm swing, elbow, spread, lean, head turn of `walking_pose`, each over its scale
-        7:31   residual: axis-angle added to the walking pose at the joints of `FREE` (cyclists, lifted arms)
-        31:37  AnnyBody's phenotypes about an average adult
-        37:41  camera: log scale, x, y, pitch about those of a usual crop, each over its scale
+columns 0:2    stride * (cos, sin) of the gait's phase: near zero where nobody can tell which leg is ahead
+        2:5    stride, and stride * (cos, sin) of twice the phase: how far the legs are apart, whichever is ahead
+        5:10   arm swing, elbow, spread, lean, head turn of `walking_pose`, each over its scale
+        10:34  residual: axis-angle added to the walking pose at the joints of `FREE` (cyclists, lifted arms)
+        34:40  AnnyBody's phenotypes about an average adult
+        40:44  camera: log scale, x, y, pitch about those of a usual crop, each over its scale
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ FREE = (
     gait.LEFT_ELBOW,
     gait.RIGHT_ELBOW,
 )
-SWING, MANNER, RESIDUAL, SHAPE, CAMERA = slice(0, 2), slice(2, 7), slice(7, 31), slice(31, 37), slice(37, 41)
-WIDTH = 41
+WIDTHS = (2, 3, 5, 24, 6, 4)
+WIDTH = sum(WIDTHS)
+CAMERA = slice(WIDTH - 4, WIDTH)
 MANNER_SCALE = (1.0, 30.0, 10.0, 10.0, 30.0)  # of the arguments of walking_pose
 ADULT = (0.5, 2 / 3, 0.5, 0.5, 0.5, 0.6)
 CAMERA_MIDDLE, CAMERA_SCALE = (math.log(0.5), 0.5, 0.5, 8.0), (0.3, 0.1, 0.1, 8.0)
@@ -45,11 +47,12 @@ class Posture(NamedTuple):
 def encode(walk: Tensor, residual: Tensor, shape: Tensor, camera: Tensor) -> Tensor:
     """(B, WIDTH) of walk (B, 7), the arguments of `walking_pose` in order, residual (B, 24), shape and camera."""
     phase, stride = 2 * math.pi * walk[:, 0], walk[:, 1:2]
-    swing = stride * torch.stack((phase.cos(), phase.sin()), 1)
+    swing, twice = torch.stack((phase.cos(), phase.sin()), 1), torch.stack(((2 * phase).cos(), (2 * phase).sin()), 1)
     camera = torch.cat((camera[:, :1].log(), camera[:, 1:]), 1)
     camera = (camera - camera.new_tensor(CAMERA_MIDDLE)) / camera.new_tensor(CAMERA_SCALE)
     manner = walk[:, 2:] / walk.new_tensor(MANNER_SCALE)
-    return torch.cat((swing, manner, residual, shape - shape.new_tensor(ADULT), camera), 1)
+    apart = torch.cat((stride, stride * twice), 1)
+    return torch.cat((stride * swing, apart, manner, residual, shape - shape.new_tensor(ADULT), camera), 1)
 
 
 def pose_of(walk: Tensor, residual: Tensor) -> Tensor:
@@ -63,19 +66,21 @@ def pose_of(walk: Tensor, residual: Tensor) -> Tensor:
 
 def decode(vector: Tensor) -> Posture:
     """The inverse of `encode`, within what a body can do."""
-    cosine, sine = vector[:, SWING].unbind(1)
-    phase = torch.atan2(sine, cosine) / (2 * math.pi) % 1
-    stride = torch.hypot(cosine, sine).clamp(max=1.2)
-    manner = vector[:, MANNER] * vector.new_tensor(MANNER_SCALE)
-    pose = pose_of(torch.cat((phase[:, None], stride[:, None], manner), 1), vector[:, RESIDUAL])
-    camera = vector[:, CAMERA] * vector.new_tensor(CAMERA_SCALE) + vector.new_tensor(CAMERA_MIDDLE)
+    swing, apart, manner, residual, shape, camera = vector.split(WIDTHS, 1)
+    stride = apart[:, :1].clamp(0, 1.2)
+    half = torch.atan2(apart[:, 2:], apart[:, 1:2]) / 2  # the phase, or half a cycle away from it
+    ahead = (swing * torch.cat((half.cos(), half.sin()), 1)).sum(1, keepdim=True) >= 0
+    phase = torch.where(ahead, half, half + math.pi) / (2 * math.pi) % 1
+    pose = pose_of(torch.cat((phase, stride, manner * vector.new_tensor(MANNER_SCALE)), 1), residual)
+    camera = camera * vector.new_tensor(CAMERA_SCALE) + vector.new_tensor(CAMERA_MIDDLE)
     camera = torch.cat((camera[:, :1].exp(), camera[:, 1:]), 1)
-    return Posture(pose, (vector[:, SHAPE] + vector.new_tensor(ADULT)).clamp(0, 1), camera)
+    return Posture(pose, (shape + vector.new_tensor(ADULT)).clamp(0, 1), camera)
 
 
 def mirror(vector: Tensor) -> Tensor:
     """The vector (B, WIDTH) of the mirrored crop: left and right change places."""
-    swing, manner, residual, shape, camera = vector.split((2, 5, 24, 6, 4), 1)
+    swing, apart, manner, residual, shape, camera = vector.split(WIDTHS, 1)
     residual = residual.unflatten(1, (-1, 2, 3)).flip(2) * residual.new_tensor([1.0, -1.0, -1.0])
     manner = manner * manner.new_tensor([1.0, 1.0, 1.0, 1.0, -1.0])
-    return torch.cat((-swing, manner, residual.flatten(1), shape, camera * camera.new_tensor([1.0, -1.0, 1.0, 1.0])), 1)
+    camera = camera * camera.new_tensor([1.0, -1.0, 1.0, 1.0])
+    return torch.cat((-swing, apart, manner, residual.flatten(1), shape, camera), 1)

@@ -30,7 +30,7 @@ FIRST_SEED = 1000  # of the shards; worlds that measure the estimator have other
 BATCH, RATE, DECAY, WARM_UP, AVERAGE = 64, 1e-3, 0.02, 100, 0.998
 SPREAD = 8.0  # degrees: how wide the wanted distribution of the yaw is
 # How much a unit of each column of the vector weighs against the yaw; CAMERA_SCALE and the like make units comparable.
-WEIGHT = torch.tensor([1.0] * 2 + [0.3] * 5 + [0.5] * 24 + [0.5] * 6 + [1.0, 1.0, 1.0, 0.3])
+WEIGHT = torch.tensor([1.0] * 2 + [1.5] * 3 + [0.3] * 5 + [0.5] * 24 + [0.5] * 6 + [1.0, 1.0, 1.0, 0.3])
 
 
 def cutouts(folder: Path, shards: int) -> Cutouts:

@@ -29,10 +29,10 @@ def test_bodies_come_back_from_the_vector(people):
 
 
 def test_shape_and_stride_stay_within_what_a_body_can_do():
-    body = posture.decode(torch.full((1, posture.WIDTH), 9.0))
+    body = posture.decode(torch.full((1, posture.WIDTH), 9.0))  # twice the phase is an eighth of a cycle
     assert body.shape.max() <= 1
     assert body.camera[0, 0] > 0
-    limit = posture.pose_of(torch.tensor([[0.125, 1.2, 9.0, 270.0, 90.0, 90.0, 270.0]]), torch.full((1, 24), 9.0))
+    limit = posture.pose_of(torch.tensor([[0.0625, 1.2, 9.0, 270.0, 90.0, 90.0, 270.0]]), torch.full((1, 24), 9.0))
     torch.testing.assert_close(body.pose, limit, atol=1e-4, rtol=0)
 
 
