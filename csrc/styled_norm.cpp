@@ -46,21 +46,26 @@ struct Moments {
   float *mean, *inverse;  // C each: (x - mean) * inverse is the normalized x
 };
 
-// sum(value(row, lane)) over the rows, for the LANES channels from c on; U: the last, narrower group of channels.
+constexpr int64_t BLOCK = 64;  // rows summed at once: sums of sums keep float32's rounding small
+
+// sum(value(row, lane)) over the rows, for `width` channels.
 template <class Value>
 GCL_INLINE void sum_rows(int64_t rows, int width, Value value, float* out) {
-  float a[LANES] = {}, b[LANES] = {};
-  int64_t row = 0;
-  if (width == LANES) {  // a constant width stays in registers
-    for (; row + 1 < rows; row += 2)
-      for (int u = 0; u < LANES; ++u) a[u] += value(row, u), b[u] += value(row + 1, u);
-    for (; row < rows; ++row)
-      for (int u = 0; u < LANES; ++u) a[u] += value(row, u);
-  } else {
-    for (; row < rows; ++row)
-      for (int u = 0; u < width; ++u) a[u] += value(row, u);
+  std::fill(out, out + width, 0.0f);
+  for (int64_t row = 0; row < rows;) {
+    const int64_t end = std::min(row + BLOCK, rows);
+    float a[LANES] = {}, b[LANES] = {};
+    if (width == LANES) {  // a constant width stays in registers
+      for (; row + 1 < end; row += 2)
+        for (int u = 0; u < LANES; ++u) a[u] += value(row, u), b[u] += value(row + 1, u);
+      for (; row < end; ++row)
+        for (int u = 0; u < LANES; ++u) a[u] += value(row, u);
+    } else {
+      for (; row < end; ++row)
+        for (int u = 0; u < width; ++u) a[u] += value(row, u);
+    }
+    for (int u = 0; u < width; ++u) out[u] += a[u] + b[u];
   }
-  for (int u = 0; u < width; ++u) out[u] = a[u] + b[u];
 }
 
 template <class T>
@@ -86,22 +91,19 @@ GCL_INLINE void moments_of(Sample<T> s, bool whole, Moments m) {
 }
 
 template <class T>
-GCL_INLINE void apply(Sample<T> s, Moments m, const T* residual, float* factor, float* offset, T* out) {
-  for (int64_t c = 0; c < s.C; ++c) {
-    factor[c] = m.inverse[c] * s.scale[c];
-    offset[c] = s.shift[c] - m.mean[c] * factor[c];
-  }
+GCL_INLINE void apply(Sample<T> s, Moments m, const T* residual, float* factor, T* out) {
+  for (int64_t c = 0; c < s.C; ++c) factor[c] = m.inverse[c] * s.scale[c];
   for (int64_t r = 0; r < s.rows; ++r) {
     const T *x = s.x + r * s.C, *skip = residual ? residual + r * s.C : nullptr;
     T* y = out + r * s.C;
     if (skip)
       for (int64_t c = 0; c < s.C; ++c) {
-        const float value = widen(x[c]) * factor[c] + offset[c];
+        const float value = (widen(x[c]) - m.mean[c]) * factor[c] + s.shift[c];
         narrow((value > 0 ? value : s.slope * value) + widen(skip[c]), y[c]);
       }
     else
       for (int64_t c = 0; c < s.C; ++c) {
-        const float value = widen(x[c]) * factor[c] + offset[c];
+        const float value = (widen(x[c]) - m.mean[c]) * factor[c] + s.shift[c];
         narrow(value > 0 ? value : s.slope * value, y[c]);
       }
   }
@@ -147,9 +149,9 @@ GCL_INLINE void backward_of(Sample<T> s, const T* grad, bool whole, Moments m, f
 }
 
 template <class T>
-GCL_CLONES void forward_sample(Sample<T> s, bool whole, Moments m, const T* residual, float* factor, float* offset, T* out) {
+GCL_CLONES void forward_sample(Sample<T> s, bool whole, Moments m, const T* residual, float* factor, T* out) {
   moments_of(s, whole, m);
-  apply(s, m, residual, factor, offset, out);
+  apply(s, m, residual, factor, out);
 }
 
 template <class T>
@@ -183,10 +185,10 @@ void forward(const Tensor& x, const Tensor& scale, const Tensor& shift, const st
   const float *s = scale.const_data_ptr<float>(), *t = shift.const_data_ptr<float>();
   T* const to = static_cast<T*>(y.mutable_data_ptr());
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> factor(C), offset(C);
+    std::vector<float> factor(C);
     for (int64_t b = begin; b < end; ++b)
       forward_sample<T>({from + b * size, rows, C, s + b * C, t + b * C, slope}, whole,
-          {moments + 2 * b * C, moments + (2 * b + 1) * C}, skip ? skip + b * size : nullptr, factor.data(), offset.data(),
+          {moments + 2 * b * C, moments + (2 * b + 1) * C}, skip ? skip + b * size : nullptr, factor.data(),
           to + b * size);
   });
 }
