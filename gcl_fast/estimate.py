@@ -16,9 +16,9 @@ from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align
 from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
 from gcl_fast.bodies.regressor import SIZE
 from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
-from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import pair_grid
+from gcl_fast.evaluation.protocol import to_unit
 from gcl_fast.training import ranks as processes
 
 PREVIEWED = 48  # crops in the preview, from the most certain to the most doubtful
@@ -64,8 +64,7 @@ def preview(records: Records, params: BodyParameters, path: Path) -> None:
     Raises UserError where `path` cannot be written."""
     order = params.confidence.argsort(descending=True)
     chosen = order[torch.linspace(0, len(order) - 1, min(PREVIEWED, len(order))).round().long()]
-    crops = torch.cat([image for image, _ in ExtractLoader(records.subset(chosen.numpy()), SIZE)])
-    crops = crops * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
+    crops = to_unit(torch.cat([image for image, _ in ExtractLoader(records.subset(chosen.numpy()), SIZE)]))
     maps = OnlineStructureMaps(AnnyBody(), params, SIZE, "cpu")(chosen, torch.zeros(len(chosen)))
     rows = zip(params.yaw[chosen].tolist(), params.confidence[chosen].tolist())
     labels = [(f"{yaw:.0f}° {sure:.2f}", "black" if sure >= DOUBTFUL else "red") for yaw, sure in rows]

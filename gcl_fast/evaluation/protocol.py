@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
+from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.evaluation.generation import ssim
 from gcl_fast.evaluation.retrieval import Retrieval, evaluate
 from gcl_fast.models import GCL
@@ -18,13 +19,10 @@ from gcl_fast.models import GCL
 Autocast = Callable[[], AbstractContextManager[object]]
 Batches = Iterable[tuple[Tensor, Tensor]]  # (images (B, 3, H, W), index (B,))
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as every crop is normalized
-STD = (0.229, 0.224, 0.225)
-
 
 def to_unit(images: Tensor) -> Tensor:
     """Undo ImageNet normalization: (B, 3, H, W) in [0, 1], float32."""
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (images.float() * std + mean).clamp(0, 1)
 
 

@@ -24,6 +24,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.synthetic.cutouts import Cutouts, Scenery
 from gcl_fast.training.clutter import Batch, Clutter
 from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.schedule import ramp_then_cosine
 
 PEOPLE, BACKDROPS, CAMERAS = 4000, 1000, 50  # of one shard of cut-outs
 FIRST_SEED = 1000  # of the shards; worlds that measure the estimator have others
@@ -62,11 +63,6 @@ def loss(told: Regressed, batch: Batch) -> Tensor:
     return F.cross_entropy(told.direction, wanted) + (error.sum(1) * batch.somebody).mean()
 
 
-def rate(step: int, steps: int) -> float:
-    """Share of the learning rate: linear warm-up, then half a cosine."""
-    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
-
-
 def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int) -> BodyRegressor:
     """Averaged weights after `steps`; those so far are written to `out` every 500 steps."""
     torch.manual_seed(seed)
@@ -74,7 +70,7 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)
     averaged = cast(BodyRegressor, average.module)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: ramp_then_cosine(step, steps, WARM_UP, 0.0))
     began, errors = time.monotonic(), []
     for step, batch in zip(range(1, steps + 1), _endless(clutter)):
         with torch.autocast("cpu", torch.bfloat16):
