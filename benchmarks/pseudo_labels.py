@@ -26,6 +26,7 @@ from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.eps import RADII, eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, neighbourhoods
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
+from gcl_fast.training.process import apply_allocator_settings
 
 
 def crops(N: int, D: int, noise: float = 1.2) -> Tensor:
@@ -115,6 +116,7 @@ def plot() -> None:
 
 
 def main() -> None:
+    apply_allocator_settings()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[12936], help="N")
     parser.add_argument("--dim", type=int, default=512, help="D")
