@@ -11,7 +11,7 @@ import types
 import typing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -39,6 +39,7 @@ class ClusteringConfig:
 class WarmupConfig:
     """Contrast against cluster means of an instance memory: identity encoder alone, augmented crops."""
 
+    method: Literal["cluster"] = "cluster"
     epochs: int = 50
     steps_per_epoch: int = 400
     identities: int = 16
@@ -49,8 +50,68 @@ class WarmupConfig:
     constant_share: float = 0.4  # of all steps; a cosine to zero follows
     temperature: float = 0.05
     momentum: float = 0.2  # weight of the old entry
+    memory: Literal["instances", "hardest"] = "instances"  # or one row a cluster, moved by its hardest crop of a step
     colours: bool = False  # cluster embeddings beside clothing colours: for an encoder without weights to start from
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
+
+
+@dataclass(frozen=True)
+class MMCLConfig:
+    """Warm-up by multi-label classification against a memory (Wang and Zhang 2020)."""
+
+    method: Literal["mmcl"] = "mmcl"
+    epochs: int = 60
+    steps_per_epoch: int = 0  # 0: one pass over the crops
+    batch: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
+    weight_decay: float = 5e-4
+    ramp_steps: int = 0  # linear rise of the learning rate from zero
+    decay_every: int = 40  # epochs, x0.1 each time
+    momentum: float = 0.5  # weight of the old entry at the end; it rises from zero
+    single_label_epochs: int = 5  # the first of them: every crop is a class of its own
+    threshold: float = 0.6  # of the similarity of crops that share a label
+    candidates: int = 200  # neighbours looked at for each crop
+    form: Literal["squared", "logistic"] = "squared"
+    delta: float = 5.0  # weight of the positive labels
+    hard_share: float = 0.01  # of the negative labels, the most similar ones, that are pushed away
+    styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
+    colours: bool = False  # compare crops by clothing colours as well
+
+
+@dataclass(frozen=True)
+class JVTCConfig:
+    """Warm-up by joint visual and temporal consistency, unsupervised (Li and Zhang 2020)."""
+
+    method: Literal["jvtc"] = "jvtc"
+    epochs: int = 100
+    steps_per_epoch: int = 0  # 0: one pass over the crops
+    batch: int = 32  # crops, each in `variants` pictures
+    variants: int = 4
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    backbone_lr_share: float = 1.0  # of lr, for the convolutions
+    weight_decay: float = 5e-4
+    ramp_steps: int = 0  # linear rise of the learning rate from zero
+    decay_every: int = 40  # epochs, x0.1 each time
+    local_temperature: float = 0.1
+    temperature: float = 0.05
+    momentum: float = 0.8  # most weight of the old entry
+    momentum_rise: float = 0.01  # an epoch, from zero
+    global_weight: float = 0.2
+    global_epoch: int = 10  # the global loss begins here
+    cluster_every: int = 5  # epochs
+    temporal: bool = True
+    temporal_epoch: int = 30  # frames and cameras are looked at from here on
+    clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)
+    eps_scale: float = 0.8
+    plain_weight: float = 0.3  # of the distance that is not k-reciprocal
+    styled: str = ""  # folder of the crops in other cameras' style, the variants of a crop
+    colours: bool = False  # compare crops by clothing colours as well
+
+
+AnyWarmup = WarmupConfig | MMCLConfig | JVTCConfig
 
 
 @dataclass(frozen=True)
@@ -104,13 +165,14 @@ class RunConfig:
     on_bad_image: str = "skip"  # or "error"
     structure_maps: str = "online"  # or a folder of pre-rendered pictures in the official layout
     smpl: str = ""  # file of the SMPL body model, where the body parameters are for it
+    optimizer_backend: str = "torch"  # fused optimizers of PyTorch, or "apex": those of NVIDIA apex
     checkpoint_seconds: float = 60.0
     log_every: int = 10
     height: int = 256
     width: int = 128
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # the embedded dataset, made when missing
-    warmup: WarmupConfig = WarmupConfig()
+    warmup: AnyWarmup | None = WarmupConfig()  # None: none
     generative: GenerativeConfig = GenerativeConfig()
     joint: JointConfig = JointConfig()
 
@@ -144,15 +206,7 @@ def preset(name: str) -> RunConfig:
             height=128,
             width=64,
             model=ModelConfig.demo(),
-            warmup=WarmupConfig(
-                epochs=10,
-                steps_per_epoch=50,
-                crops=4,
-                lr=1e-3,
-                ramp_steps=30,
-                colours=True,
-                clustering=ClusteringConfig(k1=20, eps="auto"),
-            ),
+            warmup=warmup_preset("demo", "cluster"),
             generative=GenerativeConfig(epochs=9, reconstruction_epochs=8, lr=1e-3, ramp_steps=20, constant_share=0.3),
             joint=JointConfig(
                 epochs=3,
@@ -164,6 +218,64 @@ def preset(name: str) -> RunConfig:
             ),
         )
     raise UserError(f"unknown preset {name!r}; there are demo and paper")
+
+
+def warmup_preset(name: str, method: str) -> AnyWarmup | None:
+    """The settings of the warm-up called `method` in the preset called `name`.
+
+    Raises:
+        UserError: no warm-up of that name.
+    """
+    paper: dict[str, AnyWarmup | None] = {
+        "cluster": WarmupConfig(),
+        "mmcl": MMCLConfig(),
+        "jvtc": JVTCConfig(),
+        "none": None,
+    }
+    demo: dict[str, AnyWarmup | None] = {
+        "cluster": WarmupConfig(
+            epochs=10,
+            steps_per_epoch=50,
+            crops=4,
+            lr=1e-3,
+            ramp_steps=30,
+            colours=True,
+            clustering=ClusteringConfig(k1=20, eps="auto"),
+        ),
+        "mmcl": MMCLConfig(
+            epochs=18,
+            batch=64,
+            optimizer="adamw",
+            lr=1e-3,
+            backbone_lr_share=1.0,
+            ramp_steps=30,
+            decay_every=14,
+            single_label_epochs=1,
+            colours=True,
+        ),
+        "jvtc": JVTCConfig(
+            epochs=10,
+            steps_per_epoch=50,
+            batch=16,
+            optimizer="adamw",
+            lr=1e-3,
+            ramp_steps=30,
+            decay_every=8,
+            momentum_rise=0.1,
+            global_weight=1.0,
+            global_epoch=0,
+            cluster_every=1,
+            temporal_epoch=1,
+            clustering=ClusteringConfig(k1=20, eps="auto"),
+            eps_scale=1.0,
+            colours=True,
+        ),
+        "none": None,
+    }
+    methods = demo if name == "demo" else paper
+    if method not in methods:
+        raise UserError(f"--warmup {method}: there is no such warm-up; there are {', '.join(methods)}")
+    return methods[method]
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
@@ -211,15 +323,18 @@ def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, key)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [option for option in options if dataclasses.is_dataclass(option)]
+    if kinds and value is not None:
+        method = value.get("method") if isinstance(value, dict) else None
+        kind = next((k for k in kinds if method is not None and getattr(k, "method", None) == method), kinds[0])
+        return _build(kind, value, key)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{key}: expected a list, got {value!r}")
         return tuple(value)
     if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
         return value
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
         if option is type(None) and value is None:
             return None

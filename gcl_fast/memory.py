@@ -88,7 +88,8 @@ class MemoryBank(nn.Module):
 
         Args:
             index: (B,) int64 bank rows. Under several ranks pass the gathered batch, in rank order, on every rank.
-            f: (B, D) training-mode embeddings, before L2 normalization.
+            f: (B, D) training-mode embeddings, before L2 normalization. One that is not finite leaves its entry alone.
         """
-        memory_update(self.features, index, normalize(f.float(), dim=1), self.momentum)
+        f = torch.where(f.isfinite().all(1, keepdim=True), f.float(), self.features[index])
+        memory_update(self.features, index, normalize(f, dim=1), self.momentum)
         self.stream[1] += 1

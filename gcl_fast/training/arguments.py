@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from gcl_fast.config import STAGES, RunConfig, override, preset
+from gcl_fast.config import STAGES, RunConfig, override, preset, warmup_preset
 from gcl_fast.errors import UserError
+from gcl_fast.training.optimizers import BACKENDS
 
 
 def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
@@ -25,6 +26,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--dataset", help="synthetic, market1501, or folder for any folder of crops")
     flag("--data-root", metavar="DIR", help="folder of the dataset (synthetic: made there when missing)")
     flag("--stages", nargs="+", choices=STAGES, help="which stages to run (default: all three, in this order)")
+    flag("--warmup", metavar="METHOD", help="cluster, jvtc, mmcl, or none: straight from --init (default: cluster)")
     flag(
         "--init",
         metavar="FILE",
@@ -39,6 +41,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     )
     flag("--amp", action="store_true", help="mixed precision: bfloat16 where the hardware multiplies in it")
     flag("--compile", choices=("auto", "on", "off"), help="torch.compile the networks (default: auto)")
+    flag("--optimizer-backend", choices=BACKENDS, help="whose fused optimizers (default: torch)")
     flag("--device", choices=("auto", "cpu", "cuda"), help="default: cuda where there is a GPU")
     flag("--cache", choices=("auto", "none", "host", "device"), help="keep decoded crops in memory (default: auto)")
     flag("--on-bad-image", choices=("skip", "error"), help="a picture that does not decode (default: skip and count)")
@@ -54,6 +57,10 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     if "stages" in given:
         given["stages"] = tuple(stage for stage in STAGES if stage in given["stages"])
     try:
+        if "warmup" in given:
+            given["warmup"] = warmup_preset(name, given["warmup"])
+            if given["warmup"] is None:
+                given["stages"] = tuple(stage for stage in given.get("stages", STAGES) if stage != "warmup")
         return override(replace(preset(name), **given), assignments), resume
     except UserError as error:
         parser.error(str(error))

@@ -34,6 +34,7 @@ class Generative:
             ranks,
             precision,
             config.generative.lr,
+            backend=config.optimizer_backend,
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 from gcl_fast import __version__
 from gcl_fast.config import RunConfig
 from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.optimizers import describe
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.process import allocator
 from gcl_fast.training.ranks import Ranks
@@ -27,6 +28,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "device": device + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else ""),
         "precision": precision.why,
         "compile": precision.why_compiled,
+        "optimizers": describe(config.optimizer_backend, ranks.device),
         "allocator": allocator(),
         "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
         f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),

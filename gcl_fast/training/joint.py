@@ -14,6 +14,7 @@ from gcl_fast.models import GCL
 from gcl_fast.training.clustering import label, report
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.optimizers import nesterov
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import set_learning_rate
@@ -50,13 +51,13 @@ class Joint:
             settings.lr,
             self.bank,
             settings.batch_statistics,
+            config.optimizer_backend,
         )
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = nesterov(
             gcl.identity.parameters(),
-            lr=settings.lr_identity,
-            momentum=0.9,
-            nesterov=True,
+            settings.lr_identity,
             weight_decay=settings.weight_decay,
+            backend=config.optimizer_backend,
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:

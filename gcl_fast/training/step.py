@@ -14,9 +14,11 @@ from gcl_fast.losses.generative import generative_forward, generator_losses
 from gcl_fast.losses.reconstruction import reconstruction_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
+from gcl_fast.training.optimizers import adam
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import set_learning_rate
+from gcl_fast.training.update import descend
 
 YAW = 0  # the stream of random numbers that yaws come from
 
@@ -42,6 +44,7 @@ class GCLStep:
         batch_statistics: whether E_id, where it trains, normalizes by the batch, as the official code does, or rests in
             eval mode. Batches of 16 can be too few: the demo's encoder ranks at 73 % mAP by its running statistics, at
             26 % by those of 16 crops in a row.
+        backend: of the optimizers.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class GCLStep:
         lr: float,
         bank: MemoryBank | None = None,
         batch_statistics: bool = True,
+        backend: str = "torch",
     ) -> None:
         self.gcl, self.settings, self.bank, self.batch_statistics = gcl, settings, bank, batch_statistics
         self.structure_maps, self.ranks, self.precision = structure_maps, ranks, precision
@@ -62,7 +66,7 @@ class GCLStep:
             self.discriminator_loss.compile(fullgraph=True)
         self.adversarial = GeneratorAdversarialLoss(gcl.discriminator)
         self.optimizers = [
-            torch.optim.Adam(p, lr=lr, betas=(0.0, 0.999), weight_decay=settings.weight_decay, fused=True)
+            adam(p, lr, betas=(0.0, 0.999), weight_decay=settings.weight_decay, backend=backend)
             for p in (list(gcl.discriminator.parameters()), [*gcl.structure.parameters(), *gcl.generator.parameters()])
         ]
 
@@ -84,25 +88,19 @@ class GCLStep:
         with self.precision.autocast():
             views = generative_forward(gcl, images, structure, structure_new, train_identity=joint)
             terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes))
-        optimizer_d.zero_grad(set_to_none=True)
-        terms.total.backward()
-        self.ranks.average_gradients(gcl.discriminator.parameters())
-        optimizer_d.step()
+        skipped_d = descend(terms.total, self.ranks, optimizer_d)
 
         contrast = None
         if self.bank is not None:
             contrast = self.bank.loss(views.embedding, views.embedding_new, index)
         with self.precision.autocast():
             losses = generator_losses(views, images, self.adversarial, self.settings.weights, view=contrast)
-        trained = [optimizer_g] if identity_optimizer is None else [optimizer_g, identity_optimizer]
-        for optimizer in trained:
-            optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        for optimizer in trained:
-            self.ranks.average_gradients(p for group in optimizer.param_groups for p in group["params"])
-            optimizer.step()
+        trained = [optimizer_g] if identity_optimizer is None else [identity_optimizer, optimizer_g]
+        skipped_g = descend(losses["total"], self.ranks, *trained)
+        self.ranks.average_norms(gcl.identity)
         metrics = {"loss": losses.pop("total"), **losses}
         metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real, "r1": terms.penalty}
+        metrics |= {"skipped_d": skipped_d, "skipped_g": skipped_g}
         return metrics, views.embedding.detach().float()
 
     def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -120,11 +118,8 @@ class GCLStep:
             with torch.no_grad():
                 parts, _ = gcl.identity(images)
             loss = reconstruction_loss(gcl.generator(gcl.structure(structure), parts), images)
-        optimizer.zero_grad(set_to_none=True)
-        (self.settings.weights.image * loss).backward()
-        self.ranks.average_gradients([*gcl.structure.parameters(), *gcl.generator.parameters()])
-        optimizer.step()
-        return {"loss": self.settings.weights.image * loss.detach(), "image_rec": loss.detach()}
+        total = self.settings.weights.image * loss
+        return {"loss": total, "image_rec": loss, "skipped_g": descend(total, self.ranks, optimizer)}
 
     def set_learning_rate(self, lr: float) -> None:
         """Of D, G and E_str."""

@@ -16,9 +16,11 @@ from gcl_fast.training.clustering import label, report
 from gcl_fast.training.colours import beside_colours, colour_stripes
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.optimizers import adam
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import ramp_then_cosine, set_learning_rate
+from gcl_fast.training.update import descend
 
 
 class Warmup:
@@ -45,8 +47,12 @@ class Warmup:
             cache=config.decoded_cache,
             seed=config.seed,
         )
-        self.optimizer = torch.optim.AdamW(
-            self.encoder.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
+        self.optimizer = adam(
+            self.encoder.parameters(),
+            self.settings.lr,
+            weight_decay=self.settings.weight_decay,
+            decoupled=True,
+            backend=config.optimizer_backend,
         )
         width = config.model.identity.embedding
         self.bank = MemoryBank(len(records), width, self.settings.momentum, self.settings.temperature).to(ranks.device)
@@ -87,12 +93,10 @@ class Warmup:
         with self.precision.autocast():
             _, embedding = self.encoder(images)
         loss = instance_memory_loss(embedding, self.bank.features, self.clusters, index, self.settings.temperature)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.ranks.average_gradients(self.encoder.parameters())
-        self.optimizer.step()
+        skipped = descend(loss, self.ranks, self.optimizer)
+        self.ranks.average_norms(self.encoder)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding.detach().float()))
-        return {"loss": loss}
+        return {"loss": loss, "skipped": skipped}
 
     def _colours(self) -> Tensor:
         if self._stripes is None:

@@ -23,8 +23,8 @@ torch.manual_seed(ranks.rank)
 layer = nn.Linear(3, 2)
 ranks.broadcast_(layer)
 x = torch.arange(6.0).view(2, 3)[ranks.rank : ranks.rank + 1]
-layer(x).square().sum().backward()
-ranks.average_gradients(layer.parameters())
+with ranks.averaging(layer.parameters()):
+    layer(x).square().sum().backward()
 out = {
     "weight": layer.weight.detach(),
     "bias": layer.bias.detach(),
