@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gcl_fast.models.config import DiscriminatorConfig
-from gcl_fast.models.layers import ConvBlock, ResidualBlock
+from gcl_fast.models.layers import SLOPE, ConvBlock, ResidualBlock
 
 
 class Discriminator(nn.Module):
@@ -34,11 +34,11 @@ class Discriminator(nn.Module):
 def _network(config: DiscriminatorConfig) -> nn.Sequential:
     narrow, wide = config.channels, 2 * config.channels
     return nn.Sequential(
-        ConvBlock(3, narrow, 1),
-        ConvBlock(narrow, narrow, 3),
-        ConvBlock(narrow, narrow, 3, stride=2),
-        ConvBlock(narrow, narrow, 3),
-        ConvBlock(narrow, wide, 3, stride=2),
+        ConvBlock(3, narrow, 1, activate=False),
+        ConvBlock(narrow, narrow, 3, before=SLOPE, activate=False),
+        ConvBlock(narrow, narrow, 3, stride=2, before=SLOPE, activate=False),
+        ConvBlock(narrow, narrow, 3, before=SLOPE, activate=False),
+        ConvBlock(narrow, wide, 3, stride=2, before=SLOPE),
         *(ResidualBlock(wide, "none") for _ in range(config.blocks)),
         nn.Conv2d(wide, 1, 1),
     )

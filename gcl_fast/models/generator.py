@@ -75,7 +75,9 @@ class Generator(nn.Module):
             UpBlock(channels, wide),
             UpBlock(wide, narrow),
         )
-        self.refine = nn.Sequential(ConvBlock(narrow, narrow, 3), ConvBlock(narrow, narrow, 3))
+        self.refine = nn.Sequential(
+            ConvBlock(narrow, narrow, 3, activate=False), ConvBlock(narrow, narrow, 3, before=SLOPE)
+        )
         self.paint = nn.Conv2d(narrow, 3, 1)
         self.apply(init_kaiming)
         self.standardize = config.standardize

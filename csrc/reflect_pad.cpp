@@ -1,0 +1,161 @@
+// CPU kernels of reflect padding with the LeakyReLU before it in the same pass, and of its adjoint; the definition is in
+// kernels/reflect_pad.py. Pictures are channels-last: rows of W * C numbers.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "simd.h"
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace {
+
+GCL_INLINE float widen(float x) { return x; }
+GCL_INLINE float widen(uint16_t x) { return std::bit_cast<float>(uint32_t(x) << 16); }
+GCL_INLINE void narrow(float x, float& to) { to = x; }
+GCL_INLINE void narrow(float x, uint16_t& to) {  // bfloat16, to nearest even; NaN stays NaN
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  to = uint16_t(x == x ? rounded : (bits >> 16) | 0x40u);
+}
+
+struct Shape {
+  int64_t B, C, H, W, p;  // of the unpadded picture, and the padding
+  int64_t row() const { return W * C; }
+  int64_t padded_row() const { return (W + 2 * p) * C; }
+};
+
+int64_t mirrored(int64_t at, int64_t size) { return at < 0 ? -at : at < size ? at : 2 * (size - 1) - at; }
+
+// One padded row from the row x it mirrors: `sign` decides where slope multiplies.
+template <class T>
+GCL_CLONES void pad_row(const T* x, const T* sign, Shape s, float slope, T* out) {
+  T* const middle = out + s.p * s.C;
+  if (slope == 1) std::memcpy(middle, x, s.row() * sizeof(T));
+  else
+    for (int64_t i = 0; i < s.row(); ++i) {
+      const float value = widen(x[i]);
+      narrow(widen(sign[i]) > 0 ? value : slope * value, middle[i]);
+    }
+  for (int64_t k = 1; k <= s.p; ++k) {
+    std::memcpy(middle - k * s.C, middle + k * s.C, s.C * sizeof(T));
+    std::memcpy(middle + (s.W - 1 + k) * s.C, middle + (s.W - 1 - k) * s.C, s.C * sizeof(T));
+  }
+}
+
+// One row of the adjoint from the `count` padded rows that mirror it.
+template <class T>
+GCL_CLONES void fold_row(const T* const* rows, int count, const T* sign, Shape s, float slope, float* sum, T* out) {
+  const int64_t n = s.row(), border = s.p * s.C;
+  for (int64_t i = 0; i < n; ++i) sum[i] = widen(rows[0][border + i]);
+  for (int k = 1; k < count; ++k)
+    for (int64_t i = 0; i < n; ++i) sum[i] += widen(rows[k][border + i]);
+  for (int k = 0; k < count; ++k)
+    for (int64_t j = 1; j <= s.p; ++j) {
+      const T *left = rows[k] + border - j * s.C, *right = rows[k] + border + (s.W - 1 + j) * s.C;
+      for (int64_t c = 0; c < s.C; ++c) sum[j * s.C + c] += widen(left[c]);
+      for (int64_t c = 0; c < s.C; ++c) sum[(s.W - 1 - j) * s.C + c] += widen(right[c]);
+    }
+  if (slope == 1)
+    for (int64_t i = 0; i < n; ++i) narrow(sum[i], out[i]);
+  else
+    for (int64_t i = 0; i < n; ++i) narrow(widen(sign[i]) > 0 ? sum[i] : slope * sum[i], out[i]);
+}
+
+// `sign` is x itself where padded is null, else the middle of the padded picture.
+template <class T>
+void pad(const T* x, const T* padded, Shape s, float slope, T* out) {
+  const int64_t high = s.H + 2 * s.p, wide = s.padded_row();
+  torch::stable::parallel_for(0, s.B * high, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; ++at) {
+      const int64_t b = at / high, h = mirrored(at % high - s.p, s.H);
+      const T* from = x + (b * s.H + h) * s.row();
+      pad_row(from, padded ? padded + (b * high + h + s.p) * wide + s.p * s.C : from, s, slope, out + at * wide);
+    }
+  });
+}
+
+template <class T>
+void fold(const T* grad, const T* padded, Shape s, float slope, T* out) {
+  const int64_t high = s.H + 2 * s.p, wide = s.padded_row();
+  torch::stable::parallel_for(0, s.B * s.H, 16, [&](int64_t begin, int64_t end) {
+    std::vector<float> sum(s.row());
+    for (int64_t at = begin; at < end; ++at) {
+      const int64_t b = at / s.H, h = at % s.H;
+      const T *rows[3], *first = grad + b * high * wide;
+      int count = 0;
+      rows[count++] = first + (h + s.p) * wide;
+      if (h >= 1 && h <= s.p) rows[count++] = first + (s.p - h) * wide;
+      if (h < s.H - 1 && h >= s.H - 1 - s.p) rows[count++] = first + (2 * (s.H - 1) - h + s.p) * wide;
+      const T* sign = padded ? padded + (b * high + h + s.p) * wide + s.p * s.C : nullptr;
+      fold_row(rows, count, sign, s, slope, sum.data(), out + at * s.row());
+    }
+  });
+}
+
+bool channels_last(const Tensor& x) {
+  const int64_t C = x.size(1), H = x.size(2), W = x.size(3);
+  return (C == 1 || x.stride(1) == 1) && (W == 1 || x.stride(3) == C) && (H == 1 || x.stride(2) == W * C) &&
+      (x.size(0) == 1 || x.stride(0) == H * W * C);
+}
+
+bool same_size(const Tensor& x, int64_t B, int64_t C, int64_t H, int64_t W) {
+  return x.size(0) == B && x.size(1) == C && x.size(2) == H && x.size(3) == W;
+}
+
+Shape check(const Tensor& x, const std::optional<Tensor>& padded, int64_t p, int64_t taken) {
+  STD_TORCH_CHECK(x.dim() == 4 && channels_last(x), "reflect_pad: pictures must be (B, C, H, W) in channels-last order");
+  const Shape s{x.size(0), x.size(1), x.size(2) - taken, x.size(3) - taken, p};
+  STD_TORCH_CHECK(p >= 0 && p < s.H && p < s.W, "reflect_pad: the padding must be less than both sides of the picture");
+  STD_TORCH_CHECK(!padded || (padded->dim() == 4 && channels_last(*padded) && padded->scalar_type() == x.scalar_type() &&
+                      same_size(*padded, s.B, s.C, s.H + 2 * p, s.W + 2 * p)),
+      "reflect_pad: the padded picture must have the type and order of the other, and its size with the padding");
+  return s;
+}
+
+Tensor reflect_pad(const Tensor& x, std::optional<Tensor> padded, int64_t padding, double slope) {
+  const Shape s = check(x, padded, padding, 0);
+  Tensor out = torch::stable::new_empty(x, {s.B, s.H + 2 * padding, s.W + 2 * padding, s.C});
+  const auto run = [&]<class T>(T) {
+    pad<T>(static_cast<const T*>(x.const_data_ptr()), padded ? static_cast<const T*>(padded->const_data_ptr()) : nullptr, s,
+        float(slope), static_cast<T*>(out.mutable_data_ptr()));
+  };
+  if (x.scalar_type() == ScalarType::Float) run(float());
+  else if (x.scalar_type() == ScalarType::BFloat16) run(uint16_t());
+  else STD_TORCH_CHECK(false, "reflect_pad: pictures must be float32 or bfloat16");
+  return out;
+}
+
+Tensor reflect_pad_adjoint(const Tensor& grad, std::optional<Tensor> padded, int64_t padding, double slope) {
+  const Shape s = check(grad, padded, padding, 2 * padding);
+  STD_TORCH_CHECK(padded || slope == 1, "reflect_pad_adjoint: a slope needs the padded picture");
+  Tensor out = torch::stable::new_empty(grad, {s.B, s.H, s.W, s.C});
+  const auto run = [&]<class T>(T) {
+    fold<T>(static_cast<const T*>(grad.const_data_ptr()),
+        padded ? static_cast<const T*>(padded->const_data_ptr()) : nullptr, s, float(slope),
+        static_cast<T*>(out.mutable_data_ptr()));
+  };
+  if (grad.scalar_type() == ScalarType::Float) run(float());
+  else if (grad.scalar_type() == ScalarType::BFloat16) run(uint16_t());
+  else STD_TORCH_CHECK(false, "reflect_pad: pictures must be float32 or bfloat16");
+  return out;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
+  m.def("reflect_pad(Tensor x, Tensor? padded, int padding, float slope) -> Tensor");
+  m.def("reflect_pad_adjoint(Tensor grad, Tensor? padded, int padding, float slope) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
+  m.impl("reflect_pad", TORCH_BOX(&reflect_pad));
+  m.impl("reflect_pad_adjoint", TORCH_BOX(&reflect_pad_adjoint));
+}
