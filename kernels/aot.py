@@ -30,7 +30,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from gcl_fast import kernels
-from gcl_fast.kernels import contrastive_draw, memory_update, negative_lse
+from gcl_fast.kernels import contrastive_draw, csr_dbscan, memory_update, merge_rows, negative_lse, reciprocal_graph
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -95,6 +95,35 @@ def entries(target: str) -> Iterator[Entry]:
                     scalars | {"bank": f"*{bank}", "features": f"*{features}", "index": "*i64"},
                     memory_update.launch_configuration(D),
                 )
+    yield from graph_entries()
+
+
+def graph_entries() -> Iterator[Entry]:
+    """Pseudo-labels: the k-reciprocal graph and the clusters in it."""
+    lists = dict.fromkeys(("neighbours", "own", "halves"), "*i32") | {"K": "i32", "HALF": "i32"}
+    sets = lists | {"start": "*i64", "column": "*i32", "first_row": "i32"}
+    for K in (32, 64, reciprocal_graph.MAX_NEIGHBOURS):
+        configuration = reciprocal_graph.lists_configuration(K)
+        yield Entry(reciprocal_graph._reciprocal_lists_kernel, lists, configuration)
+        for half in (K // 2, K // 2 + 1):
+            for fill in (False, True):
+                configuration = reciprocal_graph.sets_configuration(K, half) | {"FILL": fill}
+                yield Entry(reciprocal_graph._expanded_sets_kernel, sets, configuration)
+    yield Entry(
+        reciprocal_graph._closeness_kernel,
+        dict.fromkeys(("features", "closeness", "largest", "total"), "*fp32")
+        | {"start": "*i64", "column": "*i32", "first_row": "i32", "D": "i32"},
+        reciprocal_graph.WEIGHTS_CONFIGURATION,
+    )
+    floats = dict.fromkeys(("caps", "value", "out_value"), "*fp32") | {"least": "fp32"}
+    merged = floats | dict.fromkeys(("rows", "list_start", "start", "out_start"), "*i64")
+    merged |= dict.fromkeys(("lists", "column", "out_column"), "*i32")
+    for block in merge_rows.BLOCKS:
+        for fill in (False, True):
+            configuration = merge_rows.launch_configuration(block) | {"FILL": fill}
+            yield Entry(merge_rows._merge_rows_kernel, merged, configuration)
+    pairs = dict.fromkeys(("a", "b", "parent"), "*i32") | {"pairs": "i32"}
+    yield Entry(csr_dbscan._join_kernel, pairs, csr_dbscan.JOIN_CONFIGURATION)
 
 
 def missing() -> list[str]:
@@ -150,8 +179,9 @@ def compile_entry(target: str, number: int) -> dict[str, Any]:
     nvidia = TARGETS[target].backend == "cuda"
     registers, spills = _nvidia_resources(compiled, TARGETS[target].arch) if nvidia else _amd_resources(compiled)
     shared, warps = compiled.metadata.shared, entry.configuration["num_warps"]
-    floats = "/".join(dict.fromkeys(kind[1:] for kind in entry.types.values() if kind in ("*fp32", "*bf16")))
-    types = "/".join(entry.types[name][1:] for name in ("bank", "features") if name in entry.types) or floats or "i64"
+    pointers = dict.fromkeys(kind[1:] for kind in entry.types.values() if kind.startswith("*"))
+    named = [entry.types[name][1:] for name in ("bank", "features") if name in entry.types]
+    types = "/".join(named or [kind for kind in pointers if kind in FLOATS] or pointers)
     constants = " ".join(f"{name}={value}" for name, value in entry.configuration.items() if name != "num_warps")
     return {
         "target": target,

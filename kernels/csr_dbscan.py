@@ -1,0 +1,82 @@
+"""DBSCAN on a sparse similarity graph on the GPU: PyTorch's own operations around one kernel, which joins core points.
+
+Counting, numbering and border points are gathers, a running sum and an integer minimum by scatter; all that needs a
+kernel is the union-find. Its root is the least index of the component whatever the order of the atomics, so the labels
+are those of the CPU's op, run after run.
+
+Roofline, H100 at 3.0 TB/s, on the benchmark's graph: 74 entries a row (similarity from 0.01), 18 of them within a
+radius of 0.6, 9 once each pair is taken once. The filter reads 12 bytes an entry and writes 13; the join reads 8 a pair and
+makes some 3 atomic operations on the parents, which stay in the L2 cache up to 12 M points.
+  N = 12,936:     1.0 M entries,  24 MB,  8 us;    0.1 M pairs, 0.3 M atomics
+  N = 100,000:    7.4 M entries, 185 MB, 62 us;    0.9 M pairs, 2.7 M atomics
+  N = 1,000,000:   74 M entries, 1.9 GB, 0.6 ms;   9 M pairs, 27 M atomics, 27 ms at a pessimistic 1 per ns
+This is paper: there was no GPU to measure on.
+"""
+
+# mypy: allow-incomplete-defs
+# (a Triton kernel annotates its constants only)
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gcl_fast.csrc.build import load
+from gcl_fast.kernels._triton import jit, tl, triton
+from gcl_fast.kernels.merge_rows import check_rows
+
+
+@jit
+def _join_kernel(a, b, parent, pairs, BLOCK: tl.constexpr):
+    """A lane per pair. parent[x] <= x always. To join high with low < high, low becomes high's parent if it is less
+    than the one before, which is what atomic_min does; what is left is to join the parent before with low: again a pair
+    with a lesser high, until the two meet or high was a root. No step loses a connection and each lowers high, so in
+    any order of the lanes it ends with the same sets and their least points as roots. Relaxed order is enough, since a
+    lane acts only on what its own atomic returned."""
+    pair = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    live = pair < pairs
+    one, other = tl.load(a + pair, mask=live, other=0), tl.load(b + pair, mask=live, other=0)
+    high, low = tl.maximum(one, other), tl.minimum(one, other)
+    live = live & (high != low)
+    while tl.max(live.to(tl.int32), 0) > 0:
+        before = tl.atomic_min(parent + high, low, mask=live, sem="relaxed")
+        live = live & (before != high) & (before != low)
+        high = tl.where(live, tl.maximum(before, low), high)
+        low = tl.where(live, tl.minimum(before, low), low)
+
+
+JOIN_CONFIGURATION = {"BLOCK": 256, "num_warps": 4}
+
+
+def components(a: Tensor, b: Tensor, N: int) -> Tensor:
+    """(N,) int32: the least point of each point's connected component, for edges a[e] - b[e] (int32)."""
+    root = torch.arange(N, dtype=torch.int32, device=a.device)
+    if len(a):
+        grid = (triton.cdiv(len(a), JOIN_CONFIGURATION["BLOCK"]),)
+        _join_kernel[grid](a, b, root, len(a), **JOIN_CONFIGURATION)
+    while not torch.equal(above := root[root], root):  # pointer jumping: paths halve
+        root = above
+    return root
+
+
+def dbscan_triton(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
+    """The op on a GPU, by the rule in `gcl_fast.pseudo_labels.dbscan`; on CPU tensors too under TRITON_INTERPRET=1."""
+    check_rows("dbscan", start, column, value)
+    N = len(start) - 1
+    point = torch.arange(N, dtype=torch.int32, device=start.device)
+    row = torch.repeat_interleave(point, start.diff())
+    near = ((1 - value).double() <= eps) & (row != column)  # double as on the CPU: eps in float32 may be less
+    row, column = row[near], column[near]
+    core = torch.bincount(row, minlength=N) + 1 >= min_samples
+    from_core, to_core = core[row], core[column]
+
+    joined = from_core & to_core & (column < row)  # the graph is symmetric: each pair once
+    root = components(row[joined], column[joined], N)
+    number = (core & (root == point)).cumsum(0) - 1
+    label = torch.where(core, number[root], N)  # N: none yet
+    border = to_core & ~from_core
+    label.scatter_reduce_(0, row[border].long(), label[column[border]], "amin")
+    return label.masked_fill_(label == N, -1)
+
+
+load()
+torch.library.register_kernel("gcl_fast::dbscan", "cuda", dbscan_triton)
