@@ -5,8 +5,8 @@ kernel is the union-find. Its root is the least index of the component whatever 
 are those of the CPU's op, run after run.
 
 Roofline, H100 at 3.0 TB/s, on the benchmark's graph: 74 entries a row (similarity from 0.01), 18 of them within a
-radius of 0.6, 9 once each pair is taken once. The filter reads 12 bytes an entry and writes 13; the join reads 8 a pair and
-makes some 3 atomic operations on the parents, which stay in the L2 cache up to 12 M points.
+radius of 0.6, 9 once each pair is taken once. The filter reads 12 bytes an entry and writes 13; the join reads 8 a pair
+and makes some 3 atomic operations on the parents, which stay in the L2 cache up to 12 M points.
   N = 12,936:     1.0 M entries,  24 MB,  8 us;    0.1 M pairs, 0.3 M atomics
   N = 100,000:    7.4 M entries, 185 MB, 62 us;    0.9 M pairs, 2.7 M atomics
   N = 1,000,000:   74 M entries, 1.9 GB, 0.6 ms;   9 M pairs, 27 M atomics, 27 ms at a pessimistic 1 per ns

@@ -39,6 +39,6 @@ def reranked_distances(query: Tensor, gallery: Tensor, tiles: Sequence[slice], s
         start, column, value = torch.ops.gcl_fast.jaccard_rows(*sets, 0.0, tile.start, tile.stop)
         similarity = value.new_zeros(tile.stop - tile.start, len(everyone))
         similarity[torch.repeat_interleave(start.diff()), column.long()] = value
-        plain = (2 - 2 * query[tile] @ everyone.T).clamp_min(0).cpu()
+        plain = (2 - 2 * query[tile] @ everyone.T).clamp_min(0)
         plain = plain[:, len(query) :] / plain.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        yield settings.weight * plain + (1 - settings.weight) * (1 - similarity[:, len(query) :])
+        yield (settings.weight * plain + (1 - settings.weight) * (1 - similarity[:, len(query) :])).cpu()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels import csr_dbscan  # noqa: F401  (the op on a GPU)
 
 load()
 
@@ -27,14 +28,14 @@ ENGINES = ("own", "sklearn", "cuml")
 
 
 def dbscan(similarity: Tensor, eps: float, min_samples: int, engine: str) -> Tensor:
-    """Labels (N,) int64 of a symmetric sparse CSR similarity graph; outlier = -1.
+    """Labels (N,) int64 of a symmetric sparse CSR similarity graph, on its device; outlier = -1.
 
     Args:
         similarity: (N, N) sparse CSR; distance = 1 - similarity, absent pairs are never neighbours.
         eps: radius, a distance in 0..1.
         min_samples: points within eps, itself counted, that make a core point.
-        engine: "own" (C++ union-find on the sparse graph, CPU), "sklearn" (sparse graph, CPU) or "cuml" (dense N x N on
-            the GPU: it takes no sparse input).
+        engine: "own" (union-find on the sparse graph, on its device), "sklearn" (sparse graph, CPU) or "cuml" (dense
+            N x N on the GPU: it takes no sparse input).
 
     Raises:
         ValueError: unknown engine. ModuleNotFoundError: "cuml" is not installed.
@@ -57,11 +58,12 @@ def _sklearn(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
     from scipy.sparse import csr_matrix
     from sklearn.cluster import DBSCAN
 
-    start, column, value = csr_arrays(similarity)
+    start, column, value = (array.cpu() for array in csr_arrays(similarity))
     distance = csr_matrix((1 - value.numpy(), column.numpy(), start.numpy()), shape=tuple(similarity.shape))
     distance.setdiag(0)  # rounding may have left it a little above
     eps = max(eps, float(np.finfo(np.float32).tiny))  # it refuses zero, which means "equal points only"
-    return torch.from_numpy(DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(distance).labels_).long()
+    labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(distance).labels_
+    return torch.from_numpy(labels).long().to(similarity.device)
 
 
 def _cuml(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
@@ -70,8 +72,5 @@ def _cuml(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
     from cuml.cluster import DBSCAN
 
     distance = 1 - similarity.cuda().to_dense()
-    return (
-        torch.as_tensor(DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(distance))
-        .long()
-        .cpu()
-    )
+    labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(distance)
+    return torch.as_tensor(labels).long().to(similarity.device)

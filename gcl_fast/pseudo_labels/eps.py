@@ -28,7 +28,8 @@ def eps_by_rho(similarity: Tensor, rho: float, complete: bool = True) -> float |
         The radius; None where the graph is not complete and rho asks for more pairs than it holds.
     """
     N, column = similarity.shape[0], similarity.col_indices()
-    row = torch.repeat_interleave(torch.arange(N, dtype=column.dtype), similarity.crow_indices().diff())
+    point = torch.arange(N, dtype=column.dtype, device=column.device)
+    row = torch.repeat_interleave(point, similarity.crow_indices().diff())
     stored = 1 - similarity.values()[column > row]
     distance = stored[stored > 0]
     pairs = N * (N - 1) // 2 - (len(stored) - len(distance))
@@ -39,6 +40,8 @@ def eps_by_rho(similarity: Tensor, rho: float, complete: bool = True) -> float |
         return None
     if wanted > len(distance):
         return float(distance.sum(dtype=torch.float64) + (wanted - len(distance))) / wanted
+    if distance.is_cuda:
+        return float(distance.sort().values[:wanted].mean(dtype=torch.float64))
     return float(np.partition(distance.numpy(), wanted - 1)[:wanted].mean(dtype=np.float64))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels import merge_rows, reciprocal_graph  # noqa: F401  (the ops on a GPU)
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours, nearest_neighbours_reference
 from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 
@@ -76,8 +77,8 @@ def k_reciprocal_jaccard(features: Tensor, k1: int = 30, k2: int = 6, min_simila
         min_similarity: entries below it are left out, which saves memory where a radius is known.
 
     Returns:
-        (N, N) sparse CSR float32 on the CPU, symmetric; distance = 1 - similarity, absent = similarity 0. Indices are
-        int32 up to 2^31 - 1 entries, int64 beyond.
+        (N, N) sparse CSR float32 on the device of the features, symmetric; distance = 1 - similarity, absent =
+        similarity 0. Indices are int32 up to 2^31 - 1 entries, int64 beyond.
 
     Raises:
         ValueError: features are not (N, D) floating point, or hold values that are not finite (the rows are named), or
@@ -98,11 +99,12 @@ def neighbourhoods(features: Tensor, k1: int, k2: int, team: Team = ALONE) -> Sp
         )
     N = len(features)
     if N == 0:
-        return SparseRows(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32), torch.zeros(0))
+        start = torch.zeros(1, dtype=torch.int64, device=features.device)
+        return SparseRows(start, start.new_empty(0, dtype=torch.int32), features.new_empty(0))
     ops, (begin, end) = torch.ops.gcl_fast, team.rows(N)
-    neighbours = team.join(nearest_neighbours(features, k1, (begin, end))[1].cpu())
+    neighbours = team.join(nearest_neighbours(features, k1, (begin, end))[1])
     half = min(_half(k1), neighbours.shape[1])
-    weights = team.join_rows(*ops.reciprocal_weights(features.cpu(), neighbours, half, begin, end))
+    weights = team.join_rows(*ops.reciprocal_weights(features, neighbours, half, begin, end))
     return team.join_rows(*ops.expand_queries(*weights, neighbours[:, :k2].contiguous(), begin, end))
 
 
