@@ -1,4 +1,7 @@
-"""Retrieval, and fidelity of novel views, of a run's weights: python -m gcl_fast.evaluate runs/NAME"""
+"""Retrieval, and fidelity of novel views, of a run's weights: python -m gcl_fast.evaluate runs/NAME
+
+With --generation the views are measured yaw by yaw, into <run>/generation/<stage>.json and .png.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.config import STAGES
 from gcl_fast.errors import UserError
+from gcl_fast.evaluation.figures import yaw_curves
+from gcl_fast.evaluation.frechet import InceptionFeatures
 from gcl_fast.training import precision as arithmetic
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.assess import Assessment
 from gcl_fast.training.inputs import open_inputs
 from gcl_fast.training.restore import load_run, restore
+from gcl_fast.training.views import YAWS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,12 +34,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
+    views = parser.add_argument_group("quality of the generated views")
+    views.add_argument("--generation", action="store_true", help="measure it at each yaw, instead of retrieval")
+    views.add_argument(
+        "--inception",
+        type=Path,
+        metavar="FILE",
+        help="torchvision's Inception-v3 weights, for the Fréchet distance (default: in the run's own embeddings)",
+    )
+    views.add_argument("--yaws", nargs="+", type=float, default=list(YAWS), metavar="DEG", help="default: 0, 45, ...")
+    views.add_argument("--count", type=int, help="of crops to turn (default: all)")
     given = parser.parse_args(arguments)
     try:
         config = load_run(given.run, given.dataset, given.data_root)
         ranks = processes.start(given.device)
         precision = arithmetic.choose(given.amp, ranks.device)
         assessment = Assessment(config, open_inputs(config), ranks, precision)
+        if given.generation:
+            inception = InceptionFeatures(given.inception).to(ranks.device) if given.inception else None
+            for stage, gcl in restore(given.run, config, given.stages, ranks.device, generator=True):
+                quality = assessment.generation(gcl, given.yaws, given.count, inception)
+                _tell_quality(stage, quality, given.run / "generation" / stage)
+            return 0
         results: dict[str, dict[str, float]] = {}
         for stage, gcl in restore(given.run, config, given.stages, ranks.device):
             results[stage] = assessment.retrieval(gcl)
@@ -43,12 +67,30 @@ def main(arguments: list[str] | None = None) -> int:
     if given.json:
         print(json.dumps(results, indent=2))
         return 0
-    names = list(dict.fromkeys(name for metrics in results.values() for name in metrics))
-    print(f"{'per cent':<12}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in names))
-    for stage, metrics in results.items():
-        cells = (f"{100 * metrics[n]:.1f}" if n in metrics else "" for n in names)
-        print(f"{stage:<12}" + "".join(f"{cell:>{max(len(n), 6) + 2}}" for n, cell in zip(names, cells)))
+    _table("per cent", results, 100, 1)
     return 0
+
+
+def _tell_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
+    """Write `path`.json and .png, and print the table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"stage": stage, **quality}, indent=2) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+    yaw_curves(quality, path.with_suffix(".png"))
+    print(
+        f"{stage}: views of {quality['crops']} crops of {quality['split']} against {quality['real_crops']} real crops"
+    )
+    _table("yaw", {"real crops": quality["real"], **quality["yaws"], "mean, not 0": quality["mean"]}, 1, 3)
+    print(f"{path}.json, {path}.png")
+
+
+def _table(corner: str, rows: dict[str, dict[str, float]], scale: float, digits: int) -> None:
+    """Print one line a row, one column for each metric that any of them has."""
+    names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    print(f"{corner:<12}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in names))
+    for row, metrics in rows.items():
+        cells = (f"{scale * metrics[n]:.{digits}f}" if n in metrics else "" for n in names)
+        print(f"{row:<12}" + "".join(f"{cell:>{max(len(n), 6) + 2}}" for n, cell in zip(names, cells)))
 
 
 if __name__ == "__main__":

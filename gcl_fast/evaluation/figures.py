@@ -142,6 +142,40 @@ def _panel(name: str) -> str:
     return "novel views" if name.startswith("ssim") else "losses"
 
 
+def yaw_curves(quality: Mapping[str, Any], path: Path) -> None:
+    """Draw what views are worth against yaw (`quality.ViewQuality.measure`), a panel a kind of metric.
+
+    Args:
+        quality: with `yaws`, {yaw: {metric: value}}, and `real`, whose values are drawn as dotted lines.
+        path: of the picture.
+    """
+    yaws = {float(yaw): metrics for yaw, metrics in quality["yaws"].items()}
+    names = list(dict.fromkeys(name for metrics in yaws.values() for name in metrics))
+    panels = {
+        "SSIM": [name for name in names if name.startswith("ssim")],
+        "mean |difference|": [name for name in names if name.startswith("error")],
+        "identity": [name for name in names if name in RETRIEVAL],
+        "Fréchet distance": [name for name in names if name.startswith("frechet")],
+    }
+    panels = {title: chosen for title, chosen in panels.items() if chosen}
+    figure = Figure(figsize=(9, 0.6 + 2.3 * len(panels)), layout="constrained")
+    for i, (title, chosen) in enumerate(panels.items()):
+        axes = figure.add_subplot(len(panels), 1, i + 1)
+        for name in chosen:
+            points = [(yaw, metrics[name]) for yaw, metrics in sorted(yaws.items()) if name in metrics]
+            (line,) = axes.plot(*zip(*points), marker="o", markersize=4, linewidth=1, label=name)
+            if name in quality["real"]:
+                value = quality["real"][name]
+                axes.axhline(value, color=line.get_color(), linestyle=":", label=f"{name}, real crops")
+        axes.set_ylabel(title)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set_xticks(sorted(yaws))
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.set_xlabel("yaw (degrees)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
 def cluster_sizes(labels: Tensor, path: Path) -> None:
     """Draw how many clusters there are of each size; outliers are told in the title.
 

@@ -76,15 +76,12 @@ def load_official(source: str | Path | Mapping[str, Weights]) -> dict[str, Tenso
     with torch.device("meta"):
         ours = GCL().state_dict()
     wanted = {official_name(name): name for name in ours}
-    faults = [f"missing {'/'.join(key)}" for key in wanted if key not in given]
-    faults += [f"unknown {'/'.join(key)}" for key in given if key not in wanted]
-    for key in wanted.keys() & given.keys():
-        have, want = tuple(given[key].shape), tuple(ours[wanted[key]].shape)
-        if have != want:
-            faults.append(f"{'/'.join(key)} is {have}, expected {want}")
+    faults = misfits(
+        {"/".join(key): ours[name] for key, name in wanted.items()}, {"/".join(k): t for k, t in given.items()}
+    )
     if faults:
-        raise UserError(f"{where}: not the official GCL architecture: " + "; ".join(sorted(faults)))
-    return {name: given[key] for key, name in wanted.items()}
+        raise UserError(f"{where}: not the official GCL architecture: " + "; ".join(faults))
+    return {name: given.get(key, torch.tensor(0)) for key, name in wanted.items()}  # 0: a count of batches
 
 
 def to_official(model: GCL) -> dict[str, dict[str, Tensor]]:
@@ -116,23 +113,32 @@ def load_imagenet_backbone(identity: IdentityEncoder, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be read, or its tensors are not those of this encoder's backbone (all are named).
     """
-    weights = {name: tensor for name, tensor in _read(Path(path)).items() if not name.startswith("fc.")}
+    weights = {name: tensor for name, tensor in read_state_dict(Path(path)).items() if not name.startswith("fc.")}
     backbone = {name: t for name, t in identity.state_dict().items() if not name.startswith(("feat.", "feat_bn."))}
-    faults = [
-        f"missing {name}" for name in backbone if name not in weights and not name.endswith("num_batches_tracked")
-    ]
-    faults += [f"unknown {name}" for name in weights if name not in backbone]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in backbone.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if faults:
+    if faults := misfits(backbone, weights):
         raise UserError(f"{path}: not torchvision weights of this backbone: " + "; ".join(faults))
     identity.load_state_dict(weights, strict=False)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """What keeps the tensors `given` from being those `wanted`: one sentence for each that is missing, unknown or of
+    another shape. Batch norms' counts of batches may be missing, as they are in weights of old."""
+    faults = [f"missing {name}" for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    faults += [f"unknown {name}" for name in given if name not in wanted]
+    faults += [
+        f"{name} is {shape or 'no tensor'}, expected {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in given and (shape := tuple(getattr(given[name], "shape", ()))) != tuple(tensor.shape)
+    ]
+    return sorted(faults)
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """Tensors by name, as torch.save left them.
+
+    Raises:
+        UserError: no such file, or one that holds anything but tensors.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights")
     try:
@@ -146,8 +152,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_official(path: Path) -> dict[str, Any]:
     if not path.is_dir():
-        return _read(path)
+        return read_state_dict(path)
     found = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
     if absent := [f"{part}_*.pt" for part in PARTS if not found[part]]:
         raise UserError(f"{path}: no {', '.join(absent)}; expected the official run's gen_*.pt, dis_*.pt, id_*.pt")
-    return {part: _read(files[-1]).get(part, {}) for part, files in found.items()}
+    return {part: read_state_dict(files[-1]).get(part, {}) for part, files in found.items()}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from gcl_fast.config import RunConfig
 from gcl_fast.data import ExtractLoader, Records
 from gcl_fast.errors import UserError
+from gcl_fast.evaluation.frechet import InceptionFeatures
 from gcl_fast.evaluation.protocol import retrieve, view_fidelity
+from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.models import GCL
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
@@ -79,6 +83,47 @@ class Assessment:
             list(YAWS[1:]),
             self.precision.autocast,
         )
+
+    def generation(
+        self,
+        gcl: GCL,
+        yaws: Sequence[float] = YAWS,
+        count: int | None = None,
+        inception: InceptionFeatures | None = None,
+    ) -> dict[str, Any]:
+        """What views of crops of `split_for_views()` are worth, yaw by yaw (`ViewQuality.measure`), against the real
+        gallery (without one: against the crops themselves).
+
+        Args:
+            count: of crops, at even distances; all by default.
+
+        Raises:
+            UserError: no crop has structure maps, or fewer than two are asked for.
+        """
+        split = self.split_for_views()
+        if split is None:
+            raise UserError(f"{self.inputs.dataset.name}: no structure maps for query or train; see train.py --help")
+        every: Records = getattr(self.inputs.dataset, split)
+        rows = torch.tensor(self.choose(split, None, count or len(every)), device=self.ranks.device)
+        if len(rows) < 2:
+            raise UserError(f"a Fréchet distance needs two crops or more of {split}, not {len(rows)}")
+        records = every.subset(rows.cpu().numpy())
+        real = self.inputs.dataset.gallery if len(self.inputs.dataset.gallery) else every
+        maps = self.inputs.structure_maps(split, self.ranks.device)
+        crops, others = (ExtractLoader(r, self.config.size, self.ranks.device, BATCH) for r in (records, real))
+        quality = ViewQuality(
+            gcl,
+            crops,
+            records,
+            others,
+            real,
+            lambda index, yaw: maps(rows[index], yaw),
+            self.inputs.true_views,
+            self.precision.autocast,
+            inception,
+        )
+        counts = {"split": split, "crops": len(records), "real_crops": len(real)}
+        return counts | quality.measure(list(yaws))
 
     def after(self, stage: str, gcl: GCL, folder: Path) -> dict[str, float]:
         """Everything that is measured when `stage` is complete; folder/<stage>.png once there is a generator."""

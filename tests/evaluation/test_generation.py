@@ -53,3 +53,15 @@ def test_wrong_shapes_are_told(images):
         ssim(x, y, torch.ones(2, 17, dtype=torch.bool))
     with pytest.raises(ValueError, match="10 x 23 are smaller than the 11 x 11 window"):
         ssim(x[:, :, :10], y[:, :, :10])
+
+
+def test_is_the_mean_of_torchmetrics_map_where_the_window_fits(images):
+    torchmetrics = pytest.importorskip("torchmetrics.functional.image")
+    x, y = images
+    measure = torchmetrics.structural_similarity_index_measure  # its own mean takes in mirrored borders
+    _, whole = measure(y, x, data_range=1.0, reduction="none", return_full_image=True)
+    torch.testing.assert_close(ssim(x, y), whole[:, :, 5:-5, 5:-5].mean((1, 2, 3)), rtol=0, atol=1e-5)
+    mask = torch.rand(2, 17, 23, generator=torch.Generator().manual_seed(1)) > 0.6
+    inside = mask[:, 5:-5, 5:-5]
+    masked = (whole.mean(1)[:, 5:-5, 5:-5] * inside).sum((1, 2)) / inside.sum((1, 2))
+    torch.testing.assert_close(ssim(x, y, mask), masked, rtol=0, atol=1e-5)

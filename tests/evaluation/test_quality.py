@@ -1,0 +1,107 @@
+"""Quality of views, on networks whose views are known: the crop, darkened by its yaw."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.data import Records
+from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.evaluation.figures import yaw_curves
+from gcl_fast.evaluation.protocol import to_unit
+from gcl_fast.evaluation.quality import OWN, ViewQuality
+
+pytest.importorskip("torchmetrics")
+
+H, W, N = 24, 16, 8
+MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+
+
+def darkened(pictures: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:
+    return pictures * (1 - yaw / 720).view(-1, 1, 1, 1)
+
+
+class Known(torch.nn.Module):
+    """Part features are the picture; its embedding is the mean colour; the generator darkens by the structure."""
+
+    def identity(self, images):
+        return images.flatten(1), images.mean((2, 3))
+
+    def structure(self, maps):
+        return maps[:, 0, 0, 0]
+
+    def generator(self, yaw, parts):
+        return (darkened(parts.view(-1, 3, H, W) * STD + MEAN, yaw) - MEAN) / STD
+
+
+def measured(tmp_path: Path, truth: bool = True, labelled: bool = True):
+    generator = torch.Generator().manual_seed(0)
+    pictures = 0.5 * torch.rand(N, 3, 1, 1, generator=generator) + 0.5 * torch.rand(N, 3, H, W, generator=generator)
+    images = (pictures - MEAN) / STD
+    person = torch.zeros(N, H, W, dtype=torch.bool)
+    person[:, 6:18, 6:10] = True
+    identity = np.arange(N) // 2 if labelled else np.full(N, -1)
+    paths = [tmp_path / f"{i}.jpg" for i in range(N)]
+    records = Records(tmp_path, paths, identity, np.zeros(N, int), np.zeros(N, int))
+    gallery = Records(tmp_path, paths, identity, np.ones(N, int), np.zeros(N, int))
+
+    def true_views(names, yaw):
+        index = [int(name.split(".")[0]) for name in names]
+        shown = darkened(to_unit(images[index]), yaw)
+        return (shown * 255).round().to(torch.uint8), person[index]
+
+    quality = ViewQuality(
+        Known(),
+        [(images[:5], torch.arange(5)), (images[5:], torch.arange(5, N))],
+        records,
+        [(images, torch.arange(N))],
+        gallery,
+        lambda index, yaw: yaw.view(-1, 1, 1, 1).expand(-1, 1, H, W),
+        true_views if truth else None,
+        nullcontext,
+    )
+    return quality.measure([0.0, 90.0, 180.0]), pictures, person
+
+
+def test_values_of_known_views(tmp_path):
+    quality, pictures, person = measured(tmp_path)
+    turned = quality["yaws"]
+    for yaw, metrics in turned.items():
+        assert metrics["ssim"] == pytest.approx(1, abs=1e-3)
+        assert metrics["error"] == pytest.approx(0, abs=2e-3)
+        mask = person[:, None].expand(-1, 3, -1, -1)
+        lost = pictures * float(yaw) / 720  # what darkening takes away
+        assert metrics["error_copy"] == pytest.approx(lost[mask].mean().item(), abs=2e-3)
+        assert metrics["error_cycle"] == pytest.approx(lost.mean().item(), abs=1e-5)
+    assert turned["0"]["ssim_reconstruction"] == pytest.approx(1, abs=1e-5)
+    assert turned["0"]["error_reconstruction"] == pytest.approx(0, abs=1e-6)
+    assert "ssim_reconstruction" not in turned["90"]
+    assert turned["180"]["ssim_copy"] < turned["90"]["ssim_copy"] < turned["0"]["ssim_copy"]
+    # The untouched crops are the gallery's: at distance zero of them, and of themselves when they are queries.
+    assert quality["real"][OWN] == pytest.approx(0, abs=1e-5)
+    assert quality["real"]["mAP"] == turned["0"]["mAP"] > turned["180"]["mAP"]
+    assert turned["180"][OWN] > turned["90"][OWN] > 0.01
+    assert quality["mean"]["error_cycle"] == pytest.approx(
+        (turned["90"]["error_cycle"] + turned["180"]["error_cycle"]) / 2
+    )
+
+
+def test_what_is_not_known_is_left_out(tmp_path):
+    quality, *_ = measured(tmp_path, truth=False, labelled=False)
+    assert set(quality["yaws"]["90"]) == {"error_cycle", OWN}
+    assert set(quality["real"]) == {OWN}
+
+
+def test_picture_has_a_panel_for_each_kind(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("gcl_fast.evaluation.figures.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
+    quality, *_ = measured(tmp_path)
+    yaw_curves(quality, tmp_path / "quality.png")
+    panels = {axes.get_ylabel(): axes for axes in drawn[0].axes}
+    assert list(panels) == ["SSIM", "mean |difference|", "identity", "Fréchet distance"]
+    lines = {line.get_label(): line for line in panels["identity"].lines}
+    assert list(lines["mAP"].get_xdata()) == [0, 90, 180]
+    assert lines["mAP"].get_ydata()[2] == quality["yaws"]["180"]["mAP"]
+    assert set(lines["mAP, real crops"].get_ydata()) == {quality["real"]["mAP"]}
