@@ -16,6 +16,9 @@ from gcl_fast.synthetic.cutouts import Cutouts
 
 NOBODY, OWN_PLACE, COMPANY, OCCLUDED, JPEG = 0.03, 0.3, 0.4, 0.35, 0.5  # shares of the crops
 OCCLUDERS = 2  # at most
+# Heads are tinted from dark hair to fair skin: on real crops a bald or fair head seen from behind was read as a face.
+TINTED, HEAD_ROWS = 0.3, (0.04, 0.185)  # share of the crops; where the head of a cut-out is, as fractions of its height
+DARK_HAIR, FAIR_SKIN = torch.tensor([0.08, 0.06, 0.05]), torch.tensor([0.88, 0.70, 0.58])
 
 
 class Batch(NamedTuple):
@@ -100,12 +103,24 @@ class Clutter:
         self, image: Tensor, chosen: Tensor, zoom: Tensor, stretch: Tensor, shift: Tensor, present: Tensor, own: Tensor
     ) -> Tensor:
         """`image` with the cut-outs `chosen` where `present`, with the scene around them where `own`."""
-        cut = self.pictures[chosen].permute(0, 3, 1, 2).float() / 255
+        cut = self._tinted(self.pictures[chosen].permute(0, 3, 1, 2).float() / 255)
         grid = self._grid(zoom, stretch, shift, 0.025, self.size)
         cut = F.grid_sample(cut, grid, padding_mode="border", align_corners=False)
         colour = self._recoloured(cut[:, :3], own)
         share = torch.where(own[:, None, None, None], 1.0, cut[:, 3:]) * present[:, None, None, None]
         return image + share * (colour - image)
+
+    def _tinted(self, cut: Tensor) -> Tensor:
+        """Cut-outs (B, 4, h, w), the heads of some of them in another colour."""
+        count, (top, bottom) = len(cut), HEAD_ROWS
+        rows = (torch.arange(cut.shape[2]) + 0.5) / cut.shape[2]
+        head = ((rows - top) * 100).sigmoid() * ((bottom - rows) * 100).sigmoid()
+        share = (self._uniform(count) < TINTED) * self._uniform(count, 0.3, 0.9)
+        share = share[:, None, None, None] * head[:, None] * cut[:, 3:]
+        tint = torch.lerp(DARK_HAIR, FAIR_SKIN, self._uniform(count)[:, None]) + 0.05 * self._normal(3 * count).view(
+            -1, 3
+        )
+        return torch.cat((cut[:, :3] + share * (tint[:, :, None, None] - cut[:, :3]), cut[:, 3:]), 1)
 
     def _recoloured(self, colour: Tensor, own: Tensor) -> Tensor:
         """Other clothes and another light: channels mixed and scaled, for half of the crops."""

@@ -2,12 +2,17 @@
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from ceilings import Ceilings
 from chrome_trace import REST, read
-from page import write_page
+from matplotlib.colors import to_rgb
+from page import COLOURS, write_page
+from PIL import Image
 from profile_hotspots import main
 
 from gcl_fast.synthetic import WorldConfig, make_world
@@ -17,6 +22,7 @@ TINY = [
     "--set", "world.identities=4", "world.cameras=3", "world.crops=2",
     "warmup.identities=4", "warmup.crops=2", "warmup.steps_per_epoch=12", "joint.batch=2",
 ]  # fmt: skip
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Tags(HTMLParser):
@@ -93,7 +99,10 @@ def test_too_few_steps_are_a_sentence(world, tmp_path, capsys):
     assert "--steps 9000: the warmup stage ended after 11 of 18004 steps" in capsys.readouterr().err
 
 
-def test_gpu_kernels_gaps_and_occupancy(tmp_path):
+@pytest.fixture
+def gpu_trace(tmp_path):
+    """A hand-made trace of one step with a GPU."""
+
     def event(cat, name, ts, dur, **arguments):
         return {"ph": "X", "cat": cat, "name": name, "pid": 1, "tid": 1, "ts": ts, "dur": dur, "args": arguments}
 
@@ -110,7 +119,11 @@ def test_gpu_kernels_gaps_and_occupancy(tmp_path):
     ]  # fmt: skip
     path = tmp_path / "trace.json"
     path.write_text(json.dumps({"traceEvents": events}))
-    found = read(path)
+    return read(path)
+
+
+def test_gpu_kernels_gaps_and_occupancy(tmp_path, gpu_trace):
+    found = gpu_trace
     assert found.regions() == {"backward": (0.0, 500.0), "encode": (400.0, 0.0), REST: (100.0, 0.0)}
     assert found.coverage == pytest.approx(0.9)
     assert found.device_us == {"encode": 300}  # launched there, though it ran later
@@ -124,6 +137,21 @@ def test_gpu_kernels_gaps_and_occupancy(tmp_path):
     assert "<th>occupancy</th>" in page
     assert "<td>50 %</td>" in page
     assert "a &lt; b" in page
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+def test_a_browser_draws_the_plots(tmp_path, gpu_trace):
+    page, picture = tmp_path / "page.html", tmp_path / "page.png"
+    write_page(page, "a title", [], gpu_trace, CEILINGS)
+    browser = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    subprocess.run(
+        [*browser, "--window-size=1200,2400", f"--screenshot={picture}", page.as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    seen = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    for name, colour in {"timeline": COLOURS(0), "roofline": "tab:orange", "memory": "tab:blue"}.items():
+        wanted = np.array(to_rgb(colour)) * 255
+        assert (abs(seen - wanted).max(2) <= 3).sum() >= 100, f"the {name} plot is not on the screen"
 
 
 def test_a_trace_without_steps_is_an_error(tmp_path):
