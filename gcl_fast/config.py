@@ -51,6 +51,7 @@ class WarmupConfig:
     temperature: float = 0.05
     momentum: float = 0.2  # weight of the old entry
     memory: Literal["instances", "hardest"] = "instances"  # or one row a cluster, moved by its hardest crop of a step
+    styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
     colours: bool = False  # cluster embeddings beside clothing colours: for an encoder without weights to start from
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
 
@@ -148,7 +149,14 @@ class JointConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run."""
+    """One training run.
+
+    Batch sizes (`batch`, and `identities` x `crops`) are those of one rank: W ranks take W times as many crops a step,
+    so a pass over the crops has a W-th of the steps. Losses are means over the global batch. Learning rates are used as
+    they stand, whatever W: the paper's are for 16 crops a step, and whoever adds ranks and leaves `batch` alone chooses
+    them anew; `batch` divided by W trains as one process does, up to rounding, but for batch norms, which see each
+    rank's batch by itself unless `sync_bn`.
+    """
 
     preset: str = "demo"
     dataset: str = "synthetic"
@@ -165,6 +173,7 @@ class RunConfig:
     on_bad_image: str = "skip"  # or "error"
     structure_maps: str = "online"  # or a folder of pre-rendered pictures in the official layout
     smpl: str = ""  # file of the SMPL body model, where the body parameters are for it
+    sync_bn: bool = False  # batch-norm statistics of all ranks' batches together, instead of each rank's own
     optimizer_backend: str = "torch"  # fused optimizers of PyTorch, or "apex": those of NVIDIA apex
     checkpoint_seconds: float = 60.0
     log_every: int = 10
@@ -313,7 +322,7 @@ def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
 def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
     names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
     if path[0] not in names:
-        raise UserError(f"--set {key}: there is no setting {path[0]!r} here; there are {', '.join(names)}")
+        raise UserError(f"--set {key}: there is no setting {path[0]!r} here; there are {', '.join(names) or 'none'}")
     if len(path) > 1:
         changed = _assign(getattr(config, path[0]), path[1:], value, key)
     else:

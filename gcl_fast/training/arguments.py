@@ -61,6 +61,8 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
             given["warmup"] = warmup_preset(name, given["warmup"])
             if given["warmup"] is None:
                 given["stages"] = tuple(stage for stage in given.get("stages", STAGES) if stage != "warmup")
+            if given.get("stages") == ():
+                raise UserError("--warmup none: no stage is left to run")
         return override(replace(preset(name), **given), assignments), resume
     except UserError as error:
         parser.error(str(error))

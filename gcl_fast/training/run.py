@@ -26,7 +26,7 @@ from gcl_fast.training.joint import Joint
 from gcl_fast.training.logs import RunLog
 from gcl_fast.training.loop import Interruption, Position, Stage, run_stage
 from gcl_fast.training.ranks import Ranks
-from gcl_fast.training.warmup import Warmup
+from gcl_fast.training.warmups import warmup_of
 
 FREE_ON_RESUME = {"runs", "name", "device", "compile", "cache", "checkpoint_seconds", "log_every", "stages"}
 
@@ -131,8 +131,9 @@ class Run:
         self.log.summary(self.summary)
 
     def _stage(self, name: str) -> Stage:
-        kinds: dict[str, Callable[..., Stage]] = {"warmup": Warmup, "generative": Generative, "joint": Joint}
-        return kinds[name](self.config, self.gcl, self.inputs, self.ranks, self.precision)
+        kinds: dict[str, Callable[..., Stage]] = {"generative": Generative, "joint": Joint}
+        kind = warmup_of(self.config) if name == "warmup" else kinds[name]
+        return kind(self.config, self.gcl, self.inputs, self.ranks, self.precision)
 
     def _save(self, stage: Stage, at: Position) -> None:
         state = {
