@@ -22,7 +22,8 @@ class TrainLoader:
 
     size: (height, width). augmentation: None for plain crops. cache: None, "host", "device" or "auto" (see
     choose_cache); it is filled when the first batch is asked for. threads: of the decoder. seed: of the augmentation,
-    which is a pure function of (seed, epoch, step, plan).
+    which is a pure function of (seed, epoch, step, place in the step's batch). rank, world_size: the plan is this
+    slice of every step's global batch; it is changed as one process would change it.
 
     engine: "dali-cpu", "dali-gpu" or "pillow". cache: where decoded crops are kept, or None. notice: one line on both.
     A file that breaks during the run is replaced by a blank crop, with a warning; it never ends an epoch.
@@ -38,8 +39,11 @@ class TrainLoader:
         cache: str | None = None,
         threads: int = 2,
         seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self._device, self._augmentation, self._seed = torch.device(device), augmentation, seed
+        self._rank, self._world_size = rank, world_size
         self._shape = (len(records), *size, 3)
         self.cache, why = choose_cache(cache, self._shape, self._device)
         plain = augmentation is None and self.cache is None  # then DALI normalizes, else the change comes first
@@ -71,9 +75,10 @@ class TrainLoader:
     def _draws(self, positions: np.ndarray, epoch: int, step: int) -> Draws:
         if self._augmentation is None:
             return no_change(len(positions))
-        # The first crop tells the ranks apart: they hold different slices of the same step
-        generator = np.random.default_rng([self._seed, epoch, step, int(positions[0])])
-        return draw(self._augmentation, len(positions), generator)
+        generator = np.random.default_rng([self._seed, epoch, step])
+        drawn = draw(self._augmentation, self._world_size * len(positions), generator)
+        first = self._rank * len(positions)
+        return Draws(*(value[first : first + len(positions)] for value in drawn))
 
 
 class ExtractLoader:

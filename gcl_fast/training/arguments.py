@@ -42,6 +42,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--amp", action="store_true", help="mixed precision: bfloat16 where the hardware multiplies in it")
     flag("--compile", choices=("auto", "on", "off"), help="torch.compile the networks (default: auto)")
     flag("--optimizer-backend", choices=BACKENDS, help="whose fused optimizers (default: torch)")
+    flag("--sync-bn", action="store_true", help="batch-norm statistics over the batches of all ranks together")
     flag("--device", choices=("auto", "cpu", "cuda"), help="default: cuda where there is a GPU")
     flag("--cache", choices=("auto", "none", "host", "device"), help="keep decoded crops in memory (default: auto)")
     flag("--on-bad-image", choices=("skip", "error"), help="a picture that does not decode (default: skip and count)")

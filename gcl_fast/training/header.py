@@ -28,6 +28,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "device": device + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else ""),
         "precision": precision.why,
         "compile": precision.why_compiled,
+        "batch norms": _norms(config.sync_bn, ranks),
         "optimizers": describe(config.optimizer_backend, ranks.device),
         "allocator": allocator(),
         "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
@@ -37,3 +38,13 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "weights": weights,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",
     }
+
+
+def _norms(synchronized: bool, ranks: Ranks) -> str:
+    if ranks.world_size == 1:
+        return "statistics of the batch" + (" (--sync-bn changes nothing with one rank)" if synchronized else "")
+    if not synchronized:
+        return "statistics of each rank's batch; running statistics averaged over the ranks"
+    return "statistics over all ranks, by " + (
+        "torch" if ranks.device.type == "cuda" else "gcl_fast (torch's needs CUDA)"
+    )

@@ -26,6 +26,7 @@ from gcl_fast.training.joint import Joint
 from gcl_fast.training.logs import RunLog
 from gcl_fast.training.loop import Interruption, Position, Stage, run_stage
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.sync_norm import synchronize_norms
 from gcl_fast.training.warmups import warmup_of
 
 FREE_ON_RESUME = {"runs", "name", "device", "compile", "cache", "checkpoint_seconds", "log_every", "stages"}
@@ -59,6 +60,8 @@ class Run:
         self.gcl = GCL(config.model)
         came_from = initialize(self.gcl, config)
         self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
+        if config.sync_bn:
+            synchronize_norms(self.gcl, ranks)
         ranks.broadcast_(self.gcl)
         if self.precision.compiled:
             for network in self.gcl.children():

@@ -78,7 +78,7 @@ def test_an_epoch_resumes_bit_for_bit(crops, engine, cache):
         assert torch.equal(image, expected)
 
 
-def test_augmentation_changes_with_seed_epoch_step_and_rank(crops):
+def test_augmentation_changes_with_seed_epoch_and_step(crops):
     plan = torch.tensor([[0, 1], [0, 1]])
     loader = TrainLoader(crops, SIZE, augmentation=Augmentation(), seed=0)
     first, second = (image for image, _ in loader.epoch(plan, 0))
@@ -86,9 +86,16 @@ def test_augmentation_changes_with_seed_epoch_step_and_rank(crops):
     ((other_seed, _),) = TrainLoader(crops, SIZE, augmentation=Augmentation(), seed=1).epoch(plan[:1], 0)
     for other in (second, other_epoch, other_seed):
         assert not torch.equal(first, other)
-    ((one_rank, _),) = loader.epoch(torch.tensor([[3, 0]]), 0)
-    ((other_rank, _),) = loader.epoch(torch.tensor([[5, 0]]), 0)
-    assert not torch.equal(one_rank[1], other_rank[1])  # the same crop at the same place of the same step
+
+
+def test_ranks_change_their_slices_as_one_process_changes_the_whole_batch(crops):
+    plan = torch.tensor([[3, 0, 5, 0]])
+    ((whole, _),) = TrainLoader(crops, SIZE, augmentation=Augmentation()).epoch(plan, 0)
+    for rank in range(2):
+        loader = TrainLoader(crops, SIZE, augmentation=Augmentation(), rank=rank, world_size=2)
+        ((image, _),) = loader.epoch(plan[:, 2 * rank : 2 * rank + 2], 0)
+        assert torch.equal(image, whole[2 * rank : 2 * rank + 2])
+    assert not torch.equal(whole[1], whole[3])  # the same crop, another place
 
 
 def test_an_abandoned_epoch_leaves_nothing_behind(crops, engine):

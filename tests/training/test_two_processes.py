@@ -10,43 +10,64 @@ from safetensors.torch import load_file
 
 from gcl_fast.training.checkpoint import load_state
 
-STAGES = ["--stages", "generative", "joint", "--compile", "off"]
 # Losses differ by rounding that Adam amplifies, since it gives a gradient of noise the same step as any other.
 FIRST, LATER = 1e-5, 2e-2
 
 
-def train(world: Path, start: Path, runs: Path, processes: int) -> Path:
-    """A run of 12 generative and some joint steps of 6 crops in all, in float32, from the weights `start`."""
+def train(world: Path, runs: Path, processes: int, *flags: str) -> Path:
+    """A run in float32 of global batches of 8 crops in the warm-up, of 6 in the other stages."""
     settings = [
         "world.identities=6", "world.cameras=3", "world.crops=2",
         f"data_root={world}", f"runs={runs}", f"name=by{processes}", f"generative.batch={6 // processes}",
         "generative.epochs=2", "generative.reconstruction_epochs=1", f"joint.batch={6 // processes}", "joint.epochs=2",
         "joint.clustering.k1=6", "joint.clustering.eps=auto", "joint.decay_epoch=1", "log_every=1",
+        "warmup.epochs=2", "warmup.steps_per_epoch=4", f"warmup.identities={4 // processes}", "warmup.crops=2",
+        "warmup.clustering.k1=6",
     ]  # fmt: skip
     script = str(Path(__file__).parents[2] / "gcl_fast" / "train.py")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*torchrun, script, *STAGES, "--init", str(start), "--set", *settings]
+    command = [*torchrun, script, "--compile", "off", *flags, "--set", *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return runs / f"by{processes}"
+
+
+def records(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_warmup_with_synchronized_norms_is_the_same(world, tmp_path):
+    one, two = (train(world, tmp_path, processes, "--stages", "warmup", "--sync-bn") for processes in (1, 2))
+    steps = [(a["loss"], b["loss"]) for a, b in zip(records(one), records(two), strict=True) if "loss" in a]
+    assert len(steps) == 8
+    assert steps[0][1] == pytest.approx(steps[0][0], rel=FIRST)
+    for alone, together in steps:
+        assert together == pytest.approx(alone, rel=LATER)
+    states = [load_state(run / "checkpoints") for run in (one, two)]
+    banks = [state["stage_state"]["bank"]["features"] for state in states]
+    assert (banks[0] * banks[1]).sum(1).min() > 1 - LATER  # cosines
+    for name, value in states[0]["gcl"].items():
+        if name.startswith("identity.") and "running" in name:
+            assert (states[1]["gcl"][name] - value).norm() <= LATER * value.norm(), name
 
 
 @pytest.fixture(scope="module")
 def runs(world, finished, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("processes")
     start = finished / "checkpoints" / "warmup.safetensors"
-    return [train(world, start, folder, processes) for processes in (1, 2)]
+    flags = ["--stages", "generative", "joint", "--init", str(start)]
+    return [train(world, folder, processes, *flags) for processes in (1, 2)]
 
 
 def test_losses_and_clusters_are_the_same(runs):
-    one, two = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs)
+    one, two = map(records, runs)
     assert [(r["stage"], r["step"]) for r in one] == [(r["stage"], r["step"]) for r in two]
     steps = [(a["loss"], b["loss"]) for a, b in zip(one, two, strict=True) if "loss" in a]
     assert len(steps) >= 16
     assert steps[0][1] == pytest.approx(steps[0][0], rel=FIRST)
     for alone, together in steps:
         assert together == pytest.approx(alone, rel=LATER)
-    clusters = [[(r["clusters"], r["outliers"]) for r in records if "clusters" in r] for records in (one, two)]
+    clusters = [[(r["clusters"], r["outliers"]) for r in run if "clusters" in r] for run in (one, two)]
     assert clusters[0][0] == clusters[1][0]  # before the joint stage's first step: the same to the last crop
     assert [count for count, _ in clusters[0]] == [count for count, _ in clusters[1]]
     assert min(count for count, _ in clusters[0]) > 1
