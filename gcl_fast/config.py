@@ -32,6 +32,7 @@ class ClusteringConfig:
     eps: float | str | None = None  # a distance, "auto" (eps_auto), or None: the rho rule
     rho: float = 0.002
     min_samples: int = 4
+    engine: Literal["auto", "exact", "approximate"] = "auto"  # of the neighbour search; auto chooses by N
     camera_centred: bool = False  # subtract each camera's mean embedding first
 
 

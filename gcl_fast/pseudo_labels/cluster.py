@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
 from gcl_fast.pseudo_labels.eps import RADII, eps_auto, eps_by_rho
-from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, neighbourhoods
+from gcl_fast.pseudo_labels.jaccard import checked, fuzzy_sets, jaccard_similarity, neighbour_lists
+from gcl_fast.pseudo_labels.search import Search
 from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 
 # Pairs below this similarity are most of the graph (2,850 of 2,947 entries a row at 12,936 rows of 760 identities), and
@@ -25,7 +26,8 @@ class PseudoLabels:
     eps: float
     num_clusters: int
     num_outliers: int
-    engine: str
+    engine: str  # of DBSCAN
+    search: Search  # of neighbours
 
 
 def cluster(
@@ -36,6 +38,7 @@ def cluster(
     eps: float | str | None = None,
     min_samples: int = 4,
     backend: str = "auto",
+    engine: str = "auto",
     group: dist.ProcessGroup | None = None,
 ) -> PseudoLabels:
     """DBSCAN on the k-reciprocal Jaccard distance of L2-normalized embeddings.
@@ -46,30 +49,35 @@ def cluster(
         rho: share of all pairs whose mean distance is the radius, where `eps` is None.
         eps: radius; None: by `rho`; "auto": by `eps_auto`, without a number to choose.
         min_samples: points within the radius, itself counted, that make a core point.
-        backend: "own", "sklearn", "cuml", or "auto": "own", which needs milliseconds where the dense input of cuML
-            first has to be filled and moved.
+        backend: of DBSCAN: "own", "sklearn", "cuml", or "auto": "own", which needs milliseconds where the dense input
+            of cuML first has to be filled and moved.
+        engine: of the neighbour search: "exact", "approximate", or "auto", which chooses by N, see `find_neighbours`.
         group: ranks that share the work, each calling with the same features, and all getting the same labels; None:
             this process does it alone (ranks with equal features still agree).
 
     Raises:
-        ValueError: bad features (NaN rows are named), an unknown backend, or eps outside 0..1.
+        ValueError: bad features (NaN rows are named), an unknown backend or engine, or eps outside 0..1.
     """
-    engine = "own" if backend == "auto" else backend
-    if engine not in ENGINES:
+    scan = "own" if backend == "auto" else backend
+    if scan not in ENGINES:
         raise ValueError(f"cluster: unknown backend {backend!r}; there are auto, {', '.join(ENGINES)}")
     if eps is not None and eps != "auto" and (isinstance(eps, str) or not 0 <= eps < 1):
         raise ValueError(
             f'cluster: eps must be a distance in 0..1 (1 excluded: every pair), None or "auto"; got {eps!r}'
         )
     team = Team(group)
-    similarity, radius = _graph_and_radius(neighbourhoods(features, k1, k2, team), eps, rho, min_samples, team)
-    labels = dbscan(similarity, radius, min_samples, engine)
+    features = checked(features, k1, k2)
+    neighbours, search = neighbour_lists(features, k1, team, engine)
+    sets = fuzzy_sets(features, neighbours, k1, k2, team)
+    similarity, radius = _graph_and_radius(sets, eps, rho, min_samples, team)
+    labels = dbscan(similarity, radius, min_samples, scan)
     return PseudoLabels(
         labels=labels.to(features.device),
         eps=radius,
         num_clusters=int(labels.max()) + 1 if len(labels) else 0,
         num_outliers=int((labels < 0).sum()),
-        engine=engine,
+        engine=scan,
+        search=search,
     )
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels import merge_rows, reciprocal_graph  # noqa: F401  (the ops on a GPU)
-from gcl_fast.pseudo_labels.neighbours import nearest_neighbours, nearest_neighbours_reference
+from gcl_fast.pseudo_labels.neighbours import nearest_neighbours_reference
+from gcl_fast.pseudo_labels.search import Search, find_neighbours
 from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 
 load()
@@ -67,7 +68,9 @@ def k_reciprocal_jaccard_reference(features: Tensor, k1: int = 30, k2: int = 6) 
     return (shared / (2 - shared)).clamp_max(1)
 
 
-def k_reciprocal_jaccard(features: Tensor, k1: int = 30, k2: int = 6, min_similarity: float = 0.0) -> Tensor:
+def k_reciprocal_jaccard(
+    features: Tensor, k1: int = 30, k2: int = 6, min_similarity: float = 0.0, engine: str = "auto"
+) -> Tensor:
     """Similarity of the k-reciprocal neighbourhoods of every two rows that share a neighbour.
 
     Args:
@@ -75,34 +78,44 @@ def k_reciprocal_jaccard(features: Tensor, k1: int = 30, k2: int = 6, min_simila
         k1: neighbours that make a neighbourhood, the row itself included; cut to N.
         k2: nearest neighbours whose neighbourhoods are averaged (query expansion), the row itself included.
         min_similarity: entries below it are left out, which saves memory where a radius is known.
+        engine: neighbour search, "exact", "approximate" or "auto", see `find_neighbours`.
 
     Returns:
         (N, N) sparse CSR float32 on the device of the features, symmetric; distance = 1 - similarity, absent =
         similarity 0. Indices are int32 up to 2^31 - 1 entries, int64 beyond.
 
     Raises:
-        ValueError: features are not (N, D) floating point, or hold values that are not finite (the rows are named), or
-            k1 or k2 is below 1.
+        ValueError: features are not (N, D) floating point, or hold values that are not finite (the rows are named), k1
+            or k2 is below 1, or an unknown engine.
     """
-    return jaccard_similarity(neighbourhoods(features, k1, k2), min_similarity)
+    features = checked(features, k1, k2)
+    sets = fuzzy_sets(features, neighbour_lists(features, k1, ALONE, engine)[0], k1, k2)
+    return jaccard_similarity(sets, min_similarity)
 
 
 def neighbourhoods(features: Tensor, k1: int, k2: int, team: Team = ALONE) -> SparseRows:
-    """The fuzzy set V_i of each row's expanded k-reciprocal neighbours; arguments as `k_reciprocal_jaccard`.
+    """The fuzzy set V_i of each row's expanded k-reciprocal neighbours, which are found exactly.
 
-    The rows are shared out over `team`; every rank gives the same features and gets all sets.
+    Arguments as `k_reciprocal_jaccard`. The rows are shared out over `team`; every rank gives the same features and
+    gets all sets.
     """
-    features = _checked(features)
-    if k1 < 1 or k2 < 1:
-        raise ValueError(
-            f"k_reciprocal_jaccard: k1 and k2 count neighbours, the row itself included; got {k1} and {k2}"
-        )
+    features = checked(features, k1, k2)
+    return fuzzy_sets(features, neighbour_lists(features, k1, team, "exact")[0], k1, k2, team)
+
+
+def neighbour_lists(features: Tensor, k1: int, team: Team, engine: str) -> tuple[Tensor, Search]:
+    """The nearest neighbours (N, k1) int32 of all rows, on the device of the features; each rank searches for some."""
+    index, how = find_neighbours(features, k1, team.rows(len(features)), engine)
+    return team.join(index).to(features.device), how
+
+
+def fuzzy_sets(features: Tensor, neighbours: Tensor, k1: int, k2: int, team: Team = ALONE) -> SparseRows:
+    """The fuzzy set V_i of each row, from `checked` features and their `neighbour_lists`."""
     N = len(features)
     if N == 0:
         start = torch.zeros(1, dtype=torch.int64, device=features.device)
         return SparseRows(start, start.new_empty(0, dtype=torch.int32), features.new_empty(0))
     ops, (begin, end) = torch.ops.gcl_fast, team.rows(N)
-    neighbours = team.join(nearest_neighbours(features, k1, (begin, end))[1])
     half = min(_half(k1), neighbours.shape[1])
     weights = team.join_rows(*ops.reciprocal_weights(features, neighbours, half, begin, end))
     return team.join_rows(*ops.expand_queries(*weights, neighbours[:, :k2].contiguous(), begin, end))
@@ -126,14 +139,21 @@ def _half(k1: int) -> int:
     return int(np.around(k1 / 2)) + 1
 
 
-def _checked(features: Tensor) -> Tensor:
+def checked(features: Tensor, k1: int, k2: int) -> Tensor:
     """`features` as contiguous float32, or a ValueError that says what is wrong with which rows."""
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
             f"features must be floating point of shape (N, D), not {features.dtype} {tuple(features.shape)}"
         )
+    if k1 < 1 or k2 < 1:
+        raise ValueError(
+            f"k_reciprocal_jaccard: k1 and k2 count neighbours, the row itself included; got {k1} and {k2}"
+        )
     features = features.detach().float().contiguous()
-    bad = (~features.isfinite().all(1)).nonzero().flatten().tolist()
+    doubtful = (
+        (~features.sum(1).isfinite()).nonzero().flatten()
+    )  # a mask of all values would take gigabytes at 10^6 rows
+    bad = doubtful[~features[doubtful].isfinite().all(1)].tolist()
     if bad:
         some = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
         raise ValueError(

@@ -36,22 +36,29 @@ def nearest_neighbours(features: Tensor, k: int, rows: tuple[int, int] | None = 
         unspecified order on a GPU.
     """
     begin, end = rows or (0, len(features))
-    return (_search_cuda if features.is_cuda else _search_cpu)(features, min(k, len(features)), begin, end)
-
-
-def _search_cpu(features: Tensor, k: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    k = min(k, len(features))
+    if features.is_cuda:
+        return _search_cuda(features, k, begin, end)
     features = features.contiguous()
-    N, everyone = len(features), end - begin == len(features)
-    similarity = features.new_full((end - begin, k), -torch.inf)
-    index = torch.zeros(end - begin, k, dtype=torch.int32)
-    buffer = features.new_empty(min(TILE, N) ** 2)
+    return search_for(features[begin:end], features, k, everyone=end - begin == len(features))
+
+
+def search_for(queries: Tensor, features: Tensor, k: int, everyone: bool = False) -> tuple[Tensor, Tensor]:
+    """`nearest_neighbours` on the CPU of other rows: queries (Q, D) against features (N, D), k <= N.
+
+    `everyone`: the queries are the features, and each product of two blocks serves the lists of both.
+    """
+    Q, N = len(queries), len(features)
+    similarity = features.new_full((Q, k), -torch.inf)
+    index = torch.zeros(Q, k, dtype=torch.int32)
+    buffer = features.new_empty(min(TILE, Q) * min(TILE, N))
     # Blocks in this order offer candidates to every list by ascending index, which is how ties are settled.
-    for r in range(begin, end, TILE):
+    for r in range(0, Q, TILE):
         for c in range(r if everyone else 0, N, TILE):
-            block, columns = features[r : min(r + TILE, end)], features[c : c + TILE]
+            block, columns = queries[r : r + TILE], features[c : c + TILE]
             tile = buffer[: len(block) * len(columns)].view(len(block), len(columns))
             torch.mm(block, columns.T, out=tile)
-            torch.ops.gcl_fast.merge_top_k(similarity, index, tile, r - begin, c)
+            torch.ops.gcl_fast.merge_top_k(similarity, index, tile, r, c)
             if everyone and c > r:
                 torch.ops.gcl_fast.merge_top_k_columns(similarity, index, tile, c, r)
     return similarity, index

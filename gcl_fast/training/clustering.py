@@ -34,7 +34,13 @@ def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig) -> Pseu
     if settings.camera_centred:
         features = camera_centred(features, cameras.to(features.device))
     return cluster(
-        features, settings.k1, settings.k2, rho=settings.rho, eps=settings.eps, min_samples=settings.min_samples
+        features,
+        settings.k1,
+        settings.k2,
+        rho=settings.rho,
+        eps=settings.eps,
+        min_samples=settings.min_samples,
+        engine=settings.engine,
     )
 
 
@@ -51,6 +57,7 @@ def report(labels: PseudoLabels, before: Tensor | None, identity: Tensor) -> dic
         "outliers": found.outlier_share,
         "largest": found.largest_share,
         "eps": float(labels.eps),
+        "recall": labels.search.recall,
     }
     if found.agreement is not None:
         metrics["ari_before"] = found.agreement

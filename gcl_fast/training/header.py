@@ -8,6 +8,7 @@ import torch
 
 from gcl_fast import __version__
 from gcl_fast.config import RunConfig
+from gcl_fast.pseudo_labels.search import choose
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import describe
 from gcl_fast.training.precision import Precision
@@ -34,6 +35,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
         f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),
         "body": inputs.body,
+        "neighbours": choose(len(data.train), config.joint.clustering.engine, ranks.device)[1],
         "DBSCAN": "own, on the sparse graph",
         "weights": weights,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",

@@ -6,11 +6,12 @@ from sklearn.metrics import adjusted_rand_score
 
 from gcl_fast.pseudo_labels import PseudoLabels, health
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
+from gcl_fast.pseudo_labels.search import Search
 
 
 def found(*labels: int) -> PseudoLabels:
     tensor = torch.tensor(labels)
-    return PseudoLabels(tensor, 0.5, int(tensor.max()) + 1, int((tensor < 0).sum()), "own")
+    return PseudoLabels(tensor, 0.5, int(tensor.max()) + 1, int((tensor < 0).sum()), "own", Search("exact", 1.0, ""))
 
 
 def test_agreement_is_the_adjusted_rand_index_with_outliers_alone():

@@ -1,5 +1,6 @@
 """Ranks that share a clustering find what one process finds."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ def features(N: int) -> torch.Tensor:
 
 
 CASES = [(1, {"eps": 0.5}), (301, {"rho": 0.01}), (300, {"eps": "auto"})]  # with one row, a rank has none
+if importlib.util.find_spec("faiss") is not None:
+    CASES.append((400, {"eps": 0.6, "engine": "approximate"}))
 
 
 def one_rank(rank: int, folder: Path) -> None:
