@@ -261,6 +261,7 @@ def warmup_preset(name: str, method: str) -> AnyWarmup | None:
             ramp_steps=30,
             decay_every=14,
             single_label_epochs=1,
+            candidates=20,
             colours=True,
         ),
         "jvtc": JVTCConfig(

@@ -45,19 +45,19 @@ class Pictures:
         place = np.arange(len(rows)) - np.repeat(self._count.cumsum() - self._count, self._count)
         self._members[rows[order], place] = order
 
-    def draw(self, plan: Tensor, count: int, *, seed: int, epoch: int) -> Tensor:
+    def draw(self, plan: Tensor, count: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Tensor:
         """Replace each crop of `plan` (steps, batch) by `count` of its pictures, side by side: (steps, batch * count).
 
-        They are different as far as there are enough, then come again.
+        They are different as far as there are enough, then come again. `plan` is the slice of `rank`; what is drawn is
+        what one process would draw for the whole batch.
         """
         crops = plan.numpy()
         members, available = self._members[crops], self._count[crops]  # (steps, batch, most), (steps, batch)
-        # The first crop tells the ranks apart: they hold different slices of the same plan
-        generator = np.random.default_rng([seed, epoch, 7, int(crops.flat[0])])
-        keys = np.where(members < 0, 2.0, generator.random(members.shape))
-        shuffled = np.take_along_axis(members, keys.argsort(-1), -1)
+        steps, batch, most = members.shape
+        keys = np.random.default_rng([seed, epoch, 7]).random((steps, world_size, batch, most))[:, rank]
+        shuffled = np.take_along_axis(members, np.where(members < 0, 2.0, keys).argsort(-1), -1)
         turn = np.arange(count) % available[..., None]  # (steps, batch, count)
-        return torch.from_numpy(np.take_along_axis(shuffled, turn, -1).reshape(len(crops), -1))
+        return torch.from_numpy(np.take_along_axis(shuffled, turn, -1).reshape(steps, batch * count))
 
 
 def _styled(records: Records, folder: Path) -> tuple[list[Path], list[int]]:

@@ -26,7 +26,9 @@ def predict_labels(features: Tensor, threshold: float = 0.6, candidates: int = 2
     """
     own = torch.arange(len(features), device=features.device).unsqueeze(1)  # (N, 1)
     similarity, neighbours = nearest_neighbours(features, candidates + 1)
-    others_first = (neighbours == own).int().argsort(dim=1, stable=True)[:, :-1]  # drops the row itself, or the farthest
+    others_first = (
+        (neighbours == own).int().argsort(dim=1, stable=True)[:, :-1]
+    )  # drops the row itself, or the farthest
     similarity, neighbours = similarity.gather(1, others_first), neighbours.gather(1, others_first).long()
     similar = similarity >= threshold
     count = similar.sum(1)  # (N,) k_i

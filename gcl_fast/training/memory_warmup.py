@@ -58,6 +58,11 @@ class MemoryWarmup:
         """Put eval-mode embeddings of all crops into the bank."""
         self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
 
+    def pictures_of(self, crops: Tensor, epoch: int, count: int = 1) -> Tensor:
+        """(steps, batch * count) pictures of this rank's crops (steps, batch), those of a crop side by side."""
+        ranks = self.ranks
+        return self.pictures.draw(crops, count, self.config.seed, epoch, ranks.rank, ranks.world_size)
+
     def descriptors(self, trained: bool) -> Tensor:
         """(N, C) unit rows by which crops are compared: the bank, beside clothing colours where so set.
 

@@ -73,7 +73,7 @@ class Warmup(MemoryWarmup):
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        return self.pictures.draw(crops, 1, seed=self.config.seed, epoch=epoch)
+        return self.pictures_of(crops, epoch)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """One update of the encoder and of the bank."""

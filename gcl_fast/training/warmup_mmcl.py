@@ -43,7 +43,7 @@ class MMCL(PassWarmup):
 
     def plan(self, epoch: int) -> Tensor:
         """(steps, batch) pictures of shuffled crops."""
-        return self.pictures.draw(self.crops(epoch), 1, seed=self.config.seed, epoch=epoch)
+        return self.pictures_of(self.crops(epoch), epoch)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """One update of the encoder and of the bank."""

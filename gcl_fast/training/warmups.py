@@ -8,9 +8,10 @@ from gcl_fast.config import RunConfig
 from gcl_fast.errors import UserError
 from gcl_fast.training.loop import Stage
 from gcl_fast.training.warmup import Warmup
+from gcl_fast.training.warmup_jvtc import JVTC
 from gcl_fast.training.warmup_mmcl import MMCL
 
-WARMUPS: dict[str, Callable[..., Stage]] = {"cluster": Warmup, "mmcl": MMCL}
+WARMUPS: dict[str, Callable[..., Stage]] = {"cluster": Warmup, "jvtc": JVTC, "mmcl": MMCL}
 
 
 def warmup_of(config: RunConfig) -> Callable[..., Stage]:
