@@ -1,4 +1,4 @@
-"""Retrieval, and fidelity of novel views, of a run's weights: python -m gcl_fast.evaluate runs/NAME
+"""Retrieval, and fidelity of novel views, of a run's or the official weights: python -m gcl_fast.evaluate runs/NAME
 
 With --generation the views are measured yaw by yaw, into <run>/generation/<stage>.json and .png.
 """
@@ -20,20 +20,20 @@ from gcl_fast.training import precision as arithmetic
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.assess import Assessment
 from gcl_fast.training.inputs import open_inputs
-from gcl_fast.training.restore import load_run, restore
+from gcl_fast.training.restore import OFFICIAL_IDENTITY, add_arguments, load_run, restore
+from gcl_fast.training.temporal import joint_retrieval
 from gcl_fast.training.views import YAWS
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a table (per cent) or JSON (fractions) for each stage asked for. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.evaluate", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME")
+    add_arguments(parser)
     parser.add_argument("--stages", nargs="+", choices=STAGES, help="default: every stage the run has finished")
-    parser.add_argument("--dataset", help="another dataset than the run's")
-    parser.add_argument("--data-root", metavar="DIR", help="where it lies")
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
+    parser.add_argument(
+        "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
+    )
     views = parser.add_argument_group("quality of the generated views")
     views.add_argument("--generation", action="store_true", help="measure it at each yaw, instead of retrieval")
     views.add_argument(
@@ -46,20 +46,23 @@ def main(arguments: list[str] | None = None) -> int:
     views.add_argument("--count", type=int, help="of crops to turn (default: all)")
     given = parser.parse_args(arguments)
     try:
-        config = load_run(given.run, given.dataset, given.data_root)
+        config = load_run(given)
         ranks = processes.start(given.device)
         precision = arithmetic.choose(given.amp, ranks.device)
         assessment = Assessment(config, open_inputs(config), ranks, precision)
         if given.generation:
+            folder = given.run.parent if given.run.is_file() else given.run
             inception = InceptionFeatures(given.inception).to(ranks.device) if given.inception else None
             for stage, gcl in restore(given.run, config, given.stages, ranks.device, generator=True):
                 quality = assessment.generation(gcl, given.yaws, given.count, inception)
-                _tell_quality(stage, quality, given.run / "generation" / stage)
+                _tell_quality(stage, quality, folder / "generation" / stage)
             return 0
         results: dict[str, dict[str, float]] = {}
         for stage, gcl in restore(given.run, config, given.stages, ranks.device):
             results[stage] = assessment.retrieval(gcl)
-            if stage != "warmup":
+            if given.joint_similarity:
+                results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
+            if stage not in ("warmup", OFFICIAL_IDENTITY):
                 results[stage] |= assessment.fidelity(gcl)
     except UserError as error:
         print(f"gcl_fast: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Novel views of crops, by the weights of a run: python -m gcl_fast.generate runs/NAME --out views.png"""
+"""Novel views of crops, by a run's or the official weights: python -m gcl_fast.generate runs/NAME --out views.png"""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gcl_fast.training import precision as arithmetic
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.assess import Assessment
 from gcl_fast.training.inputs import open_inputs
-from gcl_fast.training.restore import load_run, restore
+from gcl_fast.training.restore import add_arguments, load_run, restore
 from gcl_fast.training.views import YAWS, draw_views, each_view
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw the grid, or write one file a view. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.generate", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME")
+    add_arguments(parser)
     parser.add_argument("--stage", choices=STAGES[1:], help="whose weights (default: the last finished)")
     parser.add_argument(
         "--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps"
@@ -36,20 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--files", type=Path, metavar="DIR", help="instead of a picture, one DIR/CROP_yawDEG.png a view"
     )
-    parser.add_argument("--dataset", help="another dataset than the run's")
-    parser.add_argument("--data-root", metavar="DIR", help="where it lies")
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args(arguments)
     try:
-        config = load_run(given.run, given.dataset, given.data_root)
+        config = load_run(given)
         ranks = processes.start(given.device)
         precision = arithmetic.choose(given.amp, ranks.device)
         inputs = open_inputs(config)
         assessment = Assessment(config, inputs, ranks, precision)
-        split = given.split or assessment.split_for_views()
-        if split is None:
-            raise UserError(f"{inputs.dataset.name}: no structure maps for query or train; see train.py --help")
+        split = given.split or assessment.split_to_turn()
         index = assessment.choose(split, given.names, given.count)
         wanted = [given.stage] if given.stage else None
         *_, (stage, gcl) = restore(given.run, config, wanted, ranks.device, generator=True)

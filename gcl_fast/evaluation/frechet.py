@@ -62,7 +62,7 @@ class FrechetDistance:
         try:
             from torchmetrics.image.fid import FrechetInceptionDistance
         except ImportError as error:
-            raise UserError("Fréchet distances need torchmetrics: pip install torchmetrics (or gcl-fast[metrics])") from error
+            raise UserError("Fréchet distances need torchmetrics: pip install torchmetrics") from error
         self._metric = FrechetInceptionDistance(_Given(width), reset_real_features=False).to(device)
 
     def add(self, features: Tensor, *, real: bool) -> None:

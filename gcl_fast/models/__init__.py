@@ -5,7 +5,7 @@ from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.gcl import GCL
 from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity import IdentityEncoder
-from gcl_fast.models.official import load_imagenet_backbone, load_official, to_official
+from gcl_fast.models.official import load_imagenet_backbone, load_official, read_official, to_official
 from gcl_fast.models.structure import StructureEncoder, check_size, min_size
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "load_imagenet_backbone",
     "load_official",
     "min_size",
+    "read_official",
     "to_official",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,31 +57,51 @@ def official_name(name: str) -> tuple[str, str]:
     raise KeyError(f"{name} has no counterpart in the official checkpoints")
 
 
-def load_official(source: str | Path | Mapping[str, Weights]) -> dict[str, Tensor]:
+def load_official(source: str | Path | Mapping[str, Weights], parts: Sequence[str] = PARTS) -> dict[str, Tensor]:
     """Official weights as a state dict that `GCL().load_state_dict` takes.
 
+    The official code keeps no memory bank: its joint stage fills the bank from the identity encoder, and so does ours.
+
     Args:
-        source: {"gen": ..., "dis": ..., "id": ...} of state dicts; a file that holds that; or the official run's folder
-            with gen_*.pt, dis_*.pt, id_*.pt, of which the last of each counts.
+        source: what `read_official` gives or reads.
+        parts: those to load, of gen, dis and id.
 
     Raises:
         UserError: a tensor is missing, unknown or of another shape (all are named), or a file cannot be read.
     """
     where = "the official weights" if isinstance(source, Mapping) else str(source)
-    weights = source if isinstance(source, Mapping) else _read_official(Path(source))
-    if absent := [part for part in PARTS if part not in weights]:
+    weights = source if isinstance(source, Mapping) else read_official(Path(source))
+    if absent := [part for part in parts if part not in weights]:
         raise UserError(f"{where}: no {', '.join(absent)}; expected the state dicts gen, dis and id")
-    given = {(part, name): tensor for part in PARTS for name, tensor in weights[part].items()}
-    given = {key: tensor for key, tensor in given.items() if not _UNUSED.match(key[1])}
     with torch.device("meta"):
         ours = GCL().state_dict()
-    wanted = {official_name(name): name for name in ours}
-    faults = misfits(
-        {"/".join(key): ours[name] for key, name in wanted.items()}, {"/".join(k): t for k, t in given.items()}
-    )
-    if faults:
+    official = {name: "/".join(official_name(name)) for name in ours}
+    wanted = {theirs: ours[name] for name, theirs in official.items() if theirs.split("/")[0] in parts}
+    given = {f"{part}/{name}": t for part in parts for name, t in weights[part].items() if not _UNUSED.match(name)}
+    if faults := misfits(wanted, given):
         raise UserError(f"{where}: not the official GCL architecture: " + "; ".join(faults))
-    return {name: given.get(key, torch.tensor(0)) for key, name in wanted.items()}  # 0: a count of batches
+    count = torch.tensor(0)  # of batches, where the weights have none
+    return {name: given.get(theirs, count) for name, theirs in official.items() if theirs in wanted}
+
+
+def read_official(path: Path) -> dict[str, Weights]:
+    """The state dicts gen, dis and id, those that are there, of official weights.
+
+    Args:
+        path: a folder with gen_*.pt, dis_*.pt, id_*.pt, of which the last of each counts; a file of all three; or a
+            file of the identity encoder alone, as the official joint stage leaves its best (model_best.pth) and as its
+            warm-up starts from. Nothing is found in other files of tensors.
+
+    Raises:
+        UserError: an empty folder, or a file that cannot be read.
+    """
+    if not path.is_dir():
+        content = read_state_dict(path)
+        return {"id": content} if "feat_bn.weight" in content else {p: content[p] for p in PARTS if p in content}
+    found = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
+    if not any(found.values()):
+        raise UserError(f"{path}: no gen_*.pt, dis_*.pt, id_*.pt, which an official run leaves")
+    return {part: read_state_dict(files[-1]).get(part, {}) for part, files in found.items() if files}
 
 
 def to_official(model: GCL) -> dict[str, dict[str, Tensor]]:
@@ -148,12 +168,3 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content
-
-
-def _read_official(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        return read_state_dict(path)
-    found = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
-    if absent := [f"{part}_*.pt" for part in PARTS if not found[part]]:
-        raise UserError(f"{path}: no {', '.join(absent)}; expected the official run's gen_*.pt, dis_*.pt, id_*.pt")
-    return {part: read_state_dict(files[-1]).get(part, {}) for part, files in found.items()}

@@ -45,9 +45,23 @@ class Assessment:
         return {"mAP": found.mAP, **{f"rank{k}": float(found.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": found.mINP}
 
     def split_for_views(self) -> str | None:
-        """The split whose crops are turned: query, of identities never trained on, else train; None where neither has
-        structure maps."""
-        return next((split for split in ("query", "train") if self.inputs.has_structure_maps(split)), None)
+        """The split whose crops are turned: query or gallery, of identities never trained on, else train; None where
+        none has structure maps."""
+        splits = ("query", "gallery", "train")
+        return next((split for split in splits if self.inputs.has_structure_maps(split)), None)
+
+    def split_to_turn(self) -> str:
+        """As `split_for_views`, where there has to be one.
+
+        Raises:
+            UserError: there is none.
+        """
+        if (split := self.split_for_views()) is None:
+            raise UserError(
+                f"{self.inputs.dataset.name}: no structure maps for any crop of query, gallery or train; where they "
+                f"come from: {self.inputs.body}; expected there: test/render/NAME or train/render/NAME"
+            )
+        return split
 
     def choose(self, split: str, names: Sequence[str] | None, count: int) -> list[int]:
         """Record indices of the crops called `names`, or of `count` crops at even distances.
@@ -100,9 +114,7 @@ class Assessment:
         Raises:
             UserError: no crop has structure maps, or fewer than two are asked for.
         """
-        split = self.split_for_views()
-        if split is None:
-            raise UserError(f"{self.inputs.dataset.name}: no structure maps for query or train; see train.py --help")
+        split = self.split_to_turn()
         every: Records = getattr(self.inputs.dataset, split)
         rows = torch.tensor(self.choose(split, None, count or len(every)), device=self.ranks.device)
         if len(rows) < 2:

@@ -65,8 +65,13 @@ class Inputs:
         return OnlineStructureMaps(body, parameters, size, device)
 
     def has_structure_maps(self, split: str) -> bool:
-        """Whether there are crops in `split` to have structure maps of."""
-        return len(getattr(self.dataset, split)) > 0
+        """Whether there are crops in `split` and, where the maps are pre-rendered, pictures for them: the official ones
+        have none of the queries."""
+        records: Records = getattr(self.dataset, split)
+        if self.config.structure_maps == "online" or not len(records):
+            return len(records) > 0
+        folder = Path(self.config.structure_maps) / ("train" if split == "train" else "test") / "render"
+        return (folder / records.names[0]).is_file()
 
     @property
     def body(self) -> str:

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from gcl_fast.errors import UserError
-from gcl_fast.models import GCL, IdentityEncoder, ModelConfig, load_imagenet_backbone, load_official, to_official
+from gcl_fast.models import (
+    GCL,
+    IdentityEncoder,
+    ModelConfig,
+    load_imagenet_backbone,
+    load_official,
+    read_official,
+    to_official,
+)
 
 Official = dict[str, dict[str, torch.Tensor]]
 
@@ -64,6 +72,16 @@ def test_official_run_folder_and_file(official, tmp_path):
         assert all(torch.equal(loaded[name], whole[name]) for name in whole)
 
 
+def test_identity_encoder_alone(official, tmp_path):
+    old = {name: tensor for name, tensor in official["id"].items() if not name.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "model_best.pth")
+    assert list(read_official(tmp_path / "model_best.pth")) == ["id"]
+    loaded = load_official(tmp_path / "model_best.pth", ["id"])
+    identity = IdentityEncoder(ModelConfig().identity)
+    identity.load_state_dict({name.removeprefix("identity."): tensor for name, tensor in loaded.items()})
+    assert all(torch.equal(identity.state_dict()[name], tensor) for name, tensor in old.items())
+
+
 def test_strict_about_tensors(official, tmp_path):
     broken = {part: dict(tensors) for part, tensors in official.items()}
     del broken["gen"]["mlp_w3.model.1.fc.bias"]
@@ -75,6 +93,11 @@ def test_strict_about_tensors(official, tmp_path):
         assert fault in str(caught.value)
     with pytest.raises(UserError, match="no dis, id"):
         load_official({"gen": official["gen"]})
+    identity = dict(official["id"])
+    del identity["layer4.2.conv3.weight"]
+    torch.save(identity, tmp_path / "model_best.pth")
+    with pytest.raises(UserError, match=r"architecture: missing id/layer4\.2\.conv3\.weight$"):
+        load_official(tmp_path / "model_best.pth", ["id"])
     with pytest.raises(UserError, match=r"no gen_\*\.pt"):
         load_official(tmp_path)
     with pytest.raises(UserError, match="no such file"):
