@@ -21,6 +21,7 @@ from gcl_fast.training import ranks as processes
 from gcl_fast.training.assess import Assessment
 from gcl_fast.training.inputs import open_inputs
 from gcl_fast.training.restore import OFFICIAL_IDENTITY, add_arguments, load_run, restore
+from gcl_fast.training.temporal import joint_retrieval
 from gcl_fast.training.views import YAWS
 
 
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--stages", nargs="+", choices=STAGES, help="default: every stage the run has finished")
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
+    parser.add_argument(
+        "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
+    )
     views = parser.add_argument_group("quality of the generated views")
     views.add_argument("--generation", action="store_true", help="measure it at each yaw, instead of retrieval")
     views.add_argument(
@@ -56,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         results: dict[str, dict[str, float]] = {}
         for stage, gcl in restore(given.run, config, given.stages, ranks.device):
             results[stage] = assessment.retrieval(gcl)
+            if given.joint_similarity:
+                results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
             if stage not in ("warmup", OFFICIAL_IDENTITY):
                 results[stage] |= assessment.fidelity(gcl)
     except UserError as error:

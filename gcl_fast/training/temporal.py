@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import torch
+
+from gcl_fast.config import RunConfig
 from gcl_fast.data import Records
 from gcl_fast.errors import UserError
+from gcl_fast.evaluation.visual_temporal import retrieve_jointly
+from gcl_fast.models import GCL
+from gcl_fast.pseudo_labels.temporal import TemporalModel
+from gcl_fast.training.clustering import label
+from gcl_fast.training.extract import extract
+from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.precision import Precision
+from gcl_fast.training.ranks import Ranks
 
 
 def check_time(records: Records, way_out: str) -> None:
@@ -15,13 +26,35 @@ def check_time(records: Records, way_out: str) -> None:
     Raises:
         UserError: a crop without a camera, or not one with a frame.
     """
-    missing = [
-        name
-        for name, known in (("camera", bool((records.camera > 0).all())), ("frame", bool((records.frame > 0).any())))
-        if not known
-    ]
+    known = {"camera": bool((records.camera > 0).all()), "frame": bool((records.frame > 0).any())}
+    missing = [name for name, there in known.items() if not there]
     if missing:
         raise UserError(
             f"joint visual-temporal similarity: no {' and no '.join(missing)} is known of the crops in {records.root} "
             f"(the first is {records.paths[0].name}); names such as 0002_c1s1_000451_01.jpg tell both. {way_out}"
         )
+
+
+def joint_retrieval(
+    gcl: GCL, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision
+) -> dict[str, float]:
+    """Retrieval at test time by joint similarity (JVTC+), as fractions: joint_mAP, joint_rank1.
+
+    Time between cameras is estimated from the clusters of the training crops, by the settings of the joint stage.
+
+    Raises:
+        UserError: no query and gallery, or a split whose cameras or frames are not known.
+    """
+    data = inputs.dataset
+    if not len(data.query) or not len(data.gallery):
+        raise UserError(f"--joint-similarity: {data.name} has no query and gallery to rank")
+    for records in (data.train, data.query, data.gallery):
+        check_time(records, "Without --joint-similarity looks alone count")
+    train, query, gallery = (
+        extract(gcl.identity, records, config, ranks, precision) for records in (data.train, data.query, data.gallery)
+    )
+    cameras = torch.as_tensor(data.train.camera)
+    labels = label(train, cameras, config.joint.clustering).labels
+    temporal = TemporalModel.fit(labels, cameras, torch.as_tensor(data.train.frame))
+    found = retrieve_jointly(query, gallery, data.query, data.gallery, temporal)
+    return {"joint_mAP": found.mAP, "joint_rank1": float(found.cmc[0])}

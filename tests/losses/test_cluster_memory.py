@@ -1,7 +1,13 @@
 import torch
 from torch.nn.functional import normalize
 
-from gcl_fast.losses.cluster_memory import Clusters, instance_memory_loss
+from gcl_fast.losses.cluster_memory import (
+    Clusters,
+    cluster_centres,
+    cluster_memory_loss,
+    instance_memory_loss,
+    update_by_hardest_,
+)
 
 
 def case(dim: int = 8):
@@ -39,3 +45,30 @@ def test_autocast_and_a_bf16_bank_keep_fp32_logits():
     truth = instance_memory_loss(f, features.bfloat16().float(), clusters, index)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(instance_memory_loss(f, features.bfloat16(), clusters, index), truth)
+
+
+def test_one_row_a_cluster():
+    f, features, labels, index = case()
+    clusters = Clusters.from_labels(labels)
+    centres = cluster_centres(features, clusters)
+    groups = [[6], [2, 4, 7, 9], [0, 3, 8], [1], [5]]  # labels 0, 3, 7, then the outliers
+    torch.testing.assert_close(centres, torch.stack([normalize(features[g].mean(0), dim=0) for g in groups]))
+    logits = normalize(f, dim=1) @ centres.T / 0.1
+    loss = -logits.log_softmax(1)[range(4), [2, 3, 1, 0]].mean()
+    torch.testing.assert_close(cluster_memory_loss(f, centres, clusters.of_row[index], 0.1), loss)
+
+
+def test_the_hardest_crop_of_each_cluster_moves_its_row():
+    centres = torch.eye(3)
+    f = torch.tensor([[2.0, 0, 0], [1, 1, 0], [0, 0, 3], [0, 3, 4]])
+    update_by_hardest_(centres, torch.tensor([0, 0, 2, 2]), f, crops=2, momentum=0.5)
+    expected = torch.eye(3)
+    expected[0] = normalize(0.5 * torch.tensor([1.0, 0, 0]) + 0.5 * torch.tensor([0.5**0.5, 0.5**0.5, 0]), dim=0)
+    expected[2] = normalize(torch.tensor([0.0, 0.3, 0.5 + 0.4]), dim=0)
+    torch.testing.assert_close(centres, expected)
+
+
+def test_a_crop_that_is_not_finite_moves_no_row():
+    centres = torch.eye(2)
+    update_by_hardest_(centres, torch.tensor([1, 1]), torch.tensor([[torch.nan, 0], [0, 1.0]]), 2, 0.5)
+    torch.testing.assert_close(centres, torch.eye(2))

@@ -1,0 +1,63 @@
+"""Crops in the style of other cameras."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.data.records import Records
+from gcl_fast.data.styled import Pictures
+from gcl_fast.errors import UserError
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    paths = [tmp_path / "train" / f"000{i}_c{i}s1_000451_01.jpg" for i in range(1, 4)]
+    return Records(tmp_path / "train", paths, np.array([1, 2, 3]), np.array([1, 2, 3]), np.array([9, 8, 7]))
+
+
+def styled(folder: Path, *names: str) -> str:
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    return str(folder)
+
+
+def test_without_a_folder_a_crop_is_its_picture(records):
+    pictures = Pictures(records)
+    plan = torch.tensor([[2, 0], [1, 1]])
+    assert pictures.draw(plan, 1, seed=0, epoch=0).tolist() == plan.tolist()
+    assert pictures.draw(plan, 3, seed=0, epoch=0).tolist() == [[2, 2, 2, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
+    assert pictures.owner.tolist() == [0, 1, 2]
+
+
+def test_styled_pictures_belong_to_the_crop_of_their_name(records, tmp_path):
+    folder = styled(
+        tmp_path / "camstyle", "0001_c1s1_000451_01_fake_1to2.jpg", "0001_c1s1_000451_01_fake_1to3.jpg",
+        "0003_c3s1_000451_01_fake_3to1.jpg", "0009_c9s1_000451_01_fake_9to1.jpg", "Thumbs.db",
+    )  # fmt: skip
+    pictures = Pictures(records, folder)
+    assert pictures.owner.tolist() == [0, 1, 2, 0, 0, 2]
+    assert pictures.records.paths[5].name == "0003_c3s1_000451_01_fake_3to1.jpg"
+    drawn = pictures.draw(torch.tensor([[0, 1, 2]] * 50), 2, seed=0, epoch=0).view(50, 3, 2)
+    assert {frozenset(row.tolist()) for row in drawn[:, 0]} == {frozenset(s) for s in ({0, 3}, {0, 4}, {3, 4})}
+    assert (drawn[:, 1] == 1).all()  # it has no other picture
+    assert {frozenset(row.tolist()) for row in drawn[:, 2]} == {frozenset({2, 5})}
+
+
+def test_two_ranks_draw_what_one_draws(records, tmp_path):
+    folder = styled(tmp_path / "camstyle", *(f"0001_c1s1_000451_01_fake_1to{c}.jpg" for c in range(2, 7)))
+    pictures = Pictures(records, folder)
+    plan = torch.zeros(10, 4, dtype=torch.long)
+    whole = pictures.draw(plan, 2, seed=3, epoch=1)
+    halves = [pictures.draw(plan[:, :2], 2, 3, 1, rank, 2) for rank in range(2)]
+    assert torch.equal(torch.cat(halves, 1), whole)
+    assert not torch.equal(pictures.draw(plan, 2, seed=3, epoch=2), whole)
+
+
+def test_a_wrong_folder_is_named(records, tmp_path):
+    with pytest.raises(UserError, match="absent"):
+        Pictures(records, str(tmp_path / "absent"))
+    with pytest.raises(UserError, match="expected 0001_c1s1_000451_01_fake_1to2"):
+        Pictures(records, styled(tmp_path / "other", "picture.jpg", "x_fake_1to2.jpg"))
