@@ -129,6 +129,7 @@ class GenerativeConfig:
     weight_decay: float = 5e-4
     weights: LossWeights = field(default_factory=LossWeights)
     r1: float = 0.01
+    yaws: Literal["paper", "code"] = "paper"  # of novel views, here and in the joint stage: 45 to 315, or to 270
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,11 @@ class JointConfig:
     temperature: float = 0.04
     momentum: float = 0.2
     num_negatives: int = 8192
+    terms: tuple[float, float, float] = (1.0, 1.0, 1.0)  # weights within the view-invariant loss, see `MemoryBank.loss`
+    own_entry: Literal["code", "paper"] = "code"  # its first term compares with the crop's stored entry, or its live f
+    negatives: Literal["code", "paper"] = "code"  # of its third term are compared with f_new, or with f
+    decay: Literal["paper", "code"] = "paper"  # at decay_epoch: of all, or of the identity encoder alone
+    refresh_outliers: bool = False  # embed the last epoch's outliers anew before clustering; else their entries stay
     batch_statistics: bool = True  # the identity encoder's batch norms train too; False: they keep what they have
     clustering: ClusteringConfig = ClusteringConfig()
 

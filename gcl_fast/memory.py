@@ -22,6 +22,8 @@ class MemoryBank(nn.Module):
         num_negatives: K, drawn anew for each crop and step; all available ones where there are fewer.
         live: contrast the novel view with the live embedding f instead of the crop's own entry (the paper's figure).
         own_negatives: compare the negatives of the third term with f instead of f_new (the paper's figure).
+        terms: weights of the three terms: the novel view with its crop's own entry, with one of its cluster, the crop
+            with one of its cluster.
         seed: of the draws. A draw depends on (seed, number of updates so far, crop): a resumed run repeats it, ranks
             that hold the same bank agree.
     """
@@ -40,11 +42,12 @@ class MemoryBank(nn.Module):
         *,
         live: bool = False,
         own_negatives: bool = False,
+        terms: tuple[float, float, float] = (1.0, 1.0, 1.0),
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.momentum, self.temperature, self.num_negatives = momentum, temperature, num_negatives
-        self.live, self.own_negatives = live, own_negatives
+        self.live, self.own_negatives, self.terms = live, own_negatives, terms
         self.register_buffer("features", torch.zeros(num_samples, dim))
         self.register_buffer("labels", torch.full((num_samples,), -1))
         self.register_buffer("stream", torch.tensor([seed, 0]))  # (seed, step) of the draws
@@ -76,7 +79,7 @@ class MemoryBank(nn.Module):
         f, f_new = normalize(f.float(), dim=1), normalize(f_new.float(), dim=1)
         rows = view_contrastive(
             f, f_new, self.features, self.labels, index, drawn, threshold, self.stream,
-            self.temperature, live=self.live, own_negatives=self.own_negatives,
+            self.temperature, live=self.live, own_negatives=self.own_negatives, terms=self.terms,
         )  # fmt: skip
         return rows.sum() / max(len(index), 1)
 

@@ -28,6 +28,7 @@ def view_contrastive(
     *,
     live: bool = False,
     own_negatives: bool = False,
+    terms: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
     """View-invariant loss of each crop.
 
@@ -41,6 +42,7 @@ def view_contrastive(
         temperature: > 0.
         live: first term against f instead of M_i (the paper's figure).
         own_negatives: third term against negatives of f instead of f_new (the paper's figure).
+        terms: weights of the three terms.
 
     Returns:
         (B,) losses in float32 (float64 for float64 embeddings); 0 for a crop without any negative.
@@ -58,7 +60,8 @@ def view_contrastive(
 
     shared = negative_lse(f_new, bank, *draw)
     own = negative_lse(f, bank, *draw) if own_negatives else shared
-    return term(f_new, f if live else entry, shared) + term(f_new, p_new, shared) + term(f, p, own)
+    losses = term(f_new, f if live else entry, shared), term(f_new, p_new, shared), term(f, p, own)
+    return sum((weight * loss for weight, loss in zip(terms, losses)), torch.zeros_like(f[:, 0]))
 
 
 def view_contrastive_reference(
@@ -74,18 +77,19 @@ def view_contrastive_reference(
     *,
     live: bool = False,
     own_negatives: bool = False,
+    terms: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
     """The definition of `view_contrastive`, in plain PyTorch and with (B, N) tensors."""
     draw = labels, index, threshold, stream, temperature
     own = f if live else bank[index]
     loss = torch.zeros_like(f[:, 0])
-    for query, positive, negative in (
-        (f_new, own, f_new),
-        (f_new, bank[positives[:, 1]], f_new),
-        (f, bank[positives[:, 0]], f if own_negatives else f_new),
+    for weight, query, positive, negative in (
+        (terms[0], f_new, own, f_new),
+        (terms[1], f_new, bank[positives[:, 1]], f_new),
+        (terms[2], f, bank[positives[:, 0]], f if own_negatives else f_new),
     ):
         negatives = negative_lse_reference(negative, bank, *draw)
-        loss = loss + softplus(negatives - (query * positive).sum(1) / temperature)
+        loss = loss + weight * softplus(negatives - (query * positive).sum(1) / temperature)
     return loss
 
 

@@ -14,7 +14,7 @@ from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import ramp_then_cosine
-from gcl_fast.training.step import GCLStep, draw_yaw
+from gcl_fast.training.step import LAST_YAW, GCLStep, draw_yaw
 
 
 class Generative:
@@ -64,7 +64,7 @@ class Generative:
         self.gcl_step.set_learning_rate(s.lr * factor)
         if epoch < s.reconstruction_epochs:
             return self.gcl_step.reconstruct(images, index)
-        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks)
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, LAST_YAW[s.yaws])
         metrics, _ = self.gcl_step(images, index, yaw)
         return metrics
 

@@ -18,7 +18,7 @@ from gcl_fast.training.optimizers import nesterov
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import set_learning_rate
-from gcl_fast.training.step import GCLStep, draw_yaw
+from gcl_fast.training.step import LAST_YAW, GCLStep, draw_yaw
 
 
 class Joint:
@@ -40,6 +40,9 @@ class Joint:
             settings.momentum,
             settings.temperature,
             settings.num_negatives,
+            live=settings.own_entry == "paper",
+            own_negatives=settings.negatives == "paper",
+            terms=settings.terms,
             seed=config.seed,
         ).to(ranks.device)
         self.gcl_step = GCLStep(
@@ -61,13 +64,22 @@ class Joint:
         )
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Fill the bank (first epoch) and cluster it."""
+        """Fill the bank (first epoch), or so set the entries of outliers, and cluster it."""
         if epoch == 0:
-            self.bank.features.copy_(extract(self.gcl.identity, self.records, self.config, self.ranks, self.precision))
+            self._embed(torch.arange(len(self.records)))
+        elif self.settings.refresh_outliers:
+            self._embed((self.bank.labels < 0).nonzero().flatten().cpu())
         labels = label(self.bank.features, self.cameras, self.settings.clustering)
         metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
         self.bank.labels.copy_(labels.labels)
         return metrics
+
+    def _embed(self, rows: Tensor) -> None:
+        """Overwrite the bank's entries `rows` by eval-mode embeddings of their crops; fewer than ranks stay."""
+        if len(rows) >= self.ranks.world_size:
+            crops = self.records.subset(rows.numpy())
+            embeddings = extract(self.gcl.identity, crops, self.config, self.ranks, self.precision)
+            self.bank.features[rows.to(embeddings.device)] = embeddings
 
     def plan(self, epoch: int) -> Tensor:
         """(steps, batch) indices: one pass over the inliers, last partial batch dropped."""
@@ -83,9 +95,10 @@ class Joint:
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """Update D, then G, E_str and E_id, then the bank."""
         decay = 0.1 if epoch >= self.settings.decay_epoch else 1.0
-        self.gcl_step.set_learning_rate(self.settings.lr * decay)
+        self.gcl_step.set_learning_rate(self.settings.lr * (decay if self.settings.decay == "paper" else 1.0))
         set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
-        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks)
+        last = LAST_YAW[self.config.generative.yaws]
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, last)
         metrics, embedding = self.gcl_step(images, index, yaw, self.optimizer)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
         return metrics

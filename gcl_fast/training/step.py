@@ -23,13 +23,16 @@ from gcl_fast.training.update import descend
 YAW = 0  # the stream of random numbers that yaws come from
 
 
-def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks) -> Tensor:
-    """(count,) yaws in degrees of this rank's crops, uniform over 45, 90, ..., 315; equal arguments give equal yaws.
+LAST_YAW = {"paper": 315, "code": 270}  # the official code never draws 315
+
+
+def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, last: int = 315) -> Tensor:
+    """(count,) yaws in degrees of this rank's crops, uniform over 45, 90, ..., `last`; equal arguments, equal yaws.
 
     The ranks' yaws in rank order are those that one process would draw for the whole batch.
     """
     generator = torch.Generator().manual_seed(hash((seed, epoch, position, YAW)) & 0x7FFF_FFFF_FFFF_FFFF)
-    yaw = 45.0 * torch.randint(1, 8, (ranks.world_size, count), generator=generator)
+    yaw = 45.0 * torch.randint(1, last // 45 + 1, (ranks.world_size, count), generator=generator)
     return yaw[ranks.rank].to(ranks.device)
 
 
