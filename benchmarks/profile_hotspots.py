@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ from reporting import facts
 from stages import KINDS, first_epoch, open_stage
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from gcl_fast.config import RunConfig
 from gcl_fast.errors import UserError
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.arguments import parse
+from gcl_fast.training.health import RunningStatistics
 from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.training.logs import RunLog
 from gcl_fast.training.loop import Interrupted, Interruption, Position, Stage, run_stage
@@ -69,7 +72,7 @@ class Profiled:
         return measured
 
 
-def record(stage: Stage, epoch: int, steps: int, ranks: Ranks, trace: Path) -> float:
+def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks, trace: Path) -> float:
     """Run the training loop for WARM + 2 * steps + 1 steps, the last `steps` under the profiler; write the trace.
 
     Returns the median seconds of a step without the profiler.
@@ -97,7 +100,8 @@ def record(stage: Stage, epoch: int, steps: int, ranks: Ranks, trace: Path) -> f
         )
         at = Position(epoch=epoch, position=1)  # past what begins an epoch
         try:
-            run_stage(counted, at, log, ranks, interruption, lambda: None, float("inf"), 10)
+            unsaved, no_norms = replace(config, checkpoint_seconds=float("inf")), RunningStatistics(torch.nn.Identity())
+            run_stage(counted, at, log, ranks, interruption, lambda: None, no_norms, unsaved)
         except Interrupted:
             pass
         else:
@@ -140,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         ceilings = measure_ceilings(ranks.device.type)
         options.out.mkdir(parents=True, exist_ok=True)
         trace, page = (options.out / f"{options.stage}.{ending}" for ending in ("trace.json", "html"))
-        plain = record(stage, first_epoch(stage, config), options.steps, ranks, trace)
+        plain = record(stage, config, first_epoch(stage, config), options.steps, ranks, trace)
     except UserError as error:
         print(f"gcl_fast: {error}", file=sys.stderr)
         return 2

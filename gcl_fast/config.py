@@ -183,6 +183,7 @@ class RunConfig:
     sync_bn: bool = False  # batch-norm statistics of all ranks' batches together, instead of each rank's own
     optimizer_backend: str = "torch"  # fused optimizers of PyTorch, or "apex": those of NVIDIA apex
     checkpoint_seconds: float = 60.0
+    keep_checkpoints: int = 2  # the newest ones; at least 2, so that there is one to fall back to
     log_every: int = 10
     height: int = 256
     width: int = 128

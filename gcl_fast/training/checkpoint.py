@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file, save
@@ -35,11 +36,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) ->
         The path; None when the disk refused it (a warning is given, and the older checkpoints stay).
     """
     path = folder / f"step_{step:09d}.pt"
-    try:
-        write_atomically(path, lambda file: torch.save(state, file))
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        (folder / f".{path.name}.tmp").unlink(missing_ok=True)
-        warnings.warn(f"{path} could not be written ({error}); the run goes on, the last one stays", stacklevel=2)
+    if not _written(path, lambda file: torch.save(state, file)):
         return None
     for _, old in _steps(folder)[keep:]:
         old.unlink()
@@ -66,9 +63,21 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically: what people share."""
+    """Write a state dict as safetensors, atomically: what people share. A disk that refuses it is warned of."""
     data = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()})
-    write_atomically(path, lambda file: file.write(data))
+    _written(path, lambda file: file.write(data))
+
+
+def _written(path: Path, write: Callable[[BinaryIO], object]) -> bool:
+    """Whether the disk took it; a warning where it did not, and what was there before stays."""
+    try:
+        write_atomically(path, write)
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+        warnings.warn(
+            f"{path} could not be written ({error}); the run goes on, the last one stays: make room", stacklevel=3
+        )
+        return False
+    return True
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

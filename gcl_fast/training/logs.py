@@ -6,6 +6,9 @@ import json
 import math
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +50,12 @@ class RunLog:
         if self._lines is None or self._writer is None:
             return
         record = {"stage": stage, "step": step, "time": round(time.time(), 3), **values}
-        self._lines.write(json.dumps(record) + "\n")
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(f"{stage}/{name}", value, step)
+        with _tolerating_a_full_disk("metrics.jsonl"):
+            self._lines.write(json.dumps(record) + "\n")
+        with _tolerating_a_full_disk("events"):
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._writer.add_scalar(f"{stage}/{name}", value, step)
 
     def rewind(self, stage: str, step: int, done: list[str]) -> None:
         """Drop the records that a resumed run writes anew: of `stage` after `step`, and of stages not in `done`."""
@@ -73,7 +78,8 @@ class RunLog:
         """Write summary.json whole."""
         if self.main:
             text = json.dumps(content, indent=2) + "\n"
-            write_atomically(self.folder / "summary.json", lambda file: file.write(text.encode()))
+            with _tolerating_a_full_disk("summary.json"):
+                write_atomically(self.folder / "summary.json", lambda file: file.write(text.encode()))
 
     def progress(self, stage: str, done: int, total: int) -> Progress:
         """A progress display for `total` steps of which `done` are done."""
@@ -82,8 +88,19 @@ class RunLog:
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None and self._lines is not None:
-            self._writer.close()
-            self._lines.close()
+            with _tolerating_a_full_disk("events"):
+                self._writer.close()
+            with _tolerating_a_full_disk("metrics.jsonl"):
+                self._lines.close()
+
+
+@contextmanager
+def _tolerating_a_full_disk(name: str) -> Iterator[None]:
+    """Warn (once, as warnings do) where a record cannot be written: training is worth more than its log."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{name} could not be written ({error.strerror}); the run goes on: make room", stacklevel=4)
 
 
 class Progress:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from gcl_fast.errors import UserError
+from gcl_fast.config import RunConfig
+from gcl_fast.training.health import TOLERATED, RunningStatistics, too_many_skipped
 from gcl_fast.training.logs import RunLog
+from gcl_fast.training.meter import Meter, Reading
 from gcl_fast.training.ranks import Ranks
-
-TOLERATED = 10  # steps in a row whose loss is not finite
 
 
 class Loader(Protocol):
@@ -47,7 +45,8 @@ class Stage(Protocol):
         """(steps, B) crop indices of this rank."""
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """One update; device scalars for the log. `loss` among them decides whether the step was finite."""
+        """One update; device scalars for the log, `loss` among them. Those called `skipped` or `skipped_<update>` are 1
+        where the update was left out because it was not finite (`gcl_fast.training.update.descend`)."""
 
     def state_dict(self) -> dict[str, Any]:
         """What the stage needs besides the networks to go on: optimizers, bank, labels."""
@@ -64,6 +63,20 @@ class Position:
     position: int = 0
     step: int = 0
     seconds: float = 0.0  # spent in the stage, over all sessions
+    skipped: int = 0  # steps left out because they were not finite
+    steps: int = 0  # of this epoch's plan
+    batch: int = 0  # crops a step, all ranks together
+
+    def follow(self, steps: int, batch: int) -> None:
+        """Go on in a plan of `steps` x `batch` crops, another one than before where the number of ranks has changed.
+
+        A pass over the crops visits them in an order that (seed, epoch) alone fix, however many make a batch: it goes
+        on at the first crop not yet seen, rounded down to a whole batch, so less than one batch is seen twice and
+        none is missed. A plan with as many steps as before goes on at the same step.
+        """
+        if self.steps not in (0, steps):
+            self.position = min(steps, self.position * self.batch // batch)
+        self.steps, self.batch = steps, batch
 
 
 @dataclass
@@ -92,10 +105,6 @@ class Interrupted(Exception):
     """The run was asked to stop and has saved itself."""
 
 
-class NotFinite(UserError):
-    """The loss was not finite for TOLERATED steps in a row."""
-
-
 def run_stage(
     stage: Stage,
     at: Position,
@@ -103,56 +112,61 @@ def run_stage(
     ranks: Ranks,
     interruption: Interruption,
     save: Callable[[], None],
-    save_seconds: float,
-    log_every: int,
+    statistics: RunningStatistics,
+    config: RunConfig,
 ) -> None:
     """Run `stage` from `at` (updated in place) to its end.
 
     Args:
-        save: writes a checkpoint of everything, `at` included; called every `save_seconds` and before raising.
-        log_every: steps between two reads of the metrics from the device.
+        save: writes a checkpoint of everything, `at` included; called every `checkpoint_seconds` and before raising.
+        statistics: of the networks' batch norms, mended wherever they are about to be used.
+        config: how often to save and to read the metrics from the device.
 
     Raises:
         Interrupted: after a signal, with a checkpoint written.
-        NotFinite: the loss was NaN or infinite ten steps in a row; the last checkpoint from before stands.
+        NotFinite: ten steps in a row were skipped (noticed when the metrics are read), with a checkpoint written.
     """
-    began, before, saved, not_finite = time.monotonic(), at.seconds, time.monotonic(), 0
-    progress = log.progress(stage.name, at.step, at.step)
-    sums: dict[str, Tensor] = {}
-    count = Counter[str]()
+    began, before, saved = time.monotonic(), at.seconds, time.monotonic()
+    progress, meter = log.progress(stage.name, at.step, at.step), Meter(ranks)
     try:
         while at.epoch < stage.epochs:
             if at.position == 0:
+                statistics.mend()
                 log.metrics(stage.name, at.step, stage.begin_epoch(at.epoch))
             plan = stage.plan(at.epoch)
+            at.follow(len(plan), plan.shape[1] * ranks.world_size)
             expected = at.step - at.position + len(plan) * (stage.epochs - at.epoch)
             for images, index in stage.loader.epoch(plan, at.epoch, at.position):
-                measured = stage.step(images, index, at.epoch, at.position)
+                meter.add(stage.step(images, index, at.epoch, at.position))
                 at.position, at.step = at.position + 1, at.step + 1
-                count.update(measured.keys())
-                for name, value in measured.items():
-                    sums[name] = sums[name] + value.detach() if name in sums else value.detach()
-                read = None
-                if at.step % log_every == 0:
-                    read = dict(
-                        zip(sums, ranks.mean(torch.stack([sums[name] / count[name] for name in sums]).float()).tolist())
-                    )
-                    sums, count = {}, Counter()
-                    log.metrics(stage.name, at.step, read)
-                    not_finite = 0 if torch.isfinite(torch.tensor(read["loss"])) else not_finite + log_every
-                    if not_finite >= TOLERATED:
-                        bad = ", ".join(
-                            name for name, value in read.items() if value != value or abs(value) == torch.inf
-                        )
-                        raise NotFinite(f"{stage.name}: not finite for {not_finite} steps at step {at.step}: {bad}")
-                progress.advance(expected, read)
                 at.seconds = before + time.monotonic() - began
-                stop = ranks.any(interruption.signal is not None)
-                if stop or (not_finite == 0 and ranks.any(time.monotonic() - saved > save_seconds)):
+                reading = None
+                if at.step % config.log_every == 0:
+                    statistics.mend()
+                    reading = meter.read()
+                    _report(reading, stage, at, log)
+                    if reading.streak >= TOLERATED:
+                        save()
+                        raise too_many_skipped(stage.name, at.step, reading.streak, reading.causes, config)
+                progress.advance(expected, reading.means if reading else None)
+                due = time.monotonic() - saved > config.checkpoint_seconds
+                stop, due = ranks.any(interruption.signal is not None, due)
+                if stop or due:
+                    statistics.mend()
                     save()
                     saved = time.monotonic()
                 if stop:
                     raise Interrupted
             at.epoch, at.position = at.epoch + 1, 0
+        statistics.mend()
     finally:
         progress.close()
+
+
+def _report(reading: Reading, stage: Stage, at: Position, log: RunLog) -> None:
+    """Log what was read; count what was skipped, and say it."""
+    at.skipped += reading.skipped
+    skipped = {"skipped": float(reading.skipped)} if reading.skipped else {}
+    log.metrics(stage.name, at.step, reading.means | skipped)
+    if skipped:
+        log.say(f"{stage.name}: {reading.skipped} steps skipped up to step {at.step}, not finite: {reading.causes}")

@@ -93,13 +93,15 @@ class Ranks:
         if self.world_size > 1:
             dist.barrier()
 
-    def any(self, flag: bool) -> bool:
-        """Whether `flag` holds on any rank; the same answer on all of them."""
-        if self.world_size == 1:
-            return flag
-        value = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value)
+    def max(self, tensor: Tensor) -> Tensor:
+        """Largest over the ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Whether each of `flags` holds on any rank, the same answer on all of them; the GPU is not waited for."""
+        return [bool(value) for value in self.max(torch.tensor(flags, dtype=torch.uint8)).tolist()]
 
 
 class _Buckets:
@@ -171,7 +173,8 @@ def start(device: str = "auto") -> Ranks:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world > 1:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        # What lies on the CPU goes by gloo even beside NCCL: flags and random states need no GPU to agree
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
         return Ranks(dist.get_rank(), world, chosen)
     return Ranks(0, 1, chosen)
 

@@ -20,16 +20,26 @@ from gcl_fast.training.assess import Assessment
 from gcl_fast.training.checkpoint import check_fit, load_state, save_state, save_weights
 from gcl_fast.training.generative import Generative
 from gcl_fast.training.header import facts
+from gcl_fast.training.health import RunningStatistics, naming_what_to_lower
 from gcl_fast.training.initialize import initialize
 from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.training.joint import Joint
 from gcl_fast.training.logs import RunLog
 from gcl_fast.training.loop import Interruption, Position, Stage, run_stage
+from gcl_fast.training.random_state import random_state, seed_all, set_random_state
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.restarts import mark_launch, restarted
 from gcl_fast.training.sync_norm import synchronize_norms
 from gcl_fast.training.warmups import warmup_of
 
-FREE_ON_RESUME = {"runs", "name", "device", "compile", "cache", "checkpoint_seconds", "log_every", "stages"}
+FREE_ON_RESUME = {
+    *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
+}
+# Settings that may change on resuming, and are said to: what too little memory, other ranks or a divergence ask for
+TUNABLE_ON_RESUME = {
+    *("warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
+    *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
+}
 
 
 class Run:
@@ -46,15 +56,18 @@ class Run:
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
         self.config, self.ranks, self.folder = config, ranks, config.folder
         check_size(*config.size)
-        if ranks.main:
-            self._open_folder(resume)
+        (again,) = ranks.any(restarted(self.folder))  # where ranks' hosts differ, rank 0's knows
+        resume = resume or again
+        changed = self._open_folder(resume) if ranks.main else []
         ranks.barrier()
         self.log = RunLog(self.folder, ranks.main)
         self.log.say(f"gcl_fast: run {self.folder}")
+        for line in changed:
+            self.log.say(f"  changed on resuming: {line}")
         if config.dataset == "synthetic" and ranks.main:
             make_embedded_dataset(config)
         ranks.barrier()
-        torch.manual_seed(config.seed)
+        seed_all(config.seed)
         self.inputs = open_inputs(config)
         self.precision = arithmetic.choose(config.amp, ranks.device, config.compile)
         self.gcl = GCL(config.model)
@@ -73,6 +86,7 @@ class Run:
             self.gcl.load_state_dict(self.state["gcl"])
             self.summary = self.state["summary"]
         self.log.header(facts(config, self.inputs, ranks, self.precision, came_from))
+        self.statistics = RunningStatistics(self.gcl)
         self.assessment = Assessment(config, self.inputs, ranks, self.precision)
         self.interruption = Interruption()
 
@@ -81,6 +95,7 @@ class Run:
         self._watch.__enter__()
         done = list(self.summary["stages"])
         if self.state is None:
+            self.log.rewind("", 0, [])  # what a run left that was killed before its first checkpoint
             self.summary["initial"] = self.assessment.retrieval(self.gcl)
             self.log.say(f"initial: {_percent(self.summary['initial'])}")
         else:
@@ -102,29 +117,25 @@ class Run:
         """Run the stage called `name` to its end, or what is left of it, then evaluate; nothing when it is complete."""
         if name in self.summary["stages"]:
             return
-        stage = self._stage(name)
         at = Position()
-        if self.state is not None and self.state["stage"] == name:
-            stage.load_state_dict(self.state["stage_state"])
-            at = Position(**self.state["at"])
-            torch.set_rng_state(self.state["rng"])
-        self.state = None
-        self.log.say(f"{name}: crops by {stage.loader.notice}")
-        run_stage(
-            stage,
-            at,
-            self.log,
-            self.ranks,
-            self.interruption,
-            lambda: self._save(stage, at),
-            self.config.checkpoint_seconds,
-            self.config.log_every,
-        )
+        with naming_what_to_lower(name, self.config, self.ranks.device):
+            stage = self._stage(name)
+            if self.state is not None:
+                set_random_state(self.state["random"], self.ranks)
+                if self.state["stage"] == name:
+                    stage.load_state_dict(self.state["stage_state"])
+                    at = Position(**self.state["at"])
+            self.state = None
+            self.log.say(f"{name}: crops by {stage.loader.notice}")
+            save = lambda: self._save(stage, at)
+            run_stage(stage, at, self.log, self.ranks, self.interruption, save, self.statistics, self.config)
         if self.ranks.main:
             save_weights(self.folder / "checkpoints" / f"{name}.safetensors", self.gcl.state_dict())
         started = time.monotonic()
         measured = self.assessment.after(name, self.gcl, self.folder / "views")
-        self.summary["stages"][name] = {**measured, "seconds": round(at.seconds, 1), "steps": at.step}
+        self._keep_best(name, measured)
+        counts = {"steps": at.step, **({"skipped": at.skipped} if at.skipped else {})}
+        self.summary["stages"][name] = {**measured, "seconds": round(at.seconds, 1), **counts}
         self.log.say(
             f"{name}: {_percent(measured)}, {at.step} steps in {at.seconds:.0f} s, "
             f"evaluated in {time.monotonic() - started:.0f} s"
@@ -145,32 +156,46 @@ class Run:
             "at": vars(at),
             "stage_state": stage.state_dict(),
             "gcl": self.gcl.state_dict(),
-            "rng": torch.get_rng_state(),
+            "random": random_state(self.ranks),
+            "config": to_dict(self.config),
         }
         if self.ranks.main:
             before = sum(done["steps"] for name, done in self.summary["stages"].items() if name != stage.name)
-            save_state(self.folder / "checkpoints", before + at.step, state)
+            save_state(self.folder / "checkpoints", before + at.step, state, self.config.keep_checkpoints)
 
-    def _open_folder(self, resume: bool) -> None:
+    def _keep_best(self, stage: str, measured: dict[str, float]) -> None:
+        """Keep the weights as best.safetensors where no stage before reached this mAP."""
+        before = self.summary.get("best", {"mAP": 0.0})
+        if measured.get("mAP", -1.0) >= before["mAP"]:
+            self.summary["best"] = {"stage": stage, "mAP": measured["mAP"]}
+            if self.ranks.main:
+                save_weights(self.folder / "checkpoints" / "best.safetensors", self.gcl.state_dict())
+
+    def _open_folder(self, resume: bool) -> list[str]:
+        """Make the folder and write the settings; which of them differ from those it was left with."""
         settings = self.folder / "config.yaml"
         if settings.exists() and not resume:
             raise UserError(f"{self.folder} holds a run already: --resume goes on with it, --name starts another")
+        changed: list[str] = []
         if settings.exists():
             old, new = yaml.safe_load(settings.read_text()), to_dict(self.config)
             changed = [line for line in difference(old, new) if line.split(":")[0] not in FREE_ON_RESUME]
-            if changed:
+            refused = [line for line in changed if line.split(":")[0] not in TUNABLE_ON_RESUME]
+            if refused:
                 raise UserError(
                     f"{settings} has other settings than this command; repeat its flags, or choose another --name:"
-                    + "".join(f"\n  {line}" for line in changed)
+                    + "".join(f"\n  {line}" for line in refused)
                 )
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            mark_launch(self.folder)
             write_atomically(settings, lambda file: file.write(text.encode()))
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.folder} ({error.strerror}); choose another place with --runs DIR"
             ) from error
+        return changed
 
 
 def _percent(metrics: dict[str, float]) -> str:

@@ -103,7 +103,7 @@ class GCLStep:
         self.ranks.average_norms(gcl.identity)
         metrics = {"loss": losses.pop("total"), **losses}
         metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real, "r1": terms.penalty}
-        metrics |= {"skipped_d": skipped_d, "skipped_g": skipped_g}
+        metrics |= {"skipped_discriminator": skipped_d, "skipped_generator": skipped_g}
         return metrics, views.embedding.detach().float()
 
     def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ class GCLStep:
                 parts, _ = gcl.identity(images)
             loss = reconstruction_loss(gcl.generator(gcl.structure(structure), parts), images)
         total = self.settings.weights.image * loss
-        return {"loss": total, "image_rec": loss, "skipped_g": descend(total, self.ranks, optimizer)}
+        return {"loss": total, "image_rec": loss, "skipped_generator": descend(total, self.ranks, optimizer)}
 
     def set_learning_rate(self, lr: float) -> None:
         """Of D, G and E_str."""

@@ -31,6 +31,10 @@ def synchronize_norms(network: nn.Module, ranks: Ranks) -> None:
 class SynchronizedNorm(_BatchNorm):
     """Batch norm over the equal batches of all ranks: in training mode every rank must run it, in the same order."""
 
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+
     @classmethod
     def like(cls, norm: _BatchNorm) -> SynchronizedNorm:
         """One that holds the parameters and buffers of `norm`."""
@@ -54,7 +58,7 @@ class SynchronizedNorm(_BatchNorm):
             count = len(means) * input.numel() // self.num_features
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-            self.num_batches_tracked += 1
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         scale = self.weight * (variance + self.eps).rsqrt()
         shape = (-1, *(1 for _ in input.shape[2:]))
         return torch.addcmul((self.bias - mean * scale).view(shape), input, scale.view(shape)).to(input.dtype)
@@ -73,7 +77,7 @@ class _Gather(torch.autograd.Function):
         return torch.stack(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         return gradient[dist.get_rank()]

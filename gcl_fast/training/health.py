@@ -1,0 +1,71 @@
+"""What keeps a run alive, and what it says when it cannot go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gcl_fast.config import RunConfig
+from gcl_fast.errors import UserError
+
+TOLERATED = 10  # skipped steps in a row
+
+
+class NotFinite(UserError):
+    """TOLERATED steps in a row were skipped."""
+
+
+class RunningStatistics:
+    """The running statistics of a network's batch norms, as they were when last finite.
+
+    A skipped step leaves weights alone, but its forward pass has been through the batch norms: one value that is not
+    finite would stay in the running mean for ever.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        self._kept = [(buffer, buffer.clone()) for buffer in buffers]
+
+    @torch.no_grad()
+    def mend(self) -> None:
+        """Put back what is not finite, keep the rest for the next time; nothing waits for the device."""
+        for buffer, kept in self._kept:
+            buffer.copy_(torch.where(buffer.isfinite().all(), buffer, kept))
+            kept.copy_(buffer)
+
+
+def too_many_skipped(stage: str, step: int, streak: int, causes: str, config: RunConfig) -> NotFinite:
+    """The error that ends a run whose steps are skipped one after the other; its checkpoint has been written."""
+    rate = f"{stage}.lr={getattr(config, stage).lr / 2:g}"
+    return NotFinite(
+        f"{stage}: {streak} steps in a row were skipped at step {step}, not finite: {causes}. The weights from before"
+        f" are saved: the same command with --resume --set {rate} goes on at half the learning rate"
+        + ("; without --amp a new run may fare better" if config.amp else "")
+    )
+
+
+@contextmanager
+def naming_what_to_lower(stage: str, config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Turn an out-of-memory error into one that names the settings that decide how much `stage` needs.
+
+    Raises:
+        UserError: instead of torch's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's is a RuntimeError, on a CPU one without a name
+        text = str(error)
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in text:
+            raise
+        setting = "batch" if hasattr(getattr(config, stage), "batch") else "identities"
+        raise UserError(
+            f"{stage}: out of memory on {device} ({text.splitlines()[0] if text else 'MemoryError'}). Lower"
+            f" --set {stage}.{setting} (now {getattr(getattr(config, stage), setting)}) first, then the size of the"
+            f" crops, --set height and width (now {config.height}x{config.width}); --cache none (now {config.cache})"
+            " keeps no decoded crops. --resume takes a new batch size; a new size of crops needs a new run"
+        ) from error
