@@ -18,12 +18,14 @@ namespace gcl {
 struct Mesh {
   const float* vertices;  // (V, 3) pixels, pixels, depth
   const int32_t* faces;   // (F, 3), all within 0..V-1
+  const uint8_t* hidden;  // (F), 1: surely seen from behind and to be left out; null: nobody has looked
   int V, F, H, W;
 };
 
 struct Scratch {  // what a mesh needs while it is drawn; kept from one mesh to the next
-  std::vector<int16_t> cells;
+  std::vector<int32_t> cells;
   std::vector<float> projected, normals;
+  std::vector<uint8_t> hidden;
 };
 
 // Minimum of `keys` (H * W) and the keys of faces first..last-1.

@@ -85,10 +85,11 @@ GCL_BOTH bool cover(const Triangle& t, const Sides& s, float x, float y, bool cu
   return (a == b) & (b == c) & (area != 0) & !(cull_backfaces & a);
 }
 
-// Whether a triangle is seen from behind beyond doubt, told before its pixels are; `cover` decides the doubtful ones.
+// Whether a triangle is seen from behind beyond doubt, told before its pixels are; `cover` decides the doubtful ones. Twice
+// its area is p - q, as below.
+GCL_BOTH bool surely_clockwise(float p, float q) { return p - q > 1e-5f * (fabsf(p) + fabsf(q)); }
 GCL_BOTH bool surely_clockwise(const Triangle& t) {
-  const float p = (t.bx - t.ax) * (t.cy - t.ay), q = (t.by - t.ay) * (t.cx - t.ax);
-  return p - q > 1e-5f * (fabsf(p) + fabsf(q));
+  return surely_clockwise((t.bx - t.ax) * (t.cy - t.ay), (t.by - t.ay) * (t.cx - t.ax));
 }
 
 // Bits of a float that sort as unsigned numbers in the order of the floats; all bits set comes after them.

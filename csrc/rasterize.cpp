@@ -8,21 +8,23 @@
 namespace gcl {
 namespace {
 
-constexpr int BLOCK = 128;  // pixels resolved together
+constexpr int BLOCK = 128;                // pixels resolved together
+constexpr int64_t CACHED = int64_t(16) << 20;  // bytes of output beyond which it is written past the caches
 
 Mesh mesh_of(const Meshes<int32_t>& m, int mesh) {
-  return {m.vertices + int64_t(mesh) * m.V * 3, m.faces + (m.own_faces ? int64_t(mesh) * m.F * 3 : 0), m.V, m.F, m.H, m.W};
+  return {m.vertices + int64_t(mesh) * m.V * 3, m.faces + (m.own_faces ? int64_t(mesh) * m.F * 3 : 0), nullptr, m.V, m.F,
+      m.H, m.W};
 }
 
 // Faces, depths and weights of the pixels of rows top..bottom-1 from their keys.
 template <bool perspective>
-GCL_INLINE void resolve_rows(const Mesh& mesh, const Key* keys, int top, int bottom, Pixels out) {
+GCL_INLINE void resolve_rows(const Mesh& mesh, const Key* keys, int top, int bottom, bool cached, Pixels out) {
   for (int row = top; row < bottom; ++row) {
     for (int left = 0; left < mesh.W; left += BLOCK) {
       const int count = smaller(BLOCK, mesh.W - left);
       const int64_t start = int64_t(row) * mesh.W + left;
-      int32_t* face_index = out.face_index + start;
-      float *depth = out.depth + start, *barycentric = out.barycentric + 3 * start;
+      int32_t face_index[BLOCK];
+      float depth[BLOCK], barycentric[3 * BLOCK];
       int seen[BLOCK], n = 0;
       for (int i = 0; i < count; ++i) face_index[i] = face_of(keys[start + i]);  // -1 where EMPTY
       for (int i = 0; i < count; ++i) seen[n] = i, n += face_index[i] >= 0;
@@ -41,26 +43,34 @@ GCL_INLINE void resolve_rows(const Mesh& mesh, const Key* keys, int top, int bot
         memcpy(barycentric + 3 * seen[j], &sample[j], 3 * sizeof(float));
         depth[seen[j]] = sample[j].depth;
       }
+      const auto copy = [cached](void* to, const void* from, int64_t bytes) {
+        cached ? void(memcpy(to, from, size_t(bytes))) : stream(to, from, bytes);
+      };
+      copy(out.face_index + start, face_index, count * 4);
+      copy(out.depth + start, depth, count * 4);
+      copy(out.barycentric + 3 * start, barycentric, count * 12);
     }
   }
+  if (!cached) stream_end();
 }
 
-GCL_CLONES void resolve_orthographic(const Mesh& mesh, const Key* keys, int top, int bottom, Pixels out) {
-  resolve_rows<false>(mesh, keys, top, bottom, out);
+GCL_CLONES void resolve_orthographic(const Mesh& mesh, const Key* keys, int top, int bottom, bool cached, Pixels out) {
+  resolve_rows<false>(mesh, keys, top, bottom, cached, out);
 }
-GCL_CLONES void resolve_perspective(const Mesh& mesh, const Key* keys, int top, int bottom, Pixels out) {
-  resolve_rows<true>(mesh, keys, top, bottom, out);
+GCL_CLONES void resolve_perspective(const Mesh& mesh, const Key* keys, int top, int bottom, bool cached, Pixels out) {
+  resolve_rows<true>(mesh, keys, top, bottom, cached, out);
 }
 
 }  // namespace
 
 void rasterize_cpu(const Meshes<int32_t>& m, Options options, Pixels out) {
+  const bool cached = int64_t(m.B) * m.H * m.W * 20 <= CACHED;
   const auto resolve = options.perspective ? resolve_perspective : resolve_orthographic;
   draw_batch(
       m.B, m.F, m.H, m.W, options, [&](int i, Scratch&) { return mesh_of(m, i); },
       [&](int i, const Mesh& mesh, const Scratch&, const Key* keys, int top, int bottom) {
         const int64_t at = int64_t(i) * m.H * m.W;
-        resolve(mesh, keys, top, bottom, {out.face_index + at, out.depth + at, out.barycentric + 3 * at});
+        resolve(mesh, keys, top, bottom, cached, {out.face_index + at, out.depth + at, out.barycentric + 3 * at});
       });
 }
 

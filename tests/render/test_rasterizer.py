@@ -56,6 +56,17 @@ def test_each_mesh_may_have_its_own_faces():
             assert torch.equal(ours[i : i + 1], alone)
 
 
+@pytest.mark.parametrize("W", [128, 130])  # rows that are aligned for streaming stores, and rows that are not
+def test_a_batch_too_large_for_the_caches(W):
+    """Beyond 16 MB of output it is written past the caches: the same numbers must arrive."""
+    vertices, faces = soup(40, 60, 40, (256, W))
+    together = rasterize(vertices, faces, (256, W))
+    assert sum(x.nbytes for x in together) > 16 << 20
+    for i in (0, 39):
+        for many, alone in zip(together, rasterize(vertices[i : i + 1], faces, (256, W))):
+            assert torch.equal(many[i : i + 1], alone)
+
+
 def test_same_result_for_any_number_of_threads():
     vertices, faces = soup(5, 400, 900, (64, 32))
     threads = torch.get_num_threads()
