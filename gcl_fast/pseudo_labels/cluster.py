@@ -8,14 +8,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
-from gcl_fast.pseudo_labels.eps import RADII, eps_auto, eps_by_rho
-from gcl_fast.pseudo_labels.jaccard import checked, fuzzy_sets, jaccard_similarity, neighbour_lists
+from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_auto, eps_by_rho
+from gcl_fast.pseudo_labels.jaccard import checked, faint_pairs, fuzzy_sets, jaccard_similarity, neighbour_lists
 from gcl_fast.pseudo_labels.search import Search
 from gcl_fast.pseudo_labels.sharing import SparseRows, Team
-
-# Pairs below this similarity are most of the graph (2,850 of 2,947 entries a row at 12,936 rows of 760 identities), and
-# no radius reaches them unless rho asks for more pairs than are left.
-FAINT = 0.01
 
 
 @dataclass(frozen=True)
@@ -87,13 +83,18 @@ def _graph_and_radius(
     """The similarity graph, as far as it is needed to find the radius and the neighbours within it."""
     if eps is not None:
         radius = RADII[-1] if eps == "auto" else float(eps)
-        similarity = jaccard_similarity(
-            sets, max(0.0, 1 - radius - 1e-6), team
-        )  # 1e-6: rounding must not cost a neighbour
+        similarity = jaccard_similarity(sets, max(0.0, 1 - radius - 1e-6), team)  # rounding must not cost a neighbour
         return similarity, eps_auto(similarity, min_samples) if eps == "auto" else radius
+    return graph_and_eps_by_rho(sets, rho, team)
+
+
+def graph_and_eps_by_rho(sets: SparseRows, rho: float, team: Team) -> tuple[Tensor, float]:
+    """The radius by `eps_by_rho` and a similarity graph with all pairs within it."""
     similarity = jaccard_similarity(sets, FAINT, team)
-    found = eps_by_rho(similarity, rho, complete=False)
-    while found is None:  # at most once: rho asked for more pairs than the faint ones left
-        similarity = jaccard_similarity(sets, 0.0, team)
-        found = eps_by_rho(similarity, rho)
-    return similarity, found
+    radius = eps_by_rho(similarity, rho, complete=False)
+    if radius is None:
+        radius = eps_by_rho(similarity, rho, faint=faint_pairs(sets, FAINT, FAINT_BINS, team))
+        assert radius is not None
+        if 1 - radius - 1e-6 < FAINT:
+            similarity = jaccard_similarity(sets, max(0.0, 1 - radius - 1e-6), team)
+    return similarity, radius

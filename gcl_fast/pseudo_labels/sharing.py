@@ -42,6 +42,10 @@ class Team:
         dist.all_gather(parts, padded, group=self.group)
         return torch.cat([whole[:size] for whole, size in zip(parts, sizes)]).to(part.device)
 
+    def add(self, counts: Tensor) -> Tensor:
+        """Sum of each rank's `counts`, on the device of `counts`."""
+        return self.join(counts.unsqueeze(0)).sum(0)
+
     def join_rows(self, start: Tensor, column: Tensor, value: Tensor) -> SparseRows:
         """`join` of ranges of sparse rows."""
         if self.size == 1:

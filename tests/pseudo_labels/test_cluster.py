@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import normalize
 
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard
-from gcl_fast.pseudo_labels.cluster import FAINT
 from gcl_fast.pseudo_labels.dbscan import dbscan
+from gcl_fast.pseudo_labels.eps import FAINT
 
 
 def clumps(N: int, noise: float, seed: int) -> torch.Tensor:

@@ -6,7 +6,10 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard
-from gcl_fast.pseudo_labels.eps import RADII, eps_by_rho
+from gcl_fast.pseudo_labels.cluster import graph_and_eps_by_rho
+from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_by_rho
+from gcl_fast.pseudo_labels.jaccard import faint_pairs, jaccard_similarity, neighbourhoods
+from gcl_fast.pseudo_labels.sharing import Team
 
 
 def planted(signal: float, rank: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
@@ -60,6 +63,21 @@ def brute_rho(similarity: torch.Tensor, rho: float) -> float:
 def test_rho_is_a_mean_over_all_pairs(rho):
     similarity = k_reciprocal_jaccard(planted(1.0, 12)[0], 10, 4)
     assert eps_by_rho(similarity, rho) == pytest.approx(brute_rho(similarity, rho), abs=1e-7)
+
+
+@pytest.mark.parametrize("rho", [0.03, 0.2, 0.4, 0.9])  # stored pairs; binned ones; the last two ask for all of them
+def test_rho_with_faint_pairs_counted_and_not_stored(monkeypatch, rho):
+    monkeypatch.setattr("gcl_fast.pseudo_labels.jaccard.COUNTED_ROWS", 77)
+    features = planted(1.0, 12)[0]
+    sets = neighbourhoods(features, 20, 6)
+    whole, stored = jaccard_similarity(sets, 0.0), jaccard_similarity(sets, FAINT)
+    faint = faint_pairs(sets, FAINT, FAINT_BINS)
+    assert int(faint.sum()) == (len(whole.values()) - len(stored.values())) // 2 > 10_000
+    eps = eps_by_rho(stored, rho, faint=faint)
+    assert eps == pytest.approx(brute_rho(whole, rho), abs=2e-7)
+    graph, radius = graph_and_eps_by_rho(sets, rho, Team())
+    assert radius == eps
+    assert int((graph.values() >= 1 - eps).sum()) == int((whole.values() >= 1 - eps).sum())
 
 
 def test_rho_of_equal_points_and_of_few_pairs():

@@ -20,7 +20,12 @@ def features(N: int) -> torch.Tensor:
     )
 
 
-CASES = [(1, {"eps": 0.5}), (301, {"rho": 0.01}), (300, {"eps": "auto"})]  # with one row, a rank has none
+CASES = [
+    (1, {"eps": 0.5}),
+    (301, {"rho": 0.01}),
+    (302, {"rho": 0.5}),
+    (300, {"eps": "auto"}),
+]  # with one row, a rank has none
 if importlib.util.find_spec("faiss") is not None:
     CASES.append((400, {"eps": 0.6, "engine": "approximate"}))
 
