@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from itertools import chain
 from typing import Any
-from unittest.mock import patch
 
 import torch
+from official_step import discriminator_loss, plain_layers
 from parts import Part
 from stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from gcl_fast.config import RunConfig
 from gcl_fast.losses.adversarial import DiscriminatorLoss
-from gcl_fast.models import Discriminator, generator, layers
 from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.training.precision import Precision, choose
 from gcl_fast.training.ranks import Ranks
@@ -50,7 +47,7 @@ def passes(config: RunConfig, batch: int = 16) -> Iterator[Part]:
 
     def both(network: nn.Module, arguments: tuple[Tensor, ...], fast: bool) -> None:
         network.zero_grad(set_to_none=True)
-        with precision.autocast() if fast else plain_arithmetic():
+        with precision.autocast() if fast else plain_layers():
             made = network(*arguments)
         (made if isinstance(made, Tensor) else made[0]).float().square().mean().backward()
 
@@ -74,47 +71,14 @@ def passes(config: RunConfig, batch: int = 16) -> Iterator[Part]:
             total = loss(image, *fakes).total
         total.backward()
 
-    official = partial(official_discriminator_step, plain.discriminator, image.contiguous(), fakes)
+    def official() -> None:
+        plain.discriminator.zero_grad(set_to_none=True)
+        with plain_layers():
+            total = discriminator_loss(plain.discriminator, image.contiguous(), list(fakes))
+        total.backward()
+
     contenders = {"ours": ours, "official, float32": official}
     yield counted(f"discriminator with R1{label}", batch, contenders)
-
-
-def official_discriminator_step(
-    discriminator: Discriminator, real: Tensor, fakes: tuple[Tensor, ...], gamma: float = 0.01
-) -> None:
-    """The official formulation: for each kind of fake the real crops and their penalty once more."""
-    discriminator.zero_grad(set_to_none=True)
-    total = real.new_zeros(())
-    for fake in fakes:
-        leaf = real.clone().requires_grad_()
-        for real_map, fake_map in zip(discriminator(leaf), discriminator(fake), strict=True):
-            (gradient,) = torch.autograd.grad(real_map.sum(), leaf, create_graph=True)
-            penalty = gradient.square().sum((1, 2, 3)).mean()
-            total = total + fake_map.square().mean() + (real_map - 1).square().mean() + gamma * penalty
-    total.backward()
-
-
-def plain_norm(
-    x: Tensor,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-    residual: Tensor | None = None,
-    slope: float = 1.0,
-    whole: bool = False,
-) -> Tensor:
-    """`styled_norm` as one would write it with PyTorch's own operations."""
-    y = F.group_norm(x, 1) if whole else F.instance_norm(x)
-    if scale is not None and shift is not None:
-        y = y * scale[:, :, None, None] + shift[:, :, None, None]
-    y = F.leaky_relu(y, slope)
-    return y if residual is None else y + residual
-
-
-@contextmanager
-def plain_arithmetic() -> Iterator[None]:
-    """Within, AdaIN and layer norm are made of PyTorch's own operations."""
-    with patch.object(layers, "styled_norm", plain_norm), patch.object(generator, "styled_norm", plain_norm):
-        yield
 
 
 def steps(config: RunConfig) -> Iterator[Part]:

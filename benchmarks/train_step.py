@@ -1,0 +1,206 @@
+"""The training step: the official formulation, and ours with each optimization switched on one after another.
+
+    python benchmarks/train_step.py --size demo --stage joint --batch 4      # half a minute on 2 cores
+    python benchmarks/train_step.py --size paper --stage joint               # a quarter of an hour
+    python benchmarks/train_step.py --size paper --stage generative --compile
+
+The last row (and, with --compile, the one after it) is the stage class that train.py runs, on the embedded dataset,
+loading left out. Every row is a process of its own, because the allocator is chosen when a process starts; it measures
+the convolution ceiling beside its steps. Prints seconds, images/s, operations counted, the share of the row's time that
+our step's operations would take at the ceiling, and peak memory above networks and optimizers; appends to
+results/train_step.csv and draws results/train_step_STAGE_SIZE.{png,svg}. The memory bank has the rows of Market-1501 at
+the paper's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from ceilings import measure_ceilings
+from memory_bank import Official
+from networks import Flops
+from official_step import OfficialStep, plain_layers
+from reporting import RESULTS, measure_all, report
+from stages import first_batch, first_epoch, open_stage, small_config
+from waterfall import draw
+
+from gcl_fast.losses import adversarial
+from gcl_fast.memory import MemoryBank
+from gcl_fast.training.generative import Generative
+from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
+from gcl_fast.training.joint import Joint
+from gcl_fast.training.precision import choose
+from gcl_fast.training.process import ALLOCATOR
+from gcl_fast.training.ranks import Ranks
+
+LADDER = {  # what is switched on, in this order -> what a row of the table calls it
+    "official": "official step, float32",
+    "allocator": "+ allocator settings",
+    "layout": "+ channels-last",
+    "bf16": "+ bf16 autocast",
+    "batched": "+ batched calls, one real pass of D",
+    "frozen": "+ D frozen in G's update",
+    "fused": "+ fused optimizers",
+    "bank": "+ memory-bank ops",
+    "norm": "+ norm op",
+    "padding": "+ padding op",
+    "upsampling": "+ folded upsampling (train.py --amp)",
+    "compile": "+ compiled",
+}
+MARKET = 12_936  # training crops of Market-1501
+
+
+def ladder(stage: str, compiled: bool) -> list[str]:
+    """The rungs that `stage` has."""
+    absent = {"bank"} if stage == "generative" else set[str]()
+    return [rung for rung in LADDER if rung not in absent | (set() if compiled else {"compile"})]
+
+
+def prepare(name: str, size: str, batch: int, device: str, on: set[str]) -> tuple[Callable[[], object], ExitStack]:
+    """A call of one step of stage `name`, with only the optimizations `on`; the stack undoes what had to be patched."""
+    config = small_config(size, device)
+    config = replace(
+        config, generative=replace(config.generative, batch=batch), joint=replace(config.joint, batch=batch)
+    )
+    make_embedded_dataset(config)
+    ranks = Ranks(0, 1, torch.device(device))
+    precision = choose("bf16" in on, ranks.device, "on" if "compile" in on else "off")
+    stage = open_stage(name, config, open_inputs(config), ranks, precision)
+    assert isinstance(stage, Generative | Joint)
+    layout = torch.channels_last if "layout" in on else torch.contiguous_format
+    stage.gcl.to(memory_format=layout)
+    step = stage.gcl_step
+    if isinstance(stage, Joint):
+        if size == "paper":
+            stage.bank = MemoryBank(MARKET, config.model.identity.embedding).to(device)
+            stage.bank.features.normal_().div_(stage.bank.features.norm(dim=1, keepdim=True))
+            stage.bank.labels.copy_(torch.arange(MARKET) // 17)  # the mean cluster of Market-1501
+        if "bank" not in on:
+            stage.bank = Official(stage.bank)
+        step.bank = stage.bank
+    if "fused" not in on:
+        step.optimizers = [
+            torch.optim.Adam(
+                o.param_groups[0]["params"], betas=(0.0, 0.999), weight_decay=config.generative.weight_decay
+            )
+            for o in step.optimizers
+        ]
+        if isinstance(stage, Joint):
+            stage.optimizer = torch.optim.SGD(stage.gcl.identity.parameters(), lr=0.0, momentum=0.9, nesterov=True)
+    if "batched" not in on:
+        stage.gcl_step = OfficialStep(step, layout)
+    stack = ExitStack()
+    if plain := {"norm", "padding", "upsampling"} - on:
+        stack.enter_context(plain_layers(*plain))
+    if "frozen" not in on:
+        stack.enter_context(patch.object(adversarial, "frozen", nullcontext))
+    epoch = first_epoch(stage, config)
+    images, index = first_batch(stage, epoch)
+    return partial(stage.step, images, index, epoch, 0), stack
+
+
+def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats: int) -> dict[str, float]:
+    """Figures of one rung, in this process."""
+    torch.manual_seed(0)
+    step, stack = prepare(name, size, batch, device, on)
+    with stack:
+        with torch.compiler.set_stance("force_eager"), Flops() as counted:
+            step()
+        start = time.perf_counter()
+        step()
+        first = time.perf_counter() - start
+        measured = measure_all({"it": step}, repeats, device)["it"]
+    convolution = measure_ceilings(device).convolution
+    return {**measured, "first": first, "tflop": counted.total / 1e12, "convolution": convolution}
+
+
+def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -> dict[str, float]:
+    """The same in a process with the allocator that the rungs ask for."""
+    tunables = ":".join(f"{key}={value}" for key, value in ALLOCATOR.items())
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    if "allocator" in rungs:
+        environment["GLIBC_TUNABLES"] = tunables
+    arguments = [sys.executable, str(Path(__file__).resolve()), "--stage", options.stage, "--size", options.size]
+    arguments += ["--batch", str(options.batch), "--repeats", str(options.repeats), "--device", device]
+    done = subprocess.run([*arguments, "--rungs", *rungs], env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{LADDER[rungs[-1]]}: the process ended with status {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows_of(options: argparse.Namespace, measured: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The table. The ceiling is the median of those that the processes measured."""
+    ceiling = statistics.median(figures["convolution"] for figures in measured.values())
+    official, needed = next(iter(measured.values())), measured["upsampling"]["tflop"]
+    return [
+        {
+            "stage": options.stage,
+            "size": options.size,
+            "batch": options.batch,
+            "rung": LADDER[rung],
+            "min_s": figures["min"],
+            "median_s": figures["median"],
+            "max_s": figures["max"],
+            "repeats": figures["repeats"],
+            "images_per_s": round(options.batch / figures["median"], 3),
+            "speedup": round(official["median"] / figures["median"], 3),
+            "tflop": round(figures["tflop"], 4),
+            "needed_tflop": round(needed, 4),
+            "convolution_gflops": round(ceiling / 1e9, 1),
+            "ceiling_fraction": round(1e12 * needed / ceiling / figures["median"], 3),
+            "peak_mb": figures["peak_mb"],
+            "peak_fraction": round(figures["peak_mb"] / official["peak_mb"], 3),
+            "first_step_s": round(figures["first"], 2),
+        }
+        for rung, figures in measured.items()
+    ]
+
+
+def main() -> int:
+    """Measure, print, append, draw. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=("generative", "joint"), default="joint")
+    parser.add_argument("--size", choices=("demo", "paper"), default="demo")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3, help="of each row, after three steps to warm up")
+    parser.add_argument("--compile", action="store_true", help="one row more: minutes of compiling")
+    parser.add_argument("--only", nargs="+", choices=list(LADDER), help="these rows, with official and upsampling")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the plot")
+    parser.add_argument("--rungs", nargs="+", help=argparse.SUPPRESS)  # the process of a row
+    options = parser.parse_args()
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.rungs:
+        figures = measure(options.stage, options.size, options.batch, device, set(options.rungs), options.repeats)
+        print(json.dumps(figures))
+        return 0
+    rungs, measured = ladder(options.stage, options.compile), {}
+    for i, rung in enumerate(rungs):
+        if not options.only or rung in {"official", "upsampling", *options.only}:
+            measured[rung] = in_new_process(options, device, rungs[: i + 1])
+            print(f"{LADDER[rung]}: {measured[rung]['median']:.3f} s", flush=True)
+    rows = rows_of(options, measured)
+    print(f"appended to {report('train_step', rows, device)}")
+    for path in draw(rows, options.out):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
