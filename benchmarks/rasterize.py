@@ -5,7 +5,13 @@
     python benchmarks/rasterize.py --device cuda
 
 The floor is one read of the vertices and one write of the pictures. Prints ms per mesh (min, median, max),
-triangles per second and the fraction that the floor takes, and appends to results/rasterize.csv.
+triangles per second, the fraction that the floor takes and how much faster all threads are than the fewest, and appends
+to results/rasterize.csv.
+
+Where the time of `rasterize` goes at 27,420 faces (scratch build with timers, AMD EPYC at 2.6 GHz, one thread, cores
+shared, least of 25 runs): 40 us write the 655 kB of output and read the keys, 45 interpolate its 6,600 pixels, 75 cover
+and depth of 43,000 (face, pixel) pairs, a third of them hits, 40 sorting 12,600 faces into bins, 40 boxes of all faces,
+8 the pixel cells of the vertices. Beyond the output, nothing there waits for memory: it is bound by instructions.
 """
 
 from __future__ import annotations
@@ -114,10 +120,12 @@ def main() -> None:
             peers = {"pytorch3d": pytorch3d_peer(vertices, faces)}
             if vertices.device.type == "cpu":
                 peers["plain loop"] = plain_loop(vertices, faces)
+            medians: dict[int, dict[str, float]] = {}
             for threads in arguments.threads if vertices.device.type == "cpu" else [1]:
                 torch.set_num_threads(threads)
                 work = ours | (peers if threads == 1 else {})
                 measured = measure_all({k: v for k, v in work.items() if v}, arguments.repeats, vertices.device.type)
+                medians[threads] = {name: figures["median"] for name, figures in measured.items()}
                 rows = [
                     {
                         "what": name,
@@ -131,6 +139,10 @@ def main() -> None:
                     for name, figures in measured.items()
                 ]
                 print(f"{build.recipe().notice}; appended to {report('rasterize', rows, vertices.device.type)}")
+            few, many = min(medians), max(medians)
+            if few < many:
+                gains = (f"{name} {medians[few][name] / medians[many][name]:.2f}x" for name in ours)
+                print(f"{few} -> {many} threads: {'  '.join(gains)}")
 
 
 if __name__ == "__main__":
