@@ -129,6 +129,7 @@ class GenerativeConfig:
     weight_decay: float = 5e-4
     weights: LossWeights = field(default_factory=LossWeights)
     r1: float = 0.01
+    r1_every: int = 1  # nth step of an epoch that takes the R1 penalty, n times as heavy (lazy R1)
     yaws: Literal["paper", "code"] = "paper"  # of novel views, here and in the joint stage: 45 to 315, or to 270
 
 
@@ -272,18 +273,17 @@ def warmup_preset(name: str, method: str) -> AnyWarmup | None:
             colours=True,
         ),
         "jvtc": JVTCConfig(
-            epochs=10,
-            steps_per_epoch=50,
-            batch=16,
+            epochs=9,
+            variants=2,
             optimizer="adamw",
             lr=1e-3,
             ramp_steps=30,
-            decay_every=8,
+            decay_every=7,
             momentum_rise=0.1,
             global_weight=1.0,
-            global_epoch=0,
+            global_epoch=1,
             cluster_every=1,
-            temporal_epoch=1,
+            temporal_epoch=2,
             clustering=ClusteringConfig(k1=20, eps="auto"),
             eps_scale=1.0,
             colours=True,

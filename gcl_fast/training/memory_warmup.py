@@ -67,7 +67,7 @@ class MemoryWarmup:
         """(N, C) unit rows by which crops are compared: the bank, beside clothing colours where so set.
 
         Args:
-            trained: the encoder has seen a step; before that colours alone count.
+            trained: labels have taught the encoder something; before that colours alone count.
         """
         if not self.settings.colours:
             return self.bank.features

@@ -51,7 +51,7 @@ class JVTC(PassWarmup):
             self.fill_bank()
         if epoch < s.global_epoch or (epoch - s.global_epoch) % s.cluster_every:
             return {}
-        features = self.descriptors(trained=epoch > 0)
+        features = self.descriptors(trained=self.clustered)
         if s.clustering.camera_centred:
             features = camera_centred(features, self.cameras)
         temporal = None
