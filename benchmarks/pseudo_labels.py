@@ -118,6 +118,19 @@ def dense_labels(features: np.ndarray, k1: int, k2: int, rho: float) -> np.ndarr
     return DBSCAN(eps=eps, min_samples=4, metric="precomputed").fit_predict(distance)
 
 
+def with_cpu_seconds(work: Callable[[], Any]) -> tuple[Callable[[], Any], list[float]]:
+    """`work`, and a list that gets the CPU seconds of all threads for each call of it."""
+    spent: list[float] = []
+
+    def timed() -> Any:
+        before = time.process_time()
+        result = work()
+        spent.append(time.process_time() - before)
+        return result
+
+    return timed, spent
+
+
 class Measured:
     """Steps, one after the other: seconds, CPU seconds of all threads, resident memory."""
 
@@ -128,13 +141,7 @@ class Measured:
     def step(self, what: str, work: Callable[[], Any]) -> Any:
         """The result of `work`, measured as `what`."""
         results: list[Any] = []
-        spent: list[float] = []
-
-        def timed() -> None:
-            cpu = time.process_time()
-            results.append(work())
-            spent.append(time.process_time() - cpu)
-
+        timed, spent = with_cpu_seconds(lambda: results.append(work()))
         held = _resident()
         figures = measure(timed, 1)
         above = held + figures["peak_mb"] - self._floor

@@ -101,15 +101,16 @@ def evaluate(
     Raises:
         ValueError, RuntimeError: as `rank`.
     """
-    query, gallery = normalize(query_embeddings.float()), normalize(gallery_embeddings.float())
+    query, gallery = normalize(query_embeddings.float()), gallery_embeddings.float()
     lists = _Lists(len(query), len(gallery), query_ids, gallery_ids, query_cameras, gallery_cameras)
     rows = max(1, TILE_ENTRIES // max(1, len(gallery)))
     tiles = [slice(start, min(start + rows, len(query))) for start in range(0, len(query), rows)]
     distances: Iterator[Tensor]
     if rerank is None:  # on unit vectors -cosine orders as Euclidean distance does, and has no cancellation near zero
-        distances = (-(query[tile] @ gallery.T) for tile in tiles)
+        length = gallery.norm(dim=1).clamp_min(1e-12)  # instead of a normalized copy: 1 GB of 500,000 x 512
+        distances = ((query[tile] @ gallery.T).div_(-length) for tile in tiles)
     else:
-        distances = reranked_distances(query, gallery, tiles, rerank)
+        distances = reranked_distances(query, normalize(gallery), tiles, rerank)
     return lists.summary([lists.rank(distance, tile) for distance, tile in zip(distances, tiles)])
 
 
