@@ -32,8 +32,8 @@ def nearest_neighbours(features: Tensor, k: int, rows: tuple[int, int] | None = 
         rows: range of the rows to search for; None: all.
 
     Returns:
-        similarity (rows, k) float32 and index (rows, k) int32. Equal similarities rank by index on the CPU and in an
-        unspecified order on a GPU.
+        similarity (rows, k) float32 and index (rows, k) int32. Equal similarities rank by index; which of several that
+        equal the k-th are there is unspecified on a GPU.
     """
     begin, end = rows or (0, len(features))
     k = min(k, len(features))
@@ -72,4 +72,6 @@ def _search_cuda(features: Tensor, k: int, begin: int, end: int) -> tuple[Tensor
         best = (features[r : min(r + step, end)] @ features.T).topk(k)
         place = slice(r - begin, r - begin + len(best.values))
         similarity[place], index[place] = best.values, best.indices.int()
-    return similarity, index
+    index, order = index.sort(dim=1)  # top-k leaves equal similarities in no stated order
+    similarity, order = similarity.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return similarity, index.gather(1, order)

@@ -14,17 +14,19 @@ from scipy.sparse.csgraph import connected_components
 from torch.nn.functional import normalize
 
 pytest.importorskip("triton")
+from gcl_fast.evaluation.reranking import Reranking, reranked_distances
 from gcl_fast.kernels import csr_dbscan, merge_rows, reciprocal_graph
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard, nearest_neighbours
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 from gcl_fast.pseudo_labels.dbscan import csr_arrays
 from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import neighbourhoods
+from gcl_fast.pseudo_labels.neighbours import _search_cuda, nearest_neighbours_reference
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
 ops = torch.ops.gcl_fast
-CASES = [(1, 1, 30, 6), (7, 3, 3, 1), (26, 140, 20, 6), (36, 9, 34, 2)]  # N, D, k1, k2; the last with larger blocks
+CASES = [(1, 1, 30, 6), (7, 3, 3, 1), (26, 140, 9, 3), (36, 9, 34, 2)]  # N, D, k1, k2; the last with larger blocks
 each_case = pytest.mark.parametrize(("N", "D", "k1", "k2"), CASES)
 
 
@@ -131,11 +133,17 @@ def test_dbscan(seed):
     rows = torch.randn(8, 16, generator=generator)[torch.randint(8, (120,), generator=generator)]
     rows = normalize(rows + (0.7 + 0.2 * seed) * torch.randn(120, 16, generator=generator))
     graph = csr_arrays(k_reciprocal_jaccard(rows, 12, 4))
-    distances = 1 - graph[2].double()
-    exactly = float(distances[(distances > 0.3) & (distances < 0.7)].median())  # a radius that a pair has to the bit
-    for eps in (0.0, 0.35, 0.5, exactly, 0.8):
+    for eps in (0.0, 0.35, 0.5, 0.8):
         for min_samples in (1, 2, 4, 9):
             assert torch.equal(csr_dbscan.dbscan_triton(*graph, eps, min_samples), ops.dbscan(*graph, eps, min_samples))
+
+
+@interpreted
+def test_radius_is_not_rounded_to_float32():
+    graph = csr_arrays(torch.tensor([[1, 0.4], [0.4, 1]]).to_sparse_csr())
+    distance = float(1 - graph[2][1])
+    assert csr_dbscan.dbscan_triton(*graph, distance, 2).tolist() == [0, 0]
+    assert csr_dbscan.dbscan_triton(*graph, float(np.nextafter(distance, 0)), 2).tolist() == [-1, -1]
 
 
 @interpreted
@@ -183,7 +191,18 @@ def test_kernels_in_the_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert f"{len(CASES) * 4 + 13} passed" in done.stdout, done.stdout
+    assert f"{len(CASES) * 4 + 14} passed" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
+def test_search_of_a_gpu_ranks_ties_by_index():
+    rows = torch.randint(-2, 3, (90, 8), generator=torch.Generator().manual_seed(0)).float()  # exact products
+    similarity, index = _search_cuda(rows, 25, 10, 80)
+    everything, order = nearest_neighbours_reference(rows, 90)
+    assert torch.equal(similarity, everything[10:80, :25])
+    settled = similarity > everything[10:80, 25:26]  # not equal to the first that was left out
+    assert torch.equal(index[settled], order[10:80, :25][settled])
+    assert (similarity.diff() == 0).sum() > 500
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
@@ -245,3 +264,15 @@ def test_clusters_on_a_gpu(how):
     similarity, theirs = k_reciprocal_jaccard(features.cuda()), k_reciprocal_jaccard(features)
     assert eps_by_rho(similarity.cpu(), 0.002) == pytest.approx(eps_by_rho(similarity, 0.002), abs=1e-9)
     assert eps_auto(similarity, 4) == eps_auto(theirs, 4)
+
+
+@pytest.mark.gpu
+def test_reranking_on_a_gpu():
+    features = normalize(case(3000, 64, 30, 6)[0] + 0.01 * torch.randn(3000, 64))
+    query, gallery = features[:200], features[200:]
+    tiles = [slice(0, 120), slice(120, 200)]
+    ours, cpu = (
+        torch.cat(list(reranked_distances(query.to(device), gallery.to(device), tiles, Reranking())))
+        for device in ("cuda", "cpu")
+    )
+    assert ((ours - cpu).abs() < 1e-5).double().mean() > 0.999
