@@ -73,7 +73,7 @@ def compare(ranks: Ranks, batch: int, repeats: int) -> dict[str, list[float]]:
     """Seconds of forward and backward pass in each way, taken in turn so that a busy machine hits all alike."""
     torch.manual_seed(0)
     encoder = GCL(preset("paper").model).identity.to(ranks.device).to(memory_format=torch.channels_last)
-    wrapped = DistributedDataParallel(deepcopy(encoder), broadcast_buffers=False, gradient_as_bucket_view=True)
+    wrapped = DistributedDataParallel(deepcopy(encoder), forward_sync_buffers=False, gradient_as_bucket_view=True)
     images = torch.randn(batch, 3, 128, 64, device=ranks.device).contiguous(memory_format=torch.channels_last)
     parameters = list(encoder.parameters())
 

@@ -5,8 +5,8 @@ E_str 54 MB, of E_id 98 MB, and 0.2 MB of running statistics. In a ring each ran
 with 8 ranks, 307 MB with 64, so hardly more. At an assumed 25 GB/s between neighbours and 20 us a hop that takes 13 ms
 with 8 ranks and 35 ms with 64. All but the last bucket of each update hides behind its backward pass where that is
 longer; what stays is at most 25 MB an update, so with 8 ranks under 5 ms a step. E_id's gradients come last: they are
-complete only when all four of its passes are differentiated. `--sync-bn` adds two small messages for each batch norm and
-pass, some 400 a joint step that wait for one another: their latency is its price. None of this was measured on GPUs.
+complete only when all four of its passes are differentiated. `--sync-bn` adds two small messages for each batch norm
+and pass, some 400 a joint step that wait for one another: their latency is its price. None of it was measured on GPUs.
 """
 
 from __future__ import annotations
