@@ -38,6 +38,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "neighbours": choose(len(data.train), config.joint.clustering.engine, ranks.device)[1],
         "DBSCAN": "own, on the sparse graph",
         "weights": weights,
+        "warm-up": "none" if config.warmup is None else config.warmup.method,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",
     }
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from gcl_fast import evaluate
 from gcl_fast.config import from_dict, override, preset, to_dict, warmup_preset
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
@@ -200,6 +201,17 @@ def test_names_that_do_not_tell_the_time(world, tmp_path):
     stage, _ = open_stage(override(config, ["warmup.temporal=false", "warmup.epochs=3"]))
     drive(stage)
     assert stage.clustered
+
+
+def test_joint_similarity_at_test_time(finished, world, tmp_path, capsys):
+    assert evaluate.main([str(finished), "--stages", "joint", "--joint-similarity", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["joint"]
+    assert measured["joint_mAP"] > measured["mAP"]  # people of the world walk from camera to camera
+    assert 0 <= measured["joint_rank1"] <= 1
+    shutil.copy(next((world / "bounding_box_train").iterdir()), tmp_path)
+    folder = ["--dataset", "folder", "--data-root", str(tmp_path)]
+    assert evaluate.main([str(finished), "--stages", "warmup", "--joint-similarity", *folder]) == 2
+    assert "no query and gallery" in capsys.readouterr().err
 
 
 @pytest.mark.slow
