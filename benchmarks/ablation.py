@@ -1,0 +1,256 @@
+"""Ablations of GCL on the embedded dataset: what each loss, term and switch is worth, over seeds.
+
+    python benchmarks/ablation.py                      # the whole grid, 3 seeds: about 4 hours on two quiet cores
+    python benchmarks/ablation.py --rows full "no view-invariant loss" --seeds 0 --set joint.epochs=1
+
+Rows that change the joint stage alone share a seed's warm-up and generative stage; rows that change the generator's
+losses train the generative stage anew from the same warm-up. Every row's settings are compared with the full one's: it
+differs by the named switch or the benchmark ends. Killed, the same command goes on where it was, inside a run too.
+Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, and SSIM of their novel views on the
+person's pixels; means with 95 % confidence intervals (Student's t over seeds), and the gain over the full row, paired
+by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gcl_fast.training.process import apply_allocator_settings
+
+FULL, WARMUP = "full", "warm-up alone"
+ROWS: dict[str, tuple[str, ...]] = {  # row -> what it sets
+    FULL: (),
+    "no view-invariant loss": ("generative.weights.view=0",),
+    "real crops alone: f with its cluster": ("joint.terms=[0,0,1]",),
+    "novel view with own entry alone": ("joint.terms=[1,0,0]",),
+    "novel view with its cluster alone": ("joint.terms=[0,1,0]",),
+    "without the own entry": ("joint.terms=[0,1,1]",),
+    "without the novel view's cluster": ("joint.terms=[1,0,1]",),
+    "without the crop's cluster": ("joint.terms=[1,1,0]",),
+    "no feature loss": ("generative.weights.feature=0",),
+    "no adversarial loss": ("generative.weights.adversarial=0",),
+    "feature loss on x_new (paper's figure)": ("generative.weights.feature_loss_on=paper",),
+    "live own entry (paper's figure)": ("joint.own_entry=paper",),
+    "negatives of f (paper's figure)": ("joint.negatives=paper",),
+    "yaws without 315 (code)": ("generative.yaws=code",),
+    "decay of E_id alone (code)": ("joint.decay=code",),
+    "outliers embedded anew": ("joint.refresh_outliers=true",),
+}
+MAY_DIFFER = {"name", "init", "stages"}
+METRICS = ("mAP", "rank1", "ssim")
+Values = dict[str, dict[int, dict[str, float]]]  # row -> seed -> metric -> value
+
+
+def stages_of(switch: Sequence[str]) -> tuple[str, ...]:
+    """Which stages train anew where `switch` is set: the joint one alone, unless it reaches the generative stage."""
+    reaches = any(s.startswith("generative.") and not s.startswith("generative.weights.view=") for s in switch)
+    return ("generative", "joint") if reaches else ("joint",)
+
+
+def folder_of(row: str, seed: int) -> str:
+    """The run's name: the row's letters and digits."""
+    return "-".join("".join(c if c.isalnum() else " " for c in row).split()) + f"-seed{seed}"
+
+
+class Grid:
+    """The runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run."""
+
+    def __init__(self, out: Path, data_root: str, settings: list[str]) -> None:
+        self.out, self.data_root, self.settings = out, data_root, settings
+
+    def base(self, seed: int) -> bool:
+        """Train warm-up and generative stage, from which the rows begin. Returns whether that succeeded."""
+        return self._train("base", seed, ("warmup", "generative"), [], "")
+
+    def row(self, row: str, seed: int) -> bool:
+        """Train `row`, or what is left of it. Returns whether that succeeded.
+
+        Raises:
+            RuntimeError: the run's settings differ from the full one's by something else than the row's switch.
+        """
+        stages = stages_of(ROWS[row])
+        start = self._run("base", seed) / "checkpoints" / f"{'warmup' if 'generative' in stages else 'generative'}"
+        done = self._train(row, seed, stages, list(ROWS[row]), str(start.with_suffix(".safetensors")))
+        if done and row != FULL and (self._run(FULL, seed) / "config.yaml").is_file():
+            found, expected = self.difference(row, seed), self._expected(row)
+            if found != expected:
+                raise RuntimeError(f"{self._run(row, seed)} differs from the full row by {found}, not by {expected}")
+        return done
+
+    def difference(self, row: str, seed: int) -> dict[str, Any]:
+        """Settings in which `row` differs from the full one, with their values, as the runs have written them."""
+        import yaml
+
+        full, other = (_flat(yaml.safe_load((self._run(r, seed) / "config.yaml").read_text())) for r in (FULL, row))
+        return {k: v for k, v in other.items() if k not in MAY_DIFFER and v != full.get(k)}
+
+    def values(self, rows: Sequence[str], seeds: Sequence[int]) -> Values:
+        """What the finished runs have measured; the warm-up's figures as a row of their own."""
+        found: Values = {WARMUP: {}, **{row: {} for row in rows}}
+        for seed in seeds:
+            for row, run, stage in [(WARMUP, "base", "warmup"), *((row, row, "joint") for row in rows)]:
+                summary = self._run(run, seed) / "summary.json"
+                stages = json.loads(summary.read_text())["stages"] if summary.is_file() else {}
+                if stage in stages:
+                    found[row][seed] = {name: stages[stage][name] for name in METRICS if name in stages[stage]}
+        return found
+
+    def _run(self, row: str, seed: int) -> Path:
+        return self.out / "runs" / folder_of(row, seed)
+
+    def _train(self, row: str, seed: int, stages: Sequence[str], switch: list[str], init: str) -> bool:
+        from gcl_fast.train import main as train
+
+        summary = self._run(row, seed) / "summary.json"
+        if summary.is_file() and stages[-1] in json.loads(summary.read_text())["stages"]:
+            return True
+        print(f"\nablation: {row}, seed {seed}", flush=True)
+        flags = ["--amp", "--resume", "--seed", str(seed), "--runs", str(self.out / "runs")]
+        flags += ["--name", folder_of(row, seed), "--data-root", self.data_root, "--stages", *stages]
+        flags += ["--init", init] if init else []
+        status = train([*flags, "--set", "dataset=synthetic", *self.settings, *switch])
+        gc.collect()
+        if status == 130:
+            raise KeyboardInterrupt
+        return status == 0
+
+    def _expected(self, row: str) -> dict[str, Any]:
+        """The row's switch as it would stand in config.yaml, where `settings` have not set it for all rows."""
+        from gcl_fast.config import override, preset, to_dict
+
+        full = override(preset("demo"), self.settings)
+        before, after = _flat(to_dict(full)), _flat(to_dict(override(full, list(ROWS[row]))))
+        return {key: value for key, value in after.items() if value != before[key]}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and half the width of its 95 % confidence interval by Student's t; None from one value."""
+    import numpy as np
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return float(values[0]), None
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.mean(values)), float(t.ppf(0.975, len(values) - 1)) * error
+
+
+def table(values: Values) -> list[dict[str, Any]]:
+    """A line a row that has been measured: means and half-widths of mAP, rank1 and ssim, and the gain in mAP over the
+    full row by the seeds that both have."""
+    lines = []
+    for row, seeds in values.items():
+        if not seeds:
+            continue
+        line: dict[str, Any] = {"row": row, "switch": " ".join(ROWS.get(row, ("no joint stage",))), "seeds": len(seeds)}
+        for name in METRICS:
+            measured = [metrics[name] for metrics in seeds.values() if name in metrics]
+            line[name], line[f"{name}_half"] = interval(measured) if measured else (None, None)
+        paired = [seeds[s]["mAP"] - values[FULL][s]["mAP"] for s in seeds if s in values.get(FULL, {})]
+        line["gain"], line["gain_half"] = interval(paired) if paired and row != FULL else (None, None)
+        line["mAP_of_seeds"] = " ".join(f"{seed}:{metrics['mAP']:.4f}" for seed, metrics in sorted(seeds.items()))
+        lines.append({key: round(v, 5) if isinstance(v, float) else v for key, v in line.items()})
+    return lines
+
+
+def text_of(lines: list[dict[str, Any]]) -> str:
+    """The table in per cent (SSIM as it is), `mean ± half-width`."""
+
+    def cell(line: dict[str, Any], name: str, scale: float, form: str) -> str:
+        if line[name] is None:
+            return ""
+        half = line[f"{name}_half"]
+        return format(scale * line[name], form) + ("" if half is None else f" ± {scale * half:.{form[-2]}f}")
+
+    columns = [("mAP", 100.0, ".1f"), ("gain", 100.0, "+.1f"), ("rank1", 100.0, ".1f"), ("ssim", 1.0, ".3f")]
+    width = max(len(line["row"]) for line in lines)
+    said = [f"{'':<{width}}  seeds" + "".join(f"{name:>16}" for name, *_ in columns)]
+    for line in lines:
+        said.append(f"{line['row']:<{width}}  {line['seeds']:>5}" + "".join(f"{cell(line, *c):>16}" for c in columns))
+    return "\n".join(said)
+
+
+def draw(values: Values, lines: list[dict[str, Any]], path: Path) -> None:
+    """Means with confidence intervals, and the seeds as dots: mAP, and SSIM of novel views."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.2 + 0.34 * len(lines)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name, label in zip(panels, ("mAP", "ssim"), ("mAP", "SSIM of novel views, person's pixels")):
+        for place, line in enumerate(lines):
+            if line[name] is None:
+                continue
+            colour = "tab:blue" if line["row"] == FULL else "0.35"
+            axes.errorbar(line[name], place, xerr=line[f"{name}_half"] or 0, color=colour, marker="s", capsize=3)
+            dots = [m[name] for m in values[line["row"]].values() if name in m]
+            axes.plot(dots, [place] * len(dots), ".", color="tab:orange", markersize=5)
+            if line["row"] == FULL:
+                axes.axvline(line[name], color=colour, linewidth=0.8, linestyle=":")
+        axes.set_xlabel(label)
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(lines)), [line["row"] for line in lines], fontsize=8)
+    panels[0].invert_yaxis()
+    figure.savefig(path, dpi=120)
+
+
+def write(out: Path, values: Values) -> None:
+    """ablation.csv and ablation.png in `out`, whole, and the table on the screen."""
+    from reporting import facts
+
+    from gcl_fast.atomic import write_atomically
+
+    lines = table(values)
+    buffer = io.StringIO()
+    rows = [{**facts(), **line} for line in lines]
+    writer = csv.DictWriter(buffer, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(out / "ablation.csv", lambda file: file.write(buffer.getvalue().encode()))
+    draw(values, lines, out / "ablation.png")
+    print(f"\n{text_of(lines)}\n{out}/ablation.csv, {out}/ablation.png", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train what is missing, a seed after the other, and write the table after each. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--data-root", default="datasets/synthetic", help="made there when missing")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of every row, e.g. joint.epochs=1")
+    given = parser.parse_args(arguments)
+    rows = [row for row in ROWS if row in given.rows or row == FULL]
+    grid, failed = Grid(given.out, given.data_root, given.set), []
+    try:
+        for seed in given.seeds:
+            ready = grid.base(seed)
+            failed += [f"{row}, seed {seed}" for row in rows if not (ready and grid.row(row, seed))]
+            values = grid.values(rows, given.seeds)
+            if any(values.values()):
+                write(given.out, values)
+    except KeyboardInterrupt:
+        print("ablation: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    if failed:
+        print("ablation: not trained to the end: " + "; ".join(failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    apply_allocator_settings()
+    sys.exit(main())
