@@ -6,7 +6,7 @@ import warnings
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 from gcl_fast.config import ClusteringConfig
 from gcl_fast.pseudo_labels import PseudoLabels, cluster, health
@@ -24,8 +24,8 @@ def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
         cameras: (N,) int64, any values.
     """
     _, group = torch.unique(cameras, return_inverse=True)
-    count = torch.bincount(group).to(features).unsqueeze(1)
-    mean = features.new_zeros(len(count), features.shape[1]).index_add_(0, group, features) / count
+    member = one_hot(group).to(features)  # (N, cameras); a product, as index_add_ on a GPU sums in any order
+    mean = member.T @ features / member.sum(0).unsqueeze(1)
     return normalize(features - mean[group], dim=1)
 
 
