@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--images", type=Path, required=True, metavar="DIR", help="folder of crops, at any depth")
     add("--out", type=Path, required=True, metavar="FILE", help="body-parameter file, DIR/body_parameters/train.npz")
     add("--preview", type=Path, metavar="PNG", help="picture of crops beside what was estimated")
-    add("--truth", type=Path, metavar="FILE", help="true body parameters of these crops, to measure the yaw against")
+    add("--truth", type=Path, metavar="FILE", help="true body parameters of these crops, to measure against")
     add("--weights", type=Path, metavar="FILE", default=WEIGHTS, help="others than those that ship with gcl_fast")
     add("--on-bad-image", choices=("skip", "error"), default="skip", help="a picture that does not decode")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{given.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
         print(_doubts(params))
         if given.truth:
-            print(_yaw_error(params, align(load_body_parameters(given.truth), params.names, given.truth)))
+            truth = align(load_body_parameters(given.truth), params.names, given.truth)
+            print(_yaw_error(params, truth))
+            print(_overlap(params, truth))
         if given.preview:
             preview(records, params, given.preview)
     except UserError as error:
@@ -92,6 +94,20 @@ def _yaw_error(params: BodyParameters, truth: BodyParameters) -> str:
         return f"median {error.median():.1f} degrees, {', '.join(shares)} ({len(error)} crops)"
 
     return f"yaw error: {told(error)}" + (f"; not doubtful: {told(error[sure])}" if sure.any() else "")
+
+
+def _overlap(params: BodyParameters, truth: BodyParameters) -> str:
+    """How far the silhouettes of structure maps of both agree."""
+    sources = [OnlineStructureMaps(AnnyBody(), bodies, SIZE, "cpu") for bodies in (params, truth)]
+
+    def mean(turn: float) -> float:
+        shares = []
+        for index in torch.arange(len(params)).split(64):
+            ours, theirs = (source(index, torch.full((len(index),), turn)) < 1 for source in sources)  # white: 1
+            shares.append((ours & theirs).sum((1, 2, 3)) / (ours | theirs).sum((1, 2, 3)).clamp_min(1))
+        return float(torch.cat(shares).mean())
+
+    return f"silhouettes: intersection over union {mean(0):.3f}, both bodies turned by 90 degrees {mean(90):.3f}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from gcl_fast.bodies.estimator import load_weights, save_weights
 from gcl_fast.bodies.regressor import BodyRegressor, Regressed, soft_direction, yaw_and_confidence
 from gcl_fast.errors import UserError
 from gcl_fast.synthetic.cutouts import Cutouts, Scenery
+from gcl_fast.training.alignment import Alignment
 from gcl_fast.training.clutter import Batch, Clutter
 from gcl_fast.training.process import apply_allocator_settings
 from gcl_fast.training.schedule import ramp_then_cosine
@@ -55,18 +56,21 @@ def cutouts(folder: Path, shards: int) -> Cutouts:
     return Cutouts(*(np.concatenate(values) for values in zip(*loaded)))
 
 
-def loss(told: Regressed, batch: Batch) -> Tensor:
-    """Cross entropy of the yaw, uniform where nobody is, and the weighted errors of the vector where somebody is."""
+def loss(told: Regressed, batch: Batch, alignment: Alignment) -> Tensor:
+    """Cross entropy of the yaw, uniform where nobody is, and where somebody is the weighted errors of the vector and
+    the misalignment of the body in pixels."""
     wanted = soft_direction(batch.yaw, SPREAD)
     wanted = torch.where(batch.somebody[:, None], wanted, 1 / wanted.shape[1])
     error = F.smooth_l1_loss(told.vector, batch.vector, reduction="none", beta=0.3) * WEIGHT
-    return F.cross_entropy(told.direction, wanted) + (error.sum(1) * batch.somebody).mean()
+    error = error.sum(1) + alignment(told.vector, batch.vector, batch.yaw)
+    return F.cross_entropy(told.direction, wanted) + (error * batch.somebody).mean()
 
 
 def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int) -> BodyRegressor:
     """Averaged weights after `steps`; those so far are written to `out` every 500 steps."""
     torch.manual_seed(seed)
-    clutter, network = Clutter(data, seed), start.to(memory_format=torch.channels_last).train()
+    clutter, alignment = Clutter(data, seed), Alignment()
+    network = start.to(memory_format=torch.channels_last).train()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)
     averaged = cast(BodyRegressor, average.module)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY, fused=True)
@@ -75,7 +79,7 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
     for step, batch in zip(range(1, steps + 1), _endless(clutter)):
         with torch.autocast("cpu", torch.bfloat16):
             told = network(batch.image)
-        value = loss(told, batch)
+        value = loss(told, batch, alignment)
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

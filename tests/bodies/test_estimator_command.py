@@ -1,6 +1,8 @@
 """python -m gcl_fast.estimate on people that the estimator never saw, and on what users have wrong."""
 
 import os
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,8 +47,19 @@ def test_estimates_people_it_never_saw(people, tmp_path, capsys):
     assert error.median() < 12
     assert (told.camera[:, 0] / truth.camera[:, 0]).log().abs().median() < 0.06
     assert (told.camera[:, 1:3] - truth.camera[:, 1:3]).abs().median() < 0.03
-    assert f"median {error.median():.1f} degrees" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"median {error.median():.1f} degrees" in said
+    overlap = re.search(r"union (0\.\d+), both bodies turned by 90 degrees (0\.\d+)", said)
+    assert overlap
+    assert min(map(float, overlap.groups())) > 0.65
     assert Image.open(picture).size == (8 * 136, 6 * 146)
+
+
+def test_truth_overlaps_itself_and_not_who_stands_elsewhere(people):
+    truth = load_body_parameters(people / "truth.npz").subset(range(4))
+    aside = replace(truth, camera=truth.camera + torch.tensor([0.0, 0.5, 0.0, 0.0]))
+    assert "union 1.000, both bodies turned by 90 degrees 1.000" in estimate._overlap(truth, truth)
+    assert "union 0.0" in estimate._overlap(aside, truth)
 
 
 def test_confidence_tells_people_from_noise(people, tmp_path):

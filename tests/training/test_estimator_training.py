@@ -11,6 +11,7 @@ from gcl_fast.render import render_structure
 from gcl_fast.synthetic.cutouts import Cutouts, Scenery
 from gcl_fast.training import clutter as cluttering
 from gcl_fast.training import estimator
+from gcl_fast.training.alignment import Alignment
 from gcl_fast.training.clutter import Clutter
 
 
@@ -57,8 +58,29 @@ def test_nobody_is_as_likely_from_all_sides(drawn, monkeypatch):
     assert not batch.somebody.any()
     flat = estimator.Regressed(torch.zeros(4, 36), batch.vector + 9)
     peaked = estimator.Regressed(torch.eye(36)[:4] * 9, batch.vector + 9)
-    assert estimator.loss(flat, batch).item() == pytest.approx(np.log(36), abs=1e-4)
-    assert estimator.loss(peaked, batch) > estimator.loss(flat, batch)
+    alignment = Alignment()
+    assert estimator.loss(flat, batch, alignment).item() == pytest.approx(np.log(36), abs=1e-4)
+    assert estimator.loss(peaked, batch, alignment) > estimator.loss(flat, batch, alignment)
+
+
+def test_alignment_counts_pixels_of_the_crop(drawn):
+    alignment, truth, yaw = Alignment(), torch.from_numpy(drawn.vector), torch.from_numpy(drawn.yaw)
+    assert alignment(truth, truth, yaw).max() == 0
+    aside = truth.clone()
+    aside[:, posture.CAMERA][:, 1] += 0.1 / posture.CAMERA_SCALE[1]  # a tenth of the width: 6.4 pixels
+    torch.testing.assert_close(alignment(aside, truth, yaw), torch.full((24,), (6.4 - 0.5) / 3), rtol=1e-3, atol=0)
+    told = (truth + 0.1).requires_grad_()
+    alignment(told, truth, yaw).sum().backward()
+    assert told.grad is not None
+    assert told.grad.isfinite().all()
+    assert (told.grad.abs().sum(0) > 0)[2:].all()  # all but which leg is ahead, which turns by jumps
+
+
+def test_alignment_measures_on_the_skin_of_the_body(drawn):
+    at = posture.decode(torch.from_numpy(drawn.vector[:2]))
+    points, whole = Alignment().body(at.pose, at.shape), AnnyBody()(at.pose, at.shape)
+    assert torch.cdist(points, whole).amin(2).max() < 0.03  # as far as another lowest vertex lifts it
+    assert torch.cdist(whole, points).amin(2).max() < 0.2  # nowhere is far from a point
 
 
 def test_command_trains_keeps_cutouts_and_goes_on(tmp_path, monkeypatch, capsys):
