@@ -64,6 +64,26 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
                 given["stages"] = tuple(stage for stage in given.get("stages", STAGES) if stage != "warmup")
             if given.get("stages") == ():
                 raise UserError("--warmup none: no stage is left to run")
-        return override(replace(preset(name), **given), assignments), resume
+        config = override(replace(preset(name), **given), assignments)
+        _refuse_conflicts(config)
     except UserError as error:
         parser.error(str(error))
+    return config, resume
+
+
+def _refuse_conflicts(config: RunConfig) -> None:
+    """Settings of which one would silently do nothing, or which cannot be kept together.
+
+    Raises:
+        UserError: it names both.
+    """
+    if config.smpl and config.structure_maps != "online":
+        raise UserError(
+            f"--smpl with --structure-maps {config.structure_maps}: pictures need no body model; choose one"
+        )
+    if config.optimizer_backend == "apex" and config.device == "cpu":
+        raise UserError("--optimizer-backend apex with --device cpu: its kernels need CUDA; leave one of them out")
+    if config.keep_checkpoints < 2:
+        raise UserError(
+            f"keep_checkpoints={config.keep_checkpoints}: at least 2, one to fall back to if one is cut short"
+        )

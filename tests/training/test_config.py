@@ -70,3 +70,17 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
         parse(arguments)
     assert ended.value.code == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--smpl", "m.pkl", "--structure-maps", "maps"], "--smpl with --structure-maps maps"),
+        (["--optimizer-backend", "apex", "--device", "cpu"], "its kernels need CUDA"),
+        (["--set", "keep_checkpoints=1"], "at least 2"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(flags, told, capsys):
+    with pytest.raises(SystemExit):
+        parse(flags)
+    assert told in capsys.readouterr().err
