@@ -2,7 +2,8 @@
 
     python benchmarks/pseudo_labels.py                          # N = 12,936, D = 512, as Market-1501
     python benchmarks/pseudo_labels.py --rows 3000 12936 --dense
-    python benchmarks/pseudo_labels.py --rows 3000 12936 33000 100000 300000 1000000 --features bank --repeats 1 --plot
+    python benchmarks/pseudo_labels.py --rows 3000 12936 33000 100000 300000 1000000 --features bank --repeats 1
+    python benchmarks/pseudo_labels.py --rows --plot            # draw what the CSV holds; scale.md reads it
 
 "ours" takes eps by rho, "ours, eps auto" chooses it. Seconds are min, median and max of the repeats; cpu: CPU seconds
 of all threads, which tell more than the clock where cores are shared; peak_mb: resident memory above what was held
@@ -250,7 +251,7 @@ def plot() -> None:
 def main() -> None:
     apply_allocator_settings()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[12936], help="N")
+    parser.add_argument("--rows", type=int, nargs="*", default=[12936], help="N; none: measure nothing")
     parser.add_argument("--dim", type=int, default=512, help="D")
     parser.add_argument("--k1", type=int, default=30)
     parser.add_argument("--k2", type=int, default=6)
