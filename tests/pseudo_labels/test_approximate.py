@@ -108,6 +108,6 @@ def test_without_faiss(monkeypatch):
     monkeypatch.setattr("gcl_fast.pseudo_labels.search.MANY", 30)
     index, how = find_neighbours(crops(60), 5)
     assert torch.equal(index, nearest_neighbours(crops(60), 5)[1])
-    assert how.notice == "exact; pip install faiss-cpu for an approximate search, several times faster for 60 rows"
+    assert how.notice == "exact; pip install faiss-cpu for an approximate search, faster for 60 rows"
     with pytest.raises(ModuleNotFoundError, match="pip install faiss-cpu"):
         find_neighbours(crops(60), 5, engine="approximate")
