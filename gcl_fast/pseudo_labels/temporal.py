@@ -37,7 +37,7 @@ class TemporalModel(NamedTuple):
         names, camera = cameras.cpu().unique(return_inverse=True)
         frames, labels = frames.cpu(), labels.cpu()
         C = len(names)
-        counts = torch.zeros(C * C * bins)
+        places = [torch.zeros(0, dtype=torch.int64)]
         order = labels.argsort(stable=True)
         sizes = labels[order].unique_consecutive(return_counts=True)[1].tolist()
         for rows in order.split(sizes):
@@ -46,8 +46,8 @@ class TemporalModel(NamedTuple):
                 later = torch.where(frames[one] >= frames[other], one, other)
                 earlier = one + other - later
                 between = ((frames[later] - frames[earlier]) // width).clamp_max(bins - 1)
-                place = (camera[later] * C + camera[earlier]) * bins + between
-                counts += torch.bincount(place, minlength=len(counts))
+                places.append((camera[later] * C + camera[earlier]) * bins + between)
+        counts = torch.bincount(torch.cat(places), minlength=C * C * bins)
         likelihood = _smooth(counts.view(C * C, bins), sigma)
         likelihood /= likelihood.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return cls(names, likelihood.view(C, C, bins), width)
