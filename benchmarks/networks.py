@@ -62,8 +62,7 @@ def passes(config: RunConfig, batch: int = 16) -> Iterator[Part]:
         yield counted(name + label, batch, contenders)
     fakes = torch.randn(3, *image.shape, device=device).unbind()
     loss = DiscriminatorLoss(gcl.discriminator)
-    if precision.compiled:
-        loss.compile(fullgraph=True)
+    precision.compile(loss, fullgraph=True)
 
     def ours() -> None:
         loss.zero_grad(set_to_none=True)

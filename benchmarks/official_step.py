@@ -31,7 +31,12 @@ class OfficialStep(GCLStep):
         self.layout, self.maps = layout, list[Tensor]()
 
     def __call__(
-        self, images: Tensor, index: Tensor, yaw: Tensor, identity_optimizer: torch.optim.Optimizer | None = None
+        self,
+        images: Tensor,
+        index: Tensor,
+        yaw: Tensor,
+        position: int,
+        identity_optimizer: torch.optim.Optimizer | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         gcl, joint = self.gcl, identity_optimizer is not None
         gcl.train()

@@ -41,9 +41,7 @@ def networks(config: RunConfig, precision: Precision, device: torch.device) -> G
     gcl = GCL(config.model)
     initialize(gcl, config)
     gcl.to(device).to(memory_format=torch.channels_last)
-    if precision.compiled:
-        for network in gcl.children():
-            network.compile()
+    precision.compile(*gcl.children())
     return gcl
 
 

@@ -3,8 +3,8 @@ et al. 2018, eq. 9)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ class DiscriminatorTerms(NamedTuple):
     total: Tensor  # ()
     fake: Tensor  # (K,) mean D(fake)^2, summed over the scales, of each kind of fake
     real: Tensor  # () mean (D(real) - 1)^2, summed over the scales
-    penalty: Tensor  # () R1 before its weight, summed over the scales
+    penalty: Tensor  # () R1 before its weight, summed over the scales; 0 where it was left out
 
 
 class DiscriminatorLoss(nn.Module):
@@ -41,19 +41,30 @@ class DiscriminatorLoss(nn.Module):
         self.discriminator = discriminator
         self.gamma = gamma
 
-    def forward(self, real: Tensor, *fakes: Tensor) -> DiscriminatorTerms:
-        """Of crops `real` and K kinds of pictures `fakes` (detached here), each (B, 3, H, W)."""
+    def forward(self, real: Tensor, *fakes: Tensor, every: int = 1) -> DiscriminatorTerms:
+        """Of crops `real` and K kinds of pictures `fakes` (detached here), each (B, 3, H, W).
+
+        every: how many times heavier the penalty is, taken each so many steps; 0 leaves it out of this one (lazy R1,
+            Karras et al. 2020).
+        """
+        # Gradients of a float16 pass would vanish: they are about 1e-9 at initialization.
+        half = torch.is_autocast_enabled(real.device.type) and torch.get_autocast_dtype(real.device.type) == torch.half
+        with torch.autocast(real.device.type, enabled=False) if half else nullcontext():
+            real_maps, penalty = self._penalized(real) if every else (self.discriminator(real), real.new_zeros(()))
+        real_term = torch.stack([(widen(m) - 1).square().mean() for m in real_maps]).sum()
+        fake_terms = _mean_square(self.discriminator(torch.cat(fakes).detach()), len(fakes), 0.0)
+        # One real pass of weight K in place of one for every kind of fake: the sum is the same.
+        total = fake_terms.sum() + len(fakes) * (real_term + self.gamma * every * penalty)
+        return DiscriminatorTerms(total, fake_terms, real_term, penalty)
+
+    def _penalized(self, real: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """(D(real) of each scale, R1 summed over the scales)."""
         score = self.discriminator.at_scale
         # Each scale gets its own copy of the input, so that one pull-back gives all gradients unmixed.
         copies = [real] * len(self.discriminator.scales)
         real_maps, pull_back, *_ = vjp(lambda *images: tuple(score(s, x) for s, x in enumerate(images)), *copies)
         gradients = pull_back(tuple(torch.ones_like(m) for m in real_maps))  # a scale: (B, 3, H, W)
-        penalty = torch.stack([widen(g).square().sum((1, 2, 3)).mean() for g in gradients]).sum()
-        real_term = torch.stack([(widen(m) - 1).square().mean() for m in real_maps]).sum()
-        fake_terms = _mean_square(self.discriminator(torch.cat(fakes).detach()), len(fakes), 0.0)
-        # One real pass of weight K in place of one for every kind of fake: the sum is the same.
-        total = fake_terms.sum() + len(fakes) * (real_term + self.gamma * penalty)
-        return DiscriminatorTerms(total, fake_terms, real_term, penalty)
+        return real_maps, torch.stack([widen(g).square().sum((1, 2, 3)).mean() for g in gradients]).sum()
 
 
 class GeneratorAdversarialLoss(nn.Module):

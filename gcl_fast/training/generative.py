@@ -65,7 +65,7 @@ class Generative:
         if epoch < s.reconstruction_epochs:
             return self.gcl_step.reconstruct(images, index)
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, LAST_YAW[s.yaws])
-        metrics, _ = self.gcl_step(images, index, yaw)
+        metrics, _ = self.gcl_step(images, index, yaw, position)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:

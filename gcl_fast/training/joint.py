@@ -62,6 +62,7 @@ class Joint:
             weight_decay=settings.weight_decay,
             backend=config.optimizer_backend,
         )
+        precision.prepare(self.optimizer)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Fill the bank (first epoch), or so set the entries of outliers, and cluster it."""
@@ -99,7 +100,7 @@ class Joint:
         set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
         last = LAST_YAW[self.config.generative.yaws]
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, last)
-        metrics, embedding = self.gcl_step(images, index, yaw, self.optimizer)
+        metrics, embedding = self.gcl_step(images, index, yaw, position, self.optimizer)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
         return metrics
 

@@ -76,9 +76,7 @@ class Run:
         if config.sync_bn:
             synchronize_norms(self.gcl, ranks)
         ranks.broadcast_(self.gcl)
-        if self.precision.compiled:
-            for network in self.gcl.children():
-                network.compile()  # in place: torch.compile(network) would rename its tensors
+        self.precision.compile(*self.gcl.children())
         self.summary: dict[str, Any] = {"stages": {}}
         self.state = load_state(self.folder / "checkpoints") if resume else None
         if self.state is not None:

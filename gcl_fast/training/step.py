@@ -65,18 +65,23 @@ class GCLStep:
         self.gcl, self.settings, self.bank, self.batch_statistics = gcl, settings, bank, batch_statistics
         self.structure_maps, self.ranks, self.precision = structure_maps, ranks, precision
         self.discriminator_loss = DiscriminatorLoss(gcl.discriminator, settings.r1)
-        if precision.compiled:
-            self.discriminator_loss.compile(fullgraph=True)
+        precision.compile(self.discriminator_loss, fullgraph=True)
         self.adversarial = GeneratorAdversarialLoss(gcl.discriminator)
         self.optimizers = [
             adam(p, lr, betas=(0.0, 0.999), weight_decay=settings.weight_decay, backend=backend)
             for p in (list(gcl.discriminator.parameters()), [*gcl.structure.parameters(), *gcl.generator.parameters()])
         ]
+        precision.prepare(*self.optimizers)
 
     def __call__(
-        self, images: Tensor, index: Tensor, yaw: Tensor, identity_optimizer: torch.optim.Optimizer | None = None
+        self,
+        images: Tensor,
+        index: Tensor,
+        yaw: Tensor,
+        position: int,
+        identity_optimizer: torch.optim.Optimizer | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """One step on crops (B, 3, H, W), their indices (B,) and novel yaws (B,) in degrees.
+        """One step on crops (B, 3, H, W), their indices (B,) and novel yaws (B,) in degrees, `position` in its epoch.
 
         Returns:
             device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the real
@@ -90,7 +95,8 @@ class GCLStep:
         structure, structure_new = both.contiguous(memory_format=torch.channels_last).chunk(2)
         with self.precision.autocast():
             views = generative_forward(gcl, images, structure, structure_new, train_identity=joint)
-            terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes))
+            every = self.settings.r1_every if position % self.settings.r1_every == 0 else 0
+            terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes), every=every)
         skipped_d = descend(terms.total, self.ranks, optimizer_d)
 
         contrast = None
@@ -102,7 +108,7 @@ class GCLStep:
         skipped_g = descend(losses["total"], self.ranks, *trained)
         self.ranks.average_norms(gcl.identity)
         metrics = {"loss": losses.pop("total"), **losses}
-        metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real, "r1": terms.penalty}
+        metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real} | ({"r1": terms.penalty} if every else {})
         metrics |= {"skipped_discriminator": skipped_d, "skipped_generator": skipped_g}
         return metrics, views.embedding.detach().float()
 

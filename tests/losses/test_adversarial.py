@@ -90,6 +90,23 @@ def test_penalty_reaches_every_weight():
             assert (with_penalty - without).norm() > 1e-3 * without.norm(), name
 
 
+def test_lazy_penalty_is_left_out_or_heavier():
+    module = DiscriminatorLoss(make(), GAMMA)
+    each, never, fourth = (module(*pictures(), every=every) for every in (1, 0, 4))
+    assert never.penalty == 0
+    torch.testing.assert_close(never.real, each.real)
+    torch.testing.assert_close(each.total - never.total, KINDS * GAMMA * each.penalty)
+    torch.testing.assert_close(fourth.total - never.total, 4 * KINDS * GAMMA * each.penalty)
+
+
+def test_float16_leaves_the_penalty_in_float32():
+    truth = DiscriminatorLoss(make(), GAMMA)(*pictures())
+    with torch.autocast("cpu", torch.float16):
+        half = DiscriminatorLoss(make(), GAMMA)(*pictures())
+    assert torch.equal(half.penalty, truth.penalty)
+    assert not torch.equal(half.fake, truth.fake)
+
+
 def _rank(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
