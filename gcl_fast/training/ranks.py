@@ -183,7 +183,11 @@ def start(device: str = "auto") -> Ranks:
         torch.cuda.set_device(chosen)
     if world > 1:
         # What lies on the CPU goes by gloo even beside NCCL: flags and random states need no GPU to agree
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        store, rank, world = next(dist.rendezvous("env://"))
+        # torchrun keeps one store over its restarts (torch 2.14): gloo would look for the addresses of dead processes
+        store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
         return Ranks(dist.get_rank(), world, chosen)
     return Ranks(0, 1, chosen)
 

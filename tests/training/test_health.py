@@ -3,11 +3,13 @@
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from gcl_fast.config import preset
+from gcl_fast.data import shuffled_plan
 from gcl_fast.errors import UserError
 from gcl_fast.memory import MemoryBank
 from gcl_fast.training.health import NotFinite, RunningStatistics, naming_what_to_lower
@@ -184,3 +186,19 @@ def test_a_position_in_a_pass_moves_with_the_number_of_ranks():
     same = Position(position=6, steps=10, batch=16)
     same.follow(10, 32)  # a fixed number of steps
     assert same.position == 6
+
+
+@pytest.mark.parametrize(("ranks", "batch"), [(1, 8), (4, 8), (3, 5)])
+def test_no_crop_is_missed_where_the_number_of_ranks_changes(ranks, batch):
+    def seen(world_size, batch, first, last):
+        plans = [shuffled_plan(200, batch, seed=1, epoch=2, rank=r, world_size=world_size) for r in range(world_size)]
+        return torch.stack(plans, 1)[first:last].flatten().tolist()
+
+    at = Position(position=5, steps=12, batch=16)  # two ranks of 8
+    before = seen(2, 8, 0, 5)
+    at.follow(200 // (ranks * batch), ranks * batch)
+    after = seen(ranks, batch, at.position, None)
+    order = np.random.default_rng([1, 2]).permutation(200).tolist()
+    assert before == order[:80]
+    again = 80 % (ranks * batch)  # of the batch that was under way
+    assert after == order[80 - again : 200 // (ranks * batch) * ranks * batch]
