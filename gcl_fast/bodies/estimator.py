@@ -1,6 +1,10 @@
 """From person crops to body parameters, with the weights that ship with the package.
 
-The weights come from `python -m gcl_fast.training.estimator`: synthetic people only, in clutter.
+The weights come from `python -m gcl_fast.training.estimator`: synthetic people only, in clutter. On the 600 query crops
+of the demo's world, which they never saw, the yaw is off by 3.4 degrees in the median, 99.3 % within 30; silhouettes of
+estimated and true bodies overlap (intersection over union) by 0.776 in the crop's view, by 0.729 turned by 90 degrees
+(`python -m gcl_fast.estimate --truth`). Before training aligned bodies in pixels (training/alignment.py) and saw heads
+in other colours, it was 4.9 degrees, 95.7 %, 0.702 and 0.657.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Errors of the vector's columns do not tell: a crop shows how high somebody stands in it, not whether a tall person is
 far or a short one near. A network that learns only the columns answers with the mean of both, heights and scales,
-which do not belong together: its bodies stood 4 % too high in the demo's crops.
+which do not belong together: its bodies stood 4 % too high in the demo's crops. Fine-tuned from one start for about as
+many steps without and with this loss (2000, 2345), silhouettes of estimated and true bodies overlapped there by 0.738
+and 0.775 (intersection over union, every sixth query crop), turned by 90 degrees by 0.718 and 0.741.
 """
 
 from __future__ import annotations
