@@ -106,6 +106,7 @@ class PassWarmup(MemoryWarmup):
             make(parameters, s.lr, weight_decay=s.weight_decay, backend=config.optimizer_backend)
             for parameters in (backbone, head)
         ]
+        precision.prepare(*self.optimizers)
         whole_pass = len(self.records) // (s.batch * ranks.world_size)
         self.steps = min(s.steps_per_epoch, whole_pass) or whole_pass  # in an epoch
 

@@ -47,6 +47,7 @@ class Warmup(MemoryWarmup):
                 backend=config.optimizer_backend,
             )
         ]
+        precision.prepare(*self.optimizers)
         self.labels = torch.full((len(self.records),), -1)  # (N,) of the last clustering, outliers -1
         self.centres = torch.zeros(0)  # (C, D) unit rows, one a cluster, where these are the memory
 
