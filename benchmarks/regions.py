@@ -52,8 +52,8 @@ class NamedModule(nn.Module):
         self.module = module
         self.inside = named(region, module)
 
-    def forward(self, *arguments: Any) -> Any:
-        return self.inside(*arguments)
+    def forward(self, *arguments: Any, **named_arguments: Any) -> Any:
+        return self.inside(*arguments, **named_arguments)
 
     def __getattr__(self, name: str) -> Any:
         try:
