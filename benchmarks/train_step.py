@@ -81,6 +81,8 @@ def prepare(name: str, size: str, batch: int, device: str, on: set[str]) -> tupl
     precision = choose("bf16" in on, ranks.device, "on" if "compile" in on else "off")
     stage = open_stage(name, config, open_inputs(config), ranks, precision)
     assert isinstance(stage, Generative | Joint)
+    epoch = first_epoch(stage, config)
+    images, index = first_batch(stage, epoch)
     layout = torch.channels_last if "layout" in on else torch.contiguous_format
     stage.gcl.to(memory_format=layout)
     step = stage.gcl_step
@@ -108,8 +110,6 @@ def prepare(name: str, size: str, batch: int, device: str, on: set[str]) -> tupl
         stack.enter_context(plain_layers(*plain))
     if "frozen" not in on:
         stack.enter_context(patch.object(adversarial, "frozen", nullcontext))
-    epoch = first_epoch(stage, config)
-    images, index = first_batch(stage, epoch)
     return partial(stage.step, images, index, epoch, 0), stack
 
 

@@ -38,7 +38,9 @@ class MMCL(PassWarmup):
             self.fill_bank()
         if epoch < s.single_label_epochs:
             return {}
-        self.positives = predict_labels(self.descriptors(trained=epoch > s.single_label_epochs), s.threshold, s.candidates)
+        self.positives = predict_labels(
+            self.descriptors(trained=epoch > s.single_label_epochs), s.threshold, s.candidates
+        )
         return self._report()
 
     def plan(self, epoch: int) -> Tensor:
