@@ -5,26 +5,17 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <optional>
 #include <vector>
 
+#include "bfloat16.h"
 #include "simd.h"
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 namespace {
-
-GCL_INLINE float widen(float x) { return x; }
-GCL_INLINE float widen(uint16_t x) { return std::bit_cast<float>(uint32_t(x) << 16); }
-GCL_INLINE void narrow(float x, float& to) { to = x; }
-GCL_INLINE void narrow(float x, uint16_t& to) {  // bfloat16, to nearest even; NaN stays NaN
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  to = uint16_t(x == x ? rounded : (bits >> 16) | 0x40u);
-}
 
 struct Shape {
   int64_t B, C, H, W, p;  // of the unpadded picture, and the padding
