@@ -21,8 +21,6 @@ from gcl_fast.training.schedule import set_learning_rate
 from gcl_fast.training.update import descend
 
 YAW = 0  # the stream of random numbers that yaws come from
-
-
 LAST_YAW = {"paper": 315, "code": 270}  # the official code never draws 315
 
 
