@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-from gcl_fast.training import step, warmup
+from gcl_fast.training import step
 from gcl_fast.training.loop import Stage
+from gcl_fast.training.warmups import cluster
 
 PREFIX = "gcl_fast::"
 
@@ -80,7 +81,7 @@ def regions_of(stage: Any) -> Iterator[Stage]:
         modules += [(update.gcl, "generator", "decode"), (update, "discriminator_loss", "discriminate")]
         modules += [(update, "adversarial", "discriminate")]
     else:
-        places += [(warmup, "instance_memory_loss", "contrastive")]
+        places += [(cluster, "instance_memory_loss", "contrastive")]
         modules += [(stage, "encoder", "encode")]
     with ExitStack() as undo:
         undo.enter_context(patch.object(stage.loader, "epoch", named_batches(stage.loader.epoch)))

@@ -18,7 +18,7 @@ from gcl_fast.training.joint import Joint
 from gcl_fast.training.loop import Stage
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
-from gcl_fast.training.warmup import Warmup
+from gcl_fast.training.warmups.cluster import Warmup
 
 KINDS: dict[str, type[Warmup] | type[Generative] | type[Joint]] = {
     "warmup": Warmup,

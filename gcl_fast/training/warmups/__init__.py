@@ -7,9 +7,9 @@ from collections.abc import Callable
 from gcl_fast.config import RunConfig
 from gcl_fast.errors import UserError
 from gcl_fast.training.loop import Stage
-from gcl_fast.training.warmup import Warmup
-from gcl_fast.training.warmup_jvtc import JVTC
-from gcl_fast.training.warmup_mmcl import MMCL
+from gcl_fast.training.warmups.cluster import Warmup
+from gcl_fast.training.warmups.jvtc import JVTC
+from gcl_fast.training.warmups.mmcl import MMCL
 
 WARMUPS: dict[str, Callable[..., Stage]] = {"cluster": Warmup, "jvtc": JVTC, "mmcl": MMCL}
 

@@ -19,12 +19,12 @@ from gcl_fast.losses.cluster_memory import (
 from gcl_fast.models import GCL
 from gcl_fast.training.clustering import label, report
 from gcl_fast.training.inputs import Inputs
-from gcl_fast.training.memory_warmup import MemoryWarmup
 from gcl_fast.training.optimizers import adam
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import ramp_then_cosine, set_learning_rate
 from gcl_fast.training.update import descend
+from gcl_fast.training.warmups.base import MemoryWarmup
 
 
 class Warmup(MemoryWarmup):
@@ -82,9 +82,7 @@ class Warmup(MemoryWarmup):
         crops = self.owner[index]
         at, total = epoch * s.steps_per_epoch + position, s.epochs * s.steps_per_epoch
         set_learning_rate(self.optimizers[0], s.lr * ramp_then_cosine(at, total, s.ramp_steps, s.constant_share))
-        self.encoder.train()
-        with self.precision.autocast():
-            _, embedding = self.encoder(images)
+        embedding = self.embed(images)
         if s.memory == "hardest":
             loss = cluster_memory_loss(embedding, self.centres, self.clusters.of_row[crops], s.temperature)
         else:

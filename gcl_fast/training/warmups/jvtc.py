@@ -16,11 +16,11 @@ from gcl_fast.pseudo_labels.temporal import TemporalModel
 from gcl_fast.pseudo_labels.visual_temporal import Distances, cluster_jointly
 from gcl_fast.training.clustering import camera_centred, report
 from gcl_fast.training.inputs import Inputs
-from gcl_fast.training.memory_warmup import PassWarmup
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.temporal import check_time
 from gcl_fast.training.update import descend
+from gcl_fast.training.warmups.base import PassWarmup
 
 
 class JVTC(PassWarmup):
@@ -81,9 +81,7 @@ class JVTC(PassWarmup):
         s = self.settings
         crops = self.owner[index]
         self.set_learning_rates(epoch, position)
-        self.encoder.train()
-        with self.precision.autocast():
-            _, embedding = self.encoder(images)
+        embedding = self.embed(images)
         metrics = {"local": local_loss(embedding, s.variants, s.local_temperature)}
         loss = metrics["local"]
         if self.clustered:

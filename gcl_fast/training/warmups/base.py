@@ -58,6 +58,13 @@ class MemoryWarmup:
         """Put eval-mode embeddings of all crops into the bank."""
         self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, D) embeddings of `images` (B, 3, H, W) by the encoder in training mode."""
+        self.encoder.train()
+        with self.precision.autocast():
+            _, embedding = self.encoder(images)
+        return embedding
+
     def pictures_of(self, crops: Tensor, epoch: int, count: int = 1) -> Tensor:
         """(steps, batch * count) pictures of this rank's crops (steps, batch), those of a crop side by side."""
         ranks = self.ranks

@@ -12,10 +12,10 @@ from gcl_fast.losses.multi_label import multi_label_loss
 from gcl_fast.models import GCL
 from gcl_fast.pseudo_labels.multi_label import predict_labels
 from gcl_fast.training.inputs import Inputs
-from gcl_fast.training.memory_warmup import PassWarmup
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.update import descend
+from gcl_fast.training.warmups.base import PassWarmup
 
 
 class MMCL(PassWarmup):
@@ -52,9 +52,7 @@ class MMCL(PassWarmup):
         s = self.settings
         crops = self.owner[index]
         self.set_learning_rates(epoch, position)
-        self.encoder.train()
-        with self.precision.autocast():
-            _, embedding = self.encoder(images)
+        embedding = self.embed(images)
         loss = multi_label_loss(embedding, self.bank.features, self.positives[crops], s.delta, s.hard_share, s.form)
         skipped = descend(loss, self.ranks, *self.optimizers)
         self.ranks.average_norms(self.encoder)
