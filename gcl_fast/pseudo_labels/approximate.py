@@ -60,13 +60,14 @@ class _Graph:
         eight_bits = faiss.ScalarQuantizer.QT_8bit
         self._index = faiss.IndexHNSWSQ(features.shape[1], eight_bits, LINKS, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = BUILD_EFFORT
-        faiss.omp_set_num_threads(1)  # several threads would link rows in another order every time
+        threads = torch.get_num_threads()  # faiss may share torch's OpenMP, and then its number of threads
+        faiss.omp_set_num_threads(1)  # several would link rows in another order every time
         self._index.train(features[sample].numpy())
         self._index.add(features.numpy())
+        faiss.omp_set_num_threads(threads)
 
     def search(self, rows: Tensor, k: int, effort: int) -> tuple[Tensor, Tensor]:
         """The k best for `rows` (R,), as `approximate_neighbours` returns them."""
-        self._faiss.omp_set_num_threads(torch.get_num_threads())
         how = self._faiss.SearchParametersHNSW(efSearch=effort)
         similarity = self._features.new_empty(len(rows), k)
         index = torch.empty(len(rows), k, dtype=torch.int32)

@@ -47,6 +47,7 @@ def test_ranges_and_threads_do_not_matter():
     whole = approximate_neighbours(features, 12)[1]
     torch.set_num_threads(3)
     parts = [approximate_neighbours(features, 12, rows)[1] for rows in [(0, 200), (200, 200), (200, 700)]]
+    assert torch.get_num_threads() == 3  # building by one thread left the setting as it was
     torch.set_num_threads(threads)
     assert torch.equal(torch.cat(parts), whole)
 
