@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcl_fast.kernels.reflect_pad import reflect_pad_reference
+from gcl_fast.losses.mixup import Mix
 from gcl_fast.losses.reconstruction import reconstruction_loss
 from gcl_fast.models import Discriminator, generator, layers
 from gcl_fast.training.step import GCLStep
@@ -37,7 +38,9 @@ class OfficialStep(GCLStep):
         yaw: Tensor,
         position: int,
         identity_optimizer: torch.optim.Optimizer | None = None,
+        mix: Mix | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
+        assert mix is None  # the official code mixes nothing
         gcl, joint = self.gcl, identity_optimizer is not None
         gcl.train()
         gcl.identity.train(joint and self.batch_statistics).requires_grad_(joint)

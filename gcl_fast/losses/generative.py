@@ -18,7 +18,8 @@ FeatureLossOn = Literal["code", "paper"]
 class Views(NamedTuple):
     """Pictures (B, 3, H, W) made from a batch of crops, and what the identity encoder says of them.
 
-    `parts*` are part features (B, P); `embedding*` are (B, D), before L2 normalization.
+    `parts*` are part features (B, P); `embedding*` are (B, D), before L2 normalization; `code` is the structure code of
+    the crop's own yaw.
     """
 
     x_rec: Tensor
@@ -30,6 +31,7 @@ class Views(NamedTuple):
     parts_cyc: Tensor
     embedding: Tensor
     embedding_new: Tensor
+    code: Tensor
 
     @property
     def fakes(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,12 +40,16 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the generator's terms, and which part features the feature loss compares (see `generator_losses`)."""
+    """Weights of the generator's terms, and which part features the feature loss compares (see `generator_losses`).
+
+    `view` and `mixup` count in the joint stage alone.
+    """
 
     image: float = 5.0
     feature: float = 5.0
     adversarial: float = 1.0
     view: float = 1.0
+    mixup: float = 0.0  # of pictures with mixed part features (Chen et al. 2022); one more G and E_id pass unless 0
     feature_loss_on: FeatureLossOn = "code"
 
 
@@ -69,6 +75,7 @@ def generative_forward(
     with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()):
         parts, embedding = gcl.identity(image)
     codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
+    code = codes.chunk(2)[0]
     made = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
     x_rec, x_new = made.chunk(2)
     if gcl.identity.training:
@@ -76,9 +83,9 @@ def generative_forward(
         parts_new, embedding_new = gcl.identity(x_new)
     else:
         (parts_rec, parts_new), (_, embedding_new) = (both.chunk(2) for both in gcl.identity(made))
-    x_cyc = gcl.generator(codes.chunk(2)[0], parts_new)
+    x_cyc = gcl.generator(code, parts_new)
     parts_cyc, _ = gcl.identity(x_cyc)
-    return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new)
+    return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new, code)
 
 
 def generator_losses(
@@ -88,6 +95,7 @@ def generator_losses(
     weights: LossWeights,
     *,
     view: Tensor | None = None,
+    mixup: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Losses of G and E_str, and of E_id in the joint stage, against the discriminator as it is now.
 
@@ -97,10 +105,11 @@ def generator_losses(
         weights: `feature_loss_on` "code" compares P(x_rec) and P(x_cyc) with P(x), as the official implementation does;
             "paper" compares P(x_new) and P(x_cyc), as the paper's figure does.
         view: the view-invariant loss, in the joint stage.
+        mixup: the loss of mixed pictures there, where it is on.
 
     Returns:
-        scalars by name: image_rec, image_cyc, feature_{rec|new}, feature_cyc, adversarial_{rec,new,cyc}, and view if
-        given, all before their weights; `total`, their weighted sum.
+        scalars by name: image_rec, image_cyc, feature_{rec|new}, feature_cyc, adversarial_{rec,new,cyc}, and view
+        and mixup if given, all before their weights; `total`, their weighted sum.
     """
     first, parts_first = ("rec", views.parts_rec) if weights.feature_loss_on == "code" else ("new", views.parts_new)
     losses = {
@@ -110,7 +119,6 @@ def generator_losses(
         "feature_cyc": reconstruction_loss(views.parts_cyc, views.parts),
     }
     losses |= zip(("adversarial_rec", "adversarial_new", "adversarial_cyc"), adversarial(*views.fakes).unbind())
-    if view is not None:
-        losses["view"] = view
+    losses |= {name: loss for name, loss in (("view", view), ("mixup", mixup)) if loss is not None}
     weighted = [getattr(weights, name.split("_")[0]) * loss for name, loss in losses.items()]
     return losses | {"total": torch.stack(weighted).sum()}

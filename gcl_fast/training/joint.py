@@ -9,11 +9,13 @@ from torch import Tensor
 
 from gcl_fast.config import RunConfig
 from gcl_fast.data import TrainLoader, shuffled_plan
+from gcl_fast.losses.cluster_memory import Clusters
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training.clustering import label, report
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.mixup import draw_mix
 from gcl_fast.training.optimizers import nesterov
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
@@ -45,6 +47,7 @@ class Joint:
             terms=settings.terms,
             seed=config.seed,
         ).to(ranks.device)
+        self.clusters = Clusters.from_labels(self.bank.labels)
         self.gcl_step = GCLStep(
             gcl,
             config.generative,
@@ -73,6 +76,7 @@ class Joint:
         labels = label(self.bank.features, self.cameras, self.settings.clustering)
         metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
         self.bank.labels.copy_(labels.labels)
+        self.clusters = Clusters.from_labels(self.bank.labels)
         return metrics
 
     def _embed(self, rows: Tensor) -> None:
@@ -100,7 +104,10 @@ class Joint:
         set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
         last = LAST_YAW[self.config.generative.yaws]
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, last)
-        metrics, embedding = self.gcl_step(images, index, yaw, position, self.optimizer)
+        mix = None
+        if self.config.generative.weights.mixup:
+            mix = draw_mix(self.bank, self.clusters, index, self.config.seed, epoch, position, self.ranks)
+        metrics, embedding = self.gcl_step(images, index, yaw, position, self.optimizer, mix)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
         return metrics
 
@@ -116,4 +123,5 @@ class Joint:
         """The inverse."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.load_state_dict(state["bank"])
+        self.clusters = Clusters.from_labels(self.bank.labels)
         self.gcl_step.load_state_dict(state["gcl_step"])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gcl_fast.config import GenerativeConfig
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
-from gcl_fast.losses.generative import generative_forward, generator_losses
+from gcl_fast.losses.generative import Views, generative_forward, generator_losses
+from gcl_fast.losses.mixup import Mix, mix_parts, soft_label_loss
 from gcl_fast.losses.reconstruction import reconstruction_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
@@ -78,8 +79,11 @@ class GCLStep:
         yaw: Tensor,
         position: int,
         identity_optimizer: torch.optim.Optimizer | None = None,
+        mix: Mix | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """One step on crops (B, 3, H, W), their indices (B,) and novel yaws (B,) in degrees, `position` in its epoch.
+
+        With `mix` the joint stage draws a fourth picture of each crop, of mixed part features.
 
         Returns:
             device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the real
@@ -101,7 +105,10 @@ class GCLStep:
         if self.bank is not None:
             contrast = self.bank.loss(views.embedding, views.embedding_new, index)
         with self.precision.autocast():
-            losses = generator_losses(views, images, self.adversarial, self.settings.weights, view=contrast)
+            mixup = None if mix is None else self._mixup(views, mix)
+            losses = generator_losses(
+                views, images, self.adversarial, self.settings.weights, view=contrast, mixup=mixup
+            )
         trained = [optimizer_g] if identity_optimizer is None else [identity_optimizer, optimizer_g]
         skipped_g = descend(losses["total"], self.ranks, *trained)
         self.ranks.average_norms(gcl.identity)
@@ -109,6 +116,12 @@ class GCLStep:
         metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real} | ({"r1": terms.penalty} if every else {})
         metrics |= {"skipped_discriminator": skipped_d, "skipped_generator": skipped_g}
         return metrics, views.embedding.detach().float()
+
+    def _mixup(self, views: Views, mix: Mix) -> Tensor:
+        """Soft-label loss of pictures with mixed part features and the crops' own structure."""
+        parts = mix_parts(views.parts, self.ranks.gather(views.parts.detach()), mix)
+        _, embedding = self.gcl.identity(self.gcl.generator(views.code, parts))
+        return soft_label_loss(embedding, mix)
 
     def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
         """One step of G and E_str towards x_rec = x alone, on crops (B, 3, H, W) and their indices (B,).

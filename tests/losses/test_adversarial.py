@@ -151,18 +151,18 @@ def test_frozen_restores_what_was_trainable_even_after_an_error():
 def test_weights_and_the_feature_switch():
     real, x_rec, x_new, x_cyc = pictures()
     parts, parts_rec, parts_new, parts_cyc = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(2))
-    views = Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, parts, parts_new)
+    views = Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, parts, parts_new, code=parts)
     adversarial = GeneratorAdversarialLoss(make())
-    weights = LossWeights(image=2, feature=3, adversarial=0.5, view=7)
-    code = generator_losses(views, real, adversarial, weights, view=torch.tensor(1.5))
+    weights = LossWeights(image=2, feature=3, adversarial=0.5, view=7, mixup=11)
+    code = generator_losses(views, real, adversarial, weights, view=torch.tensor(1.5), mixup=torch.tensor(0.5))
     kinds = adversarial(*views.fakes)
-    expected = 2 * ((x_rec - real).abs().mean() + (x_cyc - real).abs().mean()) + 0.5 * kinds.sum() + 7 * 1.5
+    expected = 2 * ((x_rec - real).abs().mean() + (x_cyc - real).abs().mean()) + 0.5 * kinds.sum() + 7 * 1.5 + 11 * 0.5
     expected = expected + 3 * ((parts_rec - parts).abs().mean() + (parts_cyc - parts).abs().mean())
     torch.testing.assert_close(code["total"], expected)
     paper = generator_losses(views, real, adversarial, LossWeights(feature_loss_on="paper"))
     torch.testing.assert_close(paper["feature_new"], (parts_new - parts).abs().mean())
     assert "feature_rec" not in paper
-    assert "view" not in paper
+    assert not {"view", "mixup"} & paper.keys()
 
 
 if __name__ == "__main__":  # one of the two ranks
