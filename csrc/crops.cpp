@@ -68,6 +68,13 @@ GCL_CLONES void sample(const uint8_t* crop, int H, int W, Change change, Scratch
       b[x] = m[8] * red + m[9] * green + m[10] * blue + m[11];
     }
     const bool erase = within(y, H, e[0], e[1]);
+    if (p[1] == 1 && p[3] == 0) {  // the columns stay where they are
+      for (int x = 0; x < W; ++x) {
+        const float kept = erase ? keep[x] : 1.f;
+        out[3 * x] = kept * r[x], out[3 * x + 1] = kept * g[x], out[3 * x + 2] = kept * b[x];
+      }
+      continue;
+    }
     for (int x = 0; x < W; ++x) {
       const int i = first[x], j = second[x];
       const float kept = erase ? keep[x] : 1.f;

@@ -27,16 +27,14 @@ class Source(Protocol):
 
 
 class PictureFiles:
-    """Batches (B, H, W, 3) on `device`: uint8, or, where `normalized` and DALI does it on the way, float32.
+    """Batches (B, H, W, 3), uint8, on `device`.
 
     engine: "dali-cpu", "dali-gpu" or "pillow". note: the same for the run header, with the reason for a second choice.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int, normalized: bool
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> None:
         self._paths = paths
-        self._source, self.note = _decoder(paths, size, device, threads, normalized)
+        self._source, self.note = _decoder(paths, size, device, threads)
         self.engine = self._source.engine
         self._blank: set[int] = set()
 
@@ -63,13 +61,11 @@ class PictureFiles:
         return bool(broken)
 
 
-def _decoder(
-    paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int, normalized: bool
-) -> tuple[Source, str]:
+def _decoder(paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> tuple[Source, str]:
     """DALI where it can be imported, else Pillow; and what the run header says about it."""
     try:
         from gcl_fast.data.pipeline import DaliSource
     except ImportError as error:
         return PillowSource(paths, size, device, threads), f"pillow (no DALI: {error})"
-    source = DaliSource(paths, size, device, threads, normalized)
+    source = DaliSource(paths, size, device, threads)
     return source, source.engine

@@ -46,8 +46,7 @@ class TrainLoader:
         self._rank, self._world_size = rank, world_size
         self._shape = (len(records), *size, 3)
         self.cache, why = choose_cache(cache, self._shape, self._device)
-        plain = augmentation is None and self.cache is None  # then DALI normalizes, else the change comes first
-        self._files = PictureFiles(records.paths, size, self._device, threads, normalized=plain)
+        self._files = PictureFiles(records.paths, size, self._device, threads)
         self._filled: CropCache | None = None
         self.engine = self._files.engine
         self.notice = f"{self._files.note}, cache {why}"
@@ -60,7 +59,7 @@ class TrainLoader:
         """
         steps = list(plan[start:].numpy())
         for step, (positions, (crops, where)) in enumerate(zip(steps, self._crops(steps)), start):
-            image = _finish(crops, where, self._draws(positions, epoch, step))
+            image = sample(crops, where, self._draws(positions, epoch, step).to(crops.device))
             yield image, torch.from_numpy(positions).to(self._device, non_blocking=True)
 
     def _crops(self, steps: list[np.ndarray]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -99,7 +98,7 @@ class ExtractLoader:
     ) -> None:
         self._device = torch.device(device)
         self._plan = _chunks(np.arange(rank, len(records), world_size), batch_size)
-        self._files = PictureFiles(records.paths, size, self._device, threads, normalized=True)
+        self._files = PictureFiles(records.paths, size, self._device, threads)
         self.engine = self._files.engine
 
     def __len__(self) -> int:
@@ -108,15 +107,8 @@ class ExtractLoader:
     def __iter__(self) -> Iterator[Batch]:
         for positions, images in zip(self._plan, self._files.batches(self._plan)):
             where = torch.arange(len(images), device=self._device)
-            image = _finish(images, where, no_change(len(images)))
+            image = sample(images, where, no_change(len(images)).to(self._device))
             yield image, torch.from_numpy(positions).to(self._device, non_blocking=True)
-
-
-def _finish(crops: torch.Tensor, where: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """To (B, 3, H, W) float32, channels_last; where DALI has normalized there is nothing left to do or to copy."""
-    if crops.dtype == torch.float32:
-        return crops.permute(0, 3, 1, 2)
-    return sample(crops, where, draws.to(crops.device))
 
 
 def _chunks(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:

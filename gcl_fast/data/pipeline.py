@@ -1,4 +1,7 @@
-"""Crops from JPEG files through DALI: read, decode, resize, normalize. One graph for the CPU and for the GPU ("mixed").
+"""Crops from JPEG files through DALI: read, decode ("mixed" on the GPU), resize.
+
+On the CPU torch resizes what DALI has decoded: its kernel for uint8 is within one level of Pillow's bicubic, which the
+official code uses, and doubles a crop of 128x64 in 33 us of one core, where DALI's takes 460 (decoding: 70).
 
 The pipeline is built once and lives as long as its source; what it reads is set by replacing the iterator behind its
 external source, so a new epoch, or a start in mid-epoch, costs nothing and leaves no state behind.
@@ -13,9 +16,8 @@ from typing import Any
 import numpy as np
 import nvidia.dali
 import torch
+import torch.nn.functional as F
 from nvidia.dali.pipeline import Pipeline
-
-from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
 fn: Any = nvidia.dali.fn  # DALI's type stubs lack many of its names
 types: Any = nvidia.dali.types
@@ -24,13 +26,11 @@ PREFETCH = 2  # batches under way while the caller works on one
 
 
 class DaliSource:
-    """Decoded batches of `paths`: uint8 (B, H, W, 3), or normalized float32 where `normalized`, on `device`."""
+    """Decoded batches of `paths`: uint8 (B, H, W, 3) on `device`."""
 
-    def __init__(
-        self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int, normalized: bool
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> None:
         self.engine = "dali-gpu" if device.type == "cuda" else "dali-cpu"
-        self._device, self._size, self._threads, self._normalized = device, size, threads, normalized
+        self._device, self._size, self._threads = device, size, threads
         self._encoded = [_encode(path) for path in paths]
         self._pipeline: Pipeline | None = None
         self._feed = _Feed()
@@ -61,7 +61,9 @@ class DaliSource:
             self._pipeline = None  # a pipeline that has failed cannot be used again
             raise
         # No copy: the tensor owns its buffer, which DALI's dynamic executor does not use again while somebody holds it
-        return torch.from_dlpack(images.as_tensor())
+        if images.is_dense_tensor():
+            return _resized(torch.from_dlpack(images.as_tensor()), self._size)
+        return torch.cat([_resized(torch.from_dlpack(image)[None], self._size) for image in images])
 
     def _rewind(self, pipeline: Pipeline) -> bool:
         """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own.
@@ -91,13 +93,19 @@ class DaliSource:
             path = fn.external_source(source=self._feed, batch=True)
             encoded = fn.io.file.read(path, dont_use_mmap=True)  # a mapped file that shrinks would kill the process
             images = fn.decoders.image(encoded, device="cpu" if gpu is None else "mixed")
-            images = fn.resize(images, size=self._size, interp_type=types.INTERP_CUBIC)
-            if self._normalized:
-                mean, std = (list(255 * np.array(values)) for values in (IMAGENET_MEAN, IMAGENET_STD))
-                images = fn.crop_mirror_normalize(images, output_layout="HWC", mean=mean, std=std)
+            if gpu is not None:
+                images = fn.resize(images, size=self._size, interp_type=types.INTERP_CUBIC)
             pipeline.set_outputs(images)
         pipeline.build()
         return pipeline
+
+
+def _resized(crops: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 (B, h, w, 3) -> (B, H, W, 3), bicubic."""
+    if crops.shape[1:3] == size:
+        return crops
+    planes = crops.permute(0, 3, 1, 2)  # in channels-last memory, for which torch's kernel is made
+    return F.interpolate(planes, size, mode="bicubic", antialias=True).permute(0, 2, 3, 1)
 
 
 class _Feed:

@@ -54,8 +54,9 @@ def test_resizing_is_bicubic(tmp_path, engine, shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     ((image, _),) = ExtractLoader(open_dataset("folder", tmp_path).train, SIZE)
-    # White noise is the worst case: DALI's and Pillow's filters differ by 0.5 levels, bicubic and linear by 4 and more
-    assert (image[0] - decode(tmp_path / "noise.png")).abs().mean() < LEVEL
+    difference = (image[0] - decode(tmp_path / "noise.png")).abs()
+    assert difference.max() < 1.01 * LEVEL  # linear interpolation is off by 4 levels in the mean
+    assert difference.mean() < 0.2 * LEVEL
 
 
 def test_batches_are_channels_last(crops, engine):
