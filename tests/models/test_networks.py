@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from copy import deepcopy
 
 import pytest
 import torch
@@ -107,7 +108,11 @@ def test_initialization():
 @pytest.mark.slow
 @pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
 def test_compiled_networks_equal_eager(amp):
-    """Full graphs, outputs and gradients, in the layout of training."""
+    """Full graphs, outputs and gradients, in the layout of training: no further from float64 than eager ones are.
+
+    Of eager ones several, on images that differ by rounding: one ReLU that falls to the other side of zero moves these
+    gradients by half a percent, and which run meets one is chance.
+    """
     torch.compiler.reset()
     torch.manual_seed(0)
     demo = ModelConfig.demo()
@@ -120,27 +125,35 @@ def test_compiled_networks_equal_eager(amp):
     image, structure_map = randn(8, 3, 48, 40).to(memory_format=CHANNELS_LAST), randn(8, 1, 48, 40)
     buffers = {name: buffer.clone() for name, buffer in gcl.named_buffers()}
 
-    def outputs(amp: bool) -> dict[str, torch.Tensor]:
+    def outputs(gcl: GCL, amp: bool, image: torch.Tensor = image) -> dict[str, torch.Tensor]:
         for name, buffer in gcl.named_buffers():
             buffer.copy_(buffers[name])
+        dtype = next(gcl.parameters()).dtype
         with torch.autocast("cpu", torch.bfloat16) if amp else contextlib.nullcontext():
-            parts, embedding = gcl.identity(image)
-            code = gcl.structure(structure_map)
+            parts, embedding = gcl.identity(image.to(dtype))
+            code = gcl.structure(structure_map.to(dtype))
             picture = gcl.generator(code, parts)
             (score,) = gcl.discriminator(picture)
         results = {"parts": parts, "embedding": embedding, "code": code, "picture": picture, "score": score}
         # Random directions: mean squares are constant behind a norm, and their gradients noise.
-        loss = sum((r.float() * randn(*r.shape)).sum() for r in results.values())
+        loss = sum((r.double() * randn(*r.shape, dtype=torch.float64)).sum() for r in results.values())
         gradients = torch.autograd.grad(loss, list(gcl.parameters()))
         results |= {name: gradient for (name, _), gradient in zip(gcl.named_parameters(), gradients, strict=True)}
         return {name: r.detach().double() for name, r in results.items()}
 
-    truth, plain = outputs(False), outputs(amp)
+    def distances(made: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: (made[name] - exact).norm() for name, exact in truth.items()}
+
+    truth = outputs(deepcopy(gcl).double(), False)
+    rounded = [image * (1 + 1e-7 * noise) for noise in randn(6, *image.shape)]
+    eager = [distances(outputs(gcl, amp, picture)) for picture in (image, *rounded)]
     for network in (gcl.identity, gcl.structure, gcl.generator, gcl.discriminator):
         network.compile(fullgraph=True)
-    ours = outputs(amp)
-    largest = max(truth[name].norm() for name, _ in gcl.named_parameters())
+    compiled = distances(outputs(gcl, amp))
+    gradients = {name for name, _ in gcl.named_parameters()}
+    largest = max(truth[name].norm() for name in gradients)
+    floor = 1e-3 if amp else 1e-5
     for name, exact in truth.items():
         # Biases before a norm have gradients of rounding alone: compared with the largest.
-        allowed = 2 * (plain[name] - exact).norm() + 1e-3 * exact.norm() + (1e-3 if amp else 1e-5) * largest
-        assert (ours[name] - exact).norm() <= allowed, name
+        allowed = 2 * max(run[name] for run in eager) + floor * (largest if name in gradients else exact.norm())
+        assert compiled[name] <= allowed, name
