@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, as_completed, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from gcl_fast.atomic import write_atomically
@@ -85,13 +87,16 @@ def read_config(root: str | Path) -> WorldConfig:
     return config
 
 
-def true_views(root: str | Path, names: Sequence[str], yaw: float | Tensor) -> tuple[Tensor, Tensor]:
+def true_views(
+    root: str | Path, names: Sequence[str], yaw: float | Tensor, size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """The same scenes with the person turned, clean: without noise, passers-by and things in the way.
 
     Args:
         root: a world made by `make_world`.
         names: file names of B crops.
         yaw: degrees to turn by, one number or (B,); 0 is the crop's own view.
+        size: (H, W) to scale to, as loaders scale crops; by default the world's own.
 
     Returns:
         Pictures (B, 3, H, W) uint8 and the person's masks (B, H, W) bool.
@@ -100,10 +105,13 @@ def true_views(root: str | Path, names: Sequence[str], yaw: float | Tensor) -> t
     world = world_of(config)
     turns = torch.as_tensor(yaw, dtype=torch.float32).expand(len(names)).tolist()
     views = [world.view(key_of(config, name), turn) for name, turn in zip(names, turns)]
-    pictures = np.stack([picture for picture, _ in views])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(
-        np.stack([m for _, m in views])
-    )
+    pictures = torch.from_numpy(np.stack([picture for picture, _ in views])).permute(0, 3, 1, 2).contiguous()
+    masks = torch.from_numpy(np.stack([mask for _, mask in views]))
+    if size is not None and size != config.size:
+        scale = partial(interpolate, size=size, mode="bilinear", antialias=True)
+        pictures = scale(pictures.float()).round().clamp(0, 255).to(torch.uint8)
+        masks = scale(masks[:, None].float())[:, 0] > 0.5
+    return pictures, masks
 
 
 def _is_complete(root: Path, config: WorldConfig) -> bool:

@@ -121,5 +121,5 @@ def open_inputs(config: RunConfig) -> Inputs:
         config,
         replace(dataset, train=train, query=query, gallery=gallery),
         tuple(notes),
-        partial(true_views, root) if config.dataset == "synthetic" else None,
+        partial(true_views, root, size=config.size) if config.dataset == "synthetic" else None,
     )

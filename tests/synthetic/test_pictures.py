@@ -66,6 +66,17 @@ def test_views_are_the_crops_without_their_noise(world: Path, names: list[str]) 
         assert torch.corrcoef(stack)[0, 1] > 0.6
 
 
+def test_views_come_at_the_size_of_the_run(world: Path, names: list[str]) -> None:
+    pictures, masks = true_views(world, names, 0.0)
+    height, width = pictures.shape[2:]
+    halved, small = true_views(world, names, 0.0, (height // 2, width // 2))
+    means = pictures.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
+    assert (halved.float() - means).abs().mean() < 4
+    assert halved.dtype == torch.uint8
+    assert small.float().mean() == pytest.approx(masks.float().mean().item(), rel=0.05)
+    assert torch.equal(true_views(world, names, 0.0, (height, width))[0], pictures)
+
+
 def test_colours_alone_do_not_find_people(world: Path) -> None:
     assert 0.05 < colour_retrieval(world) < 0.5  # 8 people: chance is about 0.2
 
