@@ -51,7 +51,9 @@ class WarmupConfig:
     constant_share: float = 0.4  # of all steps; a cosine to zero follows
     temperature: float = 0.05
     momentum: float = 0.2  # weight of the old entry
-    memory: Literal["instances", "hardest"] = "instances"  # or one row a cluster, moved by its hardest crop of a step
+    # What stands for a cluster: the mean of its crops' rows; one row, moved by its hardest crop of a step; or for each
+    # of its cameras the mean of the rows from there (Wang et al. 2021)
+    memory: Literal["instances", "hardest", "cameras"] = "instances"
     styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
     colours: bool = False  # cluster embeddings beside clothing colours: for an encoder without weights to start from
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)

@@ -73,9 +73,9 @@ def leaves(state):
     return [leaf for value in values for leaf in leaves(value)]
 
 
-@pytest.mark.parametrize("method", TINY)
-def test_it_goes_on_bit_for_bit(method, world):
-    config = config_of(method, world)
+@pytest.mark.parametrize(("method", "memory"), [*((method, "") for method in TINY), ("cluster", "cameras")])
+def test_it_goes_on_bit_for_bit(method, memory, world):
+    config = config_of(method, world, *([f"warmup.memory={memory}"] if memory else []))
     stage, gcl = open_stage(config)
     drive(stage, stop=(1, 1))
     weights, state = saved(gcl.state_dict()), saved(stage.state_dict())
@@ -201,6 +201,13 @@ def test_names_that_do_not_tell_the_time(world, tmp_path):
     stage, _ = open_stage(override(config, ["warmup.temporal=false", "warmup.epochs=3"]))
     drive(stage)
     assert stage.clustered
+
+
+def test_names_that_do_not_tell_the_camera(world, tmp_path):
+    shutil.copy(next((world / "bounding_box_train").iterdir()), tmp_path / "person.jpg")
+    config = replace(config_of("cluster", tmp_path, "warmup.memory=cameras"), dataset="folder")
+    with pytest.raises(UserError, match=r"no camera is known of person.jpg .* warmup.memory=instances does without"):
+        open_stage(config)
 
 
 def test_joint_similarity_at_test_time(world, tmp_path, capsys):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gcl_fast.config import RunConfig, WarmupConfig
 from gcl_fast.data import identity_plan
+from gcl_fast.errors import UserError
+from gcl_fast.losses.camera_proxies import CameraProxies, camera_proxy_loss
 from gcl_fast.losses.cluster_memory import (
     Clusters,
     cluster_centres,
@@ -31,7 +33,11 @@ class Warmup(MemoryWarmup):
     """The warm-up stage. Labels are renewed at each epoch from the bank; outliers count as clusters of one.
 
     Per step: a batch of augmented crops, `identities` clusters of `crops` each; loss = cross-entropy of the embedding
-    against the mean similarity to each cluster's rows; then the bank rows of the batch are updated.
+    against the mean similarity to each cluster's rows, or what `memory` has chosen instead; then the bank rows of the
+    batch are updated.
+
+    Raises:
+        UserError: cameras are to stand for a cluster, and the dataset does not know them.
     """
 
     settings: WarmupConfig
@@ -48,6 +54,12 @@ class Warmup(MemoryWarmup):
             )
         ]
         precision.prepare(*self.optimizers)
+        if self.settings.memory == "cameras" and not bool((self.cameras > 0).all()):
+            unknown = self.records.paths[int((self.cameras <= 0).nonzero()[0])]
+            raise UserError(
+                f"--set warmup.memory=cameras: no camera is known of {unknown.name} in {self.records.root}; names such"
+                " as 0002_c1s1_000451_01.jpg tell it. warmup.memory=instances does without"
+            )
         self.labels = torch.full((len(self.records),), -1)  # (N,) of the last clustering, outliers -1
         self.centres = torch.zeros(0)  # (C, D) unit rows, one a cluster, where these are the memory
 
@@ -85,6 +97,8 @@ class Warmup(MemoryWarmup):
         embedding = self.embed(images)
         if s.memory == "hardest":
             loss = cluster_memory_loss(embedding, self.centres, self.clusters.of_row[crops], s.temperature)
+        elif s.memory == "cameras":
+            loss = camera_proxy_loss(embedding, self.bank.features, self.proxies, crops, s.temperature)
         else:
             loss = instance_memory_loss(embedding, self.bank.features, self.clusters, crops, s.temperature)
         skipped = descend(loss, self.ranks, *self.optimizers)
@@ -99,6 +113,7 @@ class Warmup(MemoryWarmup):
     def _set_labels(self, labels: Tensor) -> None:
         self.labels = labels.to(self.ranks.device)
         self.clusters = Clusters.from_labels(self.labels)
+        self.proxies = CameraProxies.from_labels(self.labels, self.cameras.to(self.labels.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizer, bank, labels and centres."""
