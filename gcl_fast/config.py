@@ -20,7 +20,10 @@ from gcl_fast.losses.generative import LossWeights
 from gcl_fast.models.config import ModelConfig
 from gcl_fast.synthetic.world import WorldConfig
 
-STAGES = ("warmup", "generative", "joint")
+STAGES = ("warmup", "generative", "joint")  # on the target
+ALL_STAGES = ("source", *STAGES)
+# The embedded source: other cameras and people than the default world's, brighter clothes, no look-alikes
+SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,25 @@ AnyWarmup = WarmupConfig | MMCLConfig | JVTCConfig
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """Supervised training on a labelled dataset before the warm-up (Luo et al. 2019, "Bag of tricks")."""
+
+    dataset: str = "synthetic"
+    root: str = ""  # "": datasets/synthetic-source for synthetic; otherwise needed
+    world: WorldConfig = SOURCE_WORLD  # the embedded source, made when missing
+    epochs: int = 120
+    steps_per_epoch: int = 0  # 0: as many as one pass over the crops has
+    identities: int = 16
+    crops: int = 4
+    lr: float = 3.5e-4
+    weight_decay: float = 5e-4
+    ramp_epochs: int = 10  # linear rise of the learning rate from zero
+    decay_epochs: tuple[int, ...] = (40, 70)  # x0.1 from each on
+    smoothing: float = 0.1  # of the labels
+    margin: float = 0.3  # of the triplets
+
+
+@dataclass(frozen=True)
 class GenerativeConfig:
     """Structure encoder, generator, discriminator against a frozen identity encoder (Chen et al. 2021, section 3.1)."""
 
@@ -192,6 +214,7 @@ class RunConfig:
     width: int = 128
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # the embedded dataset, made when missing
+    source: SourceConfig | None = None  # None: nothing labelled
     warmup: AnyWarmup | None = WarmupConfig()  # None: none
     generative: GenerativeConfig = GenerativeConfig()
     joint: JointConfig = JointConfig()
@@ -296,6 +319,13 @@ def warmup_preset(name: str, method: str) -> AnyWarmup | None:
     if method not in methods:
         raise UserError(f"--warmup {method}: there is no such warm-up; there are {', '.join(methods)}")
     return methods[method]
+
+
+def source_preset(name: str, dataset: str, root: str) -> SourceConfig:
+    """The settings of training on the labelled `dataset` under `root` in the preset called `name`."""
+    if name == "demo":
+        return SourceConfig(dataset, root, epochs=18, lr=1e-3, ramp_epochs=1, decay_epochs=(13, 17))
+    return SourceConfig(dataset, root)
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:

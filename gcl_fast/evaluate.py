@@ -20,7 +20,7 @@ from gcl_fast.training import precision as arithmetic
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.assess import Assessment
 from gcl_fast.training.inputs import open_inputs
-from gcl_fast.training.restore import OFFICIAL_IDENTITY, add_arguments, load_run, restore
+from gcl_fast.training.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
 from gcl_fast.training.temporal import joint_retrieval
 from gcl_fast.training.views import YAWS
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a table (per cent) or JSON (fractions) for each stage asked for. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.evaluate", description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--stages", nargs="+", choices=STAGES, help="default: every stage the run has finished")
+    parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
     parser.add_argument(
         "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             results[stage] = assessment.retrieval(gcl)
             if given.joint_similarity:
                 results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
-            if stage not in ("warmup", OFFICIAL_IDENTITY):
+            if stage in (*STAGES[1:], OFFICIAL):
                 results[stage] |= assessment.fidelity(gcl)
     except UserError as error:
         print(f"gcl_fast: {error}", file=sys.stderr)

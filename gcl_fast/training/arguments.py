@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from gcl_fast.config import STAGES, RunConfig, override, preset, warmup_preset
+from gcl_fast.config import ALL_STAGES, STAGES, RunConfig, override, preset, source_preset, warmup_preset
 from gcl_fast.errors import UserError
 from gcl_fast.training.optimizers import BACKENDS
 
@@ -25,7 +25,11 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--preset", default="demo", help="demo: 128x64, minutes on a CPU; paper: 256x128, ResNet-50 (default: demo)")
     flag("--dataset", help="synthetic, market1501, or folder for any folder of crops")
     flag("--data-root", metavar="DIR", help="folder of the dataset (synthetic: made there when missing)")
-    flag("--stages", nargs="+", choices=STAGES, help="which stages to run (default: all three, in this order)")
+    flag("--source", metavar="DATASET", help="labelled dataset to train on first; synthetic: another world, made here")
+    flag(
+        "--source-root", metavar="DIR", help="folder of that dataset (default for synthetic: datasets/synthetic-source)"
+    )
+    flag("--stages", nargs="+", choices=ALL_STAGES, help="which to run (default: all, in this order; source: --source)")
     flag("--warmup", metavar="METHOD", help="cluster, jvtc, mmcl, or none: straight from --init (default: cluster)")
     flag(
         "--init",
@@ -56,14 +60,19 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     if "feature_loss_on" in given:
         assignments = [f"generative.weights.feature_loss_on={given.pop('feature_loss_on')}", *assignments]
     if "stages" in given:
-        given["stages"] = tuple(stage for stage in STAGES if stage in given["stages"])
+        given["stages"] = tuple(stage for stage in ALL_STAGES if stage in given["stages"])
     try:
+        if "source" in given:
+            given["source"] = source_preset(name, given["source"], given.pop("source_root", ""))
+            given.setdefault("stages", ALL_STAGES)
         if "warmup" in given:
             given["warmup"] = warmup_preset(name, given["warmup"])
             if given["warmup"] is None:
                 given["stages"] = tuple(stage for stage in given.get("stages", STAGES) if stage != "warmup")
             if given.get("stages") == ():
                 raise UserError("--warmup none: no stage is left to run")
+        if "source_root" in given:
+            raise UserError(f"--source-root {given['source_root']}: of which dataset? --source DATASET tells")
         config = override(replace(preset(name), **given), assignments)
         _refuse_conflicts(config)
     except UserError as error:
@@ -77,6 +86,8 @@ def _refuse_conflicts(config: RunConfig) -> None:
     Raises:
         UserError: it names both.
     """
+    if "source" in config.stages and config.source is None:
+        raise UserError("--stages source: on which dataset? --source DATASET tells")
     if config.smpl and config.structure_maps != "online":
         raise UserError(
             f"--smpl with --structure-maps {config.structure_maps}: pictures need no body model; choose one"

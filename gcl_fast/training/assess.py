@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from gcl_fast.config import RunConfig
-from gcl_fast.data import ExtractLoader, Records
+from gcl_fast.config import STAGES, RunConfig
+from gcl_fast.data import ExtractLoader, Records, ReIDDataset
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.frechet import InceptionFeatures
 from gcl_fast.evaluation.protocol import retrieve, view_fidelity
@@ -35,11 +36,14 @@ class Assessment:
 
     def retrieval(self, gcl: GCL) -> dict[str, float]:
         """mAP, rank1, rank5, rank10, mINP as fractions; empty where the dataset has no query and gallery."""
-        data = self.inputs.dataset
+        return self.retrieval_in(self.inputs.dataset, gcl.identity)
+
+    def retrieval_in(self, data: ReIDDataset, encoder: nn.Module) -> dict[str, float]:
+        """The same in another dataset than the run's, or by another encoder than the networks'."""
         if not len(data.query) or not len(data.gallery):
             return {}
         query, gallery = (
-            extract(gcl.identity, r, self.config, self.ranks, self.precision) for r in (data.query, data.gallery)
+            extract(encoder, r, self.config, self.ranks, self.precision) for r in (data.query, data.gallery)
         )
         found = retrieve(query, gallery, data.query, data.gallery)
         return {"mAP": found.mAP, **{f"rank{k}": float(found.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": found.mINP}
@@ -141,7 +145,7 @@ class Assessment:
         """Everything that is measured when `stage` is complete; folder/<stage>.png once there is a generator."""
         measured = self.retrieval(gcl)
         split = self.split_for_views()
-        if stage != "warmup" and split is not None and self.ranks.main:
+        if stage in STAGES[1:] and split is not None and self.ranks.main:
             measured |= self.fidelity(gcl)
             index = self.choose(split, None, PICTURED)
             draw_views(gcl, self.inputs, split, index, folder / f"{stage}.png", self.ranks, self.precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import torch
 
 from gcl_fast import __version__
@@ -34,6 +35,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "allocator": allocator(),
         "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
         f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),
+        **_source(inputs),
         "body": inputs.body,
         "neighbours": choose(len(data.train), config.joint.clustering.engine, ranks.device)[1],
         "DBSCAN": "own, on the sparse graph",
@@ -41,6 +43,15 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "warm-up": "none" if config.warmup is None else config.warmup.method,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",
     }
+
+
+def _source(inputs: Inputs) -> dict[str, str]:
+    source = inputs.source
+    if source is None:
+        return {}
+    said = "".join(f"; {note}" for note in source.notes)
+    people = len(np.unique(source.train.identity))
+    return {"source": f"{source.name} in {source.root}: {len(source.train)} train, {people} identities{said}"}
 
 
 def _norms(synchronized: bool, ranks: Ranks) -> str:

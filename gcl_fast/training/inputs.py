@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,9 @@ from gcl_fast.bodies import (
     load_body_parameters,
 )
 from gcl_fast.bodies.estimator import DOUBTFUL, estimate_to_file
-from gcl_fast.config import RunConfig
+from gcl_fast.config import RunConfig, SourceConfig
 from gcl_fast.data import Records, ReIDDataset, drop_broken, open_dataset
+from gcl_fast.data.readers import READERS
 from gcl_fast.errors import UserError
 from gcl_fast.synthetic import make_world, true_views
 
@@ -42,6 +44,7 @@ class Inputs:
     dataset: ReIDDataset
     notes: tuple[str, ...]
     true_views: TrueViews | None
+    source: ReIDDataset | None = None  # labelled, where a run trains on one first
 
     def structure_maps(self, split: str, device: torch.device) -> StructureMaps:
         """The source of structure maps for the crops of `split` ("train", "query" or "gallery"), in record order.
@@ -112,14 +115,75 @@ def open_inputs(config: RunConfig) -> Inputs:
         raise UserError(f"--dataset {config.dataset} needs --data-root DIR, the folder that holds it")
     else:
         root = Path(config.data_root)
-    dataset = open_dataset(config.dataset, root)
-    (train, said), (query, said_query), (gallery, said_gallery) = (
-        drop_broken(records, config.on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)
-    )
-    notes = [note for note in (*dataset.notes, said, said_query, said_gallery) if note]
+    dataset = _open_readable(config.dataset, root, config.on_bad_image)
     return Inputs(
         config,
-        replace(dataset, train=train, query=query, gallery=gallery),
-        tuple(notes),
+        dataset,
+        dataset.notes,
         partial(true_views, root, size=config.size) if config.dataset == "synthetic" else None,
     )
+
+
+def prepare_source(config: RunConfig) -> None:
+    """Make the embedded source of `config`, if that is its source, where it is missing or unfinished.
+
+    Raises:
+        UserError: an unknown source, or one that is the target: the same folder or the same world.
+    """
+    assert config.source is not None
+    root = _source_root(config.source)
+    target = _embedded_root(config) if config.dataset == "synthetic" else Path(config.data_root)
+    if (config.data_root or config.dataset == "synthetic") and root.resolve() == target.resolve():
+        raise UserError(
+            f"--source {config.source.dataset}: {root} is the target's folder; a source is another dataset than the"
+            " one that --dataset and --data-root name"
+        )
+    if config.source.dataset == config.dataset == "synthetic" and config.source.world == config.world:
+        raise UserError(
+            "--source synthetic: source.world and world are the same, so its crops are the target's; give them"
+            " different seeds, as in --set source.world.seed=1 world.seed=0"
+        )
+    if config.source.dataset == "synthetic":
+        make_world(root, config.source.world)
+
+
+def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
+    """Open the labelled dataset that `config` trains on before `target`; the embedded one must have been made.
+
+    Raises:
+        UserError: as `open_inputs`, or crops without identities, or crops that are the target's too.
+    """
+    assert config.source is not None
+    name, root = config.source.dataset, _source_root(config.source)
+    source = _open_readable(name, root, config.on_bad_image)
+    if len(np.unique(source.train.identity[source.train.identity >= 0])) < 2:
+        raise UserError(
+            f"--source {name}: {source.train.root} has no identities to learn from; give a labelled dataset, one of"
+            f" {', '.join(sorted(READERS.keys() - {'folder'}))}"
+        )
+    shared = {*target.train.paths, *target.query.paths, *target.gallery.paths}.intersection(source.train.paths)
+    if shared:
+        raise UserError(
+            f"--source {name}: {min(shared)} and {len(shared) - 1} more of its crops are the target's as well; a source"
+            " is another dataset than the one that --dataset and --data-root name"
+        )
+    return source
+
+
+def _source_root(source: SourceConfig) -> Path:
+    """Where the source lies; raises a UserError for an unknown dataset, or one that needs a folder and has none."""
+    if source.dataset not in READERS:
+        raise UserError(f"--source {source.dataset}: there is no such dataset; there are {', '.join(sorted(READERS))}")
+    if source.dataset != "synthetic" and not source.root:
+        raise UserError(f"--source {source.dataset} needs --source-root DIR, the folder that holds it")
+    return Path(source.root or "datasets/synthetic-source")
+
+
+def _open_readable(name: str, root: Path, on_bad_image: str) -> ReIDDataset:
+    """The dataset without the pictures that do not decode; its notes say which."""
+    dataset = open_dataset(name, root)
+    (train, said), (query, said_query), (gallery, said_gallery) = (
+        drop_broken(records, on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)
+    )
+    notes = [note for note in (*dataset.notes, said, said_query, said_gallery) if note]
+    return replace(dataset, train=train, query=query, gallery=gallery, notes=tuple(notes))

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 import yaml
 
-from gcl_fast.config import STAGES, RunConfig, from_dict, preset
+from gcl_fast.config import ALL_STAGES, STAGES, RunConfig, from_dict, preset
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official import PARTS
 from gcl_fast.training.checkpoint import check_fit, load_weights
 
+SOURCE_NORMS = "source_norms"  # the networks of the source stage with the source's batch norms in place of the target's
+WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # that a run leaves as checkpoints/<name>.safetensors, in training order
 OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights beside those of our stages
 
 
@@ -74,7 +76,7 @@ def restore(
         gcl.load_state_dict(load_official(source, PARTS if whole else ["id"]), strict=whole)
         yield OFFICIAL if whole else OFFICIAL_IDENTITY, gcl
         return
-    possible = STAGES[1:] if generator else STAGES
+    possible = STAGES[1:] if generator else WEIGHTS
     finished = [stage for stage in possible if (source / "checkpoints" / f"{stage}.safetensors").is_file()]
     wanted = finished if stages is None else [stage for stage in possible if stage in stages]
     if not wanted:

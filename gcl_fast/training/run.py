@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -22,13 +23,15 @@ from gcl_fast.training.generative import Generative
 from gcl_fast.training.header import facts
 from gcl_fast.training.health import RunningStatistics, naming_what_to_lower
 from gcl_fast.training.initialize import initialize
-from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
+from gcl_fast.training.inputs import make_embedded_dataset, open_inputs, open_source, prepare_source
 from gcl_fast.training.joint import Joint
 from gcl_fast.training.logs import RunLog
 from gcl_fast.training.loop import Interruption, Position, Stage, run_stage
 from gcl_fast.training.random_state import random_state, seed_all, set_random_state
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.restarts import mark_launch, restarted
+from gcl_fast.training.restore import SOURCE_NORMS
+from gcl_fast.training.source import Source
 from gcl_fast.training.sync_norm import synchronize_norms
 from gcl_fast.training.warmups import warmup_of
 
@@ -37,7 +40,7 @@ FREE_ON_RESUME = {
 }
 # Settings that may change on resuming, and are said to: what too little memory, other ranks or a divergence ask for
 TUNABLE_ON_RESUME = {
-    *("warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
+    *("source.lr", "source.identities", "warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
     *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
 }
 
@@ -64,12 +67,20 @@ class Run:
         self.log.say(f"gcl_fast: run {self.folder}")
         for line in changed:
             self.log.say(f"  changed on resuming: {line}")
+        self.state = load_state(self.folder / "checkpoints") if resume else None
+        self.summary: dict[str, Any] = {"stages": {}} if self.state is None else self.state["summary"]
+        trains_on_source = self._trains_on_source()
+        if trains_on_source and ranks.main:
+            prepare_source(config)
         if config.dataset == "synthetic" and ranks.main:
             make_embedded_dataset(config)
         ranks.barrier()
         seed_all(config.seed)
         self.inputs = open_inputs(config)
-        self.precision = arithmetic.choose(config.amp, ranks.device, config.compile)
+        if trains_on_source:
+            self.inputs = replace(self.inputs, source=open_source(config, self.inputs.dataset))
+        steps = arithmetic.planned_steps(config, len(self.inputs.dataset.train), ranks.world_size)
+        self.precision = arithmetic.choose(config.amp, ranks.device, config.compile, steps)
         self.gcl = GCL(config.model)
         came_from = initialize(self.gcl, config)
         self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
@@ -77,12 +88,9 @@ class Run:
             synchronize_norms(self.gcl, ranks)
         ranks.broadcast_(self.gcl)
         self.precision.compile(*self.gcl.children())
-        self.summary: dict[str, Any] = {"stages": {}}
-        self.state = load_state(self.folder / "checkpoints") if resume else None
         if self.state is not None:
             check_fit(self.gcl.state_dict(), self.state["gcl"], self.folder)
             self.gcl.load_state_dict(self.state["gcl"])
-            self.summary = self.state["summary"]
         self.log.header(facts(config, self.inputs, ranks, self.precision, came_from))
         self.statistics = RunningStatistics(self.gcl)
         self.assessment = Assessment(config, self.inputs, ranks, self.precision)
@@ -132,18 +140,47 @@ class Run:
         started = time.monotonic()
         measured = self.assessment.after(name, self.gcl, self.folder / "views")
         self._keep_best(name, measured)
+        self.log.metrics(name, at.step, measured)
+        apart = self._by_source_norms(stage) if isinstance(stage, Source) else {}
         counts = {"steps": at.step, **({"skipped": at.skipped} if at.skipped else {})}
-        self.summary["stages"][name] = {**measured, "seconds": round(at.seconds, 1), **counts}
+        self.summary["stages"][name] = {**measured, **apart, "seconds": round(at.seconds, 1), **counts}
         self.log.say(
             f"{name}: {_percent(measured)}, {at.step} steps in {at.seconds:.0f} s, "
             f"evaluated in {time.monotonic() - started:.0f} s"
         )
-        self.log.metrics(name, at.step, measured)
         self._save(stage, at)
         self.log.summary(self.summary)
 
+    def _trains_on_source(self) -> bool:
+        """Whether the source stage is still to be run, or gone on with.
+
+        Raises:
+            UserError: there is a source, and the other stages are to begin without it.
+        """
+        if self.config.source is None or "source" in self.summary["stages"]:
+            return False
+        if "source" not in self.config.stages:
+            raise UserError(
+                f"--source {self.config.source.dataset}: {self.folder} has not been trained on it; add source to"
+                " --stages"
+            )
+        return True
+
+    def _by_source_norms(self, stage: Source) -> dict[str, dict[str, float]]:
+        """Keep the networks with the source's norms; their retrieval on the target (what transfer without adaptation
+        gives) and on the source's own test set."""
+        assert self.inputs.source is not None
+        encoder = stage.finished()
+        weights = self.gcl.state_dict() | encoder.state_dict(prefix="identity.")
+        if self.ranks.main:
+            save_weights(self.folder / "checkpoints" / f"{SOURCE_NORMS}.safetensors", weights)
+        on_target = self.assessment.retrieval_in(self.inputs.dataset, encoder)
+        on_source = self.assessment.retrieval_in(self.inputs.source, encoder)
+        self.log.say(f"source only: {_percent(on_target)}; on its own test set: {_percent(on_source)}")
+        return {"source_only": on_target, "source_test": on_source}
+
     def _stage(self, name: str) -> Stage:
-        kinds: dict[str, Callable[..., Stage]] = {"generative": Generative, "joint": Joint}
+        kinds: dict[str, Callable[..., Stage]] = {"source": Source, "generative": Generative, "joint": Joint}
         kind = warmup_of(self.config) if name == "warmup" else kinds[name]
         return kind(self.config, self.gcl, self.inputs, self.ranks, self.precision)
 

@@ -67,6 +67,14 @@ class SynchronizedNorm(_BatchNorm):
         """Of torch's eval mode: any number of dimensions will do."""
 
 
+def gather_rows(x: Tensor, ranks: Ranks) -> Tensor:
+    """Rows (B, D) of all ranks in rank order, (W * B, D), through which gradients go back to the rank they came from.
+
+    For losses that each rank takes of its own crops and whose mean over the ranks is meant.
+    """
+    return x if ranks.world_size == 1 else _Gather.apply(x).flatten(0, 1)
+
+
 class _Gather(torch.autograd.Function):
     """x of this rank -> x of all ranks (W, ...). Every rank's loss depends on every row, so gradients are summed."""
 

@@ -74,13 +74,14 @@ class MemoryWarmup:
         """(N, C) unit rows by which crops are compared: the bank, beside clothing colours where so set.
 
         Args:
-            trained: labels have taught the encoder something; before that colours alone count.
+            trained: labels have taught the encoder something; before that colours alone count, unless the source has.
         """
         if not self.settings.colours:
             return self.bank.features
         if self._stripes is None:
             loader = ExtractLoader(self.records, self.config.size, self.ranks.device)
             self._stripes = colour_stripes(loader, len(self.records)).to(self.ranks.device)
+        trained = trained or self.config.source is not None
         return beside_colours(self.bank.features if trained else None, self._stripes, self.cameras)
 
     def state_dict(self) -> dict[str, Any]:
