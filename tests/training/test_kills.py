@@ -16,44 +16,88 @@ from safetensors.torch import load_file
 
 from gcl_fast.config import STAGES
 
-LONGER = ["warmup.epochs=4", "generative.epochs=3", "joint.epochs=3"]  # 12 + 18 + some 15 steps
 KILLS = 20
+SMALL = ["height=64", "width=40"]
+
+SERVER = """
+import os, sys
+from gcl_fast.training.process import apply_allocator_settings
+
+apply_allocator_settings()
+from gcl_fast import train
+from gcl_fast.training import run
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.dup2(2, 1)
+        sys.exit(train.main(line.split()))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
-def test_killed_at_twenty_moments_it_ends_with_the_same_weights(command, tmp_path):
-    plain = subprocess.run([*command(tmp_path, "plain"), *LONGER], capture_output=True, text=True, timeout=1200)
-    assert plain.returncode == 0, plain.stderr
-    folder, chance, during_save = tmp_path / "killed", random.Random(0), 0
-    arguments = [*command(tmp_path, "killed", "--resume"), *LONGER]
-    stages = []
+class Trainer:
+    """Runs train.py's main again and again, in forks of one process that has imported everything: most of a short run
+    is starting Python. What a run prints goes to the file `said`."""
+
+    def __init__(self, folder: Path) -> None:
+        script, self.said = folder / "server.py", folder / "said"
+        script.write_text(SERVER)
+        with self.said.open("w") as said:
+            self.server = subprocess.Popen(
+                [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+            )
+
+    def start(self, arguments: list[str]) -> int:
+        """The process that runs with these arguments."""
+        self.server.stdin.write(" ".join(arguments) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def exit_status(self) -> int:
+        """Of the run started last, when it has ended; negative where a signal ended it."""
+        return int(self.server.stdout.readline())
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    trainer = Trainer(tmp_path)
+    yield trainer
+    trainer.server.communicate()
+
+
+def test_killed_at_twenty_moments_it_ends_with_the_same_weights(command, tmp_path, trainer):
+    trainer.start([*command(tmp_path, "plain")[2:], *SMALL])
+    assert trainer.exit_status() == 0, trainer.said.read_text()
+    steps = _steps(tmp_path / "plain")
+    folder, chance, during_save, stages = tmp_path / "killed", random.Random(0), 0, []
+    arguments = [*command(tmp_path, "killed", "--resume")[2:], *SMALL]
     for kill in range(KILLS):
-        with (tmp_path / "said").open("w") as said:
-            process = subprocess.Popen(arguments, stdout=said, stderr=said)
-        before = len(_steps(folder))
-        try:
-            _wait(lambda before=before: len(_steps(folder)) > before, process)  # further than ever: it will end
-            if kill % 3 == 0:
-                _wait(lambda: list((folder / "checkpoints").glob(".step_*.tmp")), process, pause=0.0005)
-            else:
-                time.sleep(chance.uniform(0, 0.5))
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        further = max(len(_steps(folder)), kill * (len(steps) - 1) // KILLS)  # than ever: it will end
+        process = trainer.start(arguments)
+        _wait(lambda further=further: len(_steps(folder)) > further, process)
+        if kill % 3 == 0:
+            _wait(lambda: list((folder / "checkpoints").glob(".step_*.tmp")), process, pause=0.0005)
+        else:
+            time.sleep(chance.uniform(0, 0.3))
+        os.kill(process, signal.SIGKILL)
+        assert trainer.exit_status() == -signal.SIGKILL
         during_save += bool(list((folder / "checkpoints").glob(".step_*.tmp")))
         stages.append(_steps(folder)[-1][0])
-    assert set(stages) == set(STAGES), "more steps, or fewer kills"
+    assert set(stages) == set(STAGES)
     assert during_save
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stderr
+    trainer.start(arguments)
+    assert trainer.exit_status() == 0, trainer.said.read_text()
     assert _weights(folder, tmp_path / "plain") == []
-    assert _steps(folder) == _steps(tmp_path / "plain")
+    assert _steps(folder) == steps
 
 
 def test_a_rank_that_dies_does_not_end_the_run(command, tmp_path):
     def torchrun(name: str) -> list[str]:
         python, *arguments = command(tmp_path, name)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
-        return [python, *launcher, *arguments, "generative.batch=3", "joint.batch=3", "warmup.identities=2"]
+        return [python, *launcher, *arguments, *SMALL, "generative.batch=3", "joint.batch=3", "warmup.identities=2"]
 
     plain = subprocess.run(torchrun("plain"), capture_output=True, text=True, timeout=1200)
     assert plain.returncode == 0, plain.stderr
@@ -62,7 +106,7 @@ def test_a_rank_that_dies_does_not_end_the_run(command, tmp_path):
         process = subprocess.Popen(torchrun("hurt"), stdout=said, stderr=said)
     try:
         for rank, stage in ((1, "warmup"), (0, "generative")):
-            _wait(lambda stage=stage: any(name == stage for name, _ in _steps(folder)), process)
+            _wait(lambda stage=stage: any(name == stage for name, _ in _steps(folder)), process.pid)
             os.kill(_rank(process.pid, rank), signal.SIGKILL)
         assert process.wait(1200) == 0, (tmp_path / "said").read_text()
     finally:
@@ -76,26 +120,29 @@ def test_a_rank_that_dies_does_not_end_the_run(command, tmp_path):
     assert "resumed" not in refused.stdout
 
 
-def test_two_ranks_go_on_as_one(command, tmp_path):
-    """The same global batch: the same crops in every step. Stopped in the generative stage, in mid-epoch."""
-    python, *arguments = command(tmp_path, "run", "--resume", "--stages", "generative")
-    halves = [*arguments, "generative.batch=3", "generative.reconstruction_epochs=2", "generative.epochs=3"]
-    launcher = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = subprocess.Popen([*launcher, *halves], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_other_ranks_go_on_with_a_run(command, tmp_path, before, after):
+    """The same global batch: the same crops in every step. Killed in the generative stage, in mid-epoch."""
+
+    def by(ranks: int, name: str) -> list[str]:
+        python, *arguments = command(tmp_path, name, "--resume", "--stages", "generative")
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+        epochs = ["generative.reconstruction_epochs=2", "generative.epochs=3", f"generative.batch={6 // ranks}"]
+        return [python, *launcher, *arguments, *SMALL, *epochs]
+
+    process = subprocess.Popen(by(before, "run"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / "run"
     try:
-        _wait(lambda: len(_steps(folder)) >= 8, process)  # two steps into the second of three epochs of six
+        _wait(lambda: len(_steps(folder)) >= 8, process.pid)  # two steps into the second of three epochs of six
     finally:
-        for rank in range(2):
-            os.kill(_rank(process.pid, rank), signal.SIGKILL)
+        for rank in range(before):
+            os.kill(_rank(process.pid, rank) if before > 1 else process.pid, signal.SIGKILL)
         process.wait()
-    whole = [*halves, "generative.batch=6"]
-    done = subprocess.run([python, *whole], capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(by(after, "run"), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
-    assert "changed on resuming: generative.batch: 3 -> 6" in done.stdout
-    alone = subprocess.run(
-        [python, *(a.replace("name=run", "name=alone") for a in whole)], capture_output=True, text=True, timeout=1200
-    )
+    assert f"changed on resuming: generative.batch: {6 // before} -> {6 // after}" in done.stdout
+    assert "resumed: generative at step" in done.stdout
+    alone = subprocess.run(by(1, "alone"), capture_output=True, text=True, timeout=1200)
     assert alone.returncode == 0, alone.stderr
     assert _steps(folder) == _steps(tmp_path / "alone") == [("generative", step) for step in range(1, 19)]
     ours, theirs = (load_file(tmp_path / n / "checkpoints" / "generative.safetensors") for n in ("run", "alone"))
@@ -112,12 +159,19 @@ def _steps(folder: Path) -> list[tuple[str, int]]:
     return [(record["stage"], record["step"]) for record in whole]
 
 
-def _wait(reached: Callable[[], object], process: subprocess.Popen, pause: float = 0.02) -> None:
+def _wait(reached: Callable[[], object], process: int, pause: float = 0.02) -> None:
     deadline = time.monotonic() + 600
     while not reached():
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert _runs(process), "the run ended before it could be killed"
         assert time.monotonic() < deadline, "the run stands still"
         time.sleep(pause)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def _rank(launcher: int, rank: int) -> int:
