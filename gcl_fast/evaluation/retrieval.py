@@ -6,7 +6,7 @@ step integration (scikit-learn's average_precision_score); queries without a mat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -77,8 +77,19 @@ def rank(
         RuntimeError: NaN among the distances (the query is named).
     """
     Q, G = distance.shape
-    lists = _Lists(Q, G, query_ids, gallery_ids, query_cameras, gallery_cameras)
-    return lists.summary([lists.rank(distance, slice(0, Q))])
+    return _Lists(Q, G, query_ids, gallery_ids, query_cameras, gallery_cameras).retrieval([distance])
+
+
+def rank_tiles(
+    distances: Iterable[Tensor],
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cameras: Tensor,
+    gallery_cameras: Tensor,
+) -> Retrieval:
+    """`rank` of a matrix that comes in tiles: distances (rows, G) of all queries in turn, one tile held at a time."""
+    lists = _Lists(len(query_ids), len(gallery_ids), query_ids, gallery_ids, query_cameras, gallery_cameras)
+    return lists.retrieval(distances)
 
 
 def evaluate(
@@ -111,7 +122,7 @@ def evaluate(
         distances = ((query[tile] @ gallery.T).div_(-length) for tile in tiles)
     else:
         distances = reranked_distances(query, normalize(gallery), tiles, rerank)
-    return lists.summary([lists.rank(distance, tile) for distance, tile in zip(distances, tiles)])
+    return lists.retrieval(distances)
 
 
 class _Lists:
@@ -134,7 +145,15 @@ class _Lists:
         begin, end = (torch.searchsorted(ids, wanted, right=right) for right in (False, True))
         self.own = torch.stack((begin, end), dim=1)  # (Q, 2)
 
-    def rank(self, distance: Tensor, tile: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def retrieval(self, distances: Iterable[Tensor]) -> Retrieval:
+        """Metrics of distances (rows, G) of all queries in turn."""
+        ranked, begin = [], 0
+        for distance in distances:
+            ranked.append(self._rank(distance, slice(begin, begin + len(distance))))
+            begin += len(distance)
+        return self._summary(ranked)
+
+    def _rank(self, distance: Tensor, tile: slice) -> tuple[Tensor, Tensor, Tensor]:
         return torch.ops.gcl_fast.rank_queries(
             distance.float().cpu().contiguous(),
             self.order,
@@ -143,7 +162,7 @@ class _Lists:
             self.gallery_cameras,
         )
 
-    def summary(self, tiles: list[tuple[Tensor, Tensor, Tensor]]) -> Retrieval:
+    def _summary(self, tiles: list[tuple[Tensor, Tensor, Tensor]]) -> Retrieval:
         precision, first, penalty = (torch.cat(parts) for parts in zip(*tiles)) if tiles else [torch.zeros(0)] * 3
         valid = first >= 0
         if not valid.any():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from gcl_fast.data import Records
-from gcl_fast.evaluation.retrieval import Retrieval, rank
+from gcl_fast.evaluation.retrieval import Retrieval, rank_tiles
 from gcl_fast.pseudo_labels.temporal import TemporalModel, joint_similarity
 
 TILE_ENTRIES = 2**23  # similarities made at a time
@@ -28,13 +30,16 @@ def retrieve_jointly(
         (torch.as_tensor(r.camera, device=query.device), torch.as_tensor(r.frame, device=query.device))
         for r in (query_records, gallery_records)
     )
-    distance = torch.empty(len(query), len(gallery))
     step = max(1, TILE_ENTRIES // max(len(gallery), 1))
-    for rows in (slice(begin, begin + step) for begin in range(0, len(query), step)):
-        time = temporal.similarity(cameras[rows], frames[rows], gallery_cameras, gallery_frames)
-        distance[rows] = -joint_similarity(query[rows] @ gallery.T, time).cpu()
-    return rank(
-        distance,
+
+    def distances() -> Iterator[Tensor]:
+        for begin in range(0, len(query), step):
+            rows = slice(begin, begin + step)
+            time = temporal.similarity(cameras[rows], frames[rows], gallery_cameras, gallery_frames)
+            yield -joint_similarity(query[rows] @ gallery.T, time)
+
+    return rank_tiles(
+        distances(),
         torch.as_tensor(query_records.identity),
         torch.as_tensor(gallery_records.identity),
         torch.as_tensor(query_records.camera),

@@ -40,7 +40,7 @@ def test_time_puts_the_right_twin_first(twins, monkeypatch):
     assert retrieve(*twins).mAP == pytest.approx(0.5)
     monkeypatch.setattr(visual_temporal, "TILE_ENTRIES", 12)  # two queries at a time
     found = retrieve_jointly(*twins, model())
-    assert (found.mAP, float(found.cmc[0])) == (1, 1)
+    assert (found.mAP, float(found.cmc[0]), found.num_queries) == (1, 1, 3)
 
 
 def test_where_no_time_is_known_looks_decide(twins):
