@@ -43,7 +43,7 @@ from gcl_fast.training.health import RunningStatistics
 from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.training.logs import RunLog
 from gcl_fast.training.loop import Interrupted, Interruption, Position, Stage, run_stage
-from gcl_fast.training.precision import choose
+from gcl_fast.training.precision import choose, planned_steps
 from gcl_fast.training.ranks import Ranks
 
 WARM = 3  # steps before anything is timed: compilation, first allocations
@@ -139,8 +139,10 @@ def main(arguments: list[str] | None = None) -> int:
         ranks = processes.start(config.device)
         if config.dataset == "synthetic":
             make_embedded_dataset(config)
-        precision = choose(config.amp, ranks.device, config.compile)
-        stage = open_stage(options.stage, config, open_inputs(config), ranks, precision)
+        inputs = open_inputs(config)
+        steps = planned_steps(config, len(inputs.dataset.train), ranks.world_size)
+        precision = choose(config.amp, ranks.device, config.compile, steps)
+        stage = open_stage(options.stage, config, inputs, ranks, precision)
         ceilings = measure_ceilings(ranks.device.type)
         options.out.mkdir(parents=True, exist_ok=True)
         trace, page = (options.out / f"{options.stage}.{ending}" for ending in ("trace.json", "html"))

@@ -29,9 +29,15 @@ SMALL_WORLD = WorldConfig(identities=16)  # of the embedded dataset: enough for 
 
 
 def small_config(name: str, device: str) -> RunConfig:
-    """The preset called `name` on a small embedded dataset of its own."""
+    """The preset called `name` on a small embedded dataset of its own, compiled as long runs are on a GPU."""
     return replace(
-        preset(name), device=device, amp=True, dataset="synthetic", data_root="datasets/benchmark", world=SMALL_WORLD
+        preset(name),
+        device=device,
+        amp=True,
+        compile="on" if device == "cuda" else "off",
+        dataset="synthetic",
+        data_root="datasets/benchmark",
+        world=SMALL_WORLD,
     )
 
 

@@ -8,7 +8,8 @@ from gcl_fast.config import override, preset
 from gcl_fast.models import GCL
 from gcl_fast.training.generative import Generative
 from gcl_fast.training.inputs import open_inputs
-from gcl_fast.training.precision import Precision, choose
+from gcl_fast.training.joint import Joint
+from gcl_fast.training.precision import COMPILING, Precision, choose, planned_steps
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.update import GROWTH_STEPS, descend, scale_losses
 
@@ -61,22 +62,78 @@ def test_gpu_generations(monkeypatch, capability, dtype, word):
     assert word in chosen.why
 
 
-def generative(world, precision: Precision, *settings: str) -> Generative:
+def test_compiling_is_decided_by_the_planned_steps():
+    cost, saved, _ = COMPILING["cuda"]
+    many = round(cost / saved) + 1
+    for steps, word in ((many - 2, "off"), (many, "on")):
+        chosen = choose(False, torch.device("cuda"), "auto", steps)
+        assert chosen.compiled == (word == "on")
+        assert chosen.why_compiled.startswith(f"{word}: ")
+        assert f"{steps:,}" in chosen.why_compiled
+    assert not choose(False, ALONE.device, "auto", 10**9).compiled  # no step is saved anything
+    assert choose(False, ALONE.device, "on").compiled
+    assert not choose(False, torch.device("cuda"), "off", many).compiled
+
+
+def test_planned_steps_are_those_of_the_generator_and_discriminator():
+    demo = override(preset("demo"), ["generative.epochs=9", "generative.reconstruction_epochs=8", "joint.epochs=3"])
+    assert planned_steps(demo, 1000, 1) == 4 * (1000 // 16)
+    assert planned_steps(demo, 1000, 2) == 4 * (1000 // 32)
+    assert planned_steps(override(demo, ["stages=[warmup, joint]", "joint.batch=10"]), 1000, 1) == 300
+    assert planned_steps(preset("paper"), 12936, 1) == 60 * 808
+
+
+def open_stage(kind, world, precision: Precision, *settings: str):
     tiny = ["world.identities=6", "world.cameras=3", "world.crops=2", f"data_root={world}", "generative.batch=2"]
-    tiny += ["height=48", "width=40", "generative.reconstruction_epochs=0"]
+    tiny += ["height=48", "width=40", "generative.reconstruction_epochs=0", "joint.batch=4"]
     config = override(preset("demo"), [*tiny, *settings])
     inputs = open_inputs(config)
     torch.manual_seed(0)
-    return Generative(config, GCL(config.model), inputs, ALONE, precision)
+    return kind(config, GCL(config.model), inputs, ALONE, precision)
 
 
 def test_float16_scales_the_losses_of_every_update(world):
     for dtype, scaled in ((torch.float16, True), (torch.bfloat16, False)):
-        states = generative(world, Precision("cpu", dtype, "")).state_dict()
+        states = open_stage(Generative, world, Precision("cpu", dtype, "")).state_dict()
         assert all(("loss_scale" in state["param_groups"][0]) == scaled for state in states.values())
 
 
+@pytest.mark.parametrize("kind", [Generative, Joint])
+def test_float16_lowers_the_scale_and_then_takes_the_step_of_float32(world, kind):
+    """What a GPU before sm_80 runs, in this CPU's float16."""
+    plain, half = (open_stage(kind, world, Precision("cpu", dtype, "")) for dtype in (None, torch.float16))
+    images, index = next(iter(plain.loader.epoch(torch.tensor([[0, 7, 14, 21]]), 0)))
+
+    def step(stage):
+        if isinstance(stage, Joint):
+            noise = torch.randn(stage.bank.features.shape, generator=torch.Generator().manual_seed(0))
+            stage.bank.features.copy_(nn.functional.normalize(noise, dim=1))
+            stage.bank.labels.copy_(torch.arange(len(noise)) // 6)
+            stage.bank.stream.zero_()  # of its draws
+        return stage.step(images, index, 0, 0)
+
+    expected = step(plain)
+    first = half.optimizer if isinstance(half, Joint) else half.gcl_step.optimizers[1]
+    first.param_groups[0]["loss_scale"].fill_(2.0**18)
+    trained = [p for group in first.param_groups for p in group["params"]]
+    before = [p.detach().clone() for p in trained]
+    scales, made = [], {"skipped_generator": torch.ones(())}
+    while made["skipped_generator"] and len(scales) < 18:
+        assert all(torch.equal(p, old) for p, old in zip(trained, before, strict=True))
+        made = step(half)
+        assert made["skipped_discriminator"] == 0
+        scales.append(first.param_groups[0]["loss_scale"].item())
+    assert scales[-1] == scales[-2] < scales[0] == 2.0**17
+    assert {name: made[name].item() for name in expected} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}, rel=2e-2, abs=1e-3
+    )
+    groups = plain.optimizer.param_groups if isinstance(plain, Joint) else plain.gcl_step.optimizers[1].param_groups
+    ours, theirs = (torch.cat([p.grad.flatten() for p in ps]) for ps in (trained, groups[0]["params"]))
+    assert nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
+    assert not any(torch.equal(p, old) for p, old in zip(trained, before, strict=True) if p.dim() > 1)
+
+
 def test_lazy_r1_penalizes_every_nth_step(world):
-    stage = generative(world, Precision("cpu", None, ""), "generative.r1_every=2")
+    stage = open_stage(Generative, world, Precision("cpu", None, ""), "generative.r1_every=2")
     images, index = next(iter(stage.loader.epoch(stage.plan(0), 0)))
     assert ["r1" in stage.step(images, index, 0, position) for position in range(3)] == [True, False, True]
