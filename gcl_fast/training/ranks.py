@@ -132,7 +132,7 @@ class _Buckets:
             self._bucket_of[parameter] = len(self._members) - 1
             filled += parameter.numel() * parameter.element_size()
         self._waiting = [len(members) for members in self._members]
-        self._sent: list[tuple[list[Tensor], list[Tensor], dist.Work]] = []
+        self._sent: list[dist.Work] = []
 
     def ready(self, parameter: Tensor) -> None:
         """Note that the gradient of `parameter` is complete; send what can be sent."""
@@ -141,15 +141,15 @@ class _Buckets:
             self._send()
 
     def finish(self) -> None:
-        """Send what is left (parameters that the loss did not reach stay without a gradient), wait, copy back."""
+        """Send what is left (parameters that the loss did not reach stay without a gradient), and wait."""
         while len(self._sent) < len(self._members):
             self._send()
-        for gradients, means, work in self._sent:
+        for work in self._sent:
             work.wait()
-            torch._foreach_copy_(gradients, means)
 
     def _send(self) -> None:
-        gradients = [p.grad for p in self._members[len(self._sent)] if p.grad is not None]
+        reached = [p for p in self._members[len(self._sent)] if p.grad is not None]
+        gradients = [p.grad for p in reached if p.grad is not None]
         flat = torch.empty(sum(g.numel() for g in gradients), device=self.parameters[0].device)
         means = [
             part.as_strided(g.shape, g.stride())  # memory order of the gradient, channels-last or not: a plain copy
@@ -157,9 +157,11 @@ class _Buckets:
         ]
         torch._foreach_copy_(means, gradients)
         flat /= self._world_size
+        for parameter, mean in zip(reached, means):
+            parameter.grad = mean  # nothing is added to it any more, and nothing is copied back
         work = dist.all_reduce(flat, async_op=True)
         assert work is not None
-        self._sent.append((gradients, means, work))
+        self._sent.append(work)
 
 
 def start(device: str = "auto") -> Ranks:

@@ -135,8 +135,8 @@ def test_other_ranks_go_on_with_a_run(command, tmp_path, before, after):
     try:
         _wait(lambda: len(_steps(folder)) >= 8, process.pid)  # two steps into the second of three epochs of six
     finally:
-        for rank in range(before):
-            os.kill(_rank(process.pid, rank) if before > 1 else process.pid, signal.SIGKILL)
+        for victim in [_rank(process.pid, rank) for rank in range(before)] if before > 1 else [process.pid]:
+            os.kill(victim, signal.SIGKILL)
         process.wait()
     done = subprocess.run(by(after, "run"), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
