@@ -41,7 +41,8 @@ def random_state(ranks: Ranks) -> dict[str, Tensor]:
 
 def set_random_state(state: dict[str, Tensor], ranks: Ranks) -> None:
     """The inverse. Rank r of more ranks than were saved takes the state of rank r modulo their number."""
-    own = {name: rows[ranks.rank % len(rows)] for name, rows in state.items()}
+    # Copies: torch 2.14 reads a generator's state from beyond the memory of a view into a larger tensor
+    own = {name: rows[ranks.rank % len(rows)].clone() for name, rows in state.items()}
     gauss, python_gauss = own["gauss"].tolist()
     *words, position, has_gauss = own["numpy"].tolist()
     torch.set_rng_state(own["torch"])

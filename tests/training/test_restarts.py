@@ -1,7 +1,15 @@
-"""torchrun --max-restarts: processes of a second attempt find one another, and know which run is theirs."""
+"""torchrun --max-restarts: processes of a second attempt find one another, know which run is theirs, and draw on."""
 
+import random
 import subprocess
 import sys
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.training.random_state import random_state, seed_all, set_random_state
+from gcl_fast.training.ranks import Ranks
 
 WORK = """
 import os, signal, sys
@@ -39,3 +47,19 @@ def test_a_killed_rank_is_started_again_and_goes_on_with_its_own_run(tmp_path):
     assert done.returncode == 0, done.stderr
     for rank in range(2):
         assert (tmp_path / f"rank{rank}").read_text() == "[True, False] 2.0"
+
+
+@pytest.mark.parametrize("rank", range(3))
+def test_each_rank_draws_on_where_it_was(rank):
+    def draw():
+        return [random.random(), random.gauss(), np.random.rand(), np.random.randn(), *torch.randn(3).tolist()]  # noqa: NPY002
+
+    states, expected = [], []
+    for seed in range(2):
+        seed_all(seed)
+        draw()
+        states.append(random_state(Ranks(0, 1, torch.device("cpu"))))
+        expected.append(draw())
+    both = {name: torch.cat([state[name] for state in states]) for name in states[0]}
+    set_random_state(both, Ranks(rank, 3, torch.device("cpu")))
+    assert draw() == expected[rank % 2]
