@@ -14,9 +14,9 @@ from gcl_fast.training.checkpoint import load_state
 FIRST, LATER = 1e-5, 2e-2
 
 
-def train(world: Path, runs: Path, processes: int, *flags: str) -> Path:
+def train(world: Path, runs: Path, processes: int, *flags: str, settings: tuple[str, ...] = ()) -> Path:
     """A run in float32 of global batches of 8 crops in the warm-up, of 6 in the other stages."""
-    settings = [
+    every = [
         "world.identities=6", "world.cameras=3", "world.crops=2",
         f"data_root={world}", f"runs={runs}", f"name=by{processes}", f"generative.batch={6 // processes}",
         "generative.epochs=2", "generative.reconstruction_epochs=1", f"joint.batch={6 // processes}", "joint.epochs=2",
@@ -26,7 +26,7 @@ def train(world: Path, runs: Path, processes: int, *flags: str) -> Path:
     ]  # fmt: skip
     script = str(Path(__file__).parents[2] / "gcl_fast" / "train.py")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*torchrun, script, "--compile", "off", *flags, "--set", *settings]
+    command = [*torchrun, script, "--compile", "off", *flags, "--set", *every, *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return runs / f"by{processes}"
@@ -81,3 +81,15 @@ def test_banks_and_weights_are_the_same(runs):
     for name, weight in alone.items():
         if name.endswith("weight"):  # biases before a norm have no gradient, only rounding for Adam to follow
             assert (together[name] - weight).norm() <= LATER * weight.norm(), name
+
+
+@pytest.mark.slow
+def test_mixup_is_the_same(world, finished, tmp_path):
+    flags = ["--stages", "joint", "--init", str(finished / "checkpoints" / "generative.safetensors")]
+    settings = ("generative.weights.mixup=1", "joint.epochs=1")  # later epochs may begin with other clusters
+    one, two = (records(train(world, tmp_path, processes, *flags, settings=settings)) for processes in (1, 2))
+    steps = [(a["mixup"], b["mixup"]) for a, b in zip(one, two, strict=True) if "mixup" in a]
+    assert len(steps) >= 4
+    assert steps[0][1] == pytest.approx(steps[0][0], rel=FIRST)
+    for alone, together in steps:
+        assert together == pytest.approx(alone, rel=LATER)
