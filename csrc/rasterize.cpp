@@ -8,7 +8,7 @@
 namespace gcl {
 namespace {
 
-constexpr int BLOCK = 128;                // pixels resolved together
+constexpr int BLOCK = 512;                     // pixels resolved together
 constexpr int64_t CACHED = int64_t(16) << 20;  // bytes of output beyond which it is written past the caches
 
 Mesh mesh_of(const Meshes<int32_t>& m, int mesh) {
@@ -19,37 +19,38 @@ Mesh mesh_of(const Meshes<int32_t>& m, int mesh) {
 // Faces, depths and weights of the pixels of rows top..bottom-1 from their keys.
 template <bool perspective>
 GCL_INLINE void resolve_rows(const Mesh& mesh, const Key* keys, int top, int bottom, bool cached, Pixels out) {
-  for (int row = top; row < bottom; ++row) {
-    for (int left = 0; left < mesh.W; left += BLOCK) {
-      const int count = smaller(BLOCK, mesh.W - left);
-      const int64_t start = int64_t(row) * mesh.W + left;
-      int32_t face_index[BLOCK];
-      float depth[BLOCK], barycentric[3 * BLOCK];
-      int seen[BLOCK], n = 0;
-      for (int i = 0; i < count; ++i) face_index[i] = face_of(keys[start + i]);  // -1 where EMPTY
-      for (int i = 0; i < count; ++i) seen[n] = i, n += face_index[i] >= 0;
-      memset(depth, 0, count * sizeof(float));
-      memset(barycentric, 0, 3 * count * sizeof(float));
-      float corner[9][BLOCK];
-      Sample sample[BLOCK];
-      for (int j = 0; j < n; ++j) {
-        const int32_t* face = mesh.faces + 3 * int64_t(face_index[seen[j]]);
-        for (int k = 0; k < 9; ++k) corner[k][j] = mesh.vertices[3 * int64_t(face[k / 3]) + k % 3];
-      }
-      for (int j = 0; j < n; ++j)
-        sample[j] = interpolate<perspective>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
-            corner[5][j], corner[6][j], corner[7][j], corner[8][j]}, left + seen[j] + 0.5, row + 0.5);
-      for (int j = 0; j < n; ++j) {
-        memcpy(barycentric + 3 * seen[j], &sample[j], 3 * sizeof(float));
-        depth[seen[j]] = sample[j].depth;
-      }
-      const auto copy = [cached](void* to, const void* from, int64_t bytes) {
-        cached ? void(memcpy(to, from, size_t(bytes))) : stream(to, from, bytes);
-      };
-      copy(out.face_index + start, face_index, count * 4);
-      copy(out.depth + start, depth, count * 4);
-      copy(out.barycentric + 3 * start, barycentric, count * 12);
+  const double per_width = 1.0 / mesh.W;
+  const int end = bottom * mesh.W;
+  for (int start = top * mesh.W; start < end; start += BLOCK) {
+    const int count = smaller(BLOCK, end - start);
+    int32_t face_index[BLOCK];
+    float depth[BLOCK], barycentric[3 * BLOCK];
+    int seen[BLOCK], n = 0;
+    for (int i = 0; i < count; ++i) face_index[i] = face_of(keys[start + i]);  // -1 where EMPTY
+    for (int i = 0; i < count; ++i) seen[n] = i, n += face_index[i] >= 0;
+    memset(depth, 0, count * sizeof(float));
+    memset(barycentric, 0, 3 * count * sizeof(float));
+    float corner[9][BLOCK];
+    Sample sample[BLOCK];
+    for (int j = 0; j < n; ++j) {
+      const int32_t* face = mesh.faces + 3 * int64_t(face_index[seen[j]]);
+      for (int k = 0; k < 9; ++k) corner[k][j] = mesh.vertices[3 * int64_t(face[k / 3]) + k % 3];
     }
+    for (int j = 0; j < n; ++j) {
+      const int at = start + seen[j], row = int((at + 0.5) * per_width), column = at - row * mesh.W;
+      sample[j] = interpolate<perspective>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
+          corner[5][j], corner[6][j], corner[7][j], corner[8][j]}, column + 0.5, row + 0.5);
+    }
+    for (int j = 0; j < n; ++j) {
+      memcpy(barycentric + 3 * seen[j], &sample[j], 3 * sizeof(float));
+      depth[seen[j]] = sample[j].depth;
+    }
+    const auto copy = [cached](void* to, const void* from, int64_t bytes) {
+      cached ? void(memcpy(to, from, size_t(bytes))) : stream(to, from, bytes);
+    };
+    copy(out.face_index + start, face_index, count * 4);
+    copy(out.depth + start, depth, count * 4);
+    copy(out.barycentric + 3 * int64_t(start), barycentric, count * 12);
   }
   if (!cached) stream_end();
 }
