@@ -207,12 +207,18 @@ class Run:
                 save_weights(self.folder / "checkpoints" / "best.safetensors", self.gcl.state_dict())
 
     def _open_folder(self, resume: bool) -> list[str]:
-        """Make the folder and write the settings; which of them differ from those it was left with."""
-        settings = self.folder / "config.yaml"
-        if settings.exists() and not resume:
+        """Make the folder and write the settings; which of them differ from those it was left with.
+
+        What a command left that was refused before its first step is no run, and is written over.
+        """
+        settings, metrics = self.folder / "config.yaml", self.folder / "metrics.jsonl"
+        begun = settings.exists() and (
+            (metrics.exists() and metrics.stat().st_size > 0) or any((self.folder / "checkpoints").glob("step_*.pt"))
+        )
+        if begun and not resume:
             raise UserError(f"{self.folder} holds a run already: --resume goes on with it, --name starts another")
         changed: list[str] = []
-        if settings.exists():
+        if begun:
             old, new = yaml.safe_load(settings.read_text()), to_dict(self.config)
             changed = [line for line in difference(old, new) if line.split(":")[0] not in FREE_ON_RESUME]
             refused = [line for line in changed if line.split(":")[0] not in TUNABLE_ON_RESUME]

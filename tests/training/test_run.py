@@ -141,6 +141,10 @@ def test_wrong_input_is_named_without_a_traceback(tmp_path):
         assert done.returncode == 2, done.stdout + done.stderr
         assert told in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+    # what was refused left no run behind
+    done = train("--runs", tmp_path / "runs2", "--dataset", "folder", "--data-root", tmp_path / "empty", "--amp")
+    assert "empty" in done.stderr
+    assert "holds a run" not in done.stderr
 
 
 def test_evaluate_reads_the_run_back(finished, capsys):
