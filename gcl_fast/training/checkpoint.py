@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -73,8 +74,11 @@ def _written(path: Path, write: Callable[[BinaryIO], object]) -> bool:
     try:
         write_atomically(path, write)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+        free = shutil.disk_usage(next(folder for folder in path.parents if folder.exists())).free >> 20
         warnings.warn(
-            f"{path} could not be written ({error}); the run goes on, the last one stays: make room", stacklevel=3
+            f"{path} could not be written, {free} MB are free there ({error}); the run goes on, the last one stays:"
+            " make room",
+            stacklevel=3,
         )
         return False
     return True
