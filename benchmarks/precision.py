@@ -1,0 +1,104 @@
+"""Whether mixed precision trains alike: the loss of the same steps with and without --amp, and how far they part.
+
+    python benchmarks/precision.py --stage joint --init runs/synthetic-demo-seed0/checkpoints/generative.safetensors
+
+Both train the demo on the small embedded dataset, from the same weights, at a constant learning rate; yaws are the same
+step by step, and so are crops as long as clusters are. Prints how far the two smoothed curves part at most, appends it
+to results/precision.csv and draws results/precision_STAGE.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from reporting import RESULTS, facts, report
+from stages import KINDS, networks, small_config
+
+from gcl_fast.config import RunConfig
+from gcl_fast.training.inputs import Inputs, make_embedded_dataset, open_inputs
+from gcl_fast.training.precision import Precision, choose
+from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.ranks import Ranks
+
+LONG = 10**6  # epochs: no learning rate falls
+
+
+def losses(name: str, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, steps: int) -> np.ndarray:
+    """(steps,) loss of each step of the stage called `name`."""
+    stage = KINDS[name](config, networks(config, precision, ranks.device), inputs, ranks, precision)
+    seen: list[float] = []
+    for epoch in range(steps):
+        stage.begin_epoch(epoch)
+        for position, (images, index) in enumerate(stage.loader.epoch(stage.plan(epoch), epoch)):
+            seen.append(float(stage.step(images, index, epoch, position)["loss"].detach()))
+            if len(seen) == steps:
+                return np.array(seen)
+    raise ValueError(
+        f"{name}: {len(seen)} steps in {steps} epochs; are there no clusters? --init takes trained weights"
+    )
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Means of `window` values in a row."""
+    return np.convolve(values, np.full(window, 1 / window), "valid")
+
+
+def draw(curves: dict[str, np.ndarray], window: int, title: str) -> Figure:
+    """Every step faintly, the smoothed curves on top."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, values) in enumerate(curves.items()):
+        axes.plot(1 + np.arange(len(values)), values, color=f"C{place}", alpha=0.25, linewidth=0.8)
+        means = smoothed(values, window)
+        axes.plot(window + np.arange(len(means)), means, color=f"C{place}", label=name)
+    axes.set(xlabel="step", ylabel="loss", title=title)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    """Train twice, compare, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=["generative", "joint"], default="generative")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--window", type=int, default=20, help="steps that are averaged (default: 20)")
+    parser.add_argument("--init", default="", help="weights of a run; the joint stage needs some to find clusters")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    apply_allocator_settings()
+    config = small_config("demo", options.device)
+    config = replace(
+        config,
+        init=options.init,
+        generative=replace(config.generative, epochs=LONG, reconstruction_epochs=0),
+        joint=replace(config.joint, epochs=LONG, decay_epoch=LONG),
+    )
+    make_embedded_dataset(config)
+    ranks, inputs = Ranks(0, 1, torch.device(options.device)), open_inputs(config)
+    arithmetics = [choose(amp, ranks.device, config.compile) for amp in (False, True)]
+    curves = {a.why: losses(options.stage, config, inputs, ranks, a, options.steps) for a in arithmetics}
+    plain, mixed = (smoothed(values, options.window) for values in curves.values())
+    apart = np.abs(mixed / plain - 1)
+    row = {
+        "stage": options.stage,
+        "precision": arithmetics[1].why,
+        "steps": options.steps,
+        "window": options.window,
+        "first_loss": round(float(plain[0]), 4),
+        "last_loss": round(float(plain[-1]), 4),
+        "largest_difference": f"{apart.max():.2%}",
+        "mean_difference": f"{apart.mean():.2%}",
+    }
+    report("precision", [row], options.device)
+    here = facts(options.device)
+    title = f"{options.stage} stage, demo; at most {apart.max():.2%} apart ({here['machine']}, {here['date'][:10]})"
+    draw(curves, options.window, title).savefig(RESULTS / f"precision_{options.stage}.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
