@@ -1,14 +1,18 @@
-"""Ablations of GCL on the embedded dataset: what each loss, term and switch is worth, over seeds.
+"""Ablations of GCL on the embedded dataset: what each loss, term, switch and warm-up is worth, over seeds.
 
-    python benchmarks/ablation.py                      # the whole grid, 3 seeds: about 4 hours on two quiet cores
+    python benchmarks/ablation.py                      # the whole grid, 3 seeds: about 7 hours on two quiet cores
     python benchmarks/ablation.py --rows full "no view-invariant loss" --seeds 0 --set joint.epochs=1
 
-Rows that change the joint stage alone share a seed's warm-up and generative stage; rows that change the generator's
-losses train the generative stage anew from the same warm-up. Every row's settings are compared with the full one's: it
-differs by the named switch or the benchmark ends. Killed, the same command goes on where it was, inside a run too.
-Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, and SSIM of their novel views on the
-person's pixels; means with 95 % confidence intervals (Student's t over seeds), and the gain over the full row, paired
-by seed.
+A seed's warm-up and generative stage (7 minutes) are trained once. Rows that change the joint stage alone begin after
+both: 4 to 5 minutes a row and seed. Rows that change the generator's losses begin after the warm-up: 8 minutes. Rows
+of another warm-up train all three stages: 10 minutes. "For as long" goes on warming up for about as many steps as the
+joint stage takes, in a schedule stretched to that length: 3 minutes. Every row's settings are compared with the full
+one's: it differs by the named switch or the benchmark ends. Killed, the same command goes on where it was, inside a
+run too.
+
+Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
+the row began with, and SSIM of novel views on the person's pixels; means with 95 % confidence intervals (Student's t
+over seeds), and the gain over the full row. Differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -21,38 +25,51 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gcl_fast.training.process import apply_allocator_settings
 
-FULL, WARMUP = "full", "warm-up alone"
-ROWS: dict[str, tuple[str, ...]] = {  # row -> what it sets
-    FULL: (),
-    "no view-invariant loss": ("generative.weights.view=0",),
-    "real crops alone: f with its cluster": ("joint.terms=[0,0,1]",),
-    "novel view with own entry alone": ("joint.terms=[1,0,0]",),
-    "novel view with its cluster alone": ("joint.terms=[0,1,0]",),
-    "without the own entry": ("joint.terms=[0,1,1]",),
-    "without the novel view's cluster": ("joint.terms=[1,0,1]",),
-    "without the crop's cluster": ("joint.terms=[1,1,0]",),
-    "no feature loss": ("generative.weights.feature=0",),
-    "no adversarial loss": ("generative.weights.adversarial=0",),
-    "feature loss on x_new (paper's figure)": ("generative.weights.feature_loss_on=paper",),
-    "live own entry (paper's figure)": ("joint.own_entry=paper",),
-    "negatives of f (paper's figure)": ("joint.negatives=paper",),
-    "yaws without 315 (code)": ("generative.yaws=code",),
-    "decay of E_id alone (code)": ("joint.decay=code",),
-    "outliers embedded anew": ("joint.refresh_outliers=true",),
+ALL = ("warmup", "generative", "joint")
+
+
+class Row(NamedTuple):
+    """What a row sets, and what it trains anew; the stages before come from the seed's base."""
+
+    switch: str = ""  # settings, with spaces between
+    stages: tuple[str, ...] = ALL[2:]
+    warmup: str = "cluster"
+
+
+BASE, FULL, WARMUP = "base", "full", "warm-up alone"
+ROWS = {
+    FULL: Row(),
+    "no view-invariant loss": Row("generative.weights.view=0"),
+    "real crops alone: f with its cluster": Row("joint.terms=[0,0,1]"),
+    "novel view with own entry alone": Row("joint.terms=[1,0,0]"),
+    "novel view with its cluster alone": Row("joint.terms=[0,1,0]"),
+    "without the own entry": Row("joint.terms=[0,1,1]"),
+    "without the novel view's cluster": Row("joint.terms=[1,0,1]"),
+    "without the crop's cluster": Row("joint.terms=[1,1,0]"),
+    "no feature loss": Row("generative.weights.feature=0", ALL[1:]),
+    "no adversarial loss": Row("generative.weights.adversarial=0", ALL[1:]),
+    "feature loss on x_new (paper's figure)": Row("generative.weights.feature_loss_on=paper", ALL[1:]),
+    "live own entry (paper's figure)": Row("joint.own_entry=paper"),
+    "negatives of f (paper's figure)": Row("joint.negatives=paper"),
+    "yaws without 315 (code)": Row("generative.yaws=code", ALL[1:]),
+    "decay of E_id alone (code)": Row("joint.decay=code"),
+    "outliers embedded anew": Row("joint.refresh_outliers=true"),
+    "mixup (GCL+)": Row("generative.weights.mixup=1"),
+    "camera proxies in the warm-up (CAP)": Row("warmup.memory=cameras", ALL),
+    "cluster warm-up for as long": Row("warmup.epochs=16", ALL[:1]),
+    "GCL over JVTC": Row(stages=ALL, warmup="jvtc"),
+    "JVTC for as long": Row("warmup.epochs=14 warmup.decay_every=11", ALL[:1], "jvtc"),
+    "GCL over MMCL": Row(stages=ALL, warmup="mmcl"),
+    "MMCL for as long": Row("warmup.epochs=28 warmup.decay_every=22", ALL[:1], "mmcl"),
 }
+WARMED_UP = {"cluster": BASE, "jvtc": "GCL over JVTC", "mmcl": "GCL over MMCL"}  # runs with the warm-ups as they are
 MAY_DIFFER = {"name", "init", "stages"}
-METRICS = ("mAP", "rank1", "ssim")
+METRICS = ("mAP", "over_warmup", "rank1", "ssim")
 Values = dict[str, dict[int, dict[str, float]]]  # row -> seed -> metric -> value
-
-
-def stages_of(switch: Sequence[str]) -> tuple[str, ...]:
-    """Which stages train anew where `switch` is set: the joint one alone, unless it reaches the generative stage."""
-    reaches = any(s.startswith("generative.") and not s.startswith("generative.weights.view=") for s in switch)
-    return ("generative", "joint") if reaches else ("joint",)
 
 
 def folder_of(row: str, seed: int) -> str:
@@ -68,7 +85,7 @@ class Grid:
 
     def base(self, seed: int) -> bool:
         """Train warm-up and generative stage, from which the rows begin. Returns whether that succeeded."""
-        return self._train("base", seed, ("warmup", "generative"), [], "")
+        return self._train(BASE, seed, Row(stages=ALL[:2]))
 
     def row(self, row: str, seed: int) -> bool:
         """Train `row`, or what is left of it. Returns whether that succeeded.
@@ -76,9 +93,7 @@ class Grid:
         Raises:
             RuntimeError: the run's settings differ from the full one's by something else than the row's switch.
         """
-        stages = stages_of(ROWS[row])
-        start = self._run("base", seed) / "checkpoints" / f"{'warmup' if 'generative' in stages else 'generative'}"
-        done = self._train(row, seed, stages, list(ROWS[row]), str(start.with_suffix(".safetensors")))
+        done = self._train(row, seed, ROWS[row])
         if done and row != FULL and (self._run(FULL, seed) / "config.yaml").is_file():
             found, expected = self.difference(row, seed), self._expected(row)
             if found != expected:
@@ -96,27 +111,36 @@ class Grid:
         """What the finished runs have measured; the warm-up's figures as a row of their own."""
         found: Values = {WARMUP: {}, **{row: {} for row in rows}}
         for seed in seeds:
-            for row, run, stage in [(WARMUP, "base", "warmup"), *((row, row, "joint") for row in rows)]:
-                summary = self._run(run, seed) / "summary.json"
-                stages = json.loads(summary.read_text())["stages"] if summary.is_file() else {}
-                if stage in stages:
-                    found[row][seed] = {name: stages[stage][name] for name in METRICS if name in stages[stage]}
+            if warmup := self._measured(BASE, seed).get("warmup"):
+                found[WARMUP][seed] = {name: warmup[name] for name in METRICS if name in warmup}
+            for row in rows:
+                plan = ROWS[row]
+                if measured := self._measured(row, seed).get(plan.stages[-1]):
+                    found[row][seed] = {name: measured[name] for name in METRICS if name in measured}
+                    began = self._measured(row if plan.stages == ALL else WARMED_UP[plan.warmup], seed).get("warmup")
+                    if began:
+                        found[row][seed]["over_warmup"] = measured["mAP"] - began["mAP"]
         return found
+
+    def _measured(self, row: str, seed: int) -> dict[str, dict[str, float]]:
+        """Metrics by stage, of the stages that the run has finished."""
+        summary = self._run(row, seed) / "summary.json"
+        return json.loads(summary.read_text())["stages"] if summary.is_file() else {}
 
     def _run(self, row: str, seed: int) -> Path:
         return self.out / "runs" / folder_of(row, seed)
 
-    def _train(self, row: str, seed: int, stages: Sequence[str], switch: list[str], init: str) -> bool:
+    def _train(self, row: str, seed: int, plan: Row) -> bool:
         from gcl_fast.train import main as train
 
-        summary = self._run(row, seed) / "summary.json"
-        if summary.is_file() and stages[-1] in json.loads(summary.read_text())["stages"]:
+        if plan.stages[-1] in self._measured(row, seed):
             return True
         print(f"\nablation: {row}, seed {seed}", flush=True)
         flags = ["--amp", "--resume", "--seed", str(seed), "--runs", str(self.out / "runs")]
-        flags += ["--name", folder_of(row, seed), "--data-root", self.data_root, "--stages", *stages]
-        flags += ["--init", init] if init else []
-        status = train([*flags, "--set", "dataset=synthetic", *self.settings, *switch])
+        flags += ["--name", folder_of(row, seed), "--data-root", self.data_root, "--stages", *plan.stages]
+        if before := ALL[: ALL.index(plan.stages[0])]:
+            flags += ["--init", str(self._run(BASE, seed) / "checkpoints" / f"{before[-1]}.safetensors")]
+        status = train([*flags, *self.settings_of(plan)])
         gc.collect()
         if status == 130:
             raise KeyboardInterrupt
@@ -124,11 +148,15 @@ class Grid:
 
     def _expected(self, row: str) -> dict[str, Any]:
         """The row's switch as it would stand in config.yaml, where `settings` have not set it for all rows."""
-        from gcl_fast.config import override, preset, to_dict
+        from gcl_fast.config import to_dict
+        from gcl_fast.training.arguments import parse
 
-        full = override(preset("demo"), self.settings)
-        before, after = _flat(to_dict(full)), _flat(to_dict(override(full, list(ROWS[row]))))
-        return {key: value for key, value in after.items() if value != before[key]}
+        before, after = (_flat(to_dict(parse(self.settings_of(ROWS[r]))[0])) for r in (FULL, row))
+        return {key: value for key, value in after.items() if value != before.get(key)}
+
+    def settings_of(self, plan: Row) -> list[str]:
+        """Flags of train.py by which rows differ."""
+        return ["--warmup", plan.warmup, "--set", "dataset=synthetic", *self.settings, *plan.switch.split()]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -151,13 +179,15 @@ def interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def table(values: Values) -> list[dict[str, Any]]:
-    """A line a row that has been measured: means and half-widths of mAP, rank1 and ssim, and the gain in mAP over the
-    full row by the seeds that both have."""
+    """A line a row that has been measured: means and half-widths of METRICS, and the gain in mAP over the full row by
+    the seeds that both have."""
     lines = []
     for row, seeds in values.items():
         if not seeds:
             continue
-        line: dict[str, Any] = {"row": row, "switch": " ".join(ROWS.get(row, ("no joint stage",))), "seeds": len(seeds)}
+        plan = ROWS.get(row, Row("no joint stage"))
+        switch = f"--warmup {plan.warmup} {plan.switch}".strip() if plan.warmup != "cluster" else plan.switch
+        line: dict[str, Any] = {"row": row, "switch": switch, "seeds": len(seeds)}
         for name in METRICS:
             measured = [metrics[name] for metrics in seeds.values() if name in metrics]
             line[name], line[f"{name}_half"] = interval(measured) if measured else (None, None)
@@ -177,7 +207,8 @@ def text_of(lines: list[dict[str, Any]]) -> str:
         half = line[f"{name}_half"]
         return format(scale * line[name], form) + ("" if half is None else f" ± {scale * half:.{form[-2]}f}")
 
-    columns = [("mAP", 100.0, ".1f"), ("gain", 100.0, "+.1f"), ("rank1", 100.0, ".1f"), ("ssim", 1.0, ".3f")]
+    columns = [("mAP", 100.0, ".1f"), ("over_warmup", 100.0, "+.1f"), ("gain", 100.0, "+.1f")]
+    columns += [("rank1", 100.0, ".1f"), ("ssim", 1.0, ".3f")]
     width = max(len(line["row"]) for line in lines)
     said = [f"{'':<{width}}  seeds" + "".join(f"{name:>16}" for name, *_ in columns)]
     for line in lines:
@@ -186,12 +217,17 @@ def text_of(lines: list[dict[str, Any]]) -> str:
 
 
 def draw(values: Values, lines: list[dict[str, Any]], path: Path) -> None:
-    """Means with confidence intervals, and the seeds as dots: mAP, and SSIM of novel views."""
+    """Means with confidence intervals, and the seeds as dots: mAP, its gain over the warm-up, SSIM of novel views."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 1.2 + 0.34 * len(lines)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, name, label in zip(panels, ("mAP", "ssim"), ("mAP", "SSIM of novel views, person's pixels")):
+    figure = Figure(figsize=(13, 1.2 + 0.34 * len(lines)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    labels = {
+        "mAP": "mAP",
+        "over_warmup": "mAP gained over the warm-up",
+        "ssim": "SSIM of novel views, person's pixels",
+    }
+    for axes, (name, label) in zip(panels, labels.items()):
         for place, line in enumerate(lines):
             if line[name] is None:
                 continue

@@ -2,12 +2,14 @@
 
 import csv
 import json
+from pathlib import Path
 
 import ablation
 import pytest
 import yaml
 
-from gcl_fast.config import override, preset, to_dict
+from gcl_fast.config import to_dict
+from gcl_fast.training.arguments import parse
 
 
 @pytest.fixture
@@ -22,11 +24,13 @@ def trained(monkeypatch):
             return 2
         folder = train.folder / "runs" / take["--name"]
         folder.mkdir(parents=True)
-        settings = to_dict(override(preset("demo"), arguments[arguments.index("--set") + 1 :]))
-        (folder / "config.yaml").write_text(yaml.safe_dump({**settings, "name": take["--name"]}))
+        (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(parse(arguments)[0])))
         gain = {"full": 0.1, "no-fea": 0.05}.get(take["--name"][:6].rstrip("-s"), 0.0)
         metrics = {"mAP": 0.5 + 0.1 * int(take["--seed"]) + gain, "rank1": 0.9, "ssim": 0.3}
-        (folder / "summary.json").write_text(json.dumps({"stages": {stage: metrics for stage in stages}}))
+        measured = {stage: metrics for stage in stages}
+        if "generative" in stages and "warmup" in stages:
+            measured["warmup"] = {"mAP": metrics["mAP"] - 0.2, "rank1": 0.7}
+        (folder / "summary.json").write_text(json.dumps({"stages": measured}))
         return 0
 
     train.calls, train.fails = [], ()
@@ -34,11 +38,15 @@ def trained(monkeypatch):
     return train
 
 
-def grid(trained, tmp_path, *more):
+def grid(trained, tmp_path, *rows):
     trained.folder = tmp_path
-    return ablation.main(
-        ["--rows", "no feature loss", "outliers embedded anew", "--seeds", "0", "1", "--out", str(tmp_path), *more]
-    )
+    rows = rows or ("no feature loss", "outliers embedded anew")
+    return ablation.main(["--rows", *rows, "--seeds", "0", "1", "--out", str(tmp_path)])
+
+
+def lines_of(folder):
+    with (folder / "ablation.csv").open(newline="") as file:
+        return {line["row"]: line for line in csv.DictReader(file)}
 
 
 def test_rows_train_what_their_switch_reaches_and_nothing_twice(trained, tmp_path, capsys):
@@ -63,8 +71,7 @@ def test_rows_train_what_their_switch_reaches_and_nothing_twice(trained, tmp_pat
 
 def test_table_and_picture(trained, tmp_path, capsys):
     assert grid(trained, tmp_path) == 0
-    with (tmp_path / "ablation.csv").open(newline="") as file:
-        lines = {line["row"]: line for line in csv.DictReader(file)}
+    lines = lines_of(tmp_path)
     assert list(lines) == ["warm-up alone", "full", "no feature loss", "outliers embedded anew"]
     # Of 0.6 and 0.7: half-width t(0.975, 1) * 0.0707 / sqrt(2); paired by seed, the gain has no spread.
     full, without = lines["full"], lines["no feature loss"]
@@ -85,11 +92,34 @@ def test_a_row_that_differs_by_more_is_refused(trained, tmp_path):
         grid(trained, tmp_path)
 
 
-def test_every_row_is_one_switch_of_the_settings():
-    base = preset("demo")
-    seen = [to_dict(override(base, list(switch))) for switch in ablation.ROWS.values()]
+def test_what_is_gained_over_each_warm_up_and_by_warming_up_for_as_long(trained, tmp_path):
+    rows = ["camera proxies in the warm-up (CAP)", "GCL over JVTC", "JVTC for as long", "cluster warm-up for as long"]
+    assert grid(trained, tmp_path, *rows, "MMCL for as long", "mixup (GCL+)") == 0
+    made = {name.removesuffix("-seed0"): (stages, more) for name, stages, more in trained.calls if "seed0" in name}
+    every = ["warmup", "generative", "joint"]
+    assert made["mixup-GCL"] == (["joint"], ["dataset=synthetic", "generative.weights.mixup=1"])
+    assert made["camera-proxies-in-the-warm-up-CAP"] == (every, ["dataset=synthetic", "warmup.memory=cameras"])
+    assert made["GCL-over-JVTC"] == (every, ["dataset=synthetic"])
+    assert made["JVTC-for-as-long"][0] == ["warmup"]
+    for name, method in (("GCL-over-JVTC", "jvtc"), ("MMCL-for-as-long", "mmcl"), ("full", "cluster")):
+        settings = yaml.safe_load((tmp_path / "runs" / f"{name}-seed1" / "config.yaml").read_text())
+        assert settings["warmup"]["method"] == method
+        assert bool(settings["init"]) == (name == "full")
+    lines = lines_of(tmp_path)
+    gains = {row: line["over_warmup"] for row, line in lines.items()}
+    assert gains["warm-up alone"] == gains["MMCL for as long"] == ""  # of MMCL's warm-up nothing is known
+    # Base's warm-up 0.3, the full row 0.6; the other rows 0.5, their own warm-ups 0.3
+    assert float(gains["full"]) == pytest.approx(0.3)
+    assert [float(gains[row]) for row in rows] == pytest.approx([0.2] * 4)
+    assert lines["JVTC for as long"]["switch"].startswith("--warmup jvtc warmup.epochs=14")
+
+
+def test_every_row_differs_in_its_own_way():
+    grid = ablation.Grid(Path(), "", [])
+    seen = [(to_dict(parse(grid.settings_of(plan))[0]), plan.stages) for plan in ablation.ROWS.values()]
     assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
-    for row, switch in ablation.ROWS.items():
-        assert len(switch) == (row != ablation.FULL)
+    for row, plan in ablation.ROWS.items():
+        if plan.stages != ("warmup",) and plan.warmup == "cluster":
+            assert len(plan.switch.split()) == (row != ablation.FULL)
     names = [ablation.folder_of(row, 0) for row in ablation.ROWS]
     assert len(set(names)) == len(names)
