@@ -397,7 +397,14 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
                 continue
         if isinstance(option, type) and type(value) is option:
             return value
-    raise UserError(f"{key}: expected {hint}, got {value!r}")
+    raise UserError(f"{key}: expected {' or '.join(map(_called, options))}, got {value!r}")
+
+
+def _called(kind: Any) -> str:
+    """A type of a setting as messages name it."""
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    return {type(None): "null"}.get(kind, kind.__name__)
 
 
 def _build(kind: Any, data: Any, key: str) -> Any:
