@@ -63,7 +63,8 @@ class DaliSource:
         # No copy: the tensor owns its buffer, which DALI's dynamic executor does not use again while somebody holds it
         if images.is_dense_tensor():
             return _resized(torch.from_dlpack(images.as_tensor()), self._size)
-        return torch.cat([_resized(torch.from_dlpack(image)[None], self._size) for image in images])
+        crops = (torch.from_dlpack(images[i])[None] for i in range(len(images)))
+        return torch.cat([_resized(crop, self._size) for crop in crops])
 
     def _rewind(self, pipeline: Pipeline) -> bool:
         """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own.

@@ -12,6 +12,7 @@ from gcl_fast.losses import (
 )
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL, load_official
+from gcl_fast.training.precision import Precision
 
 PICTURES = {"x_rec": "x_recon", "x_new": "x_nv", "x_cyc": "x_nv2recon"}
 PARTS = {"parts": "feat", "parts_rec": "feat_recon", "parts_new": "feat_nv", "parts_cyc": "feat_nv2recon"}
@@ -66,13 +67,18 @@ def norm_of_gradients(*modules: torch.nn.Module) -> torch.Tensor:
     return torch.stack([g.double().norm() for g in gradients]).norm()
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
 @pytest.mark.parametrize("stage", [2, 3])
-def test_step_equals_the_official_one(stage, weights, network_arrays):
+def test_step_equals_the_official_one(stage, compiled, weights, network_arrays):
     joint = stage == 3
     golden = {k.removeprefix(f"stage{stage}_"): v for k, v in network_arrays.items() if k.startswith(f"stage{stage}_")}
     gcl = GCL()
     gcl.load_state_dict(weights)
     gcl.identity.train(joint).requires_grad_(joint)
+    discriminator_loss = DiscriminatorLoss(gcl.discriminator)
+    if compiled:
+        torch.compiler.reset()
+        Precision("cpu", None, "", compiled=True).compile(*gcl.children(), discriminator_loss)
 
     def equal(name, ours, theirs):
         close(name, ours, golden[theirs], ROUNDING if joint else {})
@@ -87,7 +93,7 @@ def test_step_equals_the_official_one(stage, weights, network_arrays):
     assert views.parts.requires_grad == joint
 
     optimizer = torch.optim.Adam(gcl.discriminator.parameters(), lr=1e-4, betas=(0.0, 0.999), weight_decay=5e-4)
-    terms = DiscriminatorLoss(gcl.discriminator)(network_arrays["image"], *views.fakes)
+    terms = discriminator_loss(network_arrays["image"], *views.fakes)
     for ours, theirs in zip(terms.fake, ("recon", "nv", "nv2recon"), strict=True):
         equal("discriminator", ours + terms.real + 0.01 * terms.penalty, f"loss_dis_{theirs}")
     equal("discriminator", terms.total, "loss_dis_total")
