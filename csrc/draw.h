@@ -9,6 +9,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "raster.h"
@@ -32,7 +33,7 @@ struct Scratch {  // what a mesh needs while it is drawn; kept from one mesh to 
 void draw(const Mesh& mesh, int first, int last, Options options, Scratch& scratch, Key* keys);
 
 // Draws B meshes on all threads. prepare(i, scratch) -> Mesh; resolve(i, mesh, scratch, keys, top, bottom) turns the keys
-// of rows top..bottom-1 into what is wanted. Threads take meshes; where there are fewer meshes than threads they take slices
+// of rows top..bottom-1 into what is wanted. Threads take meshes one by one; where there are fewer meshes than threads they take slices
 // of a mesh's triangles, each with keys of its own, and then rows. A pixel's winner is the minimum of keys: no partition
 // can change it.
 template <class Prepare, class Resolve>
@@ -40,10 +41,11 @@ void draw_batch(int B, int F, int H, int W, Options options, Prepare prepare, Re
   const int64_t pixels = int64_t(H) * W;
   const int threads = int(torch::stable::get_num_threads());
   if (B >= threads) {
-    torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
+    std::atomic<int> next = 0;  // a thread that starts late, or shares its core, leaves its meshes to the others
+    torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
       Scratch scratch;
       std::vector<Key> keys(pixels);
-      for (int i = int(begin); i < end; ++i) {
+      for (int i; (i = next++) < B;) {
         std::fill(keys.begin(), keys.end(), EMPTY);
         const Mesh mesh = prepare(i, scratch);
         draw(mesh, 0, F, options, scratch, keys.data());
