@@ -33,9 +33,9 @@ struct Scratch {  // what a mesh needs while it is drawn; kept from one mesh to 
 void draw(const Mesh& mesh, int first, int last, Options options, Scratch& scratch, Key* keys);
 
 // Draws B meshes on all threads. prepare(i, scratch) -> Mesh; resolve(i, mesh, scratch, keys, top, bottom) turns the keys
-// of rows top..bottom-1 into what is wanted. Threads take meshes one by one; where there are fewer meshes than threads they take slices
-// of a mesh's triangles, each with keys of its own, and then rows. A pixel's winner is the minimum of keys: no partition
-// can change it.
+// of rows top..bottom-1 into what is wanted. Threads take meshes one by one; where there are fewer meshes than threads they
+// take slices of a mesh's triangles, each with keys of its own, and then rows. A pixel's winner is the minimum of keys: no
+// partition can change it.
 template <class Prepare, class Resolve>
 void draw_batch(int B, int F, int H, int W, Options options, Prepare prepare, Resolve resolve) {
   const int64_t pixels = int64_t(H) * W;
