@@ -10,8 +10,9 @@ to results/rasterize.csv.
 
 Where the time of `rasterize` goes at 27,420 faces (scratch build with timers, AMD EPYC at 2.6 GHz, one thread, cores
 shared, least of 25 runs): 40 us write the 655 kB of output and read the keys, 45 interpolate its 6,600 pixels (37 since
-blocks span rows), 75 cover and depth of 43,000 (face, pixel) pairs, a third of them hits, 40 sorting 12,600 faces into bins, 40 boxes of all faces,
-8 the pixel cells of the vertices. Beyond the output, nothing there waits for memory: it is bound by instructions.
+blocks span rows), 75 cover and depth of 43,000 (face, pixel) pairs, a third of them hits, 40 sorting 12,600 faces into
+bins, 40 boxes of all faces, 8 the pixel cells of the vertices. Beyond the output, nothing there waits for memory: it is
+bound by instructions.
 """
 
 from __future__ import annotations
