@@ -20,7 +20,7 @@ def train(world: Path, runs: Path, processes: int, *flags: str, settings: tuple[
         "world.identities=6", "world.cameras=3", "world.crops=2",
         f"data_root={world}", f"runs={runs}", f"name=by{processes}", f"generative.batch={6 // processes}",
         "generative.epochs=2", "generative.reconstruction_epochs=1", f"joint.batch={6 // processes}", "joint.epochs=2",
-        "joint.clustering.k1=6", "joint.clustering.eps=auto", "joint.decay_epoch=1", "log_every=1",
+        "joint.clustering.k1=6", "joint.clustering.eps=0.45", "joint.decay_epoch=1", "log_every=1",
         "warmup.epochs=2", "warmup.steps_per_epoch=4", f"warmup.identities={4 // processes}", "warmup.crops=2",
         "warmup.clustering.k1=6",
     ]  # fmt: skip
