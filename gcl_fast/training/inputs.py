@@ -21,10 +21,11 @@ from gcl_fast.bodies import (
 )
 from gcl_fast.bodies.estimator import DOUBTFUL, estimate_to_file
 from gcl_fast.config import RunConfig, SourceConfig
-from gcl_fast.data import Records, ReIDDataset, drop_broken, open_dataset
+from gcl_fast.data import Augmentation, Records, ReIDDataset, TrainLoader, drop_broken, open_dataset
 from gcl_fast.data.readers import READERS
 from gcl_fast.errors import UserError
 from gcl_fast.synthetic import make_world, true_views
+from gcl_fast.training.ranks import Ranks
 
 StructureMaps = Callable[[Tensor, Tensor], Tensor]  # (index (B,), yaw (B,) degrees) -> (B, 1, H, W) in [-1, 1]
 TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
@@ -87,6 +88,20 @@ class Inputs:
         held = load_body_parameters(path)
         doubtful = int((held.confidence < DOUBTFUL).sum())
         return f"{held.model}, rendered in the loop from {path}" + (f"; {doubtful} crops doubtful" if doubtful else "")
+
+
+def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
+    """Training batches of `records`, changed on each rank as one process would change the batch of all."""
+    return TrainLoader(
+        records,
+        config.size,
+        ranks.device,
+        augmentation=Augmentation(),
+        cache=config.decoded_cache,
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
 
 
 def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:

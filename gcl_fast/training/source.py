@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.config import RunConfig
-from gcl_fast.data import Augmentation, Records, TrainLoader, identity_plan
+from gcl_fast.data import Records, identity_plan
 from gcl_fast.losses.supervised import batch_hard_triplet_loss, identity_loss
 from gcl_fast.models import GCL, IdentityEncoder
 from gcl_fast.models.domain_norms import of_another_domain
 from gcl_fast.training.health import RunningStatistics
-from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.inputs import Inputs, augmented
 from gcl_fast.training.optimizers import adam
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
@@ -64,16 +64,7 @@ class Source:
         precision.prepare(self.optimizer)
         self.epochs = s.epochs
         self.steps = s.steps_per_epoch or max(1, int(known.sum()) // (s.identities * s.crops * ranks.world_size))
-        self.loader = TrainLoader(
-            _one_after_the_other(source, target),
-            config.size,
-            ranks.device,
-            augmentation=Augmentation(),
-            cache=config.decoded_cache,
-            seed=config.seed,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-        )
+        self.loader = augmented(_one_after_the_other(source, target), config, ranks)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Keep the source's statistics finite; there is nothing to prepare."""

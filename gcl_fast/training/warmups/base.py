@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gcl_fast.config import AnyWarmup, JVTCConfig, MMCLConfig, RunConfig
-from gcl_fast.data import Augmentation, ExtractLoader, TrainLoader, shuffled_plan
+from gcl_fast.data import ExtractLoader, shuffled_plan
 from gcl_fast.data.styled import Pictures
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training.colours import beside_colours, colour_stripes
 from gcl_fast.training.extract import extract
-from gcl_fast.training.inputs import Inputs
+from gcl_fast.training.inputs import Inputs, augmented
 from gcl_fast.training.optimizers import adam, nesterov
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
@@ -39,16 +39,7 @@ class MemoryWarmup:
         self.encoder = gcl.identity
         self.cameras = torch.as_tensor(records.camera)
         self.pictures = Pictures(records, self.settings.styled)
-        self.loader = TrainLoader(
-            self.pictures.records,
-            config.size,
-            ranks.device,
-            augmentation=Augmentation(),
-            cache=config.decoded_cache,
-            seed=config.seed,
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-        )
+        self.loader = augmented(self.pictures.records, config, ranks)
         self.owner = self.pictures.owner.to(ranks.device)
         width = config.model.identity.embedding
         self.bank = MemoryBank(len(records), width, self.settings.momentum).to(ranks.device)
