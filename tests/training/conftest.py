@@ -1,11 +1,14 @@
 """A world of a few people, and the arguments that train on it in seconds."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
 
@@ -47,3 +50,16 @@ def finished(command: Callable[..., list[str]], tmp_path_factory: pytest.TempPat
     assert done.returncode == 0, done.stdout + done.stderr
     (runs / "whole" / "stdout.txt").write_text(done.stdout)
     return runs / "whole"
+
+
+@pytest.fixture(scope="session")
+def saved() -> Callable[[Any], Any]:
+    """saved(state): the state through a file, as a checkpoint goes."""
+
+    def through_a_file(state: Any) -> Any:
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+
+    return through_a_file

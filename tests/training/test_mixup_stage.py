@@ -1,7 +1,6 @@
 """Mixup in the joint stage: its draws, that it is off unless asked for, and that it goes on bit for bit."""
 
 import copy
-import io
 from dataclasses import replace
 
 import pytest
@@ -101,15 +100,7 @@ def drive(stage, start=(0, 0), stop=None):
     return metrics
 
 
-def saved(state):
-    """Through a file, as a checkpoint goes."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def test_a_stage_with_mixup_goes_on_bit_for_bit(joint):
+def test_a_stage_with_mixup_goes_on_bit_for_bit(joint, saved):
     stage, gcl = joint(1.0)
     first = drive(stage, stop=(1, 1))
     weights, state = saved(gcl.state_dict()), saved(stage.state_dict())

@@ -1,6 +1,5 @@
 """Warm-ups by name: their settings, going on after a stop, several ranks, and what they say to wrong input."""
 
-import io
 import json
 import shutil
 import subprocess
@@ -58,14 +57,6 @@ def drive(stage, start=(0, 0), stop=None):
             stage.step(images, index, epoch, position)
 
 
-def saved(state):
-    """Through a file, as a checkpoint goes."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 def leaves(state):
     if isinstance(state, torch.Tensor):
         return [state]
@@ -74,7 +65,7 @@ def leaves(state):
 
 
 @pytest.mark.parametrize(("method", "memory"), [*((method, "") for method in TINY), ("cluster", "cameras")])
-def test_it_goes_on_bit_for_bit(method, memory, world):
+def test_it_goes_on_bit_for_bit(method, memory, world, saved):
     config = config_of(method, world, *([f"warmup.memory={memory}"] if memory else []))
     stage, gcl = open_stage(config)
     drive(stage, stop=(1, 1))
