@@ -111,7 +111,7 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor |
     x, scale, shift, moments = ctx.saved_tensors
     ordered = grad.contiguous(memory_format=torch.channels_last)
     grads = torch.ops.gcl_fast.styled_norm_backward(ordered, x, scale, shift, moments, ctx.slope, ctx.whole)
-    return *grads, grad if ctx.has_residual else None, None, None
+    return *grads, ordered if ctx.has_residual else None, None, None
 
 
 torch.library.register_autograd("gcl_fast::styled_norm", _backward, setup_context=_setup)
