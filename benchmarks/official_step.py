@@ -120,6 +120,7 @@ PLAIN: dict[str, list[Patch]] = {
         lambda: patch.object(generator, "styled_norm", plain_norm),
     ],
     "padding": [lambda: patch.object(layers, "reflect_pad", reflect_pad_reference)],
+    "second": [lambda: patch.object(layers, "convolve", torch.conv2d)],
     "upsampling": [lambda: patch.object(layers.UpsampledConv, "forward", plain_upsampling)],
 }
 

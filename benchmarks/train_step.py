@@ -33,7 +33,7 @@ import torch
 from ceilings import measure_ceilings
 from memory_bank import Official
 from networks import Flops
-from official_step import OfficialStep, plain_layers
+from official_step import PLAIN, OfficialStep, plain_layers
 from reporting import RESULTS, measure_all, report
 from stages import first_batch, first_epoch, open_stage, small_config
 from waterfall import draw
@@ -58,6 +58,7 @@ LADDER = {  # what is switched on, in this order -> what a row of the table call
     "bank": "+ memory-bank ops",
     "norm": "+ norm op",
     "padding": "+ padding op",
+    "second": "+ weight gradients in R1",
     "upsampling": "+ folded upsampling (train.py --amp)",
     "compile": "+ compiled",
 }
@@ -106,7 +107,7 @@ def prepare(name: str, size: str, batch: int, device: str, on: set[str]) -> tupl
     if "batched" not in on:
         stage.gcl_step = OfficialStep(step, layout)
     stack = ExitStack()
-    if plain := {"norm", "padding", "upsampling"} - on:
+    if plain := PLAIN.keys() - on:
         stack.enter_context(plain_layers(*plain))
     if "frozen" not in on:
         stack.enter_context(patch.object(adversarial, "frozen", nullcontext))

@@ -61,13 +61,12 @@ class _Gradients(torch.autograd.Function):
         grad, x, weight = ctx.saved_tensors
         by_x, by_weight, by_bias = directions
         if by_x is not None and by_weight is None and by_bias is None:  # R1: linear in grad and in weight
-            second = torch.conv2d(by_x, weight, None, *ctx.options)
             wanted, sizes = [False, ctx.needs_input_grad[2], False], [weight.shape[0]]
-            _, third, _ = torch.ops.aten.convolution_backward(
+            _, of_weight, _ = torch.ops.aten.convolution_backward(
                 grad, by_x, weight, sizes, *ctx.options, False, [0, 0], 1, wanted
             )
-            return second, None, third, None, None
-        second, third, fourth = torch.ops.aten._convolution_double_backward(
+            return torch.conv2d(by_x, weight, None, *ctx.options), None, of_weight, None, None
+        gradients = torch.ops.aten._convolution_double_backward(
             *directions, grad, weight, x, *ctx.options, False, [0, 0], 1, list(ctx.needs_input_grad[:3])
         )
-        return second, fourth, third, None, None
+        return *gradients, None, None
