@@ -1,14 +1,19 @@
 """Ablations of GCL on the embedded dataset: what each loss, term, switch and warm-up is worth, over seeds.
 
-    python benchmarks/ablation.py                      # the whole grid, 3 seeds: about 7 hours on two quiet cores
+    python benchmarks/ablation.py                         # the whole grid, 3 seeds: about 7 hours on two quiet cores
+    python benchmarks/ablation.py --set joint.epochs=1    # a joint stage of one pass: about 4
     python benchmarks/ablation.py --rows full "no view-invariant loss" --seeds 0 --set joint.epochs=1
 
 A seed's warm-up and generative stage (7 minutes) are trained once. Rows that change the joint stage alone begin after
-both: 4 to 5 minutes a row and seed. Rows that change the generator's losses begin after the warm-up: 8 minutes. Rows
+both: 4 minutes a row and seed. Rows that change the generator's losses begin after the warm-up: 8 minutes. Rows
 of another warm-up train all three stages: 10 minutes. "For as long" goes on warming up for about as many steps as the
 joint stage takes, in a schedule stretched to that length: 3 minutes. Every row's settings are compared with the full
 one's: it differs by the named switch or the benchmark ends. Killed, the same command goes on where it was, inside a
 run too.
+
+What a run has measured is noted in --measured at once; a row and seed that stand there, with the same --set, are not
+trained again. So the grid can be filled in several sittings, on several machines, or by a process for each seed
+(OMP_NUM_THREADS=1; a step of the demo is no slower for it).
 
 Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
 the row began with, and SSIM of novel views on the person's pixels; means with 95 % confidence intervals (Student's t
@@ -38,6 +43,7 @@ class Row(NamedTuple):
     switch: str = ""  # settings, with spaces between
     stages: tuple[str, ...] = ALL[2:]
     warmup: str = "cluster"
+    longer: bool = False  # a warm-up alone, by about as many steps as the joint stage takes
 
 
 BASE, FULL, WARMUP = "base", "full", "warm-up alone"
@@ -60,45 +66,79 @@ ROWS = {
     "outliers embedded anew": Row("joint.refresh_outliers=true"),
     "mixup (GCL+)": Row("generative.weights.mixup=1"),
     "camera proxies in the warm-up (CAP)": Row("warmup.memory=cameras", ALL),
-    "cluster warm-up for as long": Row("warmup.epochs=16", ALL[:1]),
+    "cluster warm-up for as long": Row(stages=ALL[:1], longer=True),
     "GCL over JVTC": Row(stages=ALL, warmup="jvtc"),
-    "JVTC for as long": Row("warmup.epochs=14 warmup.decay_every=11", ALL[:1], "jvtc"),
+    "JVTC for as long": Row(stages=ALL[:1], warmup="jvtc", longer=True),
     "GCL over MMCL": Row(stages=ALL, warmup="mmcl"),
-    "MMCL for as long": Row("warmup.epochs=28 warmup.decay_every=22", ALL[:1], "mmcl"),
+    "MMCL for as long": Row(stages=ALL[:1], warmup="mmcl", longer=True),
 }
+# Steps an epoch, of the demo's 1,800 crops; a tenth of them are outliers in the joint stage
+JOINT_STEPS, WARMUP_STEPS = 100, {"cluster": 50, "jvtc": 60, "mmcl": 30}
 WARMED_UP = {"cluster": BASE, "jvtc": "GCL over JVTC", "mmcl": "GCL over MMCL"}  # runs with the warm-ups as they are
 MAY_DIFFER = {"name", "init", "stages"}
 METRICS = ("mAP", "over_warmup", "rank1", "ssim")
 Values = dict[str, dict[int, dict[str, float]]]  # row -> seed -> metric -> value
 
 
-def folder_of(row: str, seed: int) -> str:
-    """The run's name: the row's letters and digits."""
-    return "-".join("".join(c if c.isalnum() else " " for c in row).split()) + f"-seed{seed}"
+def folder_of(*words: str) -> str:
+    """The letters and digits of `words`, joined by hyphens: the name of a run, or of a folder of runs."""
+    return "-".join("".join(c if c.isalnum() else " " for c in " ".join(words)).split())
 
 
 class Grid:
-    """The runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run."""
+    """The runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run.
 
-    def __init__(self, out: Path, data_root: str, settings: list[str]) -> None:
-        self.out, self.data_root, self.settings = out, data_root, settings
+    measured: the CSV of what runs with these and other settings have measured; `values` is its part.
+    """
+
+    def __init__(self, out: Path, data_root: str, settings: list[str], measured: Path) -> None:
+        self.out, self.data_root, self.settings, self.measured = out, data_root, settings, measured
+        self.runs = out / folder_of("runs", *settings)
+        self.values: Values = {}
+        if measured.is_file():
+            with measured.open(newline="") as file:
+                for line in csv.DictReader(file):
+                    if line["settings"] == " ".join(settings):
+                        figures = {name: float(line[name]) for name in METRICS if line[name]}
+                        self.values.setdefault(line["row"], {})[int(line["seed"])] = figures
 
     def base(self, seed: int) -> bool:
         """Train warm-up and generative stage, from which the rows begin. Returns whether that succeeded."""
-        return self._train(BASE, seed, Row(stages=ALL[:2]))
+        done = self._train(BASE, seed, Row(stages=ALL[:2]))
+        if done and seed not in self.values.get(WARMUP, {}):
+            self._note(WARMUP, seed, self._measured(BASE, seed)["warmup"])
+        return done
 
     def row(self, row: str, seed: int) -> bool:
-        """Train `row`, or what is left of it. Returns whether that succeeded.
+        """Train `row`, or what is left of it, and note what it has measured. Returns whether that succeeded.
 
         Raises:
             RuntimeError: the run's settings differ from the full one's by something else than the row's switch.
         """
-        done = self._train(row, seed, ROWS[row])
-        if done and row != FULL and (self._run(FULL, seed) / "config.yaml").is_file():
+        plan = ROWS[row]
+        if not self._train(row, seed, plan):
+            return False
+        if row != FULL and (self._run(FULL, seed) / "config.yaml").is_file():
             found, expected = self.difference(row, seed), self._expected(row)
             if found != expected:
                 raise RuntimeError(f"{self._run(row, seed)} differs from the full row by {found}, not by {expected}")
-        return done
+        figures = self._measured(row, seed)[plan.stages[-1]]
+        began = self._measured(row if plan.stages == ALL else WARMED_UP[plan.warmup], seed).get("warmup")
+        over = {"over_warmup": figures["mAP"] - began["mAP"]} if began else {}
+        self._note(row, seed, {**figures, **over})
+        return True
+
+    def missing(self, rows: Sequence[str], seed: int) -> list[str]:
+        """Those of `rows` that have not been measured."""
+        return [row for row in rows if seed not in self.values.get(row, {})]
+
+    def _note(self, row: str, seed: int, figures: dict[str, float]) -> None:
+        from reporting import append
+
+        found = {name: figures[name] for name in METRICS if name in figures}
+        line = {name: round(found[name], 5) if name in found else "" for name in METRICS}
+        append(self.measured, [{"settings": " ".join(self.settings), "row": row, "seed": seed, **line}])
+        self.values.setdefault(row, {})[seed] = found
 
     def difference(self, row: str, seed: int) -> dict[str, Any]:
         """Settings in which `row` differs from the full one, with their values, as the runs have written them."""
@@ -107,28 +147,13 @@ class Grid:
         full, other = (_flat(yaml.safe_load((self._run(r, seed) / "config.yaml").read_text())) for r in (FULL, row))
         return {k: v for k, v in other.items() if k not in MAY_DIFFER and v != full.get(k)}
 
-    def values(self, rows: Sequence[str], seeds: Sequence[int]) -> Values:
-        """What the finished runs have measured; the warm-up's figures as a row of their own."""
-        found: Values = {WARMUP: {}, **{row: {} for row in rows}}
-        for seed in seeds:
-            if warmup := self._measured(BASE, seed).get("warmup"):
-                found[WARMUP][seed] = {name: warmup[name] for name in METRICS if name in warmup}
-            for row in rows:
-                plan = ROWS[row]
-                if measured := self._measured(row, seed).get(plan.stages[-1]):
-                    found[row][seed] = {name: measured[name] for name in METRICS if name in measured}
-                    began = self._measured(row if plan.stages == ALL else WARMED_UP[plan.warmup], seed).get("warmup")
-                    if began:
-                        found[row][seed]["over_warmup"] = measured["mAP"] - began["mAP"]
-        return found
-
     def _measured(self, row: str, seed: int) -> dict[str, dict[str, float]]:
         """Metrics by stage, of the stages that the run has finished."""
         summary = self._run(row, seed) / "summary.json"
         return json.loads(summary.read_text())["stages"] if summary.is_file() else {}
 
     def _run(self, row: str, seed: int) -> Path:
-        return self.out / "runs" / folder_of(row, seed)
+        return self.runs / folder_of(row, f"seed{seed}")
 
     def _train(self, row: str, seed: int, plan: Row) -> bool:
         from gcl_fast.train import main as train
@@ -136,8 +161,8 @@ class Grid:
         if plan.stages[-1] in self._measured(row, seed):
             return True
         print(f"\nablation: {row}, seed {seed}", flush=True)
-        flags = ["--amp", "--resume", "--seed", str(seed), "--runs", str(self.out / "runs")]
-        flags += ["--name", folder_of(row, seed), "--data-root", self.data_root, "--stages", *plan.stages]
+        flags = ["--amp", "--resume", "--seed", str(seed), "--runs", str(self.runs)]
+        flags += ["--name", self._run(row, seed).name, "--data-root", self.data_root, "--stages", *plan.stages]
         if before := ALL[: ALL.index(plan.stages[0])]:
             flags += ["--init", str(self._run(BASE, seed) / "checkpoints" / f"{before[-1]}.safetensors")]
         status = train([*flags, *self.settings_of(plan)])
@@ -156,7 +181,21 @@ class Grid:
 
     def settings_of(self, plan: Row) -> list[str]:
         """Flags of train.py by which rows differ."""
-        return ["--warmup", plan.warmup, "--set", "dataset=synthetic", *self.settings, *plan.switch.split()]
+        return ["--warmup", plan.warmup, "--set", "dataset=synthetic", *self.settings, *self.switch(plan).split()]
+
+    def switch(self, plan: Row) -> str:
+        """What `plan` sets; a longer warm-up in a schedule stretched to its length."""
+        from gcl_fast.config import override, preset, warmup_preset
+
+        if not plan.longer:
+            return plan.switch
+        settings, warmup = override(preset("demo"), self.settings), warmup_preset("demo", plan.warmup)
+        assert warmup is not None
+        epochs = warmup.epochs + round(settings.joint.epochs * JOINT_STEPS / WARMUP_STEPS[plan.warmup])
+        stretched = f"warmup.epochs={epochs}"
+        if decay := getattr(warmup, "decay_every", None):
+            stretched += f" warmup.decay_every={round(epochs * decay / warmup.epochs)}"
+        return stretched
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -178,15 +217,17 @@ def interval(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(t.ppf(0.975, len(values) - 1)) * error
 
 
-def table(values: Values) -> list[dict[str, Any]]:
+def table(grid: Grid) -> list[dict[str, Any]]:
     """A line a row that has been measured: means and half-widths of METRICS, and the gain in mAP over the full row by
     the seeds that both have."""
-    lines = []
-    for row, seeds in values.items():
-        if not seeds:
+    lines, values = [], grid.values
+    for row in (WARMUP, *ROWS):
+        if not (seeds := values.get(row)):
             continue
         plan = ROWS.get(row, Row("no joint stage"))
-        switch = f"--warmup {plan.warmup} {plan.switch}".strip() if plan.warmup != "cluster" else plan.switch
+        switch = grid.switch(plan)
+        if plan.warmup != "cluster":
+            switch = f"--warmup {plan.warmup} {switch}".strip()
         line: dict[str, Any] = {"row": row, "switch": switch, "seeds": len(seeds)}
         for name in METRICS:
             measured = [metrics[name] for metrics in seeds.values() if name in metrics]
@@ -244,20 +285,20 @@ def draw(values: Values, lines: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def write(out: Path, values: Values) -> None:
-    """ablation.csv and ablation.png in `out`, whole, and the table on the screen."""
+def write(grid: Grid) -> None:
+    """ablation.csv and ablation.png in the grid's folder, whole, and the table on the screen."""
     from reporting import facts
 
     from gcl_fast.atomic import write_atomically
 
-    lines = table(values)
+    out, lines = grid.out, table(grid)
     buffer = io.StringIO()
     rows = [{**facts(), **line} for line in lines]
     writer = csv.DictWriter(buffer, rows[0])
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(out / "ablation.csv", lambda file: file.write(buffer.getvalue().encode()))
-    draw(values, lines, out / "ablation.png")
+    draw(grid.values, lines, out / "ablation.png")
     print(f"\n{text_of(lines)}\n{out}/ablation.csv, {out}/ablation.png", flush=True)
 
 
@@ -269,16 +310,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--data-root", default="datasets/synthetic", help="made there when missing")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of every row, e.g. joint.epochs=1")
+    parser.add_argument("--measured", type=Path, default=Path(__file__).parent / "results" / "ablation_runs.csv")
     given = parser.parse_args(arguments)
     rows = [row for row in ROWS if row in given.rows or row == FULL]
-    grid, failed = Grid(given.out, given.data_root, given.set), []
+    grid, failed = Grid(given.out, given.data_root, given.set, given.measured), []
     try:
         for seed in given.seeds:
-            ready = grid.base(seed)
-            failed += [f"{row}, seed {seed}" for row in rows if not (ready and grid.row(row, seed))]
-            values = grid.values(rows, given.seeds)
-            if any(values.values()):
-                write(given.out, values)
+            missing = grid.missing(rows, seed)
+            ready = not missing or grid.base(seed)
+            failed += [f"{row}, seed {seed}" for row in missing if not (ready and grid.row(row, seed))]
+            if grid.values:
+                write(grid)
     except KeyboardInterrupt:
         print("ablation: interrupted; the same command goes on", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import ablation
@@ -22,7 +23,7 @@ def trained(monkeypatch):
         train.calls.append((take["--name"], stages, arguments[arguments.index("--set") + 1 :]))
         if any(take["--name"].startswith(name) for name in train.fails):
             return 2
-        folder = train.folder / "runs" / take["--name"]
+        folder = Path(take["--runs"]) / take["--name"]
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(parse(arguments)[0])))
         gain = {"full": 0.1, "no-fea": 0.05}.get(take["--name"][:6].rstrip("-s"), 0.0)
@@ -38,10 +39,10 @@ def trained(monkeypatch):
     return train
 
 
-def grid(trained, tmp_path, *rows):
-    trained.folder = tmp_path
+def grid(trained, tmp_path, *rows, flags=()):
     rows = rows or ("no feature loss", "outliers embedded anew")
-    return ablation.main(["--rows", *rows, "--seeds", "0", "1", "--out", str(tmp_path)])
+    flags = ["--seeds", "0", "1", "--out", str(tmp_path), "--measured", str(tmp_path / "measured.csv"), *flags]
+    return ablation.main(["--rows", *rows, *flags])
 
 
 def lines_of(folder):
@@ -88,6 +89,7 @@ def test_a_row_that_differs_by_more_is_refused(trained, tmp_path):
     assert grid(trained, tmp_path) == 0
     path = tmp_path / "runs" / "outliers-embedded-anew-seed0" / "config.yaml"
     path.write_text(path.read_text().replace("refresh_outliers: true", "refresh_outliers: true\n  decay: code"))
+    (tmp_path / "measured.csv").unlink()
     with pytest.raises(RuntimeError, match=r"differs from the full row by .*'joint.decay': 'code'"):
         grid(trained, tmp_path)
 
@@ -114,12 +116,28 @@ def test_what_is_gained_over_each_warm_up_and_by_warming_up_for_as_long(trained,
     assert lines["JVTC for as long"]["switch"].startswith("--warmup jvtc warmup.epochs=14")
 
 
+def test_what_was_measured_elsewhere_with_the_same_settings_is_not_trained_again(trained, tmp_path):
+    assert grid(trained, tmp_path, flags=["--set", "joint.epochs=1"]) == 0
+    shutil.rmtree(tmp_path / "runs-joint-epochs-1")
+    trained.calls.clear()
+    rows = ("no feature loss", "cluster warm-up for as long")
+    assert grid(trained, tmp_path, *rows, flags=["--set", "joint.epochs=1"]) == 0
+    assert [(name, more[1:]) for name, _, more in trained.calls if "seed0" in name] == [
+        ("base-seed0", ["joint.epochs=1"]),
+        ("cluster-warm-up-for-as-long-seed0", ["joint.epochs=1", "warmup.epochs=12"]),
+    ]
+    assert lines_of(tmp_path)["no feature loss"]["mAP_of_seeds"] == "0:0.5500 1:0.6500"
+    trained.calls.clear()
+    assert grid(trained, tmp_path, *rows) == 0
+    assert [name for name, *_ in trained.calls if "full" in name] == ["full-seed0", "full-seed1"]
+
+
 def test_every_row_differs_in_its_own_way():
-    grid = ablation.Grid(Path(), "", [])
+    grid = ablation.Grid(Path(), "", [], Path("measured.csv"))
     seen = [(to_dict(parse(grid.settings_of(plan))[0]), plan.stages) for plan in ablation.ROWS.values()]
     assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
     for row, plan in ablation.ROWS.items():
         if plan.stages != ("warmup",) and plan.warmup == "cluster":
             assert len(plan.switch.split()) == (row != ablation.FULL)
-    names = [ablation.folder_of(row, 0) for row in ablation.ROWS]
+    names = [ablation.folder_of(row) for row in ablation.ROWS]
     assert len(set(names)) == len(names)
