@@ -29,8 +29,8 @@ def shuffled_plan(
     steps = len(index) // (batch_size * world_size)
     if steps == 0:
         raise UserError(
-            f"{len(index)} crops make no batch of {batch_size} on {world_size} rank(s): lower the batch size"
-            " or give more crops"
+            f"{len(index)} crops make no batch of {batch_size} on {world_size} rank(s): lower the batch size,"
+            " --set STAGE.batch=N, or give more crops"
         )
     order = _generator(seed, epoch).permutation(len(index))[: steps * world_size * batch_size]
     return torch.from_numpy(index[order].reshape(steps, world_size, batch_size)[:, rank].astype(np.int64))

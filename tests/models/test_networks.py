@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, ModelConfig, check_size, min_size
+from gcl_fast.models.identity import generalized_mean
 from gcl_fast.models.layers import UpsampledConv
 
 CHANNELS_LAST = torch.channels_last
@@ -29,6 +30,24 @@ def test_upsampled_convolution_equals_its_definition(size):
     direction = randn(*plain.shape, dtype=torch.float64)
     ours = torch.autograd.grad(layer(x), inputs, direction)
     torch.testing.assert_close(ours, torch.autograd.grad(plain, inputs, direction))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_generalized_mean_and_its_gradient(dtype):
+    x = F.relu(randn(3, 5, 4, 6, dtype=dtype)).contiguous(memory_format=CHANNELS_LAST)
+    x[1, 2] = 0  # a map without an answer: its mean stays above zero, its gradient is zero
+    x.requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    plain = (wide.clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3)
+    direction = randn(3, 5)
+    ours = generalized_mean(x)
+    assert ours.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(ours.double(), plain, rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(ours, x, direction.to(ours.dtype))
+    (truth,) = torch.autograd.grad(plain, wide, direction.double())
+    assert gradient.dtype == dtype
+    assert gradient.is_contiguous(memory_format=CHANNELS_LAST)
+    torch.testing.assert_close(gradient.double(), truth, rtol=1e-12 if dtype == torch.float64 else 1e-2, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
