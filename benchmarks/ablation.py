@@ -16,7 +16,7 @@ trained again. So the grid can be filled in several sittings, on several machine
 (OMP_NUM_THREADS=1; a step of the demo is no slower for it).
 
 Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
-the row began with, and SSIM of novel views on the person's pixels; means with 95 % confidence intervals (Student's t
+the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's pixels; means with 95 % confidence intervals (Student's t
 over seeds), and the gain over the full row. Differences are paired by seed.
 """
 
@@ -65,7 +65,7 @@ ROWS = {
     "decay of E_id alone (code)": Row("joint.decay=code"),
     "outliers embedded anew": Row("joint.refresh_outliers=true"),
     "mixup (GCL+)": Row("generative.weights.mixup=1"),
-    "camera proxies in the warm-up (CAP)": Row("warmup.memory=cameras", ALL),
+    "camera proxies, warm-up alone (CAP)": Row("warmup.memory=cameras", ALL[:1]),
     "cluster warm-up for as long": Row(stages=ALL[:1], longer=True),
     "GCL over JVTC": Row(stages=ALL, warmup="jvtc"),
     "JVTC for as long": Row(stages=ALL[:1], warmup="jvtc", longer=True),

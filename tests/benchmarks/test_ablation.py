@@ -95,12 +95,12 @@ def test_a_row_that_differs_by_more_is_refused(trained, tmp_path):
 
 
 def test_what_is_gained_over_each_warm_up_and_by_warming_up_for_as_long(trained, tmp_path):
-    rows = ["camera proxies in the warm-up (CAP)", "GCL over JVTC", "JVTC for as long", "cluster warm-up for as long"]
+    rows = ["camera proxies, warm-up alone (CAP)", "GCL over JVTC", "JVTC for as long", "cluster warm-up for as long"]
     assert grid(trained, tmp_path, *rows, "MMCL for as long", "mixup (GCL+)") == 0
     made = {name.removesuffix("-seed0"): (stages, more) for name, stages, more in trained.calls if "seed0" in name}
     every = ["warmup", "generative", "joint"]
     assert made["mixup-GCL"] == (["joint"], ["dataset=synthetic", "generative.weights.mixup=1"])
-    assert made["camera-proxies-in-the-warm-up-CAP"] == (every, ["dataset=synthetic", "warmup.memory=cameras"])
+    assert made["camera-proxies-warm-up-alone-CAP"] == (every[:1], ["dataset=synthetic", "warmup.memory=cameras"])
     assert made["GCL-over-JVTC"] == (every, ["dataset=synthetic"])
     assert made["JVTC-for-as-long"][0] == ["warmup"]
     for name, method in (("GCL-over-JVTC", "jvtc"), ("MMCL-for-as-long", "mmcl"), ("full", "cluster")):
