@@ -16,8 +16,8 @@ trained again. So the grid can be filled in several sittings, on several machine
 (OMP_NUM_THREADS=1; a step of the demo is no slower for it).
 
 Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
-the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's pixels; means with 95 % confidence intervals (Student's t
-over seeds), and the gain over the full row. Differences are paired by seed.
+the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's pixels;
+means with 95 % confidence intervals (Student's t over seeds), and the gain over the full row, paired by seed.
 """
 
 from __future__ import annotations
