@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gcl_fast.models.config import IdentityConfig
+from gcl_fast.models.convolution import StemConv
 from gcl_fast.models.layers import relu, widen
 
 SMALL = 1e-6  # least value of a map that is averaged by its cubes
@@ -81,7 +82,8 @@ class IdentityEncoder(nn.Module):
     def __init__(self, config: IdentityConfig):
         super().__init__()
         self.config = config
-        self.conv1, self.bn1 = _conv_norm(3, config.stem_channels, config.stem_kernel, 2)
+        self.conv1 = StemConv(3, config.stem_channels, config.stem_kernel)
+        self.bn1 = nn.BatchNorm2d(config.stem_channels)
         inputs = config.stem_channels
         for stage, (outputs, count, stride) in enumerate(zip(config.channels, config.blocks, config.strides), start=1):
             shapes = [(inputs, outputs, stride)] + [(outputs, outputs, 1)] * (count - 1)

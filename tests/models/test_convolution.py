@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import vjp
 
-from gcl_fast.models.convolution import convolve
+from gcl_fast.models.convolution import StemConv, convolve
 
 OPTIONS = [(1, 0, 1), (2, 1, 1), (1, 3, 3)]  # stride, padding, dilation
 
@@ -68,3 +68,27 @@ def test_autocast_makes_bfloat16_and_gradients_stay_float32():
     assert y.dtype == torch.bfloat16
     gradients = torch.autograd.grad(y.float().square().sum(), tensors)
     assert {g.dtype for g in gradients} == {torch.float32}
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("size", [(8, 12), (7, 6)], ids=str)
+def test_stem_and_its_gradients(kernel, size):
+    stem = StemConv(3, 5, kernel).double()
+    x = draw(2, 3, *size).requires_grad_()
+    plain = torch.conv2d(x, stem.weight, None, 2, kernel // 2)
+    torch.testing.assert_close(stem(x), plain)
+    ours, truth = (torch.autograd.grad(y.square().sum(), (x, stem.weight)) for y in (stem(x), plain))
+    torch.testing.assert_close(ours, truth)
+
+
+def test_stem_under_autocast():
+    stem, x = StemConv(3, 32, 7), draw(2, 3, 32, 16, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = stem(x)
+    assert y.dtype == torch.bfloat16
+    by_x, by_weight = torch.autograd.grad(y.float().square().sum(), (x, stem.weight))
+    plain = torch.conv2d(x, stem.weight, None, 2, 3)
+    for ours, truth in zip((by_x, by_weight), torch.autograd.grad(plain.square().sum(), (x, stem.weight)), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, truth, rtol=0, atol=0.02 * truth.abs().max().item())
