@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gcl_fast.models.config import DiscriminatorConfig
-from gcl_fast.models.layers import SLOPE, ConvBlock, ResidualBlock
+from gcl_fast.models.layers import SLOPE, ConvBlock, ResidualBlock, widen
 
 
 class Discriminator(nn.Module):
@@ -14,21 +16,32 @@ class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
         self.scales = nn.ModuleList(_network(config) for _ in range(config.scales))
-        self.shrink = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
         self.apply(_init)
 
     def at_scale(self, scale: int, image: Tensor) -> Tensor:
         """The map of one scale; scale s sees the picture halved s times."""
         for _ in range(scale):
-            image = self.shrink(image)
+            image = shrink(image)
         return self.scales[scale](image)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         maps = []
         for network in self.scales:
             maps.append(network(image))
-            image = self.shrink(image)
+            image = shrink(image)
         return maps
+
+
+def shrink(image: Tensor) -> Tensor:
+    """Half the size: means of 3x3, of what lies inside the picture at its border.
+
+    On a CPU in float32 and with whole channels one after another: torch's pooling of three interleaved channels took 12
+    and 23 ms, forward and backward in bfloat16, where this takes 3 and 3, of 48 pictures of 128x64 on a shared core.
+    """
+    if image.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.avg_pool2d(image, 3, 2, 1, count_include_pad=False)
+    small = F.avg_pool2d(widen(image).contiguous(), 3, 2, 1, count_include_pad=False)
+    return small.to(image.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _network(config: DiscriminatorConfig) -> nn.Sequential:
