@@ -65,7 +65,8 @@ def draw(curves: dict[str, np.ndarray], window: int, title: str) -> Figure:
         axes.plot(1 + np.arange(len(values)), values, color=f"C{place}", alpha=0.25, linewidth=0.8)
         means = smoothed(values, window)
         axes.plot(window + np.arange(len(means)), means, color=f"C{place}", label=name)
-    axes.set(xlabel="step", ylabel="loss", title=title)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.set_title(title, fontsize=9)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -113,8 +114,8 @@ def main() -> None:
     }
     report("precision", [row], options.device)
     here = facts(options.device)
-    title = f"{options.stage} stage, demo; {apart[0].mean():.2%} and {apart[1].mean():.2%} from the first in the mean"
-    title += f" ({here['machine']}, {here['date'][:10]})"
+    title = f"{options.stage} stage, demo ({here['machine']}, {here['date'][:10]})\n"
+    title += f"in the mean {apart[0].mean():.2%} and {apart[1].mean():.2%} from the first curve"
     draw(curves, options.window, title).savefig(RESULTS / f"precision_{options.stage}.png", dpi=120)
 
 
