@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -143,8 +143,20 @@ def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def labels(rungs: list[str], measured: Collection[str]) -> dict[str, str]:
+    """What a row of each measured rung is called: all that has been switched on since the one before."""
+    found, since = dict[str, str](), list[str]()
+    for rung in rungs:
+        since.append(LADDER[rung].removeprefix("+ "))
+        if rung in measured:
+            found[rung] = ("+ " if found else "") + ", ".join(since)
+            since = []
+    return found
+
+
 def rows_of(options: argparse.Namespace, measured: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """The table. The ceiling is the median of those that the processes measured."""
+    names = labels(ladder(options.stage, options.compile), measured)
     ceiling = statistics.median(figures["convolution"] for figures in measured.values())
     official, needed = next(iter(measured.values())), measured["upsampling"]["tflop"]
     return [
@@ -152,7 +164,7 @@ def rows_of(options: argparse.Namespace, measured: dict[str, dict[str, float]]) 
             "stage": options.stage,
             "size": options.size,
             "batch": options.batch,
-            "rung": LADDER[rung],
+            "rung": names[rung],
             "min_s": figures["min"],
             "median_s": figures["median"],
             "max_s": figures["max"],

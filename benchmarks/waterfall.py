@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -32,7 +33,8 @@ def waterfall(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure:
     said = f" {least:.3g} s: {needed:.3g} TFLOP at {ceiling:,.0f} GFLOP/s"
     axes.annotate(said, (least, len(rows)), va="center", fontsize=8)
     axes.axvline(least, color=COLOURS(2), linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(rows) + 1), [*(row["rung"] for row in rows), "measured convolution ceiling"], fontsize=8)
+    names = [fill(row["rung"], 44) for row in rows]
+    axes.set_yticks(range(len(rows) + 1), [*names, "measured convolution ceiling"], fontsize=8)
     axes.set_xlim(0, 1.4 * max(seconds))
     axes.invert_yaxis()
     axes.set_xlabel("seconds a step, median")
