@@ -56,8 +56,7 @@ def weights(official: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Ten
     return load_official(official)
 
 
-def close(name: str, ours: torch.Tensor, theirs: torch.Tensor, tolerance: dict[str, float]) -> None:
-    allowed = tolerance.get(name, 1e-4)
+def close(name: str, ours: torch.Tensor, theirs: torch.Tensor, allowed: float) -> None:
     difference = (ours.detach().double() - theirs.double()).abs().max() / theirs.double().abs().max()
     assert difference <= allowed, f"{name}: {difference:.1e} from the official value, {allowed:.0e} allowed"
 
@@ -80,8 +79,11 @@ def test_step_equals_the_official_one(stage, compiled, weights, network_arrays):
         torch.compiler.reset()
         Precision("cpu", None, "", compiled=True).compile(*gcl.children(), discriminator_loss)
 
+    # The compiler orders sums anew: its own rounding, amplified alike, on top of the official one's.
+    factor = 3 if joint and compiled else 1
+
     def equal(name, ours, theirs):
-        close(name, ours, golden[theirs], ROUNDING if joint else {})
+        close(name, ours, golden[theirs], factor * (ROUNDING if joint else {}).get(name, 1e-4))
 
     views = generative_forward(
         gcl, network_arrays["image"], network_arrays["mesh"], network_arrays["mesh_new"], train_identity=joint
