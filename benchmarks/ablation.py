@@ -1,7 +1,7 @@
 """Ablations of GCL on the embedded dataset: what each loss, term, switch and warm-up is worth, over seeds.
 
     python benchmarks/ablation.py                         # the whole grid, 3 seeds: about 7 hours on two quiet cores
-    python benchmarks/ablation.py --set joint.epochs=1    # about 4; one pass still costs mAP (0.4 to 1.6 points measured)
+    python benchmarks/ablation.py --set joint.epochs=1    # about 4; one pass still costs mAP (0.4 to 1.6 points)
     python benchmarks/ablation.py --rows full "no view-invariant loss" --seeds 0 --set joint.epochs=1
 
 A seed's warm-up and generative stage (7 minutes) are trained once. Rows that change the joint stage alone begin after
