@@ -22,9 +22,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: 
     """`torch.conv2d`, differentiable to any order: x (B, C, H, W), weight (D, C, K, K), bias (D,) -> (B, D, H', W')."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return torch.conv2d(x, weight, bias, stride, padding, dilation)
-    if torch.is_autocast_enabled("cpu"):  # which casts for torch's own operations only
-        x, weight, bias = (t.to(torch.get_autocast_dtype("cpu")) for t in (x, weight, bias))
-    return _Convolution.apply(x, weight, bias, ([stride] * 2, [padding] * 2, [dilation] * 2))
+    return _Convolution.apply(*_autocast(x, weight, bias), ([stride] * 2, [padding] * 2, [dilation] * 2))
+
+
+def _autocast(*tensors: Tensor) -> list[Tensor]:
+    """As autocast, where it is on, would cast them for an operation of torch's own."""
+    on = torch.is_autocast_enabled("cpu")
+    return [t.to(torch.get_autocast_dtype("cpu")) if on else t for t in tensors]
 
 
 class _Convolution(torch.autograd.Function):
@@ -88,10 +92,7 @@ class StemConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or x.device.type != "cpu" or x.shape[-2] % 2 or x.shape[-1] % 2:
             return super().forward(x)
-        weight = self.weight
-        if torch.is_autocast_enabled("cpu"):
-            x, weight = (t.to(torch.get_autocast_dtype("cpu")) for t in (x, weight))
-        return _Stem.apply(x, weight)
+        return _Stem.apply(*_autocast(x, self.weight))
 
 
 class _Stem(torch.autograd.Function):
