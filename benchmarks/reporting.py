@@ -57,13 +57,14 @@ def measure_all(
 ) -> dict[str, dict[str, float]]:
     """For each contender seconds (min, median, max), peak MB, and how many calls these come from.
 
-    They run in turns, so that noise of the machine meets everyone, after one call to warm up and one to look at the
-    memory. Rounds end after `repeats`, or from the third on after `seconds`.
+    They run in turns, so that noise of the machine meets everyone, after one call to warm up, one to look at the memory
+    and one to get back what was freed for that. Rounds end after `repeats`, or from the third on after `seconds`.
     """
     peaks, times = {}, {name: list[float]() for name in contenders}
     for name, work in contenders.items():
         work()
         peaks[name] = peak_memory(work, device)
+        work()
     start = time.perf_counter()
     for n in range(repeats):
         if n >= 3 and time.perf_counter() - start > seconds:

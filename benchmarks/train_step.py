@@ -56,7 +56,7 @@ LADDER = {  # what is switched on, in this order -> what a row of the table call
     "frozen": "+ D frozen in G's update",
     "fused": "+ fused optimizers",
     "bank": "+ memory-bank ops",
-    "norm": "+ norm op",
+    "norm": "+ norm ops",
     "padding": "+ padding op",
     "second": "+ weight gradients in R1",
     "upsampling": "+ folded upsampling (train.py --amp)",

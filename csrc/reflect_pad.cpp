@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bfloat16.h"
+#include "channels_last.h"
 #include "simd.h"
 
 using torch::headeronly::ScalarType;
@@ -89,12 +90,6 @@ void fold(const T* grad, const T* padded, Shape s, float slope, T* out) {
       fold_row(rows, count, sign, s, slope, sum.data(), out + at * s.row());
     }
   });
-}
-
-bool channels_last(const Tensor& x) {
-  const int64_t C = x.size(1), H = x.size(2), W = x.size(3);
-  return (C == 1 || x.stride(1) == 1) && (W == 1 || x.stride(3) == C) && (H == 1 || x.stride(2) == W * C) &&
-      (x.size(0) == 1 || x.stride(0) == H * W * C);
 }
 
 bool same_size(const Tensor& x, int64_t B, int64_t C, int64_t H, int64_t W) {

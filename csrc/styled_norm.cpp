@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bfloat16.h"
+#include "channels_last.h"
 #include "simd.h"
 
 using torch::headeronly::ScalarType;
@@ -147,12 +148,6 @@ template <class T>
 GCL_CLONES void backward_sample(Sample<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
     float* dshift, T* out) {
   backward_of(s, grad, whole, m, a, b, dscale, dshift, out);
-}
-
-bool channels_last(const Tensor& x) {
-  const int64_t C = x.size(1), H = x.size(2), W = x.size(3);
-  return (C == 1 || x.stride(1) == 1) && (W == 1 || x.stride(3) == C) && (H == 1 || x.stride(2) == W * C) &&
-      (x.size(0) == 1 || x.stride(0) == H * W * C);
 }
 
 void check(const Tensor& x, const Tensor& like, const Tensor& scale, const Tensor& shift) {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gcl_fast.kernels.batch_norm import batch_norm_relu
 from gcl_fast.models.config import IdentityConfig
 from gcl_fast.models.convolution import StemConv
 from gcl_fast.models.layers import relu, widen
@@ -18,6 +19,31 @@ SMALL = 1e-6  # least value of a map that is averaged by its cubes
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
+
+
+def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """relu(norm(x) + residual), (B, C, H, W) each; in one pass where `kernels.batch_norm` has it."""
+    if type(norm) is not nn.BatchNorm2d or torch.compiler.is_compiling() or x.device.type != "cpu":
+        y = norm(x)
+        return relu(y if residual is None else y + residual)
+    running_mean, running_var, steps = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    assert running_mean is not None
+    assert running_var is not None
+    assert steps is not None
+    assert norm.momentum is not None
+    if norm.training:
+        steps.add_(1)
+    return batch_norm_relu(
+        x,
+        running_mean,
+        running_var,
+        norm.weight,
+        norm.bias,
+        residual,
+        training=norm.training,
+        momentum=norm.momentum,
+        eps=norm.eps,
+    )
 
 
 class Block(nn.Module):
@@ -41,10 +67,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x
         for i in range(1, self.depth + 1):
-            y = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(y))
-            if i < self.depth:
-                y = relu(y)
-        return relu(y + self.downsample(x))
+            residual = self.downsample(x) if i == self.depth else None
+            y = norm_relu(self.get_submodule(f"bn{i}"), self.get_submodule(f"conv{i}")(y), residual)
+        return y
 
 
 def generalized_mean(x: Tensor) -> Tensor:
@@ -73,6 +98,37 @@ class _CubicMean(torch.autograd.Function):
         return (x * slope[:, :, None, None]).mul_(x).to(x.dtype)
 
 
+def stripe_means(x: Tensor, count: int) -> Tensor:
+    """Means over `count` stripes of the map from top to bottom, (B, C, H, W) -> (B, C, count), float32.
+
+    Stripes overlap by a row where `count` does not divide H, as those of `torch.nn.AdaptiveAvgPool2d`.
+    """
+    if x.shape[2] % count:
+        return F.adaptive_avg_pool2d(widen(x), (count, 1)).squeeze(3)
+    return _StripeMeans.apply(x, count)
+
+
+class _StripeMeans(torch.autograd.Function):
+    """The gradient of torch's own pooling comes in another memory order, so all that lies before would copy it."""
+
+    @staticmethod
+    def forward(x: Tensor, count: int) -> Tensor:
+        return widen(x).unflatten(2, (count, -1)).mean((3, 4))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        x, ctx.count = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        spread, pixels = torch.empty_like(x), x.shape[2] * x.shape[3] // ctx.count
+        spread.unflatten(2, (ctx.count, -1)).copy_((grad / pixels)[..., None, None])
+        return spread, None
+
+
 class IdentityEncoder(nn.Module):
     """Crops -> part features and embedding.
 
@@ -95,7 +151,7 @@ class IdentityEncoder(nn.Module):
 
     def feature_map(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> the last map, (B, C, H/16, W/16) at the paper's sizes, H/8 at the demo's."""
-        x = relu(self.bn1(self.conv1(image)))
+        x = norm_relu(self.bn1, self.conv1(image))
         if self.config.stem_pool:
             x = F.max_pool2d(x, 3, 2, 1)
         for stage in range(1, len(self.config.channels) + 1):
@@ -110,8 +166,8 @@ class IdentityEncoder(nn.Module):
             embedding (B, D), float32, before L2 normalization.
         """
         x = self.feature_map(image)
-        parts = F.adaptive_avg_pool2d(x, (self.config.parts, 1)).flatten(1)
-        pooled = generalized_mean(x) if self.config.pooling == "gem" else widen(x).mean((2, 3))
+        parts = stripe_means(x, self.config.parts).to(x.dtype).flatten(1)
+        pooled = generalized_mean(x) if self.config.pooling == "gem" else stripe_means(x, 1).squeeze(2)
         return parts, self.feat_bn(widen(self.feat(pooled)))
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, ModelConfig, check_size, min_size
-from gcl_fast.models.identity import generalized_mean
+from gcl_fast.models.identity import generalized_mean, stripe_means
 from gcl_fast.models.layers import UpsampledConv
 
 CHANNELS_LAST = torch.channels_last
@@ -48,6 +48,24 @@ def test_generalized_mean_and_its_gradient(dtype):
     assert gradient.dtype == dtype
     assert gradient.is_contiguous(memory_format=CHANNELS_LAST)
     torch.testing.assert_close(gradient.double(), truth, rtol=1e-12 if dtype == torch.float64 else 1e-2, atol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "count"), [(8, 4), (6, 1), (6, 4)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_stripe_means_and_their_gradient(dtype, height, count):
+    x = randn(3, 5, height, 7, dtype=dtype).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    plain = F.adaptive_avg_pool2d(wide, (count, 1)).squeeze(3)
+    direction = randn(3, 5, count)
+    ours = stripe_means(x, count)
+    assert ours.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(ours.double(), plain, rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(ours, x, direction.to(ours.dtype))
+    (truth,) = torch.autograd.grad(plain, wide, direction.double())
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient.double(), truth, rtol=1e-6 if dtype == torch.float64 else 1e-2, atol=1e-12)
+    if height % count == 0:
+        assert gradient.is_contiguous(memory_format=CHANNELS_LAST)
 
 
 @pytest.fixture(scope="module")
