@@ -115,6 +115,7 @@ def _rank(rank: int, folder: Path) -> None:
         module.zero_grad()
         module(*(p.chunk(2)[rank] for p in pictures())).total.backward()
     torch.save([p.grad for p in module.parameters()], folder / f"{rank}.pt")
+    del module  # it holds the group, whose threads must not outlive the interpreter
     dist.destroy_process_group()
 
 
