@@ -86,10 +86,11 @@ def test_banks_and_weights_are_the_same(runs):
 @pytest.mark.slow
 def test_mixup_is_the_same(world, finished, tmp_path):
     flags = ["--stages", "joint", "--init", str(finished / "checkpoints" / "generative.safetensors")]
-    settings = ("generative.weights.mixup=1", "joint.epochs=1")  # later epochs may begin with other clusters
+    # Later epochs may begin with other clusters; a wider radius leaves few outliers, so more steps
+    settings = ("generative.weights.mixup=1", "joint.epochs=1", "joint.clustering.eps=0.6")
     one, two = (records(train(world, tmp_path, processes, *flags, settings=settings)) for processes in (1, 2))
     steps = [(a["mixup"], b["mixup"]) for a, b in zip(one, two, strict=True) if "mixup" in a]
-    assert len(steps) >= 2  # how many depends on the outliers
+    assert len(steps) >= 4
     assert steps[0][1] == pytest.approx(steps[0][0], rel=FIRST)
     for alone, together in steps:
         assert together == pytest.approx(alone, rel=LATER)
