@@ -21,19 +21,10 @@ from gcl_fast.csrc.build import load
 
 
 def batch_norm_relu_reference(
-    x: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    residual: Tensor | None = None,
-    *,
-    training: bool,
-    momentum: float,
-    eps: float,
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None, **options: Any
 ) -> Tensor:
-    """The definition, by torch's own operations."""
-    y = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    """The definition, by torch's own operations; arguments are those of `batch_norm_relu`."""
+    y = F.batch_norm(x, mean, var, weight, bias, **options)
     return F.relu(y if residual is None else y + residual)
 
 
@@ -66,10 +57,8 @@ def batch_norm_relu(
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"batch_norm_relu: residual {tuple(residual.shape)} must have x's shape, {tuple(x.shape)}")
     if x.device.type != "cpu" or x.dtype != torch.bfloat16:
-        running = running_mean, running_var
-        return batch_norm_relu_reference(
-            x, *running, weight, bias, residual, training=training, momentum=momentum, eps=eps
-        )
+        options = {"training": training, "momentum": momentum, "eps": eps}
+        return batch_norm_relu_reference(x, running_mean, running_var, weight, bias, residual, **options)
     x = x.contiguous(memory_format=torch.channels_last)
     if residual is not None:
         residual = residual.to(x.dtype).contiguous(memory_format=torch.channels_last)

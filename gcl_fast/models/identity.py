@@ -23,7 +23,7 @@ def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple
 
 def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
     """relu(norm(x) + residual), (B, C, H, W) each; in one pass where `kernels.batch_norm` has it."""
-    if type(norm) is not nn.BatchNorm2d or torch.compiler.is_compiling() or x.device.type != "cpu":
+    if type(norm) is not nn.BatchNorm2d or torch.compiler.is_compiling():
         y = norm(x)
         return relu(y if residual is None else y + residual)
     running_mean, running_var, steps = norm.running_mean, norm.running_var, norm.num_batches_tracked
