@@ -1,12 +1,13 @@
 """Whether mixed precision trains alike: the loss of the same steps with and without --amp, and how far they part.
 
     python benchmarks/precision.py --stage joint --init runs/synthetic-demo-seed0/checkpoints/generative.safetensors
+    python benchmarks/precision.py --seeds 0 1 2 --window 20 50    # means over seeds, so that less of it is chance
 
 Both train the demo on the small embedded dataset, from the same weights, at a constant learning rate; yaws are the same
 step by step, and so are crops as long as clusters are. A third run shows what rounding alone does over so many steps of
-two networks that play against each other: float32 again, from weights that are each the next larger float32. Prints how
-far the smoothed curves part from the first at most and in the mean, appends it to results/precision.csv and draws
-results/precision_STAGE.png.
+two networks that play against each other: float32 again, from weights that are each the next larger float32. Each curve
+is the mean over the seeds. Prints how far the smoothed curves part from the first at most and in the mean, appends that
+to results/precision.csv and draws results/precision_STAGE.png.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +59,22 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, np.full(window, 1 / window), "valid")
 
 
+def parting(curves: dict[str, np.ndarray], window: int) -> dict[str, Any]:
+    """How far the second and the third curve part from the first, smoothed over `window` steps."""
+    first, *others = (smoothed(values, window) for values in curves.values())
+    mixed, nudged = (np.abs(other / first - 1) for other in others)
+    return {
+        "steps": len(next(iter(curves.values()))),
+        "window": window,
+        "first_loss": round(float(first[0]), 4),
+        "last_loss": round(float(first[-1]), 4),
+        "largest_difference": f"{mixed.max():.2%}",
+        "mean_difference": f"{mixed.mean():.2%}",
+        "largest_by_rounding": f"{nudged.max():.2%}",
+        "mean_by_rounding": f"{nudged.mean():.2%}",
+    }
+
+
 def draw(curves: dict[str, np.ndarray], window: int, title: str) -> Figure:
     """Every step faintly, the smoothed curves on top."""
     figure = Figure(figsize=(7, 3.4), layout="constrained")
@@ -73,11 +91,12 @@ def draw(curves: dict[str, np.ndarray], window: int, title: str) -> Figure:
 
 
 def main() -> None:
-    """Train twice, compare, report."""
+    """Train three times a seed, compare, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=["generative", "joint"], default="generative")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--window", type=int, default=20, help="steps that are averaged (default: 20)")
+    parser.add_argument("--window", type=int, nargs="+", default=[20], help="steps that are averaged (default: 20)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of weights, crops and yaws (default: 0)")
     parser.add_argument("--init", default="", help="weights of a run; the joint stage needs some to find clusters")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
@@ -92,31 +111,25 @@ def main() -> None:
     make_embedded_dataset(config)
     ranks, inputs = Ranks(0, 1, torch.device(options.device)), open_inputs(config)
     plain, mixed = (choose(amp, ranks.device, config.compile) for amp in (False, True))
-    run = partial(losses, options.stage, config, inputs, ranks)
-    curves = {
-        "fp32": run(plain, options.steps),
-        mixed.why: run(mixed, options.steps),
-        "fp32, weights one rounding larger": run(plain, options.steps, nudged=True),
+    variants = {
+        "fp32": (plain, False),
+        mixed.why: (mixed, False),
+        "fp32, weights one rounding larger": (plain, True),
     }
-    first, *others = (smoothed(values, options.window) for values in curves.values())
-    apart = [np.abs(other / first - 1) for other in others]
-    row = {
-        "stage": options.stage,
-        "precision": mixed.why,
-        "steps": options.steps,
-        "window": options.window,
-        "first_loss": round(float(first[0]), 4),
-        "last_loss": round(float(first[-1]), 4),
-        "largest_difference": f"{apart[0].max():.2%}",
-        "mean_difference": f"{apart[0].mean():.2%}",
-        "largest_by_rounding": f"{apart[1].max():.2%}",
-        "mean_by_rounding": f"{apart[1].mean():.2%}",
-    }
-    report("precision", [row], options.device)
-    here = facts(options.device)
+    curves = {name: np.zeros(options.steps) for name in variants}
+    for seed in options.seeds:
+        run = partial(losses, options.stage, replace(config, seed=seed), inputs, ranks)
+        for name, (precision, nudged) in variants.items():
+            curves[name] += run(precision, options.steps, nudged) / len(options.seeds)
+    rows = [
+        {"stage": options.stage, "seeds": len(options.seeds), "precision": mixed.why, **parting(curves, window)}
+        for window in options.window
+    ]
+    report("precision", rows, options.device)
+    here, last = facts(options.device), rows[-1]
     title = f"{options.stage} stage, demo ({here['machine']}, {here['date'][:10]})\n"
-    title += f"in the mean {apart[0].mean():.2%} and {apart[1].mean():.2%} from the first curve"
-    draw(curves, options.window, title).savefig(RESULTS / f"precision_{options.stage}.png", dpi=120)
+    title += f"in the mean {last['mean_difference']} and {last['mean_by_rounding']} from the first curve"
+    draw(curves, last["window"], title).savefig(RESULTS / f"precision_{options.stage}.png", dpi=120)
 
 
 if __name__ == "__main__":
