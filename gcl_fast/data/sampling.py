@@ -6,6 +6,8 @@ step are the same however many ranks share it, and a run can stop at any step an
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 
@@ -53,13 +55,19 @@ def identity_plan(
 
     labels: (N,) identity or pseudo-label; -1 is never drawn, or with `singletons` is an identity of one crop.
     cameras: (N,). Identities are drawn without replacement until all had their turn, and are distinct inside a step
-    where there are enough; an identity with fewer than `crops` crops repeats them evenly.
+    where there are enough, which is warned of where there are not; one of fewer than `crops` crops repeats them evenly.
     Returns (steps, identities * crops) int64. Raises UserError when there is no identity to draw.
     """
     labels, cameras = np.asarray(labels), np.asarray(cameras)
     members = _members(labels, singletons)
     if not members:
         raise UserError("no identity to draw: all crops are outliers (label -1)")
+    if identities * world_size > len(members):
+        warnings.warn(
+            f"a step draws {identities * world_size} identities, and there are {len(members)}: some stand in it more"
+            " than once; lower --set warmup.identities or source.identities, or give more crops",
+            stacklevel=2,
+        )
     generator = _generator(seed, epoch)
     drawn = _identity_draws(len(members), identities * world_size, steps, generator)  # (steps, W * identities)
     plan = np.stack([_different_cameras_first(members[i], cameras, crops, generator) for i in drawn.ravel()])

@@ -68,7 +68,8 @@ def test_identity_plan_is_pure_and_divided_among_ranks(labels_and_cameras):
 
 def test_few_crops_and_few_identities_repeat_evenly():
     labels, cameras = np.array([5, 5, 9]), np.array([1, 1, 2])
-    plan = identity_plan(labels, cameras, identities=4, crops=4, steps=3, seed=0, epoch=0).numpy()
+    with pytest.warns(UserWarning, match=r"draws 4 identities, and there are 2.*lower --set warmup\.identities"):
+        plan = identity_plan(labels, cameras, identities=4, crops=4, steps=3, seed=0, epoch=0).numpy()
     for group in plan.reshape(-1, 4):
         counts = np.bincount(group, minlength=3)
         assert counts.tolist() in ([2, 2, 0], [0, 0, 4])
