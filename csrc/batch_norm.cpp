@@ -1,4 +1,3 @@
-// flags: -fno-math-errno -fno-trapping-math
 // CPU kernels of batch norm with the residual and the ReLU behind it in the same pass, and their gradient, of bfloat16; the
 // definition is in kernels/batch_norm.py. Pictures are channels-last: rows of C numbers, one for each pixel. Sums are taken
 // sample by sample and those in order, so results do not depend on the number of threads.

@@ -1,4 +1,3 @@
-// flags: -fno-math-errno -fno-trapping-math
 // Training batches from decoded crops in one pass: gather, scale, shift and mirror, colours, normalization, erasing.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -1,4 +1,4 @@
-// flags: -ffp-contract=off -fno-math-errno -fno-trapping-math -funroll-loops
+// flags: -ffp-contract=off -funroll-loops
 #include "draw.h"
 
 #include "simd.h"

@@ -1,4 +1,4 @@
-// flags: -ffp-contract=off -fno-math-errno -fno-trapping-math -funroll-loops
+// flags: -ffp-contract=off -funroll-loops
 // Fragments of meshes on the CPU, and their gradients.
 #include "rasterize.h"
 

@@ -1,4 +1,3 @@
-// flags: -fno-trapping-math
 // CPU kernels of reflect padding with the LeakyReLU before it in the same pass, and of its adjoint; the definition is in
 // kernels/reflect_pad.py. Pictures are channels-last: rows of W * C numbers.
 #include <torch/csrc/stable/library.h>

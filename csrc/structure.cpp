@@ -1,4 +1,4 @@
-// flags: -ffp-contract=off -fno-math-errno -fno-trapping-math
+// flags: -ffp-contract=off
 // Structure maps on the CPU: transform, vertex normals, z-buffer and shading of a mesh while it is in the cache.
 #include "draw.h"
 #include "rasterize.h"

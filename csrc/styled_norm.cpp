@@ -1,4 +1,3 @@
-// flags: -fno-math-errno -fno-trapping-math
 // CPU kernels of the decoder's two norms, with scale and shift, LeakyReLU and residual in the same pass, and their
 // gradient; the definition is in kernels/styled_norm.py. Pictures are channels-last: rows of C numbers.
 #include <torch/csrc/stable/library.h>

@@ -5,21 +5,23 @@ import pytest
 import torch
 
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard
+from gcl_fast.pseudo_labels.eps import eps_by_rho
 
 
 @pytest.mark.parametrize("k1", [20, 30])
 def test_official_distances_eps_and_labels(golden, k1):
     arrays = np.load(golden / "clustering.npz")
-    features = torch.from_numpy(arrays["features"])
+    features, official = torch.from_numpy(arrays["features"]), arrays[f"k1_{k1}_jaccard"]
+    rho, eps = float(arrays[f"k1_{k1}_rho"]), float(arrays[f"k1_{k1}_eps"])
     distance = 1 - k_reciprocal_jaccard(features, k1, 6).to_dense().numpy()
-    np.testing.assert_allclose(distance, arrays[f"k1_{k1}_jaccard"], atol=1e-6, rtol=0)
-    for backend in ("own", "sklearn"):
-        by_rho = cluster(features, k1, 6, rho=float(arrays[f"k1_{k1}_rho"]), backend=backend)
-        np.testing.assert_array_equal(by_rho.labels, arrays[f"k1_{k1}_labels"])
-        fixed = cluster(features, k1, 6, eps=0.5, backend=backend)
-        np.testing.assert_array_equal(fixed.labels, arrays[f"k1_{k1}_labels_eps0.5"])
-        assert (fixed.engine, fixed.num_outliers) == (backend, int((fixed.labels < 0).sum()))
+    np.testing.assert_allclose(distance, official, atol=1e-6, rtol=0)
+    assert eps_by_rho(torch.from_numpy(1 - official).to_sparse_csr(), rho) == pytest.approx(eps, abs=1e-6)
     # Pairs of equal neighbourhoods are at zero or one rounding error, and the rule leaves the zeros out: a BLAS that
     # rounds otherwise than the golden run's moves a few of 2,495 or 3,741 pairs across, and eps by up to 1e-3.
-    exact = np.array_equal(distance, arrays[f"k1_{k1}_jaccard"])
-    assert by_rho.eps == pytest.approx(float(arrays[f"k1_{k1}_eps"]), abs=1e-6 if exact else 2e-3)
+    by_rho = cluster(features, k1, 6, rho=rho)
+    assert by_rho.eps == pytest.approx(eps, abs=1e-6 if np.array_equal(distance, official) else 2e-3)
+    for backend in ("own", "sklearn"):
+        for radius, labels in ((eps, f"k1_{k1}_labels"), (0.5, f"k1_{k1}_labels_eps0.5")):
+            found = cluster(features, k1, 6, eps=radius, backend=backend)
+            np.testing.assert_array_equal(found.labels, arrays[labels])
+            assert (found.engine, found.num_outliers) == (backend, int((found.labels < 0).sum()))

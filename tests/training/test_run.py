@@ -89,12 +89,16 @@ def test_killed_in_each_stage_it_goes_on_bit_for_bit(finished, command, tmp_path
     assert len(steps) == len(set(steps)), "a step is recorded twice"
 
 
-def _wait_for_step(folder: Path, stage: str, process: subprocess.Popen) -> None:
+def _wait_for_step(folder: Path, stage: str, process: subprocess.Popen, saved: bool = True) -> None:
+    """Until `stage` has finished a step; `saved`: and a checkpoint holds it."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before it could be killed"
         lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
-        if any(f'"stage": "{stage}"' in line and '"loss"' in line for line in lines):
+        steps = [json.loads(line)["stage"] for line in lines if '"loss"' in line and line.endswith("}")]
+        before = sum(name != stage for name in steps)  # of the stages that are complete
+        newest = max((int(path.stem[5:]) for path in (folder / "checkpoints").glob("step_*.pt")), default=0)
+        if stage in steps and (newest > before or not saved):
             time.sleep(0.1)  # into a save, a step or between them
             return
         time.sleep(0.02)
@@ -104,7 +108,7 @@ def _wait_for_step(folder: Path, stage: str, process: subprocess.Popen) -> None:
 def test_an_interrupted_run_saves_itself_and_says_how_to_go_on(command, tmp_path):
     arguments = [*command(tmp_path, "stopped"), "checkpoint_seconds=1000", "warmup.steps_per_epoch=500"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    _wait_for_step(tmp_path / "stopped", "warmup", process)
+    _wait_for_step(tmp_path / "stopped", "warmup", process, saved=False)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 130
