@@ -27,8 +27,8 @@ import torch
 CSRC = Path(__file__).resolve().parent
 NAME = "gcl_fast_ops"
 ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: a newer symbol is a compile error, not a load error
-# Without these, a choice between two results is vectorized only where the CPU has masks (AVX-512), for fear of a trap that
-# nobody set: with AVX2 alone padding with a slope took nine times as long, the contrastive loss 1.2 times.
+# Without these, a choice between two results is vectorized only where the CPU has masks (AVX-512), for fear of a trap
+# that nobody set: with AVX2 alone, padding with a slope took nine times as long, the contrastive loss 1.2 times.
 NO_TRAPS = ("-fno-math-errno", "-fno-trapping-math")
 DEFAULT_ARCHITECTURES = "8.0;9.0;10.0+PTX"  # when none is named and no GPU can be asked
 

@@ -96,7 +96,7 @@ def test_named_regions_cover_real_steps(world, tmp_path, capsys, stage, regions)
 def test_too_few_steps_are_a_sentence(world, tmp_path, capsys):
     assert main(["--stage", "warmup", "--steps", "9000", "--out", str(tmp_path), *TINY, "warmup.epochs=1",
                  f"data_root={world}"]) == 2  # fmt: skip
-    assert "--steps 9000: the warmup stage ended after 11 of 18004 steps" in capsys.readouterr().err
+    assert "--steps 9000: the warmup stage ended after 11 of 27005 steps" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ LOSSES = {
     "total": "loss_gen_total",
 }
 # Stage 3 on formula weights amplifies rounding: fifty batch norms over four random crops, three times in a row. These
-# are twice the distances of the official float32 values from the same step in float64; of two losses, thrice what a CPU
-# without AVX-512 rounds otherwise. (With the official arithmetic
-# of the norms, two threads and the golden run's kind of CPU, every value here is equal to the last digit or two.)
+# are twice the distances of the official float32 values from the same step in float64, and of two losses (image_cyc,
+# feature_rec) thrice what a CPU without AVX-512 is off. (With the official arithmetic of the norms, two threads and the
+# golden run's kind of CPU, every value here is equal to the last digit or two.)
 ROUNDING = {
     "embedding": 1e-3,
     "x_rec": 3e-4,
