@@ -13,7 +13,7 @@ run too.
 
 What a run has measured is noted in --measured at once; a row and seed that stand there, with the same --set, are not
 trained again. So the grid can be filled in several sittings, on several machines, or by a process for each seed
-(OMP_NUM_THREADS=1; a step of the demo is no slower for it).
+(OMP_NUM_THREADS=1). Machines without bfloat16 train in another arithmetic: their runs are a table of their own.
 
 Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
 the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's pixels;
@@ -85,20 +85,32 @@ def folder_of(*words: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in " ".join(words)).split())
 
 
+def arithmetic() -> list[str]:
+    """In which --amp trains on this machine, in a word where that is not bfloat16."""
+    import torch
+
+    from gcl_fast.training.precision import choose
+
+    dtype = choose(True, torch.device("cuda" if torch.cuda.is_available() else "cpu")).dtype
+    return [] if dtype == torch.bfloat16 else [str(dtype or torch.float32).removeprefix("torch.")]
+
+
 class Grid:
     """The runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run.
 
-    measured: the CSV of what runs with these and other settings have measured; `values` is its part.
+    measured: the CSV of what runs with these and other settings have measured; `values` is its part, of runs in this
+    machine's arithmetic.
     """
 
     def __init__(self, out: Path, data_root: str, settings: list[str], measured: Path) -> None:
         self.out, self.data_root, self.settings, self.measured = out, data_root, settings, measured
         self.runs = out / folder_of("runs", *settings)
+        self.label = " ".join([*settings, *arithmetic()])
         self.values: Values = {}
         if measured.is_file():
             with measured.open(newline="") as file:
                 for line in csv.DictReader(file):
-                    if line["settings"] == " ".join(settings):
+                    if line["settings"] == self.label:
                         figures = {name: float(line[name]) for name in METRICS if line[name]}
                         self.values.setdefault(line["row"], {})[int(line["seed"])] = figures
 
@@ -137,7 +149,7 @@ class Grid:
 
         found = {name: figures[name] for name in METRICS if name in figures}
         line = {name: round(found[name], 5) if name in found else "" for name in METRICS}
-        append(self.measured, [{"settings": " ".join(self.settings), "row": row, "seed": seed, **line}])
+        append(self.measured, [{"settings": self.label, "row": row, "seed": seed, **line}])
         self.values.setdefault(row, {})[seed] = found
 
     def difference(self, row: str, seed: int) -> dict[str, Any]:

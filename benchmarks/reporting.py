@@ -106,9 +106,11 @@ def facts(device: str = "cpu") -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Its name, and which vectors torch finds there: clouds lend cores with and without AVX-512 under one name."""
     information = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", information.read_text()) if information.exists() else None
-    return found[1].strip() if found else platform.machine()
+    name = found[1].strip() if found else platform.machine()
+    return f"{name} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def append(path: Path, rows: list[dict[str, Any]], device: str = "cpu") -> None:

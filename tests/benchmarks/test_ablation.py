@@ -132,6 +132,18 @@ def test_what_was_measured_elsewhere_with_the_same_settings_is_not_trained_again
     assert [name for name, *_ in trained.calls if "full" in name] == ["full-seed0", "full-seed1"]
 
 
+def test_rows_of_another_arithmetic_are_another_table(trained, tmp_path, monkeypatch):
+    for on_this_machine in ([], ["float32"]):
+        monkeypatch.setattr(ablation, "arithmetic", lambda found=on_this_machine: found)
+        trained.calls.clear()
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        assert grid(trained, tmp_path) == 0
+        assert len(trained.calls) == 8
+        assert lines_of(tmp_path)["full"]["seeds"] == "2"
+    with (tmp_path / "measured.csv").open(newline="") as file:
+        assert {line["settings"] for line in csv.DictReader(file)} == {"", "float32"}
+
+
 def test_every_row_differs_in_its_own_way():
     grid = ablation.Grid(Path(), "", [], Path("measured.csv"))
     seen = [(to_dict(parse(grid.settings_of(plan))[0]), plan.stages) for plan in ablation.ROWS.values()]
