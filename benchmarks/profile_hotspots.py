@@ -93,7 +93,6 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
             schedule=plan,
             record_shapes=True,
             profile_memory=True,
-            on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(trace)),  # the rehearsal's is replaced
         ) as profiler,
     ):
         log, counted = (
@@ -110,6 +109,7 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
             raise UserError(f"--steps {steps}: the {stage.name} stage ended after {at.step} of {count} steps")
         finally:
             log.close()
+    profiler.export_chrome_trace(str(trace))
     ends = counted.ends[WARM : WARM + steps + 1]
     return statistics.median(after - before for before, after in pairwise(ends))
 

@@ -63,7 +63,7 @@ def plain_loop(vertices: Tensor, faces: Tensor) -> Callable[[], object]:
     source, flags = Path(__file__).with_name("plain_zbuffer.cpp"), ["-O3", "-std=c++20", "-ffp-contract=off"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "plain.so"
-        command = [os.environ.get("CXX", "g++"), *flags, "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
+        command = [os.environ.get("CXX", "g++"), *flags, *build.NO_TRAPS, "-fPIC", "-shared"]
         subprocess.run([*command, str(source), "-o", str(output)], check=True)
         library = ctypes.CDLL(str(output))
     (B, V, _), (H, W) = vertices.shape, SIZE
