@@ -1,4 +1,4 @@
-"""Pictures of a run: grids of novel views, training curves, cluster sizes."""
+"""Pictures of a run: grids of novel views, training curves, quality of views by yaw."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -172,25 +171,5 @@ def yaw_curves(quality: Mapping[str, Any], path: Path) -> None:
         axes.set_xticks(sorted(yaws))
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.set_xlabel("yaw (degrees)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-
-
-def cluster_sizes(labels: Tensor, path: Path) -> None:
-    """Draw how many clusters there are of each size; outliers are told in the title.
-
-    Args:
-        labels: (N,) int64, outlier = -1.
-        path: of the picture.
-    """
-    sizes = torch.bincount(labels[labels >= 0].cpu())
-    outliers = int((labels < 0).sum())
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.add_subplot()
-    if len(sizes):
-        axes.hist(sizes.numpy(), bins=range(int(sizes.min()), int(sizes.max()) + 2), align="left")
-    axes.set_xlabel("crops in the cluster")
-    axes.set_ylabel("clusters")
-    axes.set_title(f"{len(sizes)} clusters, {outliers} of {len(labels)} crops are outliers", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

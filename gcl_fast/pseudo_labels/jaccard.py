@@ -57,7 +57,7 @@ def k_reciprocal_jaccard_reference(features: Tensor, k1: int = 30, k2: int = 6) 
         forward = rank[i, :k]
         return forward[(rank[forward, :k] == i).any(1)]
 
-    half = [reciprocal(i, _half(k1)) for i in range(N)]
+    half = [reciprocal(i, half_length(k1)) for i in range(N)]
     V = torch.zeros(N, N)
     for i in range(N):
         own = reciprocal(i, k1)
@@ -117,7 +117,7 @@ def fuzzy_sets(features: Tensor, neighbours: Tensor, k1: int, k2: int, team: Tea
         start = torch.zeros(1, dtype=torch.int64, device=features.device)
         return SparseRows(start, start.new_empty(0, dtype=torch.int32), features.new_empty(0))
     ops, (begin, end) = torch.ops.gcl_fast, team.rows(N)
-    half = min(_half(k1), neighbours.shape[1])
+    half = min(half_length(k1), neighbours.shape[1])
     weights = team.join_rows(*ops.reciprocal_weights(features, neighbours, half, begin, end))
     return team.join_rows(*ops.expand_queries(*weights, neighbours[:, :k2].contiguous(), begin, end))
 
@@ -148,8 +148,8 @@ def faint_pairs(sets: SparseRows, below: float, bins: int, team: Team = ALONE) -
     return team.add(counts) // 2  # every pair was met twice
 
 
-def _half(k1: int) -> int:
-    """Length of the half lists, with the official code's rounding (to even)."""
+def half_length(k1: int) -> int:
+    """Of the half lists, with the official code's rounding (to even)."""
     return int(np.around(k1 / 2)) + 1
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+PAIRS = 2**22  # of crops looked at at a time
 STEEPNESS, DOUBT = 5.0, 2.0  # of the logistic curves (Li and Zhang 2020, eq. 9); doubt weighs against time alone
 
 
@@ -37,17 +39,16 @@ class TemporalModel(NamedTuple):
         names, camera = cameras.cpu().unique(return_inverse=True)
         frames, labels = frames.cpu(), labels.cpu()
         C = len(names)
-        places = [torch.zeros(0, dtype=torch.int64)]
+        counts = torch.zeros(C * C * bins, dtype=torch.int64)
         order = labels.argsort(stable=True)
         sizes = labels[order].unique_consecutive(return_counts=True)[1].tolist()
-        for rows in order.split(sizes):
-            if len(rows) > 1 and labels[rows[0]] >= 0:
-                one, other = torch.combinations(rows).unbind(1)
-                later = torch.where(frames[one] >= frames[other], one, other)
-                earlier = one + other - later
-                between = ((frames[later] - frames[earlier]) // width).clamp_max(bins - 1)
-                places.append((camera[later] * C + camera[earlier]) * bins + between)
-        counts = torch.bincount(torch.cat(places), minlength=C * C * bins)
+        clusters = [rows for rows in order.split(sizes) if labels[rows[0]] >= 0]
+        for one, other in (pair for rows in clusters for pair in _pairs(rows)):
+            later = torch.where(frames[one] >= frames[other], one, other)
+            earlier = one + other - later
+            between = ((frames[later] - frames[earlier]) // width).clamp_max(bins - 1)
+            place = (camera[later] * C + camera[earlier]) * bins + between
+            counts.index_add_(0, place, torch.ones_like(place))
         likelihood = _smooth(counts.view(C * C, bins), sigma)
         likelihood /= likelihood.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return cls(names, likelihood.view(C, C, bins), width)
@@ -82,6 +83,14 @@ def joint_similarity(visual: Tensor, temporal: Tensor) -> Tensor:
         temporal: likelihood t of the frames, 0..1.
     """
     return torch.sigmoid(STEEPNESS * visual) / (1 + DOUBT * torch.exp(-STEEPNESS * temporal))
+
+
+def _pairs(rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every two of `rows` once, about PAIRS at a time: a clustering that collapsed has as many as N x N / 2."""
+    step = max(1, PAIRS // len(rows))
+    for begin in range(0, len(rows), step):
+        one, other = torch.triu_indices(min(step, len(rows) - begin), len(rows) - begin, 1) + begin
+        yield rows[one], rows[other]
 
 
 def _smooth(counts: Tensor, sigma: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gcl_fast.pseudo_labels.cluster import FAINT, PseudoLabels
 from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
 from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
-from gcl_fast.pseudo_labels.jaccard import jaccard_similarity
+from gcl_fast.pseudo_labels.jaccard import half_length, jaccard_similarity
 from gcl_fast.pseudo_labels.search import Search
 from gcl_fast.pseudo_labels.sharing import SparseRows
 from gcl_fast.pseudo_labels.temporal import TemporalModel, joint_similarity
@@ -83,7 +83,8 @@ def cluster_jointly(
 ) -> PseudoLabels:
     """DBSCAN on plain_weight * d + (1 - plain_weight) * Jaccard distance of k-reciprocal neighbourhoods by d.
 
-    Rows whose neighbourhoods have nothing in common are taken to be at distance 1: no radius reaches them.
+    Rows whose neighbourhoods have next to nothing in common, a Jaccard similarity below FAINT, are taken to be at
+    distance 1: no radius reaches them.
 
     Args:
         distances: d; where it counts plainly it is divided by the largest of all.
@@ -96,7 +97,7 @@ def cluster_jointly(
     """
     N, ops = len(distances.features), torch.ops.gcl_fast
     neighbours, largest = distances.nearest(min(k1, N))
-    half = min(round(k1 / 2) + 1, neighbours.shape[1])
+    half = min(half_length(k1), neighbours.shape[1])
     start, column, _ = ops.reciprocal_weights(distances.features.cpu(), neighbours, half, 0, N)
     weight = torch.exp(-distances.at(start, column))
     row = torch.repeat_interleave(torch.arange(N), start.diff())

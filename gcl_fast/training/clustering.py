@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from gcl_fast.config import ClusteringConfig
 from gcl_fast.pseudo_labels import PseudoLabels, cluster, health
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
+from gcl_fast.training.ranks import Ranks
 
 
 def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
@@ -29,8 +31,8 @@ def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
     return normalize(features - mean[group], dim=1)
 
 
-def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig) -> PseudoLabels:
-    """Cluster bank rows (N, D) by `settings`; deterministic, so ranks with equal banks agree without talking."""
+def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks) -> PseudoLabels:
+    """Cluster bank rows (N, D), equal on all ranks, by `settings`; the ranks share the work and get the same labels."""
     if settings.camera_centred:
         features = camera_centred(features, cameras.to(features.device))
     return cluster(
@@ -41,6 +43,7 @@ def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig) -> Pseu
         eps=settings.eps,
         min_samples=settings.min_samples,
         engine=settings.engine,
+        group=dist.group.WORLD if ranks.world_size > 1 else None,
     )
 
 

@@ -73,7 +73,7 @@ class Joint:
             self._embed(torch.arange(len(self.records)))
         elif self.settings.refresh_outliers:
             self._embed((self.bank.labels < 0).nonzero().flatten().cpu())
-        labels = label(self.bank.features, self.cameras, self.settings.clustering)
+        labels = label(self.bank.features, self.cameras, self.settings.clustering, self.ranks)
         metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
         self.bank.labels.copy_(labels.labels)
         self.clusters = Clusters.from_labels(self.bank.labels)

@@ -54,7 +54,7 @@ def joint_retrieval(
         extract(gcl.identity, records, config, ranks, precision) for records in (data.train, data.query, data.gallery)
     )
     cameras = torch.as_tensor(data.train.camera)
-    labels = label(train, cameras, config.joint.clustering).labels
+    labels = label(train, cameras, config.joint.clustering, ranks).labels
     temporal = TemporalModel.fit(labels, cameras, torch.as_tensor(data.train.frame))
     found = retrieve_jointly(query, gallery, data.query, data.gallery, temporal)
     return {"joint_mAP": found.mAP, "joint_rank1": float(found.cmc[0])}

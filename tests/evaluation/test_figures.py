@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.evaluation.figures import cluster_sizes, training_curves, view_grid
+from gcl_fast.evaluation.figures import training_curves, view_grid
 
 
 def test_grid_places_every_picture(tmp_path):
@@ -44,14 +44,3 @@ def test_curves_of_all_stages_and_a_cut_line(tmp_path, monkeypatch):
     assert list(panels) == ["retrieval", "clustering", "clusters", "novel views", "losses"]
     line = next(line for line in panels["retrieval"].lines if line.get_label() == "mAP")
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([40, 50], [0.6, 0.7])
-
-
-def test_size_histogram_counts_clusters(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("gcl_fast.evaluation.figures.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
-    cluster_sizes(torch.tensor([-1, 0, 0, 0, 1, 1, 1, 2, 2, -1]), tmp_path / "sizes.png")
-    axes = drawn[0].axes[0]
-    assert [(bar.get_x() + 0.5, bar.get_height()) for bar in axes.patches] == [(2, 1), (3, 2)]
-    assert axes.get_title() == "3 clusters, 2 of 10 crops are outliers"
-    cluster_sizes(torch.full((4,), -1), tmp_path / "none.png")
-    assert drawn[1].axes[0].get_title() == "0 clusters, 4 of 4 crops are outliers"

@@ -123,7 +123,20 @@ def test_time_tells_twins_apart():
 
 
 def test_duplicates_are_one_cluster():
-    features = normalize(torch.ones(7, 3), dim=1)
+    features = torch.eye(3)[:1].expand(7, 3)
     zeros = torch.zeros(7, dtype=torch.long)
-    found = cluster_jointly(Distances(features, zeros, zeros, None), 3, 1, eps=0.1)
-    assert found.num_clusters >= 1
+    found = cluster_jointly(Distances(features, zeros, zeros, None), 7, 1, eps=0.1)
+    assert found.labels.tolist() == [0] * 7
+
+
+def test_pairs_come_in_parts(monkeypatch):
+    labels = torch.tensor([0, 1, 0, -1, 0, 1, 0, -1, 0])
+    cameras, frames = torch.tensor([1, 1, 2, 2, 1, 2, 1, 1, 2]), torch.arange(0, 90, 10)
+    whole = TemporalModel.fit(labels, cameras, frames, 10, 12, 0.1)
+    monkeypatch.setattr("gcl_fast.pseudo_labels.temporal.PAIRS", 11)  # two rows of the larger cluster at a time
+    assert torch.equal(TemporalModel.fit(labels, cameras, frames, 10, 12, 0.1).likelihood, whole.likelihood)
+    seen = [(later, earlier) for later in range(9) for earlier in range(later) if labels[later] == labels[earlier] >= 0]
+    counts = torch.zeros(2, 2, 12)
+    for later, earlier in seen:
+        counts[cameras[later] - 1, cameras[earlier] - 1, later - earlier] += 1
+    torch.testing.assert_close(whole.likelihood, counts / counts.amax(2, keepdim=True).clamp_min(1), atol=1e-6, rtol=0)

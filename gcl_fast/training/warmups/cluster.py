@@ -66,7 +66,7 @@ class Warmup(MemoryWarmup):
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Fill the bank with eval-mode embeddings, then cluster it, beside the crops' colours where so set."""
         self.fill_bank()
-        labels = label(self.descriptors(trained=epoch > 0), self.cameras, self.settings.clustering)
+        labels = label(self.descriptors(trained=epoch > 0), self.cameras, self.settings.clustering, self.ranks)
         metrics = report(labels, self.labels if epoch else None, torch.as_tensor(self.records.identity))
         self._set_labels(labels.labels)
         if self.settings.memory == "hardest":
