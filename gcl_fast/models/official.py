@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,19 +88,22 @@ def read_official(path: Path) -> dict[str, Weights]:
 
     Args:
         path: a folder with gen_*.pt, dis_*.pt, id_*.pt, of which the last of each counts; a file of all three; or a
-            file of the identity encoder alone, as the official joint stage leaves its best (model_best.pth) and as its
-            warm-up starts from. Nothing is found in other files of tensors.
+            file of the identity encoder alone, as the official joint stage leaves its best (model_best.pth) and as
+            JVTC leaves it, whose classifier counts for nothing. Nothing is found in other files of tensors.
 
     Raises:
         UserError: an empty folder, or a file that cannot be read.
     """
     if not path.is_dir():
         content = read_state_dict(path)
-        return {"id": content} if "feat_bn.weight" in content else {p: content[p] for p in PARTS if p in content}
+        if "feat_bn.weight" in content:
+            return {"id": {name: t for name, t in content.items() if not name.startswith("classifier.")}}
+        return {part: content[part] for part in PARTS if isinstance(content.get(part), dict)}
     found = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
     if not any(found.values()):
         raise UserError(f"{path}: no gen_*.pt, dis_*.pt, id_*.pt, which an official run leaves")
-    return {part: read_state_dict(files[-1]).get(part, {}) for part, files in found.items() if files}
+    contents = {part: read_state_dict(files[-1]).get(part) for part, files in found.items() if files}
+    return {part: weights if isinstance(weights, dict) else {} for part, weights in contents.items()}
 
 
 def to_official(model: GCL) -> dict[str, dict[str, Tensor]]:
@@ -163,8 +165,10 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file of weights")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: not a PyTorch file of plain tensors ({str(error).splitlines()[0]})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # text, HTML or a pickle of code: what it raises depends on the first bytes
+        raise UserError(f"{path}: not a PyTorch file of plain tensors, as torch.save leaves a state dict") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content

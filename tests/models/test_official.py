@@ -74,7 +74,8 @@ def test_official_run_folder_and_file(official, tmp_path):
 
 def test_identity_encoder_alone(official, tmp_path):
     old = {name: tensor for name, tensor in official["id"].items() if not name.endswith("num_batches_tracked")}
-    torch.save(old, tmp_path / "model_best.pth")
+    jvtc = {"classifier.weight": torch.zeros(702, 512), "classifier.bias": torch.zeros(702)}
+    torch.save(old | jvtc, tmp_path / "model_best.pth")
     assert list(read_official(tmp_path / "model_best.pth")) == ["id"]
     loaded = load_official(tmp_path / "model_best.pth", ["id"])
     identity = IdentityEncoder(ModelConfig().identity)
@@ -102,9 +103,13 @@ def test_strict_about_tensors(official, tmp_path):
         load_official(tmp_path)
     with pytest.raises(UserError, match="no such file"):
         load_official(tmp_path / "absent.pt")
-    (tmp_path / "text.pt").write_text("not weights")
-    with pytest.raises(UserError, match=r"text\.pt"):
-        load_official(tmp_path / "text.pt")
+    for text in ("not weights", "<html>", "absent", "hello", "J", "version https://git-lfs"):
+        (tmp_path / "text.pt").write_text(text)
+        with pytest.raises(UserError, match=r"text\.pt: not a PyTorch file of plain tensors, .* state dict$"):
+            load_official(tmp_path / "text.pt")
+    torch.save({"gen": official["gen"], "dis": torch.zeros(1)}, tmp_path / "part.pt")
+    with pytest.raises(UserError, match="no dis, id"):
+        load_official(tmp_path / "part.pt")
     with pytest.raises(UserError, match="paper's sizes"):
         to_official(GCL(ModelConfig.demo()))
 
