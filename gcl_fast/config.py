@@ -41,7 +41,12 @@ class ClusteringConfig:
 
 @dataclass(frozen=True)
 class WarmupConfig:
-    """Contrast against cluster means of an instance memory: identity encoder alone, augmented crops."""
+    """Contrast against cluster means of an instance memory: identity encoder alone, augmented crops.
+
+    Epochs, steps, batch, learning rate, weight decay and temperature are those of Dai et al. 2021 (ClusterContrast).
+    Our own are the ramp and the cosine (there x0.1 every 20 epochs), the radius without a number to choose (there 0.4
+    to 0.7 by dataset), the camera-centred embeddings, and means of instances as the memory.
+    """
 
     method: Literal["cluster"] = "cluster"
     epochs: int = 50

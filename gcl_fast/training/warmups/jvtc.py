@@ -26,9 +26,10 @@ from gcl_fast.training.warmups.base import PassWarmup
 class JVTC(PassWarmup):
     """Local classification inside the batch, and global classification by pseudo-labels of the bank (Li and Zhang
     2020). Labels are made by looks; from `temporal_epoch` on also by the time that people of the labels before took
-    from camera to camera.
+    from camera to camera (the published code clusters by looks for it, each time anew).
 
-    A bank row is renewed by the mean of its crop's variants; the weight of the old entry rises over the epochs.
+    A bank row is renewed by the mean of its crop's variants and normalized (there it is not); the weight of the old
+    entry rises over the epochs.
 
     Raises:
         UserError: the temporal part needs cameras or frames that the dataset does not know.
