@@ -192,7 +192,6 @@ class Run:
             "stage_state": stage.state_dict(),
             "gcl": self.gcl.state_dict(),
             "random": random_state(self.ranks),
-            "config": to_dict(self.config),
         }
         if self.ranks.main:
             before = sum(done["steps"] for name, done in self.summary["stages"].items() if name != stage.name)
