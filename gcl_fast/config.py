@@ -348,7 +348,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain dictionaries, lists, numbers and strings: what goes to config.yaml and into checkpoints."""
+    """Plain dictionaries, lists, numbers and strings: what goes to config.yaml."""
     return _plain(dataclasses.asdict(config))
 
 

@@ -32,10 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
         return 2
-    except Interrupted:
-        print(
-            f"gcl_fast: saved in {config.folder}; the same command with --resume goes on", file=sys.stderr, flush=True
-        )
+    except Interrupted as stopped:
+        print(f"gcl_fast: {stopped}", file=sys.stderr, flush=True)
         return 130
     except KeyboardInterrupt:  # before training began, or a second Ctrl-C
         print("gcl_fast: interrupted", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,12 +143,18 @@ class Assessment:
         return counts | quality.measure(list(yaws))
 
     def after(self, stage: str, gcl: GCL, folder: Path) -> dict[str, float]:
-        """Everything that is measured when `stage` is complete; folder/<stage>.png once there is a generator."""
+        """Everything that is measured when `stage` is complete; folder/<stage>.png once there is a generator.
+
+        Views that cannot be made or kept are warned of: the stage, not yet saved, is worth more.
+        """
         measured = self.retrieval(gcl)
         split = self.split_for_views()
         if stage in STAGES[1:] and split is not None and self.ranks.main:
-            measured |= self.fidelity(gcl)
-            index = self.choose(split, None, PICTURED)
-            draw_views(gcl, self.inputs, split, index, folder / f"{stage}.png", self.ranks, self.precision)
+            try:
+                measured |= self.fidelity(gcl)
+                index = self.choose(split, None, PICTURED)
+                draw_views(gcl, self.inputs, split, index, folder / f"{stage}.png", self.ranks, self.precision)
+            except (OSError, UserError) as error:
+                warnings.warn(f"{stage}: SSIM or picture of views left out ({error}); the run goes on", stacklevel=2)
         self.ranks.barrier()
         return measured

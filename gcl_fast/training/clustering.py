@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from gcl_fast.config import ClusteringConfig
+from gcl_fast.errors import UserError
 from gcl_fast.pseudo_labels import PseudoLabels, cluster, health
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 from gcl_fast.training.ranks import Ranks
@@ -29,6 +30,25 @@ def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
     member = one_hot(group).to(features)  # (N, cameras); a product, as index_add_ on a GPU sums in any order
     mean = member.T @ features / member.sum(0).unsqueeze(1)
     return normalize(features - mean[group], dim=1)
+
+
+def label_to_train(
+    features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks, stage: str
+) -> PseudoLabels:
+    """`label`, for a stage that trains on inliers alone.
+
+    Raises:
+        UserError: every crop is an outlier.
+    """
+    found = label(features, cameras, settings, ranks)
+    if found.num_clusters == 0:
+        here = f"{stage}.clustering"
+        raise UserError(
+            f"{stage}: every crop is an outlier at eps {found.eps:.3g}, none is left to train on; raise --set"
+            f" {here}.eps (now {settings.eps}) or, where that is null, {here}.rho (now {settings.rho:g}), or lower"
+            f" {here}.min_samples (now {settings.min_samples}): --resume takes them"
+        )
+    return found
 
 
 def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks) -> PseudoLabels:

@@ -39,12 +39,19 @@ class RunningStatistics:
             kept.copy_(buffer)
 
 
-def too_many_skipped(stage: str, step: int, streak: int, causes: str, config: RunConfig) -> NotFinite:
-    """The error that ends a run whose steps are skipped one after the other; its checkpoint has been written."""
-    rate = f"{stage}.lr={getattr(config, stage).lr / 2:g}"
+def too_many_skipped(stage: str, step: int, streak: int, causes: str, config: RunConfig, saved: bool) -> NotFinite:
+    """The error that ends a run whose steps are skipped one after the other.
+
+    Args:
+        saved: whether the disk took the checkpoint.
+    """
+    settings = getattr(config, stage)
+    rates = {name: getattr(settings, name) for name in ("lr", "lr_identity") if hasattr(settings, name)}
+    halved = " ".join(f"{stage}.{name}={rate / 2:g}" for name, rate in rates.items())
+    kept = "are saved" if saved else "could not be saved (make room; an older checkpoint may be there)"
     return NotFinite(
         f"{stage}: {streak} steps in a row were skipped at step {step}, not finite: {causes}. The weights from before"
-        f" are saved: the same command with --resume --set {rate} goes on at half the learning rate"
+        f" {kept}: the same command with --resume --set {halved} goes on at half the learning rate"
         + ("; without --amp a new run may fare better" if config.amp else "")
     )
 

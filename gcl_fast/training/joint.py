@@ -12,7 +12,7 @@ from gcl_fast.data import TrainLoader, shuffled_plan
 from gcl_fast.losses.cluster_memory import Clusters
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
-from gcl_fast.training.clustering import label, report
+from gcl_fast.training.clustering import label_to_train, report
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.mixup import draw_mix
@@ -73,7 +73,7 @@ class Joint:
             self._embed(torch.arange(len(self.records)))
         elif self.settings.refresh_outliers:
             self._embed((self.bank.labels < 0).nonzero().flatten().cpu())
-        labels = label(self.bank.features, self.cameras, self.settings.clustering, self.ranks)
+        labels = label_to_train(self.bank.features, self.cameras, self.settings.clustering, self.ranks, self.name)
         metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
         self.bank.labels.copy_(labels.labels)
         self.clusters = Clusters.from_labels(self.bank.labels)

@@ -50,9 +50,9 @@ class RunLog:
         if self._lines is None or self._writer is None:
             return
         record = {"stage": stage, "step": step, "time": round(time.time(), 3), **values}
-        with _tolerating_a_full_disk("metrics.jsonl"):
+        with tolerating_a_full_disk("metrics.jsonl"):
             self._lines.write(json.dumps(record) + "\n")
-        with _tolerating_a_full_disk("events"):
+        with tolerating_a_full_disk("events"):
             for name, value in values.items():
                 if math.isfinite(value):
                     self._writer.add_scalar(f"{stage}/{name}", value, step)
@@ -74,12 +74,14 @@ class RunLog:
         write_atomically(path, lambda file: file.write("".join(kept).encode()))
         self._lines = path.open("a", buffering=1)
 
-    def summary(self, content: dict[str, Any]) -> None:
-        """Write summary.json whole."""
+    def summary(self, content: dict[str, Any]) -> bool:
+        """Write summary.json whole; whether the disk took it."""
         if self.main:
             text = json.dumps(content, indent=2) + "\n"
-            with _tolerating_a_full_disk("summary.json"):
+            with tolerating_a_full_disk("summary.json"):
                 write_atomically(self.folder / "summary.json", lambda file: file.write(text.encode()))
+                return True
+        return False
 
     def progress(self, stage: str, done: int, total: int) -> Progress:
         """A progress display for `total` steps of which `done` are done."""
@@ -88,19 +90,20 @@ class RunLog:
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None and self._lines is not None:
-            with _tolerating_a_full_disk("events"):
+            with tolerating_a_full_disk("events"):
                 self._writer.close()
-            with _tolerating_a_full_disk("metrics.jsonl"):
+            with tolerating_a_full_disk("metrics.jsonl"):
                 self._lines.close()
 
 
 @contextmanager
-def _tolerating_a_full_disk(name: str) -> Iterator[None]:
+def tolerating_a_full_disk(name: str) -> Iterator[None]:
     """Warn (once, as warnings do) where a record cannot be written: training is worth more than its log."""
     try:
         yield
     except OSError as error:
-        warnings.warn(f"{name} could not be written ({error.strerror}); the run goes on: make room", stacklevel=4)
+        why = error.strerror or error  # Pillow's have no strerror
+        warnings.warn(f"{name} could not be written ({why}); the run goes on: make room", stacklevel=4)
 
 
 class Progress:

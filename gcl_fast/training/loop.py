@@ -102,7 +102,7 @@ class Interruption:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved itself."""
+    """The run was asked to stop; says whether it could save itself."""
 
 
 def run_stage(
@@ -111,7 +111,7 @@ def run_stage(
     log: RunLog,
     ranks: Ranks,
     interruption: Interruption,
-    save: Callable[[], None],
+    save: Callable[[], bool],
     statistics: RunningStatistics,
     config: RunConfig,
 ) -> None:
@@ -119,12 +119,13 @@ def run_stage(
 
     Args:
         save: writes a checkpoint of everything, `at` included; called every `checkpoint_seconds` and before raising.
+            Returns whether the disk took it, the same on every rank.
         statistics: of the networks' batch norms, mended wherever they are about to be used.
         config: how often to save and to read the metrics from the device.
 
     Raises:
-        Interrupted: after a signal, with a checkpoint written.
-        NotFinite: ten steps in a row were skipped (noticed when the metrics are read), with a checkpoint written.
+        Interrupted: after a signal and `save`.
+        NotFinite: ten steps in a row were skipped (noticed when the metrics are read), after `save`.
     """
     began, before, saved = time.monotonic(), at.seconds, time.monotonic()
     progress, meter = log.progress(stage.name, at.step, at.step), Meter(ranks)
@@ -141,22 +142,26 @@ def run_stage(
                 at.position, at.step = at.position + 1, at.step + 1
                 at.seconds = before + time.monotonic() - began
                 reading = None
-                if at.step % config.log_every == 0:
+                ends = at.epoch == stage.epochs - 1 and at.position == len(plan)
+                if at.step % config.log_every == 0 or ends:
                     statistics.mend()
                     reading = meter.read()
                     _report(reading, stage, at, log)
                     if reading.streak >= TOLERATED:
-                        save()
-                        raise too_many_skipped(stage.name, at.step, reading.streak, reading.causes, config)
+                        kept = save()
+                        raise too_many_skipped(stage.name, at.step, reading.streak, reading.causes, config, kept)
                 progress.advance(expected, reading.means if reading else None)
                 due = time.monotonic() - saved > config.checkpoint_seconds
                 stop, due = ranks.any(interruption.signal is not None, due)
                 if stop or due:
                     statistics.mend()
-                    save()
+                    kept = save()
                     saved = time.monotonic()
                 if stop:
-                    raise Interrupted
+                    done, where = (
+                        ("saved", "") if kept else ("not saved", ", from an older checkpoint where there is one")
+                    )
+                    raise Interrupted(f"{done} in {config.folder}; the same command with --resume goes on{where}")
             at.epoch, at.position = at.epoch + 1, 0
         statistics.mend()
     finally:

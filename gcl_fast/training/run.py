@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from gcl_fast.atomic import write_atomically
-from gcl_fast.config import RunConfig, difference, to_dict
+from gcl_fast.config import ALL_STAGES, ClusteringConfig, RunConfig, difference, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.models import GCL, check_size
@@ -25,7 +26,7 @@ from gcl_fast.training.health import RunningStatistics, naming_what_to_lower
 from gcl_fast.training.initialize import initialize
 from gcl_fast.training.inputs import make_embedded_dataset, open_inputs, open_source, prepare_source
 from gcl_fast.training.joint import Joint
-from gcl_fast.training.logs import RunLog
+from gcl_fast.training.logs import RunLog, tolerating_a_full_disk
 from gcl_fast.training.loop import Interruption, Position, Stage, run_stage
 from gcl_fast.training.random_state import random_state, seed_all, set_random_state
 from gcl_fast.training.ranks import Ranks
@@ -38,10 +39,12 @@ from gcl_fast.training.warmups import warmup_of
 FREE_ON_RESUME = {
     *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
 }
-# Settings that may change on resuming, and are said to: what too little memory, other ranks or a divergence ask for
+# Settings that may change on resuming, and are said to: what too little memory, other ranks, a divergence or outliers
+# alone ask for
 TUNABLE_ON_RESUME = {
     *("source.lr", "source.identities", "warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
     *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
+    *(f"{stage}.clustering.{field.name}" for stage in ("warmup", "joint") for field in fields(ClusteringConfig)),
 }
 
 
@@ -52,8 +55,8 @@ class Run:
     <stage>.safetensors), views/<stage>.png.
 
     Raises:
-        UserError: a run of that name exists and `resume` is False, or it has other settings; a folder that cannot be
-            written; anything wrong with the dataset.
+        UserError: a run of that name exists and `resume` is False, or it has other settings, or stopped in another
+            stage than is next; a folder that cannot be written; anything wrong with the dataset.
     """
 
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
@@ -67,7 +70,7 @@ class Run:
         self.log.say(f"gcl_fast: run {self.folder}")
         for line in changed:
             self.log.say(f"  changed on resuming: {line}")
-        self.state = load_state(self.folder / "checkpoints") if resume else None
+        self.state = self._load_state() if resume else None
         self.summary: dict[str, Any] = {"stages": {}} if self.state is None else self.state["summary"]
         trains_on_source = self._trains_on_source()
         if trains_on_source and ranks.main:
@@ -115,15 +118,30 @@ class Run:
     ) -> None:
         self._watch.__exit__(kind, error, trace)
         if kind is None and self.ranks.main:
-            training_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
-            self.log.say(f"done: {self.folder}/summary.json, {self.folder}/views")
+            with tolerating_a_full_disk("curves.png"):
+                training_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
+            kept = self.log.summary(self.summary)  # once more: the disk may have refused it after its stage
+            self.log.say(
+                f"done: {self.folder}/summary.json, {self.folder}/views"
+                if kept
+                else f"done, without {self.folder}/summary.json: the same command with --resume writes it"
+            )
         self.log.close()
 
     def train(self, name: str) -> None:
-        """Run the stage called `name` to its end, or what is left of it, then evaluate; nothing when it is complete."""
+        """Run the stage called `name` to its end, or what is left of it, then evaluate; nothing when it is complete.
+
+        Raises:
+            UserError: it was begun on other crops.
+        """
         if name in self.summary["stages"]:
             return
-        at = Position()
+        at, crops = Position(), self._crops(name)
+        if self.state is not None and self.state["stage"] == name and self.state.get("crops", crops) != crops:
+            raise UserError(
+                f"{self.folder}: {name} was begun on other crops than {self.inputs.dataset.root} holds now; put those"
+                f" back as they were, or choose another --name (weights to start from: {self.folder}/checkpoints)"
+            )
         with naming_what_to_lower(name, self.config, self.ranks.device):
             stage = self._stage(name)
             if self.state is not None:
@@ -133,7 +151,7 @@ class Run:
                     at = Position(**self.state["at"])
             self.state = None
             self.log.say(f"{name}: crops by {stage.loader.notice}")
-            save = lambda: self._save(stage, at)
+            save = lambda: self._save(stage, at, crops)
             run_stage(stage, at, self.log, self.ranks, self.interruption, save, self.statistics, self.config)
         if self.ranks.main:
             save_weights(self.folder / "checkpoints" / f"{name}.safetensors", self.gcl.state_dict())
@@ -148,8 +166,40 @@ class Run:
             f"{name}: {_percent(measured)}, {at.step} steps in {at.seconds:.0f} s, "
             f"evaluated in {time.monotonic() - started:.0f} s"
         )
-        self._save(stage, at)
+        self._save(stage, at, crops)
         self.log.summary(self.summary)
+
+    def _load_state(self) -> dict[str, Any] | None:
+        """The newest checkpoint.
+
+        Raises:
+            UserError: it is another one on another rank, or stopped in a stage that is not the next of --stages.
+        """
+        state = load_state(self.folder / "checkpoints")
+        at = (-1, 0) if state is None else (ALL_STAGES.index(state["stage"]), state["at"]["step"])
+        everywhere = self.ranks.gather(torch.tensor([at]))
+        if bool((everywhere != everywhere[0]).any()):
+            raise UserError(
+                f"{self.folder}: the newest checkpoint is not the same on all ranks; --runs must be one folder for all"
+                " machines"
+            )
+        done = {} if state is None else state["summary"]["stages"]
+        if state is not None and (stage := state["stage"]) not in done:
+            left = [name for name in self.config.stages if name not in done]
+            if left[:1] != [stage]:
+                further = [name for name in left if ALL_STAGES.index(name) > ALL_STAGES.index(stage)]
+                raise UserError(
+                    f"{self.folder} stopped in the {stage} stage at step {at[1]}, and --stages"
+                    f" {' '.join(self.config.stages)} does not go on there; --stages {' '.join([stage, *further])}"
+                    " does, --name starts another run"
+                )
+        return state
+
+    def _crops(self, stage: str) -> str:
+        """A digest of the names of the crops that `stage` trains on."""
+        source = self.inputs.source if stage == "source" else None
+        names = [*self.inputs.dataset.train.names, *(source.train.names if source is not None else ())]
+        return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 
     def _trains_on_source(self) -> bool:
         """Whether the source stage is still to be run, or gone on with.
@@ -184,19 +234,24 @@ class Run:
         kind = warmup_of(self.config) if name == "warmup" else kinds[name]
         return kind(self.config, self.gcl, self.inputs, self.ranks, self.precision)
 
-    def _save(self, stage: Stage, at: Position) -> None:
+    def _save(self, stage: Stage, at: Position, crops: str) -> bool:
+        """Write a checkpoint; whether the disk took it, the same answer on every rank."""
         state = {
             "summary": self.summary,
             "stage": stage.name,
             "at": vars(at),
+            "crops": crops,
             "stage_state": stage.state_dict(),
             "gcl": self.gcl.state_dict(),
             "random": random_state(self.ranks),
-            "config": to_dict(self.config),
         }
+        refused = False
         if self.ranks.main:
             before = sum(done["steps"] for name, done in self.summary["stages"].items() if name != stage.name)
-            save_state(self.folder / "checkpoints", before + at.step, state, self.config.keep_checkpoints)
+            path = save_state(self.folder / "checkpoints", before + at.step, state, self.config.keep_checkpoints)
+            refused = path is None
+        (refused,) = self.ranks.any(refused)
+        return not refused
 
     def _keep_best(self, stage: str, measured: dict[str, float]) -> None:
         """Keep the weights as best.safetensors where no stage before reached this mAP."""

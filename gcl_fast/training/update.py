@@ -16,12 +16,16 @@ def scale_losses(optimizer: Optimizer, device: torch.device) -> None:
     """Let `descend` scale the loss of `optimizer`, so that float16 gradients do not vanish (Micikevicius et al. 2018).
 
     The scale begins at 65536, halves at each step that is skipped and doubles after GROWTH_STEPS that are not. It lives
-    in the first parameter group, and so in the optimizer's state dict.
+    in the first parameter group, and so in the optimizer's state dict; one without it leaves a scale that begins anew.
     """
-    optimizer.param_groups[0] |= {
-        "loss_scale": torch.tensor(65536.0, device=device),
-        "good_steps": torch.tensor(0.0, device=device),
-    }
+
+    def begin(optimizer: Optimizer) -> None:
+        group = optimizer.param_groups[0]
+        group.setdefault("loss_scale", torch.tensor(65536.0, device=device))
+        group.setdefault("good_steps", torch.tensor(0.0, device=device))
+
+    begin(optimizer)
+    optimizer.register_load_state_dict_post_hook(begin)
 
 
 def descend(loss: Tensor, ranks: Ranks, *optimizers: Optimizer) -> Tensor:

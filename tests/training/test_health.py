@@ -1,5 +1,6 @@
 """Steps that are not finite are skipped and counted, end the run in time, and leave nothing behind; memory errors."""
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -8,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.config import preset
+from gcl_fast.config import ClusteringConfig, preset
 from gcl_fast.data import shuffled_plan
 from gcl_fast.errors import UserError
 from gcl_fast.memory import MemoryBank
+from gcl_fast.training.clustering import label_to_train
 from gcl_fast.training.health import NotFinite, RunningStatistics, naming_what_to_lower
 from gcl_fast.training.logs import RunLog
-from gcl_fast.training.loop import Interruption, Position, run_stage
+from gcl_fast.training.loop import Interrupted, Interruption, Position, run_stage
 from gcl_fast.training.meter import Meter
 from gcl_fast.training.optimizers import adam, nesterov
 from gcl_fast.training.ranks import Ranks
@@ -87,6 +89,7 @@ class Stage:
         self.weight = nn.Parameter(torch.zeros(2))
         self.optimizer = adam([self.weight], 0.1)
         self.saved: list[float] = []
+        self.full = False  # the disk
 
     def begin_epoch(self, epoch):
         return {}
@@ -102,11 +105,14 @@ class Stage:
         loss = (self.weight - term).square().sum()
         return {"loss": loss, "r1": term, "skipped": descend(loss, ALONE, self.optimizer)}
 
-    def run(self, folder):
+    def save(self):
+        self.saved.append(self.weight[0].item())
+        return not self.full
+
+    def run(self, folder, config=CONFIG, signal=None):
         log, at = RunLog(folder, True), Position()
-        save = lambda: self.saved.append(self.weight[0].item())
         try:
-            run_stage(self, at, log, ALONE, Interruption(), save, RunningStatistics(nn.Identity()), CONFIG)
+            run_stage(self, at, log, ALONE, Interruption(signal), self.save, RunningStatistics(nn.Identity()), config)
         finally:
             log.close()
         return at
@@ -123,11 +129,44 @@ def test_skipped_steps_are_counted_and_the_run_goes_on(tmp_path, capsys):
 
 def test_the_tenth_in_a_row_ends_the_run_with_a_checkpoint(tmp_path):
     stage = Stage(30, set(range(3, 40)))
-    with pytest.raises(NotFinite, match=r"joint: 10 steps in a row .* step 13, .*loss, r1.*--set joint.lr=0.0002 "):
+    told = r"joint: 10 steps in a row .* step 13, .*loss, r1.* are saved.*joint.lr=0.0002 joint.lr_identity=1.75e-05 "
+    with pytest.raises(NotFinite, match=told):
         stage.run(tmp_path)
     untouched = Stage(3, set())
     untouched.run(tmp_path)
     assert stage.saved == [untouched.weight[0].item()]
+
+
+def test_the_last_steps_are_read_however_few_they_are(tmp_path):
+    rarely = replace(CONFIG, log_every=100)
+    at = Stage(7, {3, 5}).run(tmp_path, rarely)
+    assert (at.step, at.skipped) == (7, 2)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["step"], record["skipped"]) for record in records if "loss" in record] == [(7, 2.0)]
+    with pytest.raises(NotFinite, match="joint: 12 steps in a row"):
+        Stage(12, set(range(12))).run(tmp_path, rarely)
+
+
+@pytest.mark.parametrize(("full", "told"), [(False, "^saved in"), (True, "^not saved in .* older checkpoint")])
+def test_who_stops_says_whether_it_is_saved(tmp_path, full, told):
+    stage = Stage(30, set())
+    stage.full = full
+    with pytest.raises(Interrupted, match=told):
+        stage.run(tmp_path, signal=2)
+    stage = Stage(30, set(range(40)))
+    stage.full = full
+    with pytest.raises(NotFinite, match="could not be saved .make room" if full else "are saved"):
+        stage.run(tmp_path)
+
+
+def test_outliers_alone_name_the_settings_of_their_stage():
+    settings = ClusteringConfig(k1=6, eps=0.1, min_samples=50)
+    features = nn.functional.normalize(torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    told = (
+        r"joint: every crop is an outlier at eps 0.1, .*clustering.eps .now 0.1.*joint.clustering.min_samples .now 50"
+    )
+    with pytest.raises(UserError, match=told):
+        label_to_train(features, torch.zeros(16, dtype=torch.int64), settings, "joint")
 
 
 def test_running_statistics_do_not_keep_what_is_not_finite():

@@ -49,6 +49,9 @@ def test_scale_is_saved_with_the_optimizer():
     optimizer.param_groups[0]["loss_scale"].fill_(512)
     other.load_state_dict(optimizer.state_dict())
     assert other.param_groups[0]["loss_scale"] == 512
+    plain = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=1.0, fused=True)  # of a device that needs no scale
+    other.load_state_dict(plain.state_dict())
+    assert (other.param_groups[0]["loss_scale"], other.param_groups[0]["good_steps"]) == (65536, 0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gcl_fast import evaluate, generate
-from gcl_fast.config import STAGES
+from gcl_fast.config import STAGES, override, preset
+from gcl_fast.errors import UserError
+from gcl_fast.training import assess, checkpoint, logs
+from gcl_fast.training import run as runs
+from gcl_fast.training.loop import Position
+from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.run import Run
 
 TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
 
@@ -130,6 +139,8 @@ def test_an_existing_run_is_not_overwritten(finished, command):
 
 def test_wrong_input_is_named_without_a_traceback(tmp_path):
     (tmp_path / "empty").mkdir()
+    (pictures := tmp_path / "pictures").mkdir()
+    Image.new("RGB", (64, 128)).save(pictures / "black.png")
     (tmp_path / "file").write_text("")
     cases = {
         ("--dataset", "market1501"): "--data-root",
@@ -137,11 +148,11 @@ def test_wrong_input_is_named_without_a_traceback(tmp_path):
         ("--dataset", "folder", "--data-root", tmp_path / "empty"): "empty",
         ("--runs", tmp_path / "file"): "--runs DIR",
         ("--dataset", "folder", "--data-root", tmp_path / "empty", "--set", "height=32"): "at least",
-        ("--init", tmp_path / "absent.safetensors", "--dataset", "folder", "--data-root", tmp_path / "empty"): "",
+        ("--init", tmp_path / "absent.safetensors", "--dataset", "folder", "--data-root", pictures): "no weights at",
     }
     for number, (arguments, told) in enumerate(cases.items()):
         more = () if "--runs" in arguments else ("--runs", tmp_path / f"runs{number}")
-        done = train(*arguments[:0], *more, *arguments)
+        done = train(*more, *arguments)
         assert done.returncode == 2, done.stdout + done.stderr
         assert told in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
@@ -151,6 +162,103 @@ def test_wrong_input_is_named_without_a_traceback(tmp_path):
     assert "holds a run" not in done.stderr
 
 
+@pytest.fixture
+def reopen(tmp_path):
+    """reopen(*settings, stages=..., ranks=...): the run tmp_path/run on four crops, begun or gone on with."""
+    (tmp_path / "crops").mkdir()
+    for i in range(4):
+        Image.new("RGB", (64, 128), (i, i, i)).save(tmp_path / "crops" / f"{i}.png")
+    alone = Ranks(0, 1, torch.device("cpu"))
+
+    def make(*settings: str, stages=("generative", "joint"), ranks=alone) -> Run:
+        config = replace(preset("demo"), dataset="folder", data_root=str(tmp_path / "crops"), stages=stages)
+        return Run(override(config, [f"runs={tmp_path}", "name=run", "height=64", "width=40", *settings]), ranks, True)
+
+    return make
+
+
+def save(run: Run, step: int) -> bool:
+    """Leave `run` with a checkpoint of its generative stage, which trained nothing."""
+    return run._save(SimpleNamespace(name="generative", state_dict=dict), Position(step=step), run._crops("generative"))
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_run_goes_on_in_the_stage_it_stopped_in_or_not_at_all(reopen, capsys):
+    run = reopen()
+    assert save(run, 9)
+    told = r"stopped in the generative stage at step 9.*--stages generative joint does"
+    for stages in (STAGES, ("warmup", "joint"), ("joint",)):
+        with pytest.raises(UserError, match=told):
+            reopen(stages=stages)
+    assert reopen("joint.clustering.eps=0.5", stages=("generative",)).state["at"]["step"] == 9
+    assert "changed on resuming: joint.clustering.eps: auto -> 0.5" in capsys.readouterr().out
+    run.summary["stages"]["generative"] = {"steps": 10}
+    assert save(run, 10)
+    assert reopen("joint.clustering.eps=0.5", stages=("warmup", "joint")).state["at"]["step"] == 10
+
+
+def test_ranks_that_see_other_checkpoints_are_refused(reopen):
+    class Apart(Ranks):
+        def gather(self, tensor):
+            return torch.cat([tensor, torch.tensor([[-1, 0]])])  # the other machine's folder is empty
+
+    save(reopen(), 9)
+    with pytest.raises(UserError, match="--runs must be one folder for all machines"):
+        reopen(ranks=Apart(0, 1, torch.device("cpu")))
+
+
+def test_other_crops_than_a_stage_was_begun_on_are_refused(reopen, monkeypatch, tmp_path):
+    def begun(run, name):
+        raise LookupError(name)
+
+    monkeypatch.setattr(Run, "_stage", begun)
+    save(reopen(), 9)
+    min((tmp_path / "crops").iterdir()).unlink()
+    run = reopen()
+    with pytest.raises(UserError, match="generative was begun on other crops"):
+        run.train("generative")
+    run.state["stage"] = "warmup"  # which is complete: a stage may begin on other crops
+    with pytest.raises(LookupError):
+        run.train("generative")
+    run.state["stage"] = "generative"
+    del run.state["crops"]  # a checkpoint from before there was a digest
+    with pytest.raises(LookupError):
+        run.train("generative")
+
+
+def test_views_that_cannot_be_made_do_not_end_the_run(reopen, monkeypatch, tmp_path):
+    run = reopen()
+    (tmp_path / "crops" / "body_parameters").write_text("")  # no folder can be made
+    with pytest.warns(UserWarning, match="generative: SSIM or picture of views left out .cannot write body parameters"):
+        assert run.assessment.after("generative", run.gcl, tmp_path / "views") == {}
+    monkeypatch.setattr(run.assessment, "fidelity", lambda gcl: {"ssim": 0.5})
+    monkeypatch.setattr(assess, "draw_views", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        assert run.assessment.after("joint", run.gcl, tmp_path / "views") == {"ssim": 0.5}
+
+
+def test_a_full_disk_ends_no_run_and_the_summary_is_written_later(reopen, monkeypatch, tmp_path, capsys):
+    run = reopen(stages=("generative",))
+    run.summary["stages"]["generative"] = {"steps": 9}
+    assert save(run, 9)
+    with warnings.catch_warnings(record=True) as warned, reopen(stages=("generative",)) as run:
+        warnings.simplefilter("always")
+        for module, name in ((runs, "training_curves"), (logs, "write_atomically"), (checkpoint, "write_atomically")):
+            monkeypatch.setattr(module, name, full)
+        assert not save(run, 10)
+    for file in ("step_000000010.pt", "curves.png", "summary.json"):
+        assert any(f"{file} could not be written" in str(warning.message) for warning in warned)
+    assert "done, without" in capsys.readouterr().out
+    monkeypatch.undo()
+    with reopen(stages=("generative",)) as run:
+        run.train("generative")
+    assert "done: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["stages"] == {"generative": {"steps": 9}}
+
+
 def test_evaluate_reads_the_run_back(finished, capsys):
     assert evaluate.main([str(finished), "--amp", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
@@ -158,8 +266,8 @@ def test_evaluate_reads_the_run_back(finished, capsys):
     for stage in STAGES:
         assert again[stage]["mAP"] == pytest.approx(summary[stage]["mAP"], abs=1e-6)
     assert again["joint"]["ssim"] == pytest.approx(summary["joint"]["ssim"], abs=1e-4)
-    assert evaluate.main([str(finished), "--stages", "joint"]) == 0
-    assert f"{100 * summary['joint']['mAP']:.0f}"[:1] in capsys.readouterr().out
+    assert evaluate.main([str(finished), "--amp", "--stages", "joint"]) == 0
+    assert f"{100 * summary['joint']['mAP']:.1f}" in capsys.readouterr().out
     assert evaluate.main([str(finished.parent)]) == 2
     assert "no run at" in capsys.readouterr().err
 

@@ -19,7 +19,7 @@ from gcl_fast.losses.cluster_memory import (
     update_by_hardest_,
 )
 from gcl_fast.models import GCL
-from gcl_fast.training.clustering import label, report
+from gcl_fast.training.clustering import label_to_train, report
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import adam
 from gcl_fast.training.precision import Precision
@@ -66,7 +66,8 @@ class Warmup(MemoryWarmup):
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Fill the bank with eval-mode embeddings, then cluster it, beside the crops' colours where so set."""
         self.fill_bank()
-        labels = label(self.descriptors(trained=epoch > 0), self.cameras, self.settings.clustering, self.ranks)
+        descriptors = self.descriptors(trained=epoch > 0)
+        labels = label_to_train(descriptors, self.cameras, self.settings.clustering, self.ranks, self.name)
         metrics = report(labels, self.labels if epoch else None, torch.as_tensor(self.records.identity))
         self._set_labels(labels.labels)
         if self.settings.memory == "hardest":
