@@ -9,11 +9,14 @@ both: 4 minutes a row and seed. Rows that change the generator's losses begin af
 of another warm-up train all three stages: 10 minutes. "For as long" goes on warming up for about as many steps as the
 joint stage takes, in a schedule stretched to that length: 3 minutes. Every row's settings are compared with the full
 one's: it differs by the named switch or the benchmark ends. Killed, the same command goes on where it was, inside a
-run too.
+run too, on the same commit and by as many threads.
 
 What a run has measured is noted in --measured at once; a row and seed that stand there, with the same --set, are not
 trained again. So the grid can be filled in several sittings, on several machines, or by a process for each seed
-(OMP_NUM_THREADS=1). Machines without bfloat16 train in another arithmetic: their runs are a table of their own.
+(OMP_NUM_THREADS=1). A row is compared with a full row of its own commit, machine, threads and torch alone, which is
+trained again where those of this process have none. Machines without bfloat16 train in another arithmetic: their runs
+are a table of their own. What the authors' runs have measured is results/ablation_runs.csv, read when --measured
+names it.
 
 Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
 the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's pixels;
@@ -28,7 +31,7 @@ import gc
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +59,7 @@ ROWS = {
     "without the own entry": Row("joint.terms=[0,1,1]"),
     "without the novel view's cluster": Row("joint.terms=[1,0,1]"),
     "without the crop's cluster": Row("joint.terms=[1,1,0]"),
+    "no image loss": Row("generative.weights.image=0", ALL[1:]),
     "no feature loss": Row("generative.weights.feature=0", ALL[1:]),
     "no adversarial loss": Row("generative.weights.adversarial=0", ALL[1:]),
     "feature loss on x_new (paper's figure)": Row("generative.weights.feature_loss_on=paper", ALL[1:]),
@@ -77,7 +81,22 @@ JOINT_STEPS, WARMUP_STEPS = 100, {"cluster": 50, "jvtc": 60, "mmcl": 30}
 WARMED_UP = {"cluster": BASE, "jvtc": "GCL over JVTC", "mmcl": "GCL over MMCL"}  # runs with the warm-ups as they are
 MAY_DIFFER = {"name", "init", "stages"}
 METRICS = ("mAP", "over_warmup", "rank1", "ssim")
-Values = dict[str, dict[int, dict[str, float]]]  # row -> seed -> metric -> value
+ORIGIN = ("commit", "machine", "threads", "torch")  # rows that differ in these differ by more than their switch
+
+
+class Measured(NamedTuple):
+    """What a run has measured, by METRICS, and on what, by ORIGIN."""
+
+    figures: dict[str, float]
+    origin: tuple[str, ...]
+
+
+Values = dict[str, dict[int, Measured]]  # row -> seed -> the newest run
+
+
+def origin_of(line: Mapping[str, Any]) -> tuple[str, ...]:
+    """ORIGIN's columns of a line; noting a run in a committed file makes the tree dirty, so that is no difference."""
+    return tuple(str(line[name]).removesuffix("-dirty") for name in ORIGIN)
 
 
 def folder_of(*words: str) -> str:
@@ -99,20 +118,25 @@ class Grid:
     """The runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run.
 
     measured: the CSV of what runs with these and other settings have measured; `values` is its part, of runs in this
-    machine's arithmetic.
+    machine's arithmetic, and `full` the mAP of full rows by seed and origin. What this process trains is of `origin`.
     """
 
     def __init__(self, out: Path, data_root: str, settings: list[str], measured: Path) -> None:
+        from reporting import facts
+
         self.out, self.data_root, self.settings, self.measured = out, data_root, settings, measured
-        self.runs = out / folder_of("runs", *settings)
+        self.facts = facts()  # the commit may move on while this process runs
+        self.origin = origin_of(self.facts)
+        self.runs = out / folder_of("runs", *settings, *self.origin)
         self.label = " ".join([*settings, *arithmetic()])
         self.values: Values = {}
+        self.full: dict[tuple[int, tuple[str, ...]], float] = {}
         if measured.is_file():
             with measured.open(newline="") as file:
                 for line in csv.DictReader(file):
                     if line["settings"] == self.label:
                         figures = {name: float(line[name]) for name in METRICS if line[name]}
-                        self.values.setdefault(line["row"], {})[int(line["seed"])] = figures
+                        self._keep(line["row"], int(line["seed"]), Measured(figures, origin_of(line)))
 
     def base(self, seed: int) -> bool:
         """Train warm-up and generative stage, from which the rows begin. Returns whether that succeeded."""
@@ -130,10 +154,9 @@ class Grid:
         plan = ROWS[row]
         if not self._train(row, seed, plan):
             return False
-        if row != FULL and (self._run(FULL, seed) / "config.yaml").is_file():
-            found, expected = self.difference(row, seed), self._expected(row)
-            if found != expected:
-                raise RuntimeError(f"{self._run(row, seed)} differs from the full row by {found}, not by {expected}")
+        found, expected = self.difference(row, seed), self._expected(row)
+        if found != expected:
+            raise RuntimeError(f"{self._run(row, seed)} differs from the full row by {found}, not by {expected}")
         figures = self._measured(row, seed)[plan.stages[-1]]
         began = self._measured(row if plan.stages == ALL else WARMED_UP[plan.warmup], seed).get("warmup")
         over = {"over_warmup": figures["mAP"] - began["mAP"]} if began else {}
@@ -141,23 +164,35 @@ class Grid:
         return True
 
     def missing(self, rows: Sequence[str], seed: int) -> list[str]:
-        """Those of `rows` that have not been measured."""
-        return [row for row in rows if seed not in self.values.get(row, {})]
+        """Those of `rows` that have not been measured; before them the full row, where none is of their origin."""
+        left = [row for row in rows if row != FULL and seed not in self.values.get(row, {})]
+        unpaired = (seed, self.origin) not in self.full if left else seed not in self.values.get(FULL, {})
+        return [FULL, *left] if unpaired else left
 
     def _note(self, row: str, seed: int, figures: dict[str, float]) -> None:
         from reporting import append
 
         found = {name: figures[name] for name in METRICS if name in figures}
         line = {name: round(found[name], 5) if name in found else "" for name in METRICS}
-        append(self.measured, [{"settings": self.label, "row": row, "seed": seed, **line}])
-        self.values.setdefault(row, {})[seed] = found
+        began = {name: self.facts[name] for name in ORIGIN}
+        append(self.measured, [{"settings": self.label, "row": row, "seed": seed, **line, **began}])
+        self._keep(row, seed, Measured(found, self.origin))
 
-    def difference(self, row: str, seed: int) -> dict[str, Any]:
-        """Settings in which `row` differs from the full one, with their values, as the runs have written them."""
+    def _keep(self, row: str, seed: int, run: Measured) -> None:
+        self.values.setdefault(row, {})[seed] = run
+        if row == FULL:
+            self.full[seed, run.origin] = run.figures["mAP"]
+
+    def difference(self, row: str, seed: int) -> list[str]:
+        """`key: full -> row` for each setting in which `row`, as its run has written it, differs from the full one."""
         import yaml
 
-        full, other = (_flat(yaml.safe_load((self._run(r, seed) / "config.yaml").read_text())) for r in (FULL, row))
-        return {k: v for k, v in other.items() if k not in MAY_DIFFER and v != full.get(k)}
+        from gcl_fast.config import difference, to_dict
+        from gcl_fast.training.arguments import parse
+
+        full = to_dict(parse(self._flags(FULL, seed, ROWS[FULL]))[0])
+        trained = yaml.safe_load((self._run(row, seed) / "config.yaml").read_text())
+        return [line for line in difference(full, trained) if line.split(":")[0] not in MAY_DIFFER]
 
     def _measured(self, row: str, seed: int) -> dict[str, dict[str, float]]:
         """Metrics by stage, of the stages that the run has finished."""
@@ -173,23 +208,27 @@ class Grid:
         if plan.stages[-1] in self._measured(row, seed):
             return True
         print(f"\nablation: {row}, seed {seed}", flush=True)
-        flags = ["--amp", "--resume", "--seed", str(seed), "--runs", str(self.runs)]
-        flags += ["--name", self._run(row, seed).name, "--data-root", self.data_root, "--stages", *plan.stages]
-        if before := ALL[: ALL.index(plan.stages[0])]:
-            flags += ["--init", str(self._run(BASE, seed) / "checkpoints" / f"{before[-1]}.safetensors")]
-        status = train([*flags, *self.settings_of(plan)])
+        status = train(self._flags(row, seed, plan))
         gc.collect()
         if status == 130:
             raise KeyboardInterrupt
         return status == 0
 
-    def _expected(self, row: str) -> dict[str, Any]:
-        """The row's switch as it would stand in config.yaml, where `settings` have not set it for all rows."""
-        from gcl_fast.config import to_dict
+    def _flags(self, row: str, seed: int, plan: Row) -> list[str]:
+        """Of train.py, for one run."""
+        flags = ["--amp", "--resume", "--seed", str(seed), "--runs", str(self.runs)]
+        flags += ["--name", self._run(row, seed).name, "--data-root", self.data_root, "--stages", *plan.stages]
+        if before := ALL[: ALL.index(plan.stages[0])]:
+            flags += ["--init", str(self._run(BASE, seed) / "checkpoints" / f"{before[-1]}.safetensors")]
+        return [*flags, *self.settings_of(plan)]
+
+    def _expected(self, row: str) -> list[str]:
+        """What the row's switch alone changes, where `settings` have not set it for all rows."""
+        from gcl_fast.config import difference, to_dict
         from gcl_fast.training.arguments import parse
 
-        before, after = (_flat(to_dict(parse(self.settings_of(ROWS[r]))[0])) for r in (FULL, row))
-        return {key: value for key, value in after.items() if value != before.get(key)}
+        full, other = (to_dict(parse(self.settings_of(ROWS[r]))[0]) for r in (FULL, row))
+        return difference(full, other)
 
     def settings_of(self, plan: Row) -> list[str]:
         """Flags of train.py by which rows differ."""
@@ -210,14 +249,6 @@ class Grid:
         return stretched
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and half the width of its 95 % confidence interval by Student's t; None from one value."""
     import numpy as np
@@ -231,7 +262,7 @@ def interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 def table(grid: Grid) -> list[dict[str, Any]]:
     """A line a row that has been measured: means and half-widths of METRICS, and the gain in mAP over the full row by
-    the seeds that both have."""
+    the seeds whose full row is of the same origin."""
     lines, values = [], grid.values
     for row in (WARMUP, *ROWS):
         if not (seeds := values.get(row)):
@@ -242,11 +273,12 @@ def table(grid: Grid) -> list[dict[str, Any]]:
             switch = f"--warmup {plan.warmup} {switch}".strip()
         line: dict[str, Any] = {"row": row, "switch": switch, "seeds": len(seeds)}
         for name in METRICS:
-            measured = [metrics[name] for metrics in seeds.values() if name in metrics]
+            measured = [run.figures[name] for run in seeds.values() if name in run.figures]
             line[name], line[f"{name}_half"] = interval(measured) if measured else (None, None)
-        paired = [seeds[s]["mAP"] - values[FULL][s]["mAP"] for s in seeds if s in values.get(FULL, {})]
+        full = {seed: grid.full.get((seed, run.origin)) for seed, run in seeds.items()}
+        paired = [seeds[seed].figures["mAP"] - mAP for seed, mAP in full.items() if mAP is not None]
         line["gain"], line["gain_half"] = interval(paired) if paired and row != FULL else (None, None)
-        line["mAP_of_seeds"] = " ".join(f"{seed}:{metrics['mAP']:.4f}" for seed, metrics in sorted(seeds.items()))
+        line["mAP_of_seeds"] = " ".join(f"{seed}:{seeds[seed].figures['mAP']:.4f}" for seed in sorted(seeds))
         lines.append({key: round(v, 5) if isinstance(v, float) else v for key, v in line.items()})
     return lines
 
@@ -286,7 +318,7 @@ def draw(values: Values, lines: list[dict[str, Any]], path: Path) -> None:
                 continue
             colour = "tab:blue" if line["row"] == FULL else "0.35"
             axes.errorbar(line[name], place, xerr=line[f"{name}_half"] or 0, color=colour, marker="s", capsize=3)
-            dots = [m[name] for m in values[line["row"]].values() if name in m]
+            dots = [run.figures[name] for run in values[line["row"]].values() if name in run.figures]
             axes.plot(dots, [place] * len(dots), ".", color="tab:orange", markersize=5)
             if line["row"] == FULL:
                 axes.axvline(line[name], color=colour, linewidth=0.8, linestyle=":")
@@ -299,16 +331,13 @@ def draw(values: Values, lines: list[dict[str, Any]], path: Path) -> None:
 
 def write(grid: Grid) -> None:
     """ablation.csv and ablation.png in the grid's folder, whole, and the table on the screen."""
-    from reporting import facts
-
     from gcl_fast.atomic import write_atomically
 
     out, lines = grid.out, table(grid)
     buffer = io.StringIO()
-    rows = [{**facts(), **line} for line in lines]
-    writer = csv.DictWriter(buffer, rows[0])
+    writer = csv.DictWriter(buffer, lines[0])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(lines)
     write_atomically(out / "ablation.csv", lambda file: file.write(buffer.getvalue().encode()))
     draw(grid.values, lines, out / "ablation.png")
     print(f"\n{text_of(lines)}\n{out}/ablation.csv, {out}/ablation.png", flush=True)
@@ -322,10 +351,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--data-root", default="datasets/synthetic", help="made there when missing")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of every row, e.g. joint.epochs=1")
-    parser.add_argument("--measured", type=Path, default=Path(__file__).parent / "results" / "ablation_runs.csv")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="default: measured.csv in --out")
     given = parser.parse_args(arguments)
     rows = [row for row in ROWS if row in given.rows or row == FULL]
-    grid, failed = Grid(given.out, given.data_root, given.set, given.measured), []
+    measured = given.measured or given.out / "measured.csv"
+    grid, failed = Grid(given.out, given.data_root, given.set, measured), []
     try:
         for seed in given.seeds:
             missing = grid.missing(rows, seed)

@@ -59,7 +59,8 @@ def eggs(count: int, num_faces: int) -> tuple[Tensor, Tensor]:
 
 
 def plain_loop(vertices: Tensor, faces: Tensor) -> Callable[[], object]:
-    """plain_zbuffer.cpp, built with the rasterizer's flags."""
+    """plain_zbuffer.cpp, for one thread and the architecture's baseline instructions: of the rasterizer's flags it has
+    neither -funroll-loops nor the clones for wider vectors."""
     source, flags = Path(__file__).with_name("plain_zbuffer.cpp"), ["-O3", "-std=c++20", "-ffp-contract=off"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "plain.so"

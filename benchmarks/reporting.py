@@ -8,6 +8,7 @@ import gc
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import time
@@ -92,10 +93,12 @@ def spread(values: list[float]) -> dict[str, float]:
 def facts(device: str = "cpu") -> dict[str, Any]:
     """When, on which commit, on which machine and with which versions a figure was measured."""
     root = Path(__file__).parents[1]
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    describe = ["-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    git = shutil.which("git")
+    said = subprocess.run([git, *describe], capture_output=True, text=True).stdout.strip() if git else ""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown",
+        "commit": said or "unknown",
         "machine": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -1,19 +1,22 @@
 """One table over all hot parts: ours and its peers in one run, against the ceilings of this machine.
 
-    python benchmarks/run.py                                    # quick: 10 minutes on 2 cores
+    python benchmarks/run.py                                    # quick: some minutes on 2 cores
     python benchmarks/run.py --suite full --device cuda         # the paper's networks, larger N
     python benchmarks/run.py --only networks --against benchmarks/results/run.csv
 
 Prints min / median / max of a call, units per second, peak memory and the fraction of the ceiling, and appends to
 results/run.csv. --against FILE compares with the newest rows of this machine in FILE: what became slower beyond the
-noise of both runs is listed, and the exit status is 1. The networks' world is made in datasets/benchmark.
+noise of both runs is listed, and the exit status is 1; it is 2 where FILE has no such row. The networks' world is made
+in datasets/benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -96,22 +99,36 @@ def main(arguments: list[str] | None = None) -> int:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.against and not options.against.is_file():
+        print(f"--against {options.against}: no such file; a run leaves one, see --csv", file=sys.stderr)
+        return 2
     earlier = read(options.against) if options.against else []  # before this run appends to the same file
     torch.manual_seed(0)
-    ceilings, full = measure_ceilings(device), options.suite == "full"
+    ceilings, full = cache(measure_ceilings), options.suite == "full"
     print(", ".join(f"{key} {value}" for key, value in facts(device).items()))
-    print(f"ceilings: {ceilings}\n{HEADER}")
-    measured: list[dict[str, Any]] = []
+    print(f"ceilings: {ceilings(device)}\n{HEADER}")
+    measured: dict[str, list[dict[str, Any]]] = defaultdict(list)  # by device
     for part in chain.from_iterable(groups(device, full)[name]() for name in options.only or GROUPS):
-        rows = rows_of(part, ceilings, device, options.repeats, options.seconds)
+        where = part.device or device
+        rows = rows_of(part, ceilings(where), where, options.repeats, options.seconds)
         show(rows)
-        append(options.csv, rows, device)
-        measured += rows
+        append(options.csv, rows, where)
+        measured[where] += rows
     print(f"appended to {options.csv}")
     if not options.against:
         return 0
-    compared, slower = regressions(measured, earlier, facts(device)["machine"])
-    print(f"compared {compared} of {len(measured)} with {options.against}: {len(slower)} slower beyond the noise")
+    machines = {where: facts(where)["machine"] for where in measured}
+    counts, found = zip(*(regressions(rows, earlier, machines[where]) for where, rows in measured.items()))
+    compared, slower, total = sum(counts), list(chain(*found)), sum(map(len, measured.values()))
+    if not compared:
+        known = ", ".join(sorted({row["machine"] for row in earlier})) or "none"
+        print(
+            f"{options.against}: nothing to compare with; none of its rows is of these parts on "
+            f"{' or '.join(machines.values())} (machines there: {known})",
+            file=sys.stderr,
+        )
+        return 2
+    print(f"compared {compared} of {total} with {options.against}: {len(slower)} slower beyond the noise")
     print("\n".join(f"  {line}" for line in slower))
     return 1 if slower else 0
 

@@ -1,7 +1,7 @@
 """The training step: the official formulation, and ours with each optimization switched on one after another.
 
     python benchmarks/train_step.py --size demo --stage joint --batch 4      # half a minute on 2 cores
-    python benchmarks/train_step.py --size paper --stage joint               # a quarter of an hour
+    python benchmarks/train_step.py --size paper --stage joint               # half an hour
     python benchmarks/train_step.py --size paper --stage generative --compile
 
 The last row (and, with --compile, the one after it) is the stage class that train.py runs, on the embedded dataset,
@@ -210,7 +210,7 @@ def main() -> int:
             print(f"{LADDER[rung]}: {measured[rung]['median']:.3f} s", flush=True)
     rows = rows_of(options, measured)
     print(f"appended to {report('train_step', rows, device)}")
-    for path in draw(rows, options.out):
+    for path in draw(rows, options.out, device):
         print(path)
     return 0
 

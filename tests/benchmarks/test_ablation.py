@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ablation
 import pytest
+import reporting
 import yaml
 
 from gcl_fast.config import to_dict
@@ -43,6 +44,11 @@ def grid(trained, tmp_path, *rows, flags=()):
     rows = rows or ("no feature loss", "outliers embedded anew")
     flags = ["--seeds", "0", "1", "--out", str(tmp_path), "--measured", str(tmp_path / "measured.csv"), *flags]
     return ablation.main(["--rows", *rows, *flags])
+
+
+def run_of(folder, name):
+    (found,) = folder.glob(f"runs*/{name}")
+    return found
 
 
 def lines_of(folder):
@@ -87,10 +93,13 @@ def test_table_and_picture(trained, tmp_path, capsys):
 
 def test_a_row_that_differs_by_more_is_refused(trained, tmp_path):
     assert grid(trained, tmp_path) == 0
-    path = tmp_path / "runs" / "outliers-embedded-anew-seed0" / "config.yaml"
-    path.write_text(path.read_text().replace("refresh_outliers: true", "refresh_outliers: true\n  decay: code"))
-    (tmp_path / "measured.csv").unlink()
-    with pytest.raises(RuntimeError, match=r"differs from the full row by .*'joint.decay': 'code'"):
+    path = run_of(tmp_path, "outliers-embedded-anew-seed0") / "config.yaml"
+    path.write_text(path.read_text().replace("decay: paper", "decay: code"))
+    measured = tmp_path / "measured.csv"
+    kept = [line for line in measured.read_text().splitlines(True) if "outliers embedded anew" not in line]
+    measured.write_text("".join(kept))
+    shutil.rmtree(run_of(tmp_path, "full-seed0"))  # what the full row sets is known without training it
+    with pytest.raises(RuntimeError, match=r"differs from the full row by .*'joint.decay: paper -> code'"):
         grid(trained, tmp_path)
 
 
@@ -104,7 +113,7 @@ def test_what_is_gained_over_each_warm_up_and_by_warming_up_for_as_long(trained,
     assert made["GCL-over-JVTC"] == (every, ["dataset=synthetic"])
     assert made["JVTC-for-as-long"][0] == ["warmup"]
     for name, method in (("GCL-over-JVTC", "jvtc"), ("MMCL-for-as-long", "mmcl"), ("full", "cluster")):
-        settings = yaml.safe_load((tmp_path / "runs" / f"{name}-seed1" / "config.yaml").read_text())
+        settings = yaml.safe_load((run_of(tmp_path, f"{name}-seed1") / "config.yaml").read_text())
         assert settings["warmup"]["method"] == method
         assert bool(settings["init"]) == (name == "full")
     lines = lines_of(tmp_path)
@@ -118,7 +127,7 @@ def test_what_is_gained_over_each_warm_up_and_by_warming_up_for_as_long(trained,
 
 def test_what_was_measured_elsewhere_with_the_same_settings_is_not_trained_again(trained, tmp_path):
     assert grid(trained, tmp_path, flags=["--set", "joint.epochs=1"]) == 0
-    shutil.rmtree(tmp_path / "runs-joint-epochs-1")
+    shutil.rmtree(run_of(tmp_path, "full-seed0").parent)
     trained.calls.clear()
     rows = ("no feature loss", "cluster warm-up for as long")
     assert grid(trained, tmp_path, *rows, flags=["--set", "joint.epochs=1"]) == 0
@@ -136,12 +145,49 @@ def test_rows_of_another_arithmetic_are_another_table(trained, tmp_path, monkeyp
     for on_this_machine in ([], ["float32"]):
         monkeypatch.setattr(ablation, "arithmetic", lambda found=on_this_machine: found)
         trained.calls.clear()
-        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        for runs in tmp_path.glob("runs*"):
+            shutil.rmtree(runs)
         assert grid(trained, tmp_path) == 0
         assert len(trained.calls) == 8
         assert lines_of(tmp_path)["full"]["seeds"] == "2"
     with (tmp_path / "measured.csv").open(newline="") as file:
         assert {line["settings"] for line in csv.DictReader(file)} == {"", "float32"}
+
+
+def test_rows_are_paired_with_full_rows_of_their_own_commit(trained, tmp_path, monkeypatch):
+    here, there = reporting.facts(), reporting.facts() | {"commit": "another"}
+    monkeypatch.setattr(ablation, "draw", lambda *_: None)
+    monkeypatch.setattr(reporting, "facts", lambda *_: there)
+    one = ["--seeds", "0"]
+    assert grid(trained, tmp_path, "no feature loss", flags=one) == 0
+    trained.calls.clear()
+    monkeypatch.setattr(reporting, "facts", lambda *_: here)
+    assert grid(trained, tmp_path, "no feature loss", flags=one) == 0
+    assert trained.calls == []  # nothing was missing
+    assert grid(trained, tmp_path, "no feature loss", "no image loss", flags=one) == 0
+    assert [name for name, *_ in trained.calls] == ["base-seed0", "full-seed0", "no-image-loss-seed0"]
+    measured = tmp_path / "measured.csv"
+    lines = measured.read_text().splitlines(True)
+    better = [line.replace(",full,0,0.6,", ",full,0,0.8,") if "another" in line else line for line in lines]
+    measured.write_text("".join(better).replace("another", "another-dirty", 1))
+    assert grid(trained, tmp_path, "no image loss", flags=one) == 0
+    gains = {row: float(line["gain"]) for row, line in lines_of(tmp_path).items() if line["gain"]}
+    assert gains == pytest.approx({"warm-up alone": 0.3 - 0.8, "no feature loss": 0.55 - 0.8, "no image loss": -0.1})
+
+
+def test_the_authors_runs_are_read_when_they_are_named(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "draw", lambda *_: None)
+    monkeypatch.setattr(ablation, "arithmetic", list)  # theirs
+    assert ablation.main(["--rows", "no feature loss", "--seeds", "0", "--out", str(tmp_path)]) == 0
+    assert len(trained.calls) == 3
+    found = lines_of(tmp_path)
+    assert found["full"]["seeds"] == "1"
+    assert not {"commit", "threads"} & found["full"].keys()  # of many runs: they stand with each in measured.csv
+    assert (tmp_path / "measured.csv").is_file()
+    authors = Path(ablation.__file__).parent / "results" / "ablation_runs.csv"
+    lines = {line["row"]: line for line in ablation.table(ablation.Grid(tmp_path, "", [], authors))}
+    assert lines["full"]["seeds"] == 3
+    assert lines["no view-invariant loss"]["gain"] == pytest.approx(-0.05693)
 
 
 def test_every_row_differs_in_its_own_way():

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 from compare import read
-from reporting import append, measure_all
+from reporting import append, facts, measure_all
 
 
 def test_measures_time_memory_and_turns():
@@ -39,3 +39,8 @@ def test_rows_carry_the_machine_and_never_mix_columns(tmp_path):
     with pytest.raises(ValueError, match="other columns"):
         append(path, [{"part": "a", "seconds": 1.5}])
     assert len(read(path)) == 2
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert facts()["commit"] == "unknown"
