@@ -59,7 +59,8 @@ def _read_market_like(name: str, root: Path) -> ReIDDataset:
     pattern, homes = MARKET_LIKE[name]
     home = _find_home(name, root, homes, marker="bounding_box_train")
     folders = [home / split for split in ("bounding_box_train", "query", "bounding_box_test")]
-    return ReIDDataset(name, home, *_records(name, folders, [_named_crops(name, f, pattern) for f in folders]))
+    train, query, gallery = _records(name, folders, [_named_crops(name, folder, pattern) for folder in folders])
+    return ReIDDataset(name, home, train, query, gallery)
 
 
 def _named_crops(name: str, folder: Path, pattern: re.Pattern) -> list[Row]:
@@ -91,9 +92,10 @@ def _read_msmt17(name: str, root: Path) -> ReIDDataset:
                     rows.append((folders[split] / relative, int(identity), int(fields[2]), recording, frame))
         return rows
 
-    train = read("train", "list_train.txt", "list_val.txt")
-    splits = [train, read("test", "list_query.txt"), read("test", "list_gallery.txt")]
-    return ReIDDataset(name, home, *_records(name, [folders[s] for s in ("train", "test", "test")], splits))
+    rows = [read("train", "list_train.txt", "list_val.txt")]
+    rows += [read("test", "list_query.txt"), read("test", "list_gallery.txt")]
+    train, query, gallery = _records(name, [folders["train"], folders["test"], folders["test"]], rows)
+    return ReIDDataset(name, home, train, query, gallery)
 
 
 def _recording(text: str) -> tuple[str, int, str]:
@@ -112,7 +114,8 @@ def _read_cuhk03(name: str, root: Path) -> ReIDDataset:
         if folder.is_dir() and splits.is_file():
             split = json.loads(splits.read_text())[0]
             rows = [_cuhk_crops(name, folder, split[s]) for s in ("train", "query", "gallery")]
-            return ReIDDataset(name, root, *_records(name, [folder] * 3, rows))
+            train, query, gallery = _records(name, [folder] * 3, rows)
+            return ReIDDataset(name, root, train, query, gallery)
     raise UserError(f"{name}: {root} holds neither layout; expected {LAYOUTS[name]}")
 
 
@@ -181,9 +184,9 @@ def _records(name: str, folders: Sequence[Path], splits: Sequence[list[Row]]) ->
     for folder, rows in zip(folders, splits):
         if not rows:
             raise UserError(f"{name}: no crops in {folder}; expected {LAYOUTS[name]}")
-        paths, identity, camera, sequence, frame = zip(*rows)
-        clock = np.array(frame) + [begins[s] for s in sequence]
-        found.append(Records(folder, list(paths), np.array(identity), np.array(camera), clock))
+        paths, identity, camera, *_ = zip(*rows)
+        clock = [begins[sequence] + frame for *_, sequence, frame in rows]
+        found.append(Records(folder, list(paths), np.array(identity), np.array(camera), np.array(clock)))
     return found
 
 
