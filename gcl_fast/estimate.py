@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m gcl_fast.estimate", description="Estimate body parameters (Anny) of a folder of person crops."
     )
     add = parser.add_argument
-    add("--images", type=Path, required=True, metavar="DIR", help="folder of crops, at any depth")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of crops; of a dataset, that of the split")
     add("--out", type=Path, required=True, metavar="FILE", help="body-parameter file, DIR/body_parameters/train.npz")
     add("--preview", type=Path, metavar="PNG", help="picture of crops beside what was estimated")
     add("--truth", type=Path, metavar="FILE", help="true body parameters of these crops, to measure against")
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{given.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
         print(_doubts(params))
         if given.truth:
-            truth = align(load_body_parameters(given.truth), params.names, given.truth)
+            truth = align(load_body_parameters(given.truth), params.names, given.truth, given.images)
             print(_yaw_error(params, truth))
             print(_overlap(params, truth))
         if given.preview:

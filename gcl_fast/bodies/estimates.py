@@ -4,7 +4,8 @@
 
 The estimates are an .npz without pickled objects, one row per crop, with these keys (alternatives after "or"):
 
-    names or imgname   (N,)           file names of the crops; folders are dropped
+    names or imgname   (N,)           the crops' paths below the folder of their split; longer ones too where --images
+                                      names that folder (without it absolute paths lose their folders)
     pose               (N, 72)        axis-angle, pelvis ("global orient") first, in the estimator's camera;
                        (N, 24, 3, 3)  or the same as rotation matrices; or, instead of pose, both of
       global_orient    (N, 3)         or (N, 1, 3, 3), (N, 3, 3)
@@ -28,8 +29,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import zipfile
-from collections.abc import Callable
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -37,7 +36,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gcl_fast.bodies.parameters import BodyParameters, check_body_parameters, save_body_parameters
+from gcl_fast.bodies.parameters import DAMAGED, BodyParameters, check_body_parameters, save_body_parameters
 from gcl_fast.bodies.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from gcl_fast.bodies.smpl import SMPLBody
 from gcl_fast.errors import UserError
@@ -61,12 +60,10 @@ def _turn(angle: Tensor, axis: int) -> Tensor:
     return axis_angle_to_matrix(torch.nn.functional.one_hot(torch.tensor(axis), 3).to(angle) * angle[:, None])
 
 
-def import_estimates(
-    path: str | Path, body: SMPLBody, size_of: Callable[[str], tuple[int, int]] | None = None
-) -> BodyParameters:
+def import_estimates(path: str | Path, body: SMPLBody, images: Path | None = None) -> BodyParameters:
     """Body parameters (model "smpl") from an .npz of estimates, key by key as above.
 
-    size_of: name -> (height, width) of the crop in pixels, needed where the file has no `size`.
+    images: the folder of the crops, that of their split; needed where the file has no `size` or other names.
     Raises FileNotFoundError, or UserError for a damaged file and for missing or ill-shaped keys."""
     path = Path(path)
     if not path.is_file():
@@ -74,19 +71,21 @@ def import_estimates(
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {key: file[key] for key in file.files}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path}: damaged, or not an .npz of plain arrays ({error}); export without pickled objects"
         ) from error
-    names = [PurePath(str(name)).name for name in _take(held, path, "names", "imgname")]
+    names = [_crop_name(str(name), images) for name in np.atleast_1d(_take(held, path, "names", "imgname"))]
     count = len(names)
 
     def tensor(*keys: str, shape: tuple[int, ...]) -> Tensor:
-        value = torch.from_numpy(np.asarray(_take(held, path, *keys), np.float32))
+        value = _take(held, path, *keys)
         try:
-            return value.reshape(count, *shape)
-        except RuntimeError:
-            raise UserError(f"{path}: {keys[0]} has shape {tuple(value.shape)}, expected {(count, *shape)}") from None
+            if value.shape[:1] != (count,):  # transposed, perhaps
+                raise ValueError
+            return torch.from_numpy(value.astype(np.float32).reshape(count, *shape))
+        except ValueError:
+            raise UserError(f"{path}: {keys[0]} has shape {value.shape}, expected {(count, *shape)} numbers") from None
 
     def rotations(key: str, joints: int) -> Tensor:
         """Matrices (N, joints, 3, 3) from axis-angle or matrices."""
@@ -100,10 +99,11 @@ def import_estimates(
         _take(held, path, "global_orient"), _take(held, path, "body_pose")
         rotation = torch.cat((rotations("global_orient", 1), rotations("body_pose", 23)), 1)
     shape, camera = tensor("betas", shape=(-1,)), tensor("cam", "pred_cam", shape=(3,))
+    body.check_shape(shape, f"{path}, betas")
     if "size" in held:
         size = tensor("size", shape=(2,))
-    elif size_of is not None:
-        size = torch.tensor([size_of(name) for name in names], dtype=torch.float32).reshape(count, 2)
+    elif images is not None:
+        size = torch.tensor([_size(images / name) for name in names], dtype=torch.float32).reshape(count, 2)
     else:
         raise UserError(f"{path}: no `size` of the crops (N, 2); add it, or give the pictures' folder")
     height, width = size.unbind(1)
@@ -129,6 +129,24 @@ def import_estimates(
     return params
 
 
+def _crop_name(name: str, images: Path | None) -> str:
+    """The longest end of the path `name` that is a file in `images`; where none is, `name`, of an absolute one the
+    last part."""
+    path = PurePath(name)
+    parts = path.parts[1:] if path.anchor else path.parts
+    if images is not None:
+        for tail in (PurePath(*parts[i:]) for i in range(len(parts))):
+            if (images / tail).is_file():
+                return tail.as_posix()
+    return path.name if path.anchor else path.as_posix()
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture."""
+    with Image.open(path) as picture:
+        return picture.height, picture.width
+
+
 def _take(held: dict[str, np.ndarray], path: Path, *keys: str) -> np.ndarray:
     for key in keys:
         if key in held:
@@ -142,16 +160,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--estimates", type=Path, required=True, help="the .npz of estimates")
     parser.add_argument("--smpl", type=Path, required=True, help="SMPL model file or folder")
-    parser.add_argument("--images", type=Path, help="folder of the crops, where the file has no `size`")
+    parser.add_argument("--images", type=Path, help="folder of the crops, that of their split")
     parser.add_argument("--out", type=Path, required=True, help="body-parameter file to write")
     options = parser.parse_args(arguments)
 
-    def size_of(name: str) -> tuple[int, int]:
-        with Image.open(options.images / name) as picture:
-            return picture.height, picture.width
-
     try:
-        params = import_estimates(options.estimates, SMPLBody(options.smpl), size_of if options.images else None)
+        params = import_estimates(options.estimates, SMPLBody(options.smpl), options.images)
         save_body_parameters(options.out, params)
     except (UserError, OSError, ImportError) as error:
         parser.exit(1, f"{error}\n")

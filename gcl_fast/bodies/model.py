@@ -38,7 +38,8 @@ class BodyModel(nn.Module, ABC):
     def forward(self, pose: Tensor | BodyParameters, shape: Tensor | None = None) -> Tensor:
         """Vertices (B, V, 3) of body parameters, or of pose (B, J * 3) and shape (B, S); see `Posed` for the frame.
 
-        Raises UserError for parameters of another body model, ValueError for wrong shapes."""
+        Raises UserError for parameters of another body model or more shape columns than it has, ValueError for other
+        wrong shapes."""
         if isinstance(pose, BodyParameters):
             params = pose
             if params.model != self.name:
@@ -56,11 +57,18 @@ class BodyModel(nn.Module, ABC):
                 f"{type(self).__name__}: pose must be (B, {width}) and shape (B, S), one row per body, "
                 f"got {tuple(pose.shape)} and {tuple(shape.shape)}"
             )
-        if shape.shape[1] not in self.shape_columns:
-            few, many = self.shape_columns[0], self.shape_columns[-1]
-            raise ValueError(f"{type(self).__name__}: shape has {shape.shape[1]} columns, expected {few} to {many}")
+        self.check_shape(shape)
         with torch.autocast(pose.device.type, enabled=False):  # bf16 would move vertices by centimetres
             return self._pose(pose.float(), shape.float())
+
+    def check_shape(self, shape: Tensor, where: str = "body parameters") -> None:
+        """Raise UserError, naming `where`, unless this model has the columns of `shape` (B, S)."""
+        if shape.shape[1] not in self.shape_columns:
+            few, many = self.shape_columns[0], self.shape_columns[-1]
+            raise UserError(
+                f"{where}: shape has {shape.shape[1]} columns, expected {few} to {many}, as many as this "
+                f"{type(self).__name__} has; estimate again, or give the model's file that they are for"
+            )
 
     @abstractmethod
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:

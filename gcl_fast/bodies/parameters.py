@@ -2,10 +2,10 @@
 
 A file is an uncompressed .npz beside the dataset, <dataset_root>/body_parameters/{train,query,gallery}.npz, with
 
-    names       (N,)       unicode   file names of the crops (no folder)
+    names       (N,)       unicode   the crops' paths below their split's folder, with forward slashes
     model       ()         unicode   "anny" or "smpl": the body model that the two next are for
     pose        (N, J * 3) float32   axis-angle per joint, radians; J = 19 (anny), 24 (smpl)
-    shape       (N, S)     float32   anny: 6 phenotypes in [0, 1]; smpl: betas
+    shape       (N, S)     float32   anny: 6 phenotypes in [0, 1]; smpl: betas, as many as the model's file has or less
     yaw         (N,)       float32   degrees about the vertical axis: 0 faces the camera, +90 the image's right
     camera      (N, 4)     float32   scale (crop heights per metre), x, y (the body's centre as fractions of the crop's
                                      width and height), pitch (degrees, positive looks down)
@@ -17,6 +17,7 @@ No key is optional and every number is finite.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from gcl_fast.atomic import write_atomically
 from gcl_fast.errors import UserError
 
 POSE_WIDTH = {"anny": 57, "smpl": 72}
+SHAPE_WIDTH = {"anny": 6, "smpl": 10}  # smpl: as most files have it, any other is allowed
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError)  # raised in reading
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def check_body_parameters(params: BodyParameters, where: str) -> None:
     if params.model not in POSE_WIDTH:
         raise UserError(f"{where}: unknown body model {params.model!r}; known: {', '.join(POSE_WIDTH)}")
     count = len(params.names)
-    widths = {"pose": POSE_WIDTH[params.model], "shape": params.shape.shape[-1], "camera": 4}
+    widths = {"pose": POSE_WIDTH[params.model], "shape": SHAPE_WIDTH[params.model], "camera": 4}
+    if params.model == "smpl" and params.shape.dim() == 2:
+        widths["shape"] = params.shape.shape[1]
     for key, value in params.tensors().items():
         expected = (count, widths[key]) if key in widths else (count,)
         if tuple(value.shape) != expected:
@@ -98,10 +103,10 @@ def save_body_parameters(path: str | Path, params: BodyParameters) -> None:
 
 
 def load_body_parameters(path: str | Path) -> BodyParameters:
-    """Read and check a file. Raises FileNotFoundError, or UserError where it is damaged or inconsistent."""
+    """Read and check a file. Raises UserError where it is missing, damaged or inconsistent."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"no body parameters at {path}; make them with `python -m gcl_fast.estimate --images DIR --out {path}`"
         )
     keys = [f.name for f in fields(BodyParameters)]
@@ -114,7 +119,7 @@ def load_body_parameters(path: str | Path) -> BodyParameters:
             tensors = {
                 key: torch.from_numpy(file[key].astype(np.float32)) for key in keys if key not in ("names", "model")
             }
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: damaged or not an .npz file ({error}); make it again") from error
@@ -123,16 +128,17 @@ def load_body_parameters(path: str | Path) -> BodyParameters:
     return params
 
 
-def align(params: BodyParameters, names: Sequence[str], path: str | Path) -> BodyParameters:
+def align(params: BodyParameters, names: Sequence[str], path: str | Path, images: str | Path = "DIR") -> BodyParameters:
     """The parameters of exactly these crops, in this order.
 
-    path: where the parameters come from, for the message. Raises UserError that lists the first crops without any."""
+    path, images: where the parameters come from and the folder that `names` are relative to, for the message. Raises
+    UserError that lists the first crops without any."""
     place = {name: i for i, name in enumerate(params.names)}
     missing = [name for name in names if name not in place]
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UserError(
             f"{path}: no body parameters for {len(missing)} of {len(names)} crops ({shown}); "
-            f"make them with `python -m gcl_fast.estimate`, or remove these crops"
+            f"make them with `python -m gcl_fast.estimate --images {images} --out FILE`, or remove these crops"
         )
     return params.subset([place[name] for name in names])

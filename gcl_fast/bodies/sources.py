@@ -26,11 +26,12 @@ class OnlineStructureMaps:
     """Structure maps of body parameters, posed and rasterized at every call.
 
     body: AnnyBody or SMPLBody; moved to `device`. params: in dataset order (see `align`). size: (H, W) of the maps.
-    Raises UserError where the parameters are for another body model."""
+    Raises UserError where the parameters are for another body model, or for one with other shapes."""
 
     def __init__(self, body: BodyModel, params: BodyParameters, size: tuple[int, int], device: torch.device | str):
         if params.model != body.name:
             raise UserError(f"body parameters are for the body model {params.model!r}, not {body.name!r}")
+        body.check_shape(params.shape)
         self.body = body.to(device)
         self.params = params.to(device)
         self.size = size
@@ -46,10 +47,10 @@ class OnlineStructureMaps:
 class PrerenderedStructureMaps:
     """The official layout: <root>/{train,test}/render/NAME and render_{45,...,315}/NAME, grey pictures on white.
 
-    split: "train" or "test". names: crop file names in dataset order. size: (H, W) to which pictures are resized
-    (bicubic). Each picture is decoded when first asked for and kept as uint8 (Market-1501's training crops at 256x128:
-    3.4 GB once every view was seen). Raises UserError for missing folders or pictures, and for a yaw that is no
-    multiple of 45 degrees."""
+    split: "train" or "test". names: of the crops, see `Records.names`, in dataset order. size: (H, W) to which pictures
+    are resized (bicubic). Each picture is decoded when first asked for and kept as uint8 (Market-1501's training crops
+    at 256x128: 3.4 GB once every view was seen). Raises UserError for missing folders or pictures, and for a yaw that
+    is no multiple of 45 degrees."""
 
     def __init__(
         self, root: str | Path, split: str, names: Sequence[str], size: tuple[int, int], device: torch.device | str
@@ -63,8 +64,7 @@ class PrerenderedStructureMaps:
                 f"{base}/render_45/NAME ... render_315/NAME"
             )
         for folder in self.folders:
-            held = {path.name for path in folder.iterdir()}
-            missing = [name for name in names if name not in held]
+            missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
                 raise UserError(

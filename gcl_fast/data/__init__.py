@@ -2,7 +2,7 @@
 
 from gcl_fast.data.augment import Augmentation
 from gcl_fast.data.loaders import ExtractLoader, TrainLoader
-from gcl_fast.data.pictures import drop_broken, find_broken, scan
+from gcl_fast.data.pictures import drop_broken, find_broken
 from gcl_fast.data.readers import open_dataset
 from gcl_fast.data.records import Records, ReIDDataset
 from gcl_fast.data.sampling import identity_plan, shuffled_plan
@@ -17,6 +17,5 @@ __all__ = [
     "find_broken",
     "identity_plan",
     "open_dataset",
-    "scan",
     "shuffled_plan",
 ]

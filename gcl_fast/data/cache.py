@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 from gcl_fast.errors import UserError
 
 GIB = 2**30
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 class CropCache:
@@ -62,15 +64,31 @@ def choose_cache(cache: str | None, shape: tuple[int, ...], device: torch.device
 
 
 def free_host_memory() -> int:
-    """Bytes that this process can still take: what the machine has left, or its container if that is less."""
-    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    """Bytes that this process can still take: what the machine has left, or its container or job if that is less."""
+    meminfo, groups = PROC / "meminfo", PROC / "self" / "cgroup"
     if not meminfo.is_file():  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit = group / "memory.max"
-    if limit.is_file() and (limit_text := limit.read_text().strip()) != "max":
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(statistics["inactive_file"])  # page cache can go
-        free = min(free, int(limit_text) - used)
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            home, files = CGROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            home, files = CGROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        place = PurePosixPath(path.lstrip("/"))
+        for group in (place, *place.parents):  # a limit holds for all below; in a container only the last may be there
+            free = int(min(free, _left(home / group, *files)))
     return free
+
+
+def _left(group: Path, limit: str, usage: str, cached: str) -> float:
+    """Bytes that a control group may still take."""
+    try:
+        most, used, told = ((group / name).read_text() for name in (limit, usage, "memory.stat"))
+    except OSError:  # no such limit here, or not ours to read
+        return math.inf
+    statistics = dict(line.split() for line in told.splitlines())
+    return math.inf if most.strip() == "max" else int(most) - int(used) + int(statistics.get(cached, 0))  # cache can go

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from gcl_fast.data.pictures import blank_picture, why_broken
+from gcl_fast.data.pictures import UNREADABLE, blank_picture, why_broken
 from gcl_fast.data.pillow import PillowSource
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class PictureFiles:
                 for images in self._source.batches(plan[done:]):
                     yield images
                     done += 1
-            except (RuntimeError, OSError):
+            except (RuntimeError, *UNREADABLE):
                 if not self._blank_out(plan[done]):  # both decoders raise in the batch that failed
                     raise
 

@@ -1,4 +1,4 @@
-"""Pictures looked at one by one: which do not decode, how large they are, and what stands in for one that breaks later.
+"""Pictures looked at one by one: which do not decode, and what stands in for one that breaks later.
 
 `drop_broken` runs before training and remembers its verdicts by file size and time, so that only new files are decoded.
 A file that breaks or vanishes during a run is replaced by `blank_picture`, with a warning that names it.
@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,34 +26,27 @@ from gcl_fast.errors import UserError
 
 log = logging.getLogger(__name__)
 
-Verdict = tuple[int, int, int, int, str]  # bytes, modification time in ns, height, width, why it does not decode or ""
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # Pillow reads more, DALI does not
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises at a broken picture
 
-
-@dataclass(frozen=True)
-class Scan:
-    """sizes: (N, 2) height and width, 0 where unreadable. broken: position -> why the picture does not decode."""
-
-    sizes: np.ndarray
-    broken: dict[int, str]
-
-
-def scan(records: Records, threads: int = 2) -> Scan:
-    """Decode every picture of `records` once; verdicts of unchanged files come from an earlier scan."""
-    file, names = _verdict_file(records.root), records.names
-    verdicts, stamps = _read(file), [_stamp(path) for path in records.paths]
-    fresh = [i for i, name in enumerate(names) if name not in verdicts or tuple(verdicts[name][:2]) != stamps[i]]
-    with ThreadPoolExecutor(threads) as pool:
-        for i, decoded in zip(fresh, pool.map(_decode, (records.paths[i] for i in fresh))):
-            verdicts[names[i]] = (*stamps[i], *decoded)
-    if fresh:
-        _write(file, verdicts)
-    found = [verdicts[name] for name in names]
-    return Scan(np.array([v[2:4] for v in found]).reshape(-1, 2), {i: v[4] for i, v in enumerate(found) if v[4]})
+Verdict = tuple[int, int, str]  # bytes, modification time in ns, why the picture does not decode or ""
 
 
 def find_broken(records: Records, threads: int = 2) -> dict[int, str]:
-    """Position -> reason, of the pictures that do not decode."""
-    return scan(records, threads).broken
+    """Position -> reason, of the pictures that do not decode.
+
+    Every picture is decoded once; verdicts of unchanged files come from an earlier call."""
+    file, names = _verdict_file(records.root), records.names
+    verdicts, stamps = _read(file), [_stamp(path) for path in records.paths]
+    fresh = [i for i, name in enumerate(names) if name not in verdicts or tuple(verdicts[name][:-1]) != stamps[i]]
+    passing: dict[str, Verdict] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for i, (why, lasting) in zip(fresh, pool.map(_decode, (records.paths[i] for i in fresh))):
+            (verdicts if lasting else passing)[names[i]] = (*stamps[i], why)
+    if fresh:
+        _write(file, verdicts)
+    found = [(passing.get(name) or verdicts[name])[-1] for name in names]
+    return {i: why for i, why in enumerate(found) if why}
 
 
 def drop_broken(records: Records, on_bad_image: str = "skip", threads: int = 2) -> tuple[Records, str]:
@@ -70,14 +62,15 @@ def drop_broken(records: Records, on_bad_image: str = "skip", threads: int = 2) 
     more = "; ..." if len(broken) > 5 else ""
     notice = f"{len(broken)} of {len(records)} pictures under {records.root} do not decode ({listed}{more})"
     if on_bad_image == "error" or len(broken) == len(records):
-        raise UserError(f"{notice}; mend or remove them, or pass --on-bad-image skip to leave broken ones out")
+        way_out = ", or pass --on-bad-image skip to leave broken ones out" if on_bad_image == "error" else ""
+        raise UserError(f"{notice}; mend or remove them{way_out}")
     sound = np.setdiff1d(np.arange(len(records)), list(broken))
     return records.subset(sound), f"{notice}: skipped"
 
 
 def why_broken(path: Path) -> str:
     """Why `path` does not decode, or "" if it does."""
-    return _decode(path)[2]
+    return _decode(path)[0]
 
 
 @functools.cache
@@ -99,22 +92,23 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _decode(path: Path) -> tuple[int, int, str]:
-    """Height, width and "", or zeros and the reason."""
+def _decode(path: Path) -> tuple[str, bool]:
+    """Why the picture does not decode or "", and whether that lasts while the file stays as it is: what the system
+    refuses (permissions, a disk that fails) it may grant another time."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.load()
-            return image.height, image.width, ""
+            return "", True
     except UnidentifiedImageError:
-        return 0, 0, "not a picture"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return 0, 0, getattr(error, "strerror", None) or str(error)
+        return f"not a picture of {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", True
+    except UNREADABLE as error:
+        return getattr(error, "strerror", None) or str(error), getattr(error, "errno", None) is None
 
 
 def _verdict_file(root: Path) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
     cache = Path(os.environ.get("GCL_FAST_CACHE") or home)
-    return cache / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+    return cache / "pictures" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
 
 
 def _read(file: Path) -> dict[str, Verdict]:

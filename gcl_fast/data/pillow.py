@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gcl_fast.data.pictures import FORMATS
+
 PREFETCH = 2  # batches under way while the caller works on one
 
 
@@ -28,7 +30,8 @@ class PillowSource:
         self._paths[position] = path
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """One tensor per array of positions in `plan`. Raises OSError at a file that does not decode."""
+        """One tensor per array of positions in `plan`. Raises one of pictures.UNREADABLE at a file that does not
+        decode."""
         under_way: deque[list[Future[np.ndarray]]] = deque()
         for step in range(len(plan)):
             while len(under_way) <= PREFETCH and step + len(under_way) < len(plan):
@@ -38,5 +41,8 @@ class PillowSource:
 
     def _decode(self, path: Path) -> np.ndarray:
         height, width = self._size
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as opened:
+            image: Image.Image = opened
+            if image.mode.startswith("I;16"):  # grey, of which Pillow would make white wherever it is above 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))

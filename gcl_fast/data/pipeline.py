@@ -9,6 +9,7 @@ external source, so a new epoch, or a start in mid-epoch, costs nothing and leav
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ class DaliSource:
         with pipeline:
             path = fn.external_source(source=self._feed, batch=True)
             encoded = fn.io.file.read(path, dont_use_mmap=True)  # a mapped file that shrinks would kill the process
-            images = fn.decoders.image(encoded, device="cpu" if gpu is None else "mixed")
+            # Pillow does not turn pictures as EXIF says, nor does the official code
+            images = fn.decoders.image(encoded, device="cpu" if gpu is None else "mixed", adjust_orientation=False)
             if gpu is not None:
                 images = fn.resize(images, size=self._size, interp_type=types.INTERP_CUBIC)
             pipeline.set_outputs(images)
@@ -119,4 +121,4 @@ class _Feed:
 
 
 def _encode(path: Path) -> np.ndarray:
-    return np.frombuffer(str(path).encode(), dtype=np.uint8)
+    return np.frombuffer(os.fsencode(path), dtype=np.uint8)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +25,14 @@ COUNTS = {
 }
 
 # Prefixes, not whole names: some mirrors hold files ending in .jpg.jpg
-MARKET_NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s\d+_(?P<frame>\d+)")
+MARKET_NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s(?P<sequence>\d+)_(?P<frame>\d+)")
 DUKE_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)")
 CUHK_NEW_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_(?P<frame>\d+)")
 CUHK_CLASSIC_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d+)_(?P<view>\d)_(?P<frame>\d+)")
 
-Row = tuple[Path, int, int, int]  # picture, identity, camera, frame
+DAYTIMES = ("morning", "noon", "afternoon")
+
+Row = tuple[Path, int, int, Any, int]  # picture, identity, camera, sequence (they sort by time), frame in the sequence
 
 
 def open_dataset(name: str, root: str | Path) -> ReIDDataset:
@@ -53,21 +58,20 @@ def _read_market_like(name: str, root: Path) -> ReIDDataset:
     """bounding_box_train, query, bounding_box_test; who, where and when stand in the file name."""
     pattern, homes = MARKET_LIKE[name]
     home = _find_home(name, root, homes, marker="bounding_box_train")
-    train, query, gallery = (
-        _named_crops(name, home, s, pattern) for s in ("bounding_box_train", "query", "bounding_box_test")
-    )
+    folders = [home / split for split in ("bounding_box_train", "query", "bounding_box_test")]
+    train, query, gallery = _records(name, folders, [_named_crops(name, folder, pattern) for folder in folders])
     return ReIDDataset(name, home, train, query, gallery)
 
 
-def _named_crops(name: str, home: Path, split: str, pattern: re.Pattern) -> Records:
-    folder = home / split
+def _named_crops(name: str, folder: Path, pattern: re.Pattern) -> list[Row]:
     if not folder.is_dir():
-        raise UserError(f"{name}: no {split} under {home}; expected {LAYOUTS[name]}")
+        raise UserError(f"{name}: no {folder.name} under {folder.parent}; expected {LAYOUTS[name]}")
     rows = []
     for path in _pictures(folder.iterdir()):
         if (match := pattern.match(path.name)) and match["identity"] != "-1":  # -1: junk, belongs to nobody
-            rows.append((path, int(match["identity"]), int(match["camera"]), int(match["frame"])))
-    return _records(name, folder, rows)
+            known = {key: int(value) for key, value in match.groupdict().items()}
+            rows.append((path, known["identity"], known["camera"], known.get("sequence", 0), known["frame"]))
+    return rows
 
 
 def _read_msmt17(name: str, root: Path) -> ReIDDataset:
@@ -75,7 +79,7 @@ def _read_msmt17(name: str, root: Path) -> ReIDDataset:
     home = _find_home(name, root, ("MSMT17_V1", "MSMT17_V2", "MSMT17"), marker="list_train.txt")
     folders = {split: _one_of(name, home, (split, f"mask_{split}_v2")) for split in ("train", "test")}
 
-    def read(split: str, *lists: str) -> Records:
+    def read(split: str, *lists: str) -> list[Row]:
         rows = []
         for list_name in lists:
             if not (home / list_name).is_file():
@@ -83,14 +87,22 @@ def _read_msmt17(name: str, root: Path) -> ReIDDataset:
             for line in (home / list_name).read_text().split("\n"):
                 if line.strip():
                     relative, identity = line.rsplit(maxsplit=1)
-                    fields = Path(relative).stem.split(
-                        "_"
-                    )  # identity, number, camera, date and time of day, frame, box
-                    rows.append((folders[split] / relative, int(identity), int(fields[2]), int(fields[4])))
-        return _records(name, folders[split], rows)
+                    fields = Path(relative).stem.split("_")  # identity, number, camera, recording, frame, box
+                    recording, frame = _recording(fields[3]), int(fields[4])
+                    rows.append((folders[split] / relative, int(identity), int(fields[2]), recording, frame))
+        return rows
 
-    train = read("train", "list_train.txt", "list_val.txt")
-    return ReIDDataset(name, home, train, read("test", "list_query.txt"), read("test", "list_gallery.txt"))
+    rows = [read("train", "list_train.txt", "list_val.txt")]
+    rows += [read("test", "list_query.txt"), read("test", "list_gallery.txt")]
+    train, query, gallery = _records(name, [folders["train"], folders["test"], folders["test"]], rows)
+    return ReIDDataset(name, home, train, query, gallery)
+
+
+def _recording(text: str) -> tuple[str, int, str]:
+    """0303noon: the date, the place of its time of day (unknown ones come last) and the time of day."""
+    daytime = text.lstrip("0123456789")
+    place = DAYTIMES.index(daytime) if daytime in DAYTIMES else len(DAYTIMES)
+    return text.removesuffix(daytime), place, daytime
 
 
 def _read_cuhk03(name: str, root: Path) -> ReIDDataset:
@@ -101,12 +113,13 @@ def _read_cuhk03(name: str, root: Path) -> ReIDDataset:
         folder, splits = root / f"images_{kind}", root / f"splits_classic_{kind}.json"
         if folder.is_dir() and splits.is_file():
             split = json.loads(splits.read_text())[0]
-            train, query, gallery = (_cuhk_crops(name, folder, split[s]) for s in ("train", "query", "gallery"))
+            rows = [_cuhk_crops(name, folder, split[s]) for s in ("train", "query", "gallery")]
+            train, query, gallery = _records(name, [folder] * 3, rows)
             return ReIDDataset(name, root, train, query, gallery)
     raise UserError(f"{name}: {root} holds neither layout; expected {LAYOUTS[name]}")
 
 
-def _cuhk_crops(name: str, folder: Path, entries: list[list]) -> Records:
+def _cuhk_crops(name: str, folder: Path, entries: list[list]) -> list[Row]:
     rows = []
     for file, *_ in entries:  # [file, identity, camera]; the file's folder is that of whoever wrote the list
         path = folder / re.split(r"[/\\]", file)[-1]
@@ -114,14 +127,28 @@ def _cuhk_crops(name: str, folder: Path, entries: list[list]) -> Records:
         if match is None:
             raise UserError(f"{name}: {path.name} in the split file is not named PAIR_PERSON_VIEW_NUMBER.png")
         pair, person, view = int(match["pair"]), int(match["person"]), int(match["view"])
-        rows.append((path, 1000 * pair + person, 2 * (pair - 1) + view, int(match["frame"])))
-    return _records(name, folder, rows)
+        rows.append((path, 1000 * pair + person, 2 * (pair - 1) + view, 0, int(match["frame"])))
+    return rows
 
 
 def _read_folder(name: str, root: Path) -> ReIDDataset:
     """Any folder of crops, at any depth: no labels, nothing to evaluate on."""
-    rows = [(path, -1, 0, 0) for path in _pictures(root.rglob("*"))]
-    return ReIDDataset(name, root, _records(name, root, rows), Records.empty(root), Records.empty(root))
+    rows: list[Row] = [(path, -1, 0, 0, 0) for path in _pictures(_files_below(root))]
+    (train,) = _records(name, [root], [rows])
+    return ReIDDataset(name, root, train, Records.empty(root), Records.empty(root))
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Files at any depth, also in folders elsewhere that are linked to; those of a folder come once."""
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        folder, real = Path(place), Path(place).resolve()
+        if real in seen or (real != folder and real.is_relative_to(root)):  # a loop, or it comes under its own name
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()  # in place: os.walk goes by it
+        yield from (folder / file for file in files)
 
 
 def _find_home(name: str, root: Path, homes: tuple[str, ...], marker: str) -> Path:
@@ -144,11 +171,23 @@ def _pictures(paths: Iterable[Path]) -> list[Path]:
     return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith("."))
 
 
-def _records(name: str, folder: Path, rows: list[Row]) -> Records:
-    if not rows:
-        raise UserError(f"{name}: no crops in {folder}; expected {LAYOUTS[name]}")
-    paths, identity, camera, frame = zip(*rows)
-    return Records(folder, list(paths), np.array(identity), np.array(camera), np.array(frame))
+def _records(name: str, folders: Sequence[Path], splits: Sequence[list[Row]]) -> list[Records]:
+    """Records of the splits in `folders`, with the frames of all sequences on one clock."""
+    # Frames begin anew with each sequence. It is set behind the largest frames of those before it, over all cameras, so
+    # that its own crops stay comparable between cameras (JVTC's code sums per camera, which moves cameras apart).
+    last: dict[Any, int] = {}
+    for *_, sequence, frame in (row for rows in splits for row in rows):
+        last[sequence] = max(frame, last.get(sequence, 0))
+    order = sorted(last)
+    begins = dict(zip(order, accumulate((last[sequence] for sequence in order), initial=0)))
+    found = []
+    for folder, rows in zip(folders, splits):
+        if not rows:
+            raise UserError(f"{name}: no crops in {folder}; expected {LAYOUTS[name]}")
+        paths, identity, camera, *_ = zip(*rows)
+        clock = [begins[sequence] + frame for *_, sequence, frame in rows]
+        found.append(Records(folder, list(paths), np.array(identity), np.array(camera), np.array(clock)))
+    return found
 
 
 def _counts(counts: tuple[int, ...]) -> str:

@@ -13,7 +13,8 @@ class Records:
     """The crops of one split, in a fixed order.
 
     root: the split's folder. paths: absolute picture files below it. identity: (N,) int64, -1 = unknown,
-    0 = distractor where the dataset has them. camera, frame: (N,) int64, as numbered by the dataset, 0 = unknown.
+    0 = distractor where the dataset has them. camera, frame: (N,) int64, as numbered by the dataset, 0 = unknown; the
+    frames of all sequences are on one clock.
     """
 
     root: Path

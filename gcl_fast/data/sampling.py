@@ -49,17 +49,16 @@ def identity_plan(
     epoch: int,
     rank: int = 0,
     world_size: int = 1,
-    singletons: bool = False,
 ) -> torch.Tensor:
     """Batches of `identities` x `crops`: the crops of an identity stand together, from different cameras first.
 
-    labels: (N,) identity or pseudo-label; -1 is never drawn, or with `singletons` is an identity of one crop.
+    labels: (N,) identity or pseudo-label; -1 is never drawn.
     cameras: (N,). Identities are drawn without replacement until all had their turn, and are distinct inside a step
     where there are enough, which is warned of where there are not; one of fewer than `crops` crops repeats them evenly.
     Returns (steps, identities * crops) int64. Raises UserError when there is no identity to draw.
     """
     labels, cameras = np.asarray(labels), np.asarray(cameras)
-    members = _members(labels, singletons)
+    members = _members(labels)
     if not members:
         raise UserError("no identity to draw: all crops are outliers (label -1)")
     if identities * world_size > len(members):
@@ -78,13 +77,11 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
 
 
-def _members(labels: np.ndarray, singletons: bool) -> list[np.ndarray]:
-    """Positions of each identity's crops, identities ascending, outliers last."""
+def _members(labels: np.ndarray) -> list[np.ndarray]:
+    """Positions of each identity's crops, identities ascending."""
     order = np.argsort(labels, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-    known = [group for group in groups if len(group) and labels[group[0]] != -1]
-    outliers = np.flatnonzero(labels == -1)[:, None] if singletons else ()
-    return [*known, *outliers]
+    return [group for group in groups if len(group) and labels[group[0]] != -1]
 
 
 def _identity_draws(count: int, per_step: int, steps: int, generator: np.random.Generator) -> np.ndarray:

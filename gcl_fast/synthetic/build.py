@@ -57,7 +57,7 @@ def make_world(root: str | Path, config: WorldConfig, progress: bool = True, wor
         `root` as a Path.
 
     Raises:
-        UserError: the folder cannot be written, or holds another world or another dataset.
+        UserError: the folder cannot be written or is full, or holds another world or another dataset.
     """
     root = Path(root)
     if _is_complete(root, config):
@@ -131,16 +131,15 @@ def _is_complete(root: Path, config: WorldConfig) -> bool:
 
 @contextmanager
 def _only_writer(root: Path) -> Iterator[None]:
-    """Hold the folder's lock; name the folder where it cannot be written."""
+    """Hold the folder's lock; name the folder where it cannot be written, also later, by a worker or on a full disk."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".lock").acquire()
+        with FileLock(root / ".lock"):
+            yield
     except OSError as error:
         raise UserError(
-            f"cannot write a synthetic world to {root}: {error.strerror}; choose a folder that you may write"
+            f"cannot write a synthetic world to {root}: {error}; make room there, or choose a folder that you may write"
         ) from error
-    with lock:
-        yield
 
 
 def _write(root: Path, config: WorldConfig, progress: bool, workers: int) -> None:
@@ -264,8 +263,11 @@ def _progress(total: int, show: bool) -> Iterator[Callable[[], object]]:
 
 def _finish(root: Path, config: WorldConfig) -> None:
     """Gather the parts into the body-parameter files, and declare the world complete."""
-    parts = [np.load(_part(root, unit), allow_pickle=False) for unit in _units(config)]
-    gathered = {key: np.concatenate([part[key] for part in parts]) for key in parts[0].files}
+    parts = []
+    for unit in _units(config):
+        with np.load(_part(root, unit), allow_pickle=False) as part:  # closed at once: there are more than may be open
+            parts.append(dict(part))
+    gathered = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     order = np.argsort(gathered["names"])
     gathered = {key: values[order] for key, values in gathered.items()}
     for split in FOLDERS:

@@ -62,7 +62,7 @@ class Inputs:
             return PrerenderedStructureMaps(self.config.structure_maps, folder, names, size, device)
         path = body_parameter_file(self.dataset, split)
         held = load_body_parameters(path) if path.is_file() else estimate_to_file(records, path, device)
-        parameters = align(held, names, path)
+        parameters = align(held, names, path, records.root)
         if parameters.model == "smpl" and not self.config.smpl:
             raise UserError(f"{path} holds SMPL parameters: give the body model's file with --smpl FILE")
         body = SMPLBody(self.config.smpl) if parameters.model == "smpl" else AnnyBody()

@@ -70,7 +70,7 @@ def test_every_vertex_falls_on_the_estimators_pixel(tmp_path, smpl, square):
     np.savez(tmp_path / "est.npz", **held)
     body = SMPLBody(smpl)
     params = import_estimates(tmp_path / "est.npz", body)
-    assert params.names == [f"{i}.jpg" for i in range(5)]
+    assert params.names == held["names"].tolist()
     assert params.model == "smpl"
     ours = project(body(params.pose, params.shape), params.yaw, params.camera, (128, 64))[..., :2]
     torch.testing.assert_close(ours, estimator_pixels(body, held, *(square or (32.0, 64.0, 128.0))), atol=2e-2, rtol=0)
@@ -123,15 +123,35 @@ def test_the_command_reads_sizes_from_the_pictures_and_writes_the_file(tmp_path,
     assert "no `size` of the crops" in capsys.readouterr().err
 
 
+def test_names_are_those_below_the_folder_of_the_split(tmp_path, smpl):
+    held, split = estimates(), tmp_path / "MSMT17_V1" / "train"
+    for name in ("0000/1.jpg", "0001/1.jpg", "2.jpg", "0003/0003/1.jpg"):
+        (split / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 128)).save(split / name)
+
+    def names(told, images=None):
+        np.savez(tmp_path / "est.npz", **(held | {"names": np.array(told)}))
+        return import_estimates(tmp_path / "est.npz", SMPLBody(smpl), images).names
+
+    told = ["0000/1.jpg", f"{split}/0001/1.jpg", "/elsewhere/train/2.jpg", "train/0003/0003/1.jpg", "/no/such.jpg"]
+    assert names(told, split) == ["0000/1.jpg", "0001/1.jpg", "2.jpg", "0003/0003/1.jpg", "such.jpg"]
+    told = ["a/1.jpg", "b/1.jpg", "/c/2.jpg", "d/1.jpg", "1.jpg"]
+    assert names(told) == ["a/1.jpg", "b/1.jpg", "2.jpg", "d/1.jpg", "1.jpg"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"pose": np.zeros((5, 69))}, r"pose has shape \(5, 69\), expected \(5, 24, 3\)"),
         ({"cam": np.zeros((5, 4))}, r"cam has shape \(5, 4\)"),
-        ({"cam": np.zeros((5, 3))}, "scale of '0.jpg' is not positive"),
+        ({"cam": np.zeros((5, 3))}, "scale of 'dir/0.jpg' is not positive"),
         ({"betas": None}, "no betas; it holds"),
-        ({"pose": np.full((5, 72), np.nan)}, "pose of '0.jpg' is not finite"),
-        ({"names": np.array(["a", "b", "c", "d", "x/a"])}, "'a' is listed twice"),
+        ({"pose": np.full((5, 72), np.nan)}, "pose of 'dir/0.jpg' is not finite"),
+        ({"pose": np.zeros((72, 5))}, r"pose has shape \(72, 5\), expected \(5, 24, 3\)"),
+        ({"cam": np.zeros((3, 5))}, r"cam has shape \(3, 5\), expected \(5, 3\)"),
+        ({"cam": np.array([["1", "0", "far"]] * 5)}, r"cam has shape \(5, 3\), expected \(5, 3\) numbers"),
+        ({"betas": np.zeros((5, 16))}, r"est\.npz, betas: shape has 16 columns, expected 1 to 10"),
+        ({"names": np.array(["a", "b", "c", "d", "a"])}, "'a' is listed twice"),
         ({"pose": np.array([{}] * 5, dtype=object)}, "damaged, or not an .npz of plain arrays"),
     ],
 )
@@ -144,6 +164,10 @@ def test_wrong_estimates_are_named(tmp_path, smpl, change, message):
 
 def test_missing_and_truncated_files_are_named(tmp_path, smpl):
     with pytest.raises(FileNotFoundError, match="no estimates at"):
+        import_estimates(tmp_path / "est.npz", SMPLBody(smpl))
+    with (tmp_path / "est.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match=r"est\.npz: damaged, or not an \.npz"):
         import_estimates(tmp_path / "est.npz", SMPLBody(smpl))
     np.savez(tmp_path / "est.npz", **estimates())
     content = (tmp_path / "est.npz").read_bytes()

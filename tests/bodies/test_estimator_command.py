@@ -126,6 +126,18 @@ def test_training_estimates_once_and_keeps_the_file(people, tmp_path, monkeypatc
     assert "anny, rendered in the loop" in inputs.body
 
 
+def test_training_names_the_folder_of_the_split_to_estimate_from(tmp_path):
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0001_c1s1_000001_00.jpg").touch()
+    zeros = torch.zeros(1, 57), torch.zeros(1, 6), torch.zeros(1), torch.ones(1, 4), torch.ones(1)
+    names = ["bounding_box_train/0001_c1s1_000001_00.jpg"]  # as from --images with the dataset's folder
+    save_body_parameters(tmp_path / "body_parameters" / "train.npz", BodyParameters(names, "anny", *zeros))
+    inputs = Inputs(override(preset("demo"), []), open_dataset("market1501", tmp_path), (), None)
+    with pytest.raises(UserError, match=f"--images {tmp_path}/bounding_box_train --out"):
+        inputs.structure_maps("train", torch.device("cpu"))
+
+
 def test_training_says_where_estimates_cannot_be_kept(people, tmp_path):
     os.link(people / "crops" / "01.png", tmp_path / "01.png")
     (tmp_path / "body_parameters").write_text("in the way")

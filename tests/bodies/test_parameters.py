@@ -60,6 +60,12 @@ def test_saving_what_is_wrong_keeps_the_old_file(tmp_path):
         ),
         ({"names": ["a.jpg", "b.jpg", "a.jpg"]}, "'a.jpg' is listed twice"),
         ({"model": "smplx"}, "unknown body model 'smplx'"),
+        ({"shape": torch.zeros(3, 10)}, r"shape has shape \(3, 10\), expected \(3, 6\)"),
+        ({"shape": torch.tensor(1.0)}, r"shape has shape \(\), expected \(3, 6\)"),
+        (
+            {"model": "smpl", "pose": torch.zeros(3, 72), "shape": torch.zeros(3)},
+            r"shape has shape \(3,\), expected \(3, ",
+        ),
         ({"confidence": torch.full((3,), torch.inf)}, r"confidence of '0000.*not finite"),
     ],
 )
@@ -70,7 +76,7 @@ def test_inconsistent_parameters_are_refused_with_the_reason(tmp_path, change, m
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gcl_fast\.estimate"):
+    with pytest.raises(UserError, match=r"no body parameters at .*gcl_fast\.estimate"):
         load_body_parameters(tmp_path / "train.npz")
 
 
@@ -90,6 +96,21 @@ def test_a_file_with_a_flipped_byte_is_named(tmp_path):
     content[content.find(b"NUMPY", 600) + 200] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"train.npz: damaged"):
+        load_body_parameters(path)
+
+
+def test_an_npy_file_and_packed_bytes_that_are_damaged_are_named(tmp_path):
+    path = tmp_path / "train.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match=r"train.npz: damaged or not an .npz"):
+        load_body_parameters(path)
+    np.savez_compressed(path, names=np.array(make().names), model="anny", **make().tensors())
+    content = bytearray(path.read_bytes())
+    start = content.find(b"names.npy") + len("names.npy")
+    content[start : start + 40] = bytes([0xFF] * 40)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"train.npz: damaged or not an .npz"):
         load_body_parameters(path)
 
 
@@ -119,9 +140,10 @@ def test_align_puts_them_in_the_datasets_order(tmp_path):
 def test_align_lists_the_first_crops_without_parameters():
     names = [*make(3).names, *(f"new{i}.jpg" for i in range(8))]
     with pytest.raises(
-        UserError, match=r"train.npz: no body parameters for 8 of 11 crops \(new0.jpg, .*new4.jpg, ...\)"
+        UserError,
+        match=r"train.npz: no body parameters for 8 of 11 crops \(new0.jpg, .*new4.jpg, ...\).*--images market/query ",
     ):
-        align(make(3), names, "train.npz")
+        align(make(3), names, "train.npz", "market/query")
 
 
 def test_subset_and_to_keep_the_rest():

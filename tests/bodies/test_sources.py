@@ -84,20 +84,25 @@ def test_parameters_of_another_body_model_are_refused(body, params):
         OnlineStructureMaps(body, replace(params, model="smpl"), SIZE, "cpu")
 
 
+def test_parameters_with_other_shapes_are_refused(body, params):
+    with pytest.raises(UserError, match="shape has 10 columns, expected 6 to 6"):
+        OnlineStructureMaps(body, replace(params, shape=torch.zeros(3, 10)), SIZE, "cpu")
+
+
 @pytest.fixture
 def official(tmp_path):
     """root/train with render and render_45 ... render_315; the picture's grey tells view and crop."""
     for view in range(8):
         folder = tmp_path / "train" / (f"render_{45 * view}" if view else "render")
-        folder.mkdir(parents=True)
-        for i, name in enumerate(("x.jpg", "y.jpg")):
+        (folder / "0000").mkdir(parents=True)
+        for i, name in enumerate(("x.jpg", "0000/y.jpg")):
             grey = np.full((32, 16, 3), 10 * view + 100 * i, np.uint8)
             Image.fromarray(grey).save(folder / name, format="PNG")
     return tmp_path
 
 
 def test_prerendered_pictures_are_found_by_name_and_yaw(official):
-    source = PrerenderedStructureMaps(official, "train", ["y.jpg", "x.jpg"], (16, 8), "cpu")
+    source = PrerenderedStructureMaps(official, "train", ["0000/y.jpg", "x.jpg"], (16, 8), "cpu")
     yaw = torch.tensor([0.0, 45.0, 315.0, -45.0, 360.0])
     for _ in range(2):  # decoded, then from memory
         maps = source(torch.tensor([1, 1, 0, 0, 0]), yaw)

@@ -49,3 +49,33 @@ def test_off_and_unknown():
 
 def test_free_memory_is_of_this_machine():
     assert 2**20 < cache.free_host_memory() < 2**44
+
+
+@pytest.mark.parametrize(
+    ("line", "group", "files"),
+    [
+        ("0::/", "", "memory.max memory.current inactive_file"),
+        ("0::/slurm/job_1/step_0", "slurm/job_1", "memory.max memory.current inactive_file"),  # the step has no limit
+        ("0::/system.slice/of/the/host", "", "memory.max memory.current inactive_file"),  # as a container may see it
+        (
+            "4:cpu,memory:/slurm/job_1",
+            "memory/slurm",
+            "memory.limit_in_bytes memory.usage_in_bytes total_inactive_file",
+        ),
+    ],
+)
+def test_the_limit_of_a_job_or_container_counts(tmp_path, monkeypatch, line, group, files):
+    monkeypatch.setattr(cache, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(cache, "CGROUPS", tmp_path / "cgroup")
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 8000000 kB\nMemAvailable: 4000000 kB\n")
+    (tmp_path / "proc" / "self" / "cgroup").write_text(f"9:name=systemd:/elsewhere\n{line}\n")
+    assert cache.free_host_memory() == 4_000_000 * 1024
+    limit, usage, cached = files.split()
+    folder = tmp_path / "cgroup" / group
+    (folder / "job_1" / "step_0").mkdir(parents=True)
+    (folder / usage).write_text("700000\n")
+    (folder / "memory.stat").write_text(f"anon 600000\n{cached} 50000\n")
+    for most, free in (("1000000", 350_000), ("9223372036854771712", 4_000_000 * 1024), ("max", 4_000_000 * 1024)):
+        (folder / limit).write_text(most + "\n")
+        assert cache.free_host_memory() == free

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.data import Augmentation, ExtractLoader, TrainLoader, open_dataset, shuffled_plan
+from gcl_fast.data import Augmentation, ExtractLoader, TrainLoader, drop_broken, open_dataset, shuffled_plan
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = (48, 24)
@@ -57,6 +58,32 @@ def test_resizing_is_bicubic(tmp_path, engine, shape):
     difference = (image[0] - decode(tmp_path / "noise.png")).abs()
     assert difference.max() < 1.01 * LEVEL  # linear interpolation is off by 4 levels in the mean
     assert difference.mean() < 0.2 * LEVEL
+
+
+def test_pixels_are_taken_as_the_official_code_takes_them(tmp_path, engine):
+    grey = np.arange(0, 256, 8, dtype=np.uint8)[:, None].repeat(16, 1)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: to be shown after a quarter of a turn
+    Image.fromarray(grey).save(tmp_path / "0.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "1.png")
+    Image.fromarray(grey).save(tmp_path / "2.jpg", quality=100)
+    Image.fromarray(grey).save(tmp_path / "3.jpg", quality=100, exif=turned)
+    images, _ = collect(ExtractLoader(open_dataset("folder", tmp_path).train, SIZE))
+    assert (images - images[0]).abs().max() < 3 * LEVEL
+
+
+def test_names_of_any_bytes(tmp_path, engine, monkeypatch):
+    monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path / "verdicts"))
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+        Image.new("RGB", (30, 60), "green").save(folder / os.fsdecode(b"\xff.jpg"))
+    except OSError:
+        pytest.skip("this file system holds UTF-8 names only")
+    records, said = drop_broken(open_dataset("folder", folder).train)
+    ((image, _),) = ExtractLoader(records, SIZE)
+    assert said == ""
+    assert (image[0] - decode(records.paths[0])).abs().mean() < 0.5 * LEVEL
 
 
 def test_batches_are_channels_last(crops, engine):
@@ -170,7 +197,7 @@ def test_extraction_of_fewer_crops_than_ranks(crops, engine):
     assert list(ExtractLoader(one, SIZE, rank=1, world_size=2)) == []
 
 
-@pytest.mark.parametrize("how", ["vanish", "truncate", "empty"])
+@pytest.mark.parametrize("how", ["vanish", "truncate", "empty", "GIF", "chunk"])
 @pytest.mark.parametrize("cache", [None, "host"])
 def test_files_that_break_during_the_run_become_blank(own_crops, engine, how, cache, caplog):
     loader = TrainLoader(own_crops, SIZE, cache=cache)
@@ -178,7 +205,14 @@ def test_files_that_break_during_the_run_become_blank(own_crops, engine, how, ca
     for victim in victims:
         contents = victim.read_bytes()
         victim.unlink()
-        if how != "vanish":
+        if how == "GIF":
+            Image.new("RGB", (8, 16)).save(victim, format="GIF")
+        elif how == "chunk":  # at which Pillow raises SyntaxError
+            noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(victim, format="PNG")
+            png = victim.read_bytes()
+            victim.write_bytes(png[: (at := png.rfind(b"IDAT"))] + b"\0\0\0\0" + png[at + 4 :])
+        elif how != "vanish":
             victim.write_bytes(contents[: len(contents) // 2] if how == "truncate" else b"")
     plan = torch.arange(12).view(6, 2)
     with caplog.at_level(logging.WARNING):

@@ -1,12 +1,13 @@
 """Pictures that do not decode are found, named, counted and left out; verdicts are remembered."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gcl_fast.data import drop_broken, find_broken, pictures, scan
+from gcl_fast.data import drop_broken, find_broken, pictures
 from gcl_fast.errors import UserError
 
 
@@ -29,16 +30,19 @@ def test_broken_pictures_are_found_with_the_reason(damaged):
     broken = find_broken(damaged)
     assert sorted(broken) == [1, 4, 5, 7]
     assert "truncated" in broken[1].lower()
-    assert broken[4] == "not a picture"
+    assert broken[4] == "not a picture of JPEG, PNG, BMP, WEBP or TIFF"
     assert "No such file" in broken[7]
 
 
-def test_scan_tells_sizes(crops, damaged):
-    sizes = scan(crops).sizes
-    assert sizes.shape == (23, 2)
-    assert sizes[3].tolist() == [63, 33]  # height, width
-    assert scan(damaged).sizes[4].tolist() == [0, 0]
-    assert scan(damaged.subset(np.array([], dtype=int))).sizes.shape == (0, 2)
+@pytest.mark.parametrize("kind", ["GIF", "JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF"])
+def test_formats_are_those_that_dali_reads_whatever_the_name(own_crops, kind):
+    with Image.open(own_crops.paths[3]) as picture:
+        picture.convert("RGB").save(own_crops.paths[3], format=kind)
+    assert list(find_broken(own_crops)) == ([3] if kind == "GIF" else [])
+
+
+def test_of_nothing_nothing_is_broken(own_crops):
+    assert find_broken(own_crops.subset(np.array([], dtype=int))) == {}
 
 
 def test_broken_pictures_are_dropped_and_named(damaged):
@@ -52,33 +56,51 @@ def test_broken_pictures_are_dropped_and_named(damaged):
 
 
 def test_broken_pictures_as_an_error(damaged):
-    with pytest.raises(UserError, match=r"4 of 12 pictures .*001\.jpg"):
+    with pytest.raises(UserError, match=r"4 of 12 pictures .*001\.jpg.*--on-bad-image skip"):
         drop_broken(damaged, on_bad_image="error")
-    with pytest.raises(UserError, match="2 of 2 pictures"):
+    with pytest.raises(UserError, match=r"2 of 2 pictures .*mend or remove them$"):
         drop_broken(damaged.subset(np.array([4, 7])))
 
 
 def test_verdicts_are_remembered_until_the_file_changes(damaged, monkeypatch):
-    first = scan(damaged)
+    first = find_broken(damaged)
     decoded = []
     decode = pictures._decode
     monkeypatch.setattr(pictures, "_decode", lambda path: decoded.append(path.name) or decode(path))
-    again = scan(damaged)
-    assert decoded == []
-    assert again.broken == first.broken
-    assert np.array_equal(again.sizes, first.sizes)
+    assert find_broken(damaged) == first
+    assert decoded == ["007.jpg"]  # it is not there: it may come back
     Image.new("RGB", (20, 40)).save(damaged.paths[4])
     os.utime(damaged.paths[0], ns=(1, 1))
-    assert sorted(scan(damaged).broken) == [1, 5, 7]
-    assert sorted(decoded) == ["000.jpg", "004.jpg"]
-    scan(damaged.subset(np.arange(3)))  # a part keeps the verdicts of the others
     decoded.clear()
-    scan(damaged)
-    assert decoded == []
+    assert sorted(find_broken(damaged)) == [1, 5, 7]
+    assert sorted(decoded) == ["000.jpg", "004.jpg", "007.jpg"]
+    find_broken(damaged.subset(np.arange(3)))  # a part keeps the verdicts of the others
+    decoded.clear()
+    find_broken(damaged)
+    assert decoded == ["007.jpg"]
+
+
+def test_what_the_system_refuses_is_asked_for_again(own_crops, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures.Image, "open", refuse)
+        assert find_broken(own_crops) == dict.fromkeys(range(12), "Permission denied")
+    assert find_broken(own_crops) == {}
+
+
+def test_verdicts_of_another_form_are_made_anew(own_crops, tmp_path):
+    find_broken(own_crops)
+    (file,) = (tmp_path / "verdicts" / "pictures").glob("*.json")
+    held = json.loads(file.read_text())
+    file.write_text(json.dumps({name: [*stamp, 64, 32, "refused"] for name, (*stamp, _) in held.items()}))
+    assert find_broken(own_crops) == {}
+    assert json.loads(file.read_text()) == held
 
 
 def test_a_damaged_verdict_file_is_made_anew(damaged, tmp_path):
-    scan(damaged)
+    find_broken(damaged)
     (file,) = (tmp_path / "verdicts" / "pictures").glob("*.json")
     file.write_text('{"000.jpg": [1,')
     assert sorted(find_broken(damaged)) == [1, 4, 5, 7]

@@ -43,10 +43,24 @@ def test_market1501(tmp_path, home):
     assert dataset.train.root == tmp_path / home / "bounding_box_train"
     assert dataset.train.identity.tolist() == [2, 2, 7]
     assert dataset.train.camera.tolist() == [1, 2, 6]
-    assert dataset.train.frame.tolist() == [451, 801, 77542]
+    assert dataset.train.frame.tolist() == [451, 801, 1976 + 77542]  # s3 begins after s1, whose last is in the gallery
     assert dataset.query.names == ["0001_c1s1_001051_00.jpg"]
+    assert dataset.query.frame.tolist() == [1051]
+    assert dataset.gallery.frame.tolist() == [151, 1976]
     assert dataset.gallery.identity.tolist() == [0, 1]  # the distractor stays, junk goes
     assert all(path.is_file() for path in dataset.gallery.paths)
+
+
+def test_sequences_follow_one_another_over_all_cameras_and_splits(tmp_path):
+    tree = {
+        "bounding_box_train": ["0001_c1s10_000005_00.jpg", "0001_c1s2_000100_00.jpg", "0001_c2s1_000007_00.jpg"],
+        "query": ["0002_c1s1_000900_00.jpg", "0002_c2s2_000030_00.jpg"],
+        "bounding_box_test": ["0002_c3s10_000001_00.jpg"],
+    }
+    dataset = open_dataset("market1501", make_tree(tmp_path, tree))
+    assert dataset.train.frame.tolist() == [900 + 100 + 5, 900 + 100, 7]  # s1 lasts until 900, s2 until 100
+    assert dataset.query.frame.tolist() == [900, 900 + 30]
+    assert dataset.gallery.frame.tolist() == [900 + 100 + 1]
 
 
 def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch):
@@ -90,11 +104,19 @@ def test_msmt17(tmp_path, home, train, test):
     dataset = open_dataset("msmt17", tmp_path)
     assert dataset.train.identity.tolist() == [0, 1, 0]  # training list, then validation list
     assert dataset.train.camera.tolist() == [1, 14, 5]
-    assert dataset.train.frame.tolist() == [15, 221, 25]
+    # 0302noon lasts until 100, then 0302afternoon until 8, 0303morning until 25, 0303noon
+    assert dataset.train.frame.tolist() == [100 + 8 + 15, 100 + 8 + 25 + 221, 100 + 8 + 25]
+    assert dataset.query.frame.tolist() == [100 + 7]
+    assert dataset.gallery.frame.tolist() == [100 + 8, 100]
     assert dataset.train.names[0] == "0000/0000_000_01_0303morning_0015_0.jpg"
     assert dataset.query.camera.tolist() == [3]
     assert dataset.gallery.identity.tolist() == [0, 2]
     assert all(path.is_file() for split in (dataset.train, dataset.query, dataset.gallery) for path in split.paths)
+
+
+def test_msmt17_recordings_are_ordered_by_date_and_time_of_day():
+    recordings = ["0302morning", "0302noon", "0302afternoon", "0302dusk", "0302evening", "0303morning"]
+    assert sorted(reversed(recordings), key=readers._recording) == recordings
 
 
 SPLIT_LISTS = {"train": ("list_train.txt", "list_val.txt"), "test": ("list_query.txt", "list_gallery.txt")}
@@ -133,6 +155,14 @@ def test_folder_of_crops(tmp_path):
     assert len(dataset.query) == len(dataset.gallery) == 0
 
 
+def test_folders_that_are_linked_to_are_read_once(tmp_path):
+    make_tree(tmp_path, {"own/real": ["1.jpg"], "elsewhere/cam1": ["1.jpg", "2.jpg"]})
+    for link, target in {"cam1": "elsewhere/cam1", "alias": "own/real", "real/loop": "own", "up": "."}.items():
+        (tmp_path / "own" / link).symlink_to(tmp_path / target, target_is_directory=True)
+    dataset = open_dataset("folder", tmp_path / "own")
+    assert dataset.train.names == ["cam1/1.jpg", "cam1/2.jpg", "real/1.jpg"]
+
+
 @pytest.mark.parametrize("name", sorted(readers.READERS))
 def test_missing_and_empty_folders_name_the_expected_layout(tmp_path, name):
     with pytest.raises(UserError, match=name) as error:
@@ -164,6 +194,6 @@ def test_subset_keeps_everything_aligned(tmp_path):
     train = open_dataset("market1501", make_tree(tmp_path, MARKET)).train
     picked = train.subset(np.array([2, 0]))
     assert picked.names == [train.names[2], train.names[0]]
-    assert (picked.identity.tolist(), picked.camera.tolist(), picked.frame.tolist()) == ([7, 2], [6, 1], [77542, 451])
+    assert (picked.identity.tolist(), picked.camera.tolist(), picked.frame.tolist()) == ([7, 2], [6, 1], [79518, 451])
     assert train.subset(train.camera == 2).names == [train.names[1]]
     assert len(train.subset(np.array([], dtype=int))) == 0

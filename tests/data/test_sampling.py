@@ -76,13 +76,6 @@ def test_few_crops_and_few_identities_repeat_evenly():
     assert np.bincount(labels[plan.reshape(-1, 4)[:, 0]])[[5, 9]].tolist() == [6, 6]
 
 
-def test_outliers_as_singletons():
-    labels, cameras = np.array([0, -1, 0, -1]), np.ones(4, dtype=int)
-    plan = identity_plan(labels, cameras, identities=3, crops=2, steps=4, seed=0, epoch=0, singletons=True).numpy()
-    for step in plan.reshape(4, 3, 2):
-        assert sorted(sorted(group) for group in step.tolist()) == [[0, 2], [1, 1], [3, 3]]
-
-
 def test_nobody_to_draw():
     with pytest.raises(UserError, match="all crops are outliers"):
         identity_plan(np.full(3, -1), np.zeros(3), steps=1, seed=0, epoch=0)

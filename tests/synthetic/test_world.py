@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +108,31 @@ def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         make_world(tmp_path / "file" / "world", SMALL)
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setattr(build, "_write_unit", full_disk)
+    monkeypatch.setattr(build, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
+    with pytest.raises(UserError, match=rf"cannot write a synthetic world to {tmp_path}: .*No space left.*make room"):
+        make_world(tmp_path, SMALL, progress=False, workers=workers)
+
+
+def test_parts_are_not_open_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load, opened = np.load, []
+
+    def counted(*args: object, **options: object) -> object:
+        assert all(part.zip is None for part in opened), "one is open still"
+        opened.append(load(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(build.np, "load", counted)
+    make_world(tmp_path, replace(SMALL, identities=1), progress=False, workers=1)
+    assert len([part for part in opened if "split" in part.files]) == 4
 
 
 def test_missing_and_damaged_world_file(tmp_path: Path) -> None:
