@@ -246,7 +246,8 @@ def _negative_lse(
 def _(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    return query.new_empty(len(query), dtype=torch.float32), torch.empty_like(query, dtype=torch.float32)
+    lse = query.new_empty(len(query), dtype=torch.float32)
+    return lse, query.new_empty(query.shape, dtype=torch.float32)
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:
