@@ -237,7 +237,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward(const Tensor
   const auto sample = [&](int64_t b) {
     return Sample{data(x) + b * size, data(grad) + b * size, y ? data(*y) + b * size : nullptr, rows, C, n};
   };
-  std::vector<float> parts(2 * B * C);
+  std::vector<float> parts(2 * std::max<int64_t>(B, 1) * C);  // of an empty batch: zeros
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> work(2 * C);
     for (int64_t b = begin; b < end; ++b)

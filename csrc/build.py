@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -30,6 +32,10 @@ ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: a newer symbol 
 # Without these, a choice between two results is vectorized only where the CPU has masks (AVX-512), for fear of a trap
 # that nobody set: with AVX2 alone, padding with a slope took nine times as long, the contrastive loss 1.2 times.
 NO_TRAPS = ("-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-O3", *NO_TRAPS, "-std=c++20", "-Wall", ABI, "-fPIC")
+NVCC_FLAGS = ("-O3", "-std=c++20", "-Xcompiler=-fPIC", "--resource-usage")
+CPU, CUDA = "cpu", f"cuda{torch.version.cuda}"  # ends of a library's mark
+USUAL_HOME = "/usr/local/cuda"  # of a toolkit that is not on PATH
 DEFAULT_ARCHITECTURES = "8.0;9.0;10.0+PTX"  # when none is named and no GPU can be asked
 
 
@@ -37,17 +43,20 @@ DEFAULT_ARCHITECTURES = "8.0;9.0;10.0+PTX"  # when none is named and no GPU can 
 class Recipe:
     """How to make the library: one compile command per source (without its output), the link flags, and a notice."""
 
+    compilers: tuple[tuple[str, ...], ...]  # the one for C++, which also links, and nvcc where it is used
     compiles: tuple[tuple[str, ...], ...]
     link: tuple[str, ...]
     notice: str
-    mark: (
-        str  # compiled into the library: tells whether a library on disk was made from these sources, with CUDA or not
-    )
+    mark: str  # compiled into the library: of which sources and flags it is, and with CUDA or not
 
     def key(self) -> str:
-        """Hash of everything that can change the binary: commands, source text, compiler and torch versions."""
-        compilers = {command[0] for command in self.compiles}
-        versions = [subprocess.run([c, "--version"], capture_output=True, text=True).stdout for c in sorted(compilers)]
+        """Hash of everything that can change the binary: commands, source text, compiler and torch versions.
+
+        Raises:
+            UserError: there is no C++ compiler; the message says what to install.
+        """
+        _check_compiler(self)
+        versions = [subprocess.run([*c, "--version"], capture_output=True, text=True).stdout for c in self.compilers]
         return _hash(self.compiles, self.link, versions)
 
 
@@ -73,10 +82,19 @@ def _user_error(message: str) -> Exception:
     return UserError(message)
 
 
+def _check_compiler(how: Recipe) -> None:
+    compiler = how.compilers[0][0]
+    if shutil.which(compiler) is None:
+        raise _user_error(
+            f"gcl_fast builds its C++ ops at first use and found no compiler called {compiler}: install one "
+            "(Debian, Ubuntu: `apt-get install g++`; Fedora: `dnf install gcc-c++`) or name yours in CXX"
+        )
+
+
 def find_toolkit() -> Path | None:
     """Root of the CUDA toolkit (include/, lib64/), or None; nvcc itself is asked: the one on PATH may be a wrapper."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
-    candidates = [*(f"{home}/bin/nvcc" for home in homes if home), shutil.which("nvcc")]
+    candidates = [*(f"{home}/bin/nvcc" for home in homes if home), shutil.which("nvcc"), f"{USUAL_HOME}/bin/nvcc"]
     nvcc = next((path for path in candidates if path and Path(path).exists()), None)
     if nvcc is None:
         return None
@@ -97,47 +115,59 @@ def gencode(architectures: str) -> list[str]:
     return flags
 
 
+def _usable_toolkit() -> tuple[Path | None, str]:
+    """The toolkit that builds for this torch; or None and why there is none."""
+    if torch.version.cuda is None:
+        return None, "this torch has no CUDA"
+    toolkit = find_toolkit()
+    if toolkit is None:
+        return None, "no CUDA toolkit"
+    said = subprocess.run([str(toolkit / "bin" / "nvcc"), "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)", said)
+    if release is None or release[1] != str(torch.version.cuda).split(".")[0]:
+        found = release[1] if release else "of an unknown version"
+        return None, f"{toolkit} is CUDA {found}, torch was built with {torch.version.cuda}"
+    return toolkit, ""
+
+
 def recipe() -> Recipe:
     """Sources and flags for this machine.
 
-    CUDA kernels are built when a toolkit is found and a GPU is there or FORCE_CUDA=1; NO_CUDA=1 leaves them out.
+    CUDA kernels are built when a toolkit of torch's major version is found and a GPU is there or FORCE_CUDA=1;
+    NO_CUDA=1 leaves them out.
 
     Raises:
-        UserError: FORCE_CUDA=1 without a usable toolkit, or a toolkit of another major version than torch's.
+        UserError: FORCE_CUDA=1 without such a toolkit.
     """
-    root, compiler = Path(torch.__file__).parent, os.environ.get("CXX", "g++")
-    wanted, gpus = os.environ.get("NO_CUDA") != "1", torch.cuda.device_count()
+    root, compiler = Path(torch.__file__).parent, tuple(shlex.split(os.environ.get("CXX") or "g++"))
+    wanted, gpus = os.environ.get("NO_CUDA") != "1", range(torch.cuda.device_count())
     forced = wanted and os.environ.get("FORCE_CUDA") == "1"
-    toolkit = find_toolkit() if forced or (wanted and gpus) else None
-    if forced and (toolkit is None or torch.version.cuda is None):
+    toolkit, why_none = _usable_toolkit() if forced or (wanted and gpus) else (None, "")
+    if forced and toolkit is None:
         raise _user_error(
-            f"FORCE_CUDA=1, but {'no CUDA toolkit' if toolkit is None else 'this torch has no CUDA'}: "
-            "set CUDA_HOME to a folder that has bin/nvcc and lib64/libcudart.so, and install a CUDA build of torch"
+            f"FORCE_CUDA=1, but {why_none}: set CUDA_HOME to a folder of torch's major version that has bin/nvcc and "
+            "lib64/libcudart.so, and install a CUDA build of torch"
         )
-    with_cuda = toolkit is not None and torch.version.cuda is not None
-    mark = f"{_hash([p.read_text() for p in _sources('.cpp', '.cu', '.h')])}-{'cuda' if with_cuda else 'cpu'}"
-    common = ["-O3", *NO_TRAPS, "-std=c++20", "-Wall", ABI, f'-DGCL_MARK="{mark}"', f"-I{root / 'include'}", "-fPIC"]
+    digest = _hash([p.read_text() for p in _sources(".cpp", ".cu", ".h")], FLAGS, NVCC_FLAGS)
+    mark = f"{digest}-{CUDA if toolkit else CPU}"
+    common = [*FLAGS, f'-DGCL_MARK="{mark}"', f"-I{root / 'include'}"]
     link = [f"-L{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
-    if toolkit is not None and with_cuda:
+    if toolkit is not None:
         common += ["-DWITH_CUDA", "-DUSE_CUDA", f"-I{toolkit / 'include'}"]  # USE_CUDA opens the CUDA part of shim.h
-    host = tuple((compiler, *common, *_own_flags(path), "-c", str(path)) for path in _sources(".cpp"))
-    if toolkit is None or not with_cuda:
-        missing = ": GPU found, but no CUDA toolkit" if wanted and gpus else ""
-        return Recipe(host, tuple(link), f"CPU only{missing}", mark)
+    host = tuple((*compiler, *common, *_own_flags(path), "-c", str(path)) for path in _sources(".cpp"))
+    if toolkit is None:
+        why = f": GPU found, but {why_none}" if why_none else ""
+        return Recipe((compiler,), host, tuple(link), f"CPU only{why}", mark)
     nvcc = str(toolkit / "bin" / "nvcc")
-    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    release = re.search(r"release (\d+)\.(\d+)", said)
-    if release is None or release[1] != str(torch.version.cuda).split(".")[0]:
-        raise _user_error(
-            f"{toolkit} is CUDA {release and release[0]}, torch was built with {torch.version.cuda}: "
-            "set CUDA_HOME to a toolkit of torch's major version, or NO_CUDA=1 for the CPU ops alone"
-        )
-    capabilities = sorted({"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in range(gpus)})
-    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(capabilities) or DEFAULT_ARCHITECTURES
-    flags = ["-O3", "-std=c++20", "-Xcompiler=-fPIC", "--resource-usage", *gencode(architectures)]
+    capabilities = sorted({torch.cuda.get_device_capability(i) for i in gpus})
+    here = ";".join(f"{major}.{minor}" for major, minor in capabilities)
+    # PTX of the newest, since a library built ahead of time may meet a later GPU than this machine's
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or (f"{here}+PTX" if here else DEFAULT_ARCHITECTURES)
+    flags = [*NVCC_FLAGS, *gencode(architectures)]
     device = tuple((nvcc, *flags, *_own_flags(path), "-c", str(path)) for path in _sources(".cu"))
     link += ["-ltorch_cuda", f"-L{toolkit / 'lib64'}", "-lcudart"]
-    return Recipe((*host, *device), tuple(link), f"CPU and CUDA ({architectures})", mark)
+    notice = f"CPU and CUDA ({architectures})"
+    return Recipe((compiler, (nvcc,)), (*host, *device), tuple(link), notice, mark)
 
 
 def build(output: Path, how: Recipe) -> str:
@@ -149,12 +179,7 @@ def build(output: Path, how: Recipe) -> str:
         UserError: there is no C++ compiler; the message says what to install.
         RuntimeError: a command failed; the message holds the command and its output.
     """
-    compiler = how.compiles[0][0]
-    if shutil.which(compiler) is None:
-        raise _user_error(
-            f"gcl_fast builds its C++ ops at first use and found no compiler called {compiler}: install one "
-            "(Debian, Ubuntu: `apt-get install g++`; Fedora: `dnf install gcc-c++`) or name yours in CXX"
-        )
+    _check_compiler(how)
 
     def run(command: list[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True)
@@ -167,23 +192,20 @@ def build(output: Path, how: Recipe) -> str:
         objects = [f"{scratch}/{number}.o" for number in range(len(how.compiles))]
         logs = list(pool.map(run, ([*command, "-o", o] for command, o in zip(how.compiles, objects, strict=True))))
         library = Path(scratch) / output.name
-        run([compiler, "-shared", *objects, *how.link, "-o", str(library)])
+        run([*how.compilers[0], "-shared", *objects, *how.link, "-o", str(library)])
         library.replace(output)
     return "".join(logs)
 
 
-def library() -> Path:
-    """The built library: the ahead-of-time one beside this file where it is of these sources, else the cached one,
-    built now when it is missing."""
-    how = recipe()
-    ahead = CSRC / f"{NAME}.so"
-    if ahead.exists() and how.mark.encode() in ahead.read_bytes():
-        return ahead
+def cached(how: Recipe) -> Path:
+    """The library of `how` in the cache, built now when it is missing; its build.log lies beside it."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
+    root = Path(os.environ.get("GCL_FAST_CACHE") or home)
+    output = root / f"torch{torch.__version__}-{how.key()}" / f"{NAME}.so"
+    if output.exists():  # a reader takes no lock, so a warmed cache may be read-only
+        return output
     from filelock import FileLock  # setup.py needs this file, but not this package
 
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
-    cache = Path(os.environ.get("GCL_FAST_CACHE") or home)
-    output = cache / f"torch{torch.__version__}-{how.key()}" / f"{NAME}.so"
     output.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(output.parent / "lock"):  # ranks of one node start together: one builds, the others wait and read
         if not output.exists():
@@ -193,6 +215,16 @@ def library() -> Path:
     return output
 
 
+def library() -> Path:
+    """The built library: the ahead-of-time one beside this file where it is of these sources and flags, else the
+    cached one. One with CUDA serves a machine that could not build it: a node without the toolkit, or without a GPU."""
+    how, ahead = recipe(), CSRC / f"{NAME}.so"
+    marks = {how.mark} if os.environ.get("NO_CUDA") == "1" else {how.mark, how.mark.replace(f"-{CPU}", f"-{CUDA}")}
+    held = ahead.read_bytes() if ahead.exists() else b""
+    return ahead if any(mark.encode() in held for mark in marks) else cached(how)
+
+
+@cache
 def load() -> None:
     """Register the ops with torch (`torch.ops.gcl_fast`), building them first where that has not been done."""
     torch.ops.load_library(str(library()))
@@ -214,11 +246,17 @@ def resource_report(log: str) -> tuple[list[str], bool]:
 
 
 def main() -> int:
-    """Build, print where and what the kernels use; exit status 1 when a kernel spills registers."""
-    path = library()
+    """Build into the cache, print where and what the kernels use; exit status 1 when a kernel spills registers, 2 when
+    this machine cannot build."""
+    from gcl_fast.errors import UserError  # setup.py has no package yet
+
+    try:
+        path = cached(recipe())
+    except UserError as error:
+        print(f"gcl_fast: {error}", file=sys.stderr)
+        return 2
     print(path)
-    log = path.parent / "build.log"
-    lines, spills = resource_report(log.read_text() if log.exists() else "")
+    lines, spills = resource_report((path.parent / "build.log").read_text())
     print("\n".join(lines))
     return int(spills)
 

@@ -1,5 +1,5 @@
-// DBSCAN on a sparse similarity graph, and the same sweep over many radii at once. distance = 1 - similarity; pairs that
-// are not stored are farther apart than any radius; a point is its own neighbour. The graph must be symmetric.
+// DBSCAN on a sparse similarity graph. distance = 1 - similarity; pairs that are not stored are farther apart than any
+// radius; a point is its own neighbour. The graph must be symmetric.
 #include <torch/csrc/stable/library.h>
 
 #include <numeric>

@@ -11,7 +11,11 @@
 #endif
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
 #define GCL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else  // no dispatch by level yet; one feature to a clone, since arch=haswell would serve that very model alone
+#define GCL_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define GCL_CLONES  // other CPUs have one vector width that matters (NEON), which -O3 uses
 #endif

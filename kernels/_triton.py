@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
 
 try:
     import triton
@@ -14,3 +19,19 @@ except ModuleNotFoundError:
 
     def jit(function: Any) -> Any:
         return function
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_its_device(launch: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
+    """Make the device of a launcher's first tensor the current one while it runs: Triton launches on the current
+    device, wherever the tensors lie. Nothing changes for tensors on the CPU."""
+
+    @wraps(launch)
+    def guarded(first: Tensor, *others: P.args, **named: P.kwargs) -> R:
+        with torch.cuda.device_of(first):
+            return launch(first, *others, **named)
+
+    return guarded

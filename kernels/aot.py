@@ -51,12 +51,12 @@ class Entry:
     configuration: dict[str, Any]
 
     def source(self) -> ASTSource:
-        """As the JIT would specialize it at the paper's sizes: aligned pointers, sizes and strides multiples of 16."""
+        """As the JIT would specialize it at the paper's sizes: aligned pointers; D and the strides of rows of D are
+        multiples of 16, N (12,936 crops) and the stride of scores, rows of N, are not."""
         constants = {name: self.configuration[name] for name in self.kernel.arg_names if name in self.configuration}
         types = {name: self.types.get(name, "constexpr") for name in self.kernel.arg_names}
-        divisible = [
-            n for n, name in enumerate(types) if types[name].startswith("*") or name in ("N", "D") or "stride" in name
-        ]
+        by_dim = ("D", "query_stride", "bank_stride", "feature_stride")
+        divisible = [n for n, name in enumerate(types) if types[name].startswith("*") or name in by_dim]
         attributes = {(n,): [["tt.divisibility", 16]] for n in divisible}
         return ASTSource(fn=self.kernel, signature=types, constexprs=constants, attrs=attributes)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, tl
+from gcl_fast.kernels._triton import jit, on_its_device, tl
 
 NEGATIVES, FIRST_POSITIVE, SECOND_POSITIVE = range(3)  # independent families of keys
 ALL = 0xFFFFFFFF  # the threshold that draws every row
@@ -136,6 +136,7 @@ def _contrastive_draw_kernel(labels, index, stream, positives, threshold, N, K, 
 DRAW_CONFIGURATION = {"BLOCK": 1024, "num_warps": 4}
 
 
+@on_its_device
 def contrastive_draw_triton(labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
     """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
     positives, threshold = index.new_empty((*index.shape, 2)), index.new_empty(index.shape)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, tl, triton
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 from gcl_fast.kernels.merge_rows import check_rows
 
 
@@ -58,6 +58,7 @@ def components(a: Tensor, b: Tensor, N: int) -> Tensor:
     return root
 
 
+@on_its_device
 def dbscan_triton(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
     """The op on a GPU, by the rule in `gcl_fast.pseudo_labels.dbscan`; on CPU tensors too under TRITON_INTERPRET=1."""
     check_rows("dbscan", start, column, value)

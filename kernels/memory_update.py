@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, tl, triton
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
 
 def memory_update_reference(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
@@ -79,6 +79,7 @@ def launch_configuration(D: int) -> dict:
     return {"BLOCK_B": MAX_LAUNCH, "BLOCK_D": block, "num_warps": min(max(block // 256, 1), 8)}
 
 
+@on_its_device
 def memory_update_triton(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
     """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
     B, D = features.shape

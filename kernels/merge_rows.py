@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, tl
+from gcl_fast.kernels._triton import jit, on_its_device, tl
 
 Rows = tuple[Tensor, Tensor, Tensor]  # start (rows + 1,) int64, column (entries,) int32, value (entries,) float32
 
@@ -155,6 +155,7 @@ def check_neighbours(op: str, neighbours: Tensor, rows: int) -> None:
         raise ValueError(f"{op}: a neighbour lies outside 0..{rows - 1}")
 
 
+@on_its_device
 def expand_queries_triton(
     start: Tensor, column: Tensor, value: Tensor, neighbours: Tensor, begin: int, end: int
 ) -> Rows:
@@ -169,6 +170,7 @@ def expand_queries_triton(
     return start, column, total.div_(k)
 
 
+@on_its_device
 def jaccard_rows_triton(
     start: Tensor, column: Tensor, value: Tensor, min_similarity: float, begin: int, end: int
 ) -> Rows:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, tl, triton
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 from gcl_fast.kernels.contrastive_draw import NEGATIVES, differs, differs_from, draw_keys, key_of, key_words
 
 CPU_TILE_BYTES = 8 << 20  # of the bank: 1 to 16 MB are equal at B=16, a whole bank is 15 % slower
@@ -89,6 +89,7 @@ def _contrastive_rows_kernel(
 ROWS_CONFIGURATION = {"BLOCK": 2048, "num_warps": 8}
 
 
+@on_its_device
 def contrastive_rows_triton(
     scores: Tensor, state: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, first: int,
     temperature: float,
@@ -182,6 +183,7 @@ def fused_configuration(B: int, D: int, bank_dtype: torch.dtype) -> dict:
     }
 
 
+@on_its_device
 def negative_lse_fused(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float,
     parts: int,
@@ -244,7 +246,8 @@ def _negative_lse(
 def _(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    return query.new_empty(len(query), dtype=torch.float32), torch.empty_like(query, dtype=torch.float32)
+    lse = query.new_empty(len(query), dtype=torch.float32)
+    return lse, query.new_empty(query.shape, dtype=torch.float32)
 
 
 def _save(ctx: Any, inputs: tuple, output: tuple) -> None:

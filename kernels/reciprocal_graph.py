@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, tl, triton
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 from gcl_fast.kernels.merge_rows import Rows, check_neighbours, check_range
 
 
@@ -146,6 +146,7 @@ def expanded_sets(neighbours: Tensor, half: int, begin: int, end: int) -> tuple[
     return start, column
 
 
+@on_its_device
 def reciprocal_weights_triton(features: Tensor, neighbours: Tensor, half: int, begin: int, end: int) -> Rows:
     """The op on a GPU: launch the kernels. Also runs on CPU tensors under TRITON_INTERPRET=1.
 

@@ -67,7 +67,7 @@ def search_for(queries: Tensor, features: Tensor, k: int, everyone: bool = False
 def _search_cuda(features: Tensor, k: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
     similarity = features.new_empty(end - begin, k)
     index = torch.empty(end - begin, k, dtype=torch.int32, device=features.device)
-    step = max(1, 2**28 // len(features))  # 1 GB of products at a time
+    step = max(1, 2**28 // max(1, len(features)))  # 1 GB of products at a time
     for r in range(begin, end, step):
         best = (features[r : min(r + step, end)] @ features.T).topk(k)
         place = slice(r - begin, r - begin + len(best.values))

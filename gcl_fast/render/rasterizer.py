@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from gcl_fast.csrc.build import load
 
@@ -125,3 +127,22 @@ def _backward(ctx: Any, grad_depth: Tensor, grad_barycentric: Tensor, _: None) -
 torch.library.register_autograd("gcl_fast::rasterize", _backward, setup_context=_save)
 for _device in ("cpu", "cuda"):
     torch.library.register_autocast("gcl_fast::rasterize", _device, torch.float32)
+
+
+def _through_the_cpu(name: str) -> Callable[..., Any]:
+    """The op `name` for tensors on a GPU, by its CPU kernel: arguments are copied there, results back."""
+    op = getattr(torch.ops.gcl_fast, name)
+
+    def kernel(*arguments: Any) -> Any:
+        device = arguments[0].device
+        results = op(*tree_map_only(Tensor, Tensor.cpu, arguments))
+        return tree_map_only(Tensor, lambda result: result.to(device), results)
+
+    return kernel
+
+
+# Built without CUDA, since there was no toolkit: the header says so, and it is slower, but it runs.
+HAS_CUDA_KERNELS = torch._C._dispatch_has_kernel_for_dispatch_key("gcl_fast::structure", "CUDA")
+if not HAS_CUDA_KERNELS:
+    for _name in ("rasterize", "rasterize_backward", "structure"):
+        torch.library.register_kernel(f"gcl_fast::{_name}", "cuda", _through_the_cpu(_name))

@@ -9,7 +9,9 @@ import torch
 
 from gcl_fast import __version__
 from gcl_fast.config import RunConfig
+from gcl_fast.csrc.build import recipe
 from gcl_fast.pseudo_labels.search import choose
+from gcl_fast.render.rasterizer import HAS_CUDA_KERNELS
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import describe
 from gcl_fast.training.precision import Precision
@@ -37,6 +39,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),
         **_source(inputs),
         "body": inputs.body,
+        **_rasterizer(ranks.device),
         "neighbours": choose(len(data.train), config.joint.clustering.engine, ranks.device)[1],
         "DBSCAN": "own, on the sparse graph",
         "weights": weights,
@@ -52,6 +55,12 @@ def _source(inputs: Inputs) -> dict[str, str]:
     said = "".join(f"; {note}" for note in source.notes)
     people = len(np.unique(source.train.identity))
     return {"source": f"{source.name} in {source.root}: {len(source.train)} train, {people} identities{said}"}
+
+
+def _rasterizer(device: torch.device) -> dict[str, str]:
+    if device.type == "cpu" or HAS_CUDA_KERNELS:
+        return {}
+    return {"rasterizer": f"on the CPU, between two copies; the C++ ops were built for {recipe().notice}"}
 
 
 def _norms(synchronized: bool, ranks: Ranks) -> str:

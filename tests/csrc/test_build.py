@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import filelock
 import pytest
+import torch
 
 from gcl_fast.csrc import build
 from gcl_fast.errors import UserError
@@ -17,10 +20,27 @@ def test_each_source_gets_its_own_flags():
     assert not any("march" in flag for command in commands.values() for flag in command)  # a wheel runs on any CPU
 
 
-def test_missing_compiler_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"no compiler called no-such-compiler.*apt-get install g\+\+"):
-        build.build(tmp_path / "ops.so", build.recipe())
+def test_missing_compiler_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler -m64")
+    monkeypatch.setattr(build, "CSRC", tmp_path)  # nothing ahead of time
+    for first_use in (build.library, lambda: build.build(tmp_path / "ops.so", build.recipe())):
+        with pytest.raises(UserError, match=r"no compiler called no-such-compiler:.*apt-get install g\+\+"):
+            first_use()
+    assert build.main() == 2
+    assert capsys.readouterr().err.startswith("gcl_fast: gcl_fast builds its C++ ops")
+
+
+def test_a_compiler_may_be_of_several_words(monkeypatch, tmp_path):
+    (tmp_path / "one.cpp").write_text("int one() { return 1; }")
+    monkeypatch.setenv("CXX", "env g++")
+    monkeypatch.setattr(build, "CSRC", tmp_path)
+    how = build.recipe()
+    assert how.compiles[0][:2] == ("env", "g++")
+    monkeypatch.setenv("CXX", "env g++ -v")
+    assert build.recipe().key() != how.key()
+    small = build.Recipe(how.compilers, (("env", "g++", "-fPIC", "-c", how.compiles[0][-1]),), (), "", "")
+    build.build(tmp_path / "one.so", small)
+    assert (tmp_path / "one.so").exists()
 
 
 def test_forced_cuda_without_a_toolkit_says_so(monkeypatch):
@@ -30,37 +50,120 @@ def test_forced_cuda_without_a_toolkit_says_so(monkeypatch):
         build.recipe()
 
 
+@pytest.fixture
+def toolkit(monkeypatch, tmp_path):
+    """toolkit(version): there are two GPUs, and a CUDA toolkit of that version in the folder that is returned."""
+    for name in ("CUDA_HOME", "CUDA_PATH", "FORCE_CUDA", "NO_CUDA", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.delenv(name, raising=False)
+    for folder in ("bin", "include", "lib64"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "lib64" / "libcudart.so").touch()
+    monkeypatch.setattr(build, "USUAL_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", [(10, 0), (9, 0)].__getitem__)
+
+    def make(version: str) -> Path:
+        nvcc = tmp_path / "bin" / "nvcc"
+        nvcc.write_text(f"#!/bin/sh\necho 'TOP={tmp_path}' >&2\necho 'Cuda compilation tools, release {version}'\n")
+        nvcc.chmod(0o755)
+        return tmp_path
+
+    return make
+
+
+def test_a_toolkit_that_is_not_on_the_path_is_found(toolkit, monkeypatch):
+    home = toolkit("13.0")
+    monkeypatch.setenv("PATH", "")
+    assert build.find_toolkit() == home
+    assert build.recipe().notice == "CPU and CUDA (9.0;10.0+PTX)"  # a GPU newer than these compiles the PTX
+
+
+def test_a_toolkit_of_another_version_leaves_the_cpu_ops(toolkit, monkeypatch):
+    home = toolkit("12.8")
+    monkeypatch.setattr(build, "find_toolkit", lambda: home)
+    how = build.recipe()
+    assert how.notice == f"CPU only: GPU found, but {home} is CUDA 12, torch was built with 13.0"
+    assert how.mark.endswith("-cpu")
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    with pytest.raises(UserError, match=r"FORCE_CUDA=1, but .* is CUDA 12"):
+        build.recipe()
+
+
 def test_a_failing_compile_shows_the_command_and_leaves_no_library(tmp_path):
     (tmp_path / "broken.cpp").write_text("int f( {")
-    how = build.Recipe((("g++", "-c", str(tmp_path / "broken.cpp")),), (), "", "")
+    how = build.Recipe((("g++",),), (("g++", "-c", str(tmp_path / "broken.cpp")),), (), "", "")
     with pytest.raises(RuntimeError, match=r"(?s)building ops.so failed: g\+\+ .*broken.cpp.*error"):
         build.build(tmp_path / "out" / "ops.so", how)
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_library_ahead_of_time_is_used_only_when_it_is_of_these_sources(monkeypatch, tmp_path):
-    built = build.library()
+SPILL = (
+    "ptxas info    : Compiling entry function '_ZN3gcl12cover_kernelEv' for 'sm_90'\n"
+    "    0 bytes stack frame, 4 bytes spill stores, 0 bytes spill loads\nptxas info    : Used 55 registers\n"
+)
+
+
+@pytest.fixture
+def ahead(monkeypatch, tmp_path):
+    """A library ahead of time, of sources and a cache of this test's own, on a machine without a CUDA toolkit; what is
+    built holds "new" and has a spill in its log."""
     for name in ("ops.cpp", "raster.h"):
         (tmp_path / name).write_text((build.CSRC / name).read_text())
+    monkeypatch.delenv("NO_CUDA", raising=False)
+    monkeypatch.setattr(build, "_usable_toolkit", lambda: (None, "no CUDA toolkit"))
     monkeypatch.setattr(build, "CSRC", tmp_path)
-    ahead = tmp_path / f"{build.NAME}.so"
-    ahead.write_bytes(b"..." + build.recipe().mark.encode() + b"...")
-    assert build.library() == ahead
-    with (tmp_path / "raster.h").open("a") as text:
-        text.write("// changed\n")
-    monkeypatch.setattr(build, "build", lambda output, how: output.write_bytes(b"new") and "log")
+    monkeypatch.setattr(build, "build", lambda output, how: output.write_bytes(b"new") and SPILL)
     monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / f"{build.NAME}.so"
+    path.write_bytes(b"..." + build.recipe().mark.encode() + b"...")
+    return path
+
+
+@pytest.mark.parametrize("changed", ["source", "flags"])
+def test_a_library_ahead_of_time_is_used_only_when_it_is_of_these_sources_and_flags(changed, ahead, monkeypatch):
+    assert build.library() == ahead
+    if changed == "flags":
+        monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-g"))
+    else:
+        with (ahead.parent / "raster.h").open("a") as text:
+            text.write("// changed\n")
     assert build.library().read_bytes() == b"new"
-    assert built.exists()
+
+
+def test_a_library_with_cuda_serves_a_machine_without_a_toolkit(ahead, monkeypatch):
+    ahead.write_bytes(build.recipe().mark.replace("-cpu", f"-cuda{torch.version.cuda}").encode())
+    assert build.library() == ahead
+    monkeypatch.setenv("NO_CUDA", "1")
+    assert build.library().read_bytes() == b"new"
+
+
+def test_the_command_builds_though_there_is_a_library_ahead_of_time(ahead, capsys):
+    assert build.main() == 1
+    assert "cover_kernel: 55 registers, 4 bytes spilled" in capsys.readouterr().out
+
+
+def test_a_reader_of_the_cache_takes_no_lock(ahead, monkeypatch):
+    built = build.cached(build.recipe())
+    monkeypatch.setattr(filelock, "FileLock", lambda _: pytest.fail("a read-only cache cannot be locked"))
+    assert build.cached(build.recipe()) == built
+
+
+def test_a_process_looks_for_the_library_once(ahead, monkeypatch):
+    loaded: list[str] = []
+    monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    build.load.cache_clear()
+    try:
+        build.load()
+        build.load()
+    finally:
+        build.load.cache_clear()  # what was loaded here has no ops
+    assert loaded == [str(ahead)]
 
 
 def test_resource_report_sees_a_spill():
-    log = (
-        "ptxas info    : Compiling entry function '_ZN3gcl12cover_kernelEv' for 'sm_90'\n"
-        "    0 bytes stack frame, 4 bytes spill stores, 0 bytes spill loads\nptxas info    : Used 55 registers\n"
-    )
-    assert build.resource_report(log) == (["sm_90 cover_kernel: 55 registers, 4 bytes spilled"], True)
-    assert not build.resource_report(log.replace("4 bytes", "0 bytes"))[1]
+    assert build.resource_report(SPILL) == (["sm_90 cover_kernel: 55 registers, 4 bytes spilled"], True)
+    assert not build.resource_report(SPILL.replace("4 bytes", "0 bytes"))[1]
 
 
 @pytest.mark.slow

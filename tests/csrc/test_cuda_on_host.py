@@ -1,7 +1,6 @@
 """The CUDA rasterizer, built by the host compiler, in three thread orders: it must equal the CPU rasterizer."""
 
 import ctypes
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -20,7 +19,7 @@ SIZE = (67, 41)  # larger than a tile and no multiple of one
 
 def compile_host(folder: Path, output: Path) -> ctypes.CDLL:
     flags = ["-std=c++20", "-O2", "-Wall", "-Werror", "-Wno-unused-function", "-ffp-contract=off", "-fPIC", "-shared"]
-    command = [os.environ.get("CXX", "g++"), *flags, f"-I{folder}", f"-I{build.CSRC}"]
+    command = [*build.recipe().compilers[0], *flags, f"-I{folder}", f"-I{build.CSRC}"]
     subprocess.run([*command, str(HERE / "rasterize_on_host.cpp"), "-o", str(output)], check=True)
     return ctypes.CDLL(str(output))
 

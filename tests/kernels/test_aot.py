@@ -12,6 +12,17 @@ def test_every_kernel_has_an_entry(monkeypatch):
     assert aot.missing() == ["_dot", "_negative_lse_kernel"]
 
 
+def test_only_what_the_papers_sizes_have_is_taken_for_divisible():
+    divisible: dict[str, set[str]] = {}
+    for entry in aot.entries("sm_90"):
+        names = {entry.kernel.arg_names[n] for (n,) in entry.source().attrs}
+        numbers = {name for name in names if not entry.types[name].startswith("*")}
+        divisible.setdefault(entry.kernel.fn.__name__, set()).update(numbers)
+    assert divisible["_negative_lse_kernel"] == {"D", "query_stride", "bank_stride"}
+    assert divisible["_memory_update_kernel"] == {"D", "bank_stride", "feature_stride"}
+    assert divisible["_contrastive_draw_kernel"] == divisible["_contrastive_rows_kernel"] == set()  # 12,936 is none
+
+
 def test_a_row_of_the_table():
     row = aot.compile_entry("sm_90", 0)
     assert row["kernel"] == "contrastive_draw_kernel"

@@ -83,6 +83,15 @@ def test_what_is_not_finite_is_seen(residual):
     assert mean.isnan().tolist() == variance.isnan().tolist() == [False, False, True, False]
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_empty_batch(residual):
+    given = {name: value[:0] if value.ndim == 4 else value for name, value in inputs(4).items()}
+    y, x, *of_channels, mean, _ = outcome(torch.bfloat16, given, residual, False)
+    assert y.shape == x.shape == (0, 4, 9, 7)
+    assert not any(gradient.any() for gradient in of_channels)
+    assert torch.equal(mean, given["mean"].float())
+
+
 def test_misshaped_arguments_are_named():
     x, of_channels = torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16), [torch.zeros(3)] * 4
     with pytest.raises(ValueError, match="residual"):

@@ -203,6 +203,7 @@ def test_search_of_a_gpu_ranks_ties_by_index():
     settled = similarity > everything[10:80, 25:26]  # not equal to the first that was left out
     assert torch.equal(index[settled], order[10:80, :25][settled])
     assert (similarity.diff() == 0).sum() > 500
+    assert [found.shape for found in _search_cuda(rows[:0], 0, 0, 0)] == [(0, 0), (0, 0)]
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")

@@ -120,7 +120,8 @@ def test_gradcheck_in_double(switch):
 
 def test_opcheck_and_fullgraph_compile():
     _, query, bank, labels, index, _, *draw = arguments = case(5, 90, 16, 30)
-    torch.library.opcheck(torch.ops.gcl_fast.negative_lse, (query.requires_grad_(), bank, labels, index, *draw))
+    for order in (query, query.T.contiguous().T):
+        torch.library.opcheck(torch.ops.gcl_fast.negative_lse, (order.requires_grad_(), bank, labels, index, *draw))
     scores, state = torch.randn(5, 40), torch.tensor([[-torch.inf, 0.0]]).repeat(5, 1)
     tile = scores, state, labels, index, *draw[:2], 50, TEMPERATURE
     torch.library.opcheck(torch.ops.gcl_fast.contrastive_rows, tile)

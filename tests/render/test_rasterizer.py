@@ -3,8 +3,9 @@
 import pytest
 import torch
 from scenes import soup, sphere
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gcl_fast.render import Fragments, rasterize, rasterize_reference
+from gcl_fast.render import Fragments, rasterize, rasterize_reference, rasterizer
 
 MODES = [(cull, perspective) for cull in (False, True) for perspective in (False, True)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -215,3 +216,23 @@ def test_opcheck_and_compile(device):
     torch.library.opcheck(torch.ops.gcl_fast.rasterize_backward, (*grads, vertices.detach(), faces, index, False))
     compiled = torch.compile(lambda v: rasterize(v, faces, SIZE).depth * 2, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(vertices), rasterize(vertices, faces, SIZE).depth * 2)
+
+
+@pytest.mark.skipif(rasterizer.HAS_CUDA_KERNELS, reason="the library has its own")
+def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
+    """By the dispatcher's CUDA entry with tensors on the CPU; the copies, with tensors that only claim a device."""
+    vertices, faces = soup(2, 40, 60, SIZE)
+    index, depth, barycentric = rasterize(vertices, faces, SIZE)
+    calls = {
+        "rasterize": (vertices, faces, *SIZE, True),
+        "rasterize_backward": (torch.ones_like(depth), torch.ones_like(barycentric), vertices, faces, index, False),
+        "structure": (vertices, faces, torch.eye(3, 4).expand(2, 3, 4), *SIZE),
+    }
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    for name, arguments in calls.items():
+        op = getattr(torch.ops.gcl_fast, name).default
+        torch.testing.assert_close(op.redispatch(cuda, *arguments), op(*arguments), rtol=0, atol=0)
+    with FakeTensorMode():
+        vertices, faces = torch.empty(2, 40, 3, device="cuda"), torch.empty(60, 3, device="cuda", dtype=torch.int64)
+        fragments = rasterizer._through_the_cpu("rasterize")(vertices, faces, *SIZE, True, False)
+    assert {x.device.type for x in fragments} == {"cuda"}
