@@ -71,7 +71,9 @@ def _named_crops(name: str, home: Path, split: str, pattern: re.Pattern) -> Reco
 
 
 def _read_msmt17(name: str, root: Path) -> ReIDDataset:
-    """Four lists of `relative/path identity`; version 2 has other folder names and the same lists."""
+    """Four lists of `relative/path identity`; version 2 has other folder names and the same lists.
+
+    Its people are numbered from 0, which stands for distractors elsewhere: here they are from 1."""
     home = _find_home(name, root, ("MSMT17_V1", "MSMT17_V2", "MSMT17"), marker="list_train.txt")
     folders = {split: _one_of(name, home, (split, f"mask_{split}_v2")) for split in ("train", "test")}
 
@@ -86,7 +88,7 @@ def _read_msmt17(name: str, root: Path) -> ReIDDataset:
                     fields = Path(relative).stem.split(
                         "_"
                     )  # identity, number, camera, date and time of day, frame, box
-                    rows.append((folders[split] / relative, int(identity), int(fields[2]), int(fields[4])))
+                    rows.append((folders[split] / relative, int(identity) + 1, int(fields[2]), int(fields[4])))
         return _records(name, folders[split], rows)
 
     train = read("train", "list_train.txt", "list_val.txt")
