@@ -98,10 +98,10 @@ def save_body_parameters(path: str | Path, params: BodyParameters) -> None:
 
 
 def load_body_parameters(path: str | Path) -> BodyParameters:
-    """Read and check a file. Raises FileNotFoundError, or UserError where it is damaged or inconsistent."""
+    """Read and check a file. Raises UserError where it is missing, damaged or inconsistent."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"no body parameters at {path}; make them with `python -m gcl_fast.estimate --images DIR --out {path}`"
         )
     keys = [f.name for f in fields(BodyParameters)]
