@@ -22,6 +22,13 @@ from gcl_fast.synthetic.world import WorldConfig
 
 STAGES = ("warmup", "generative", "joint")  # on the target
 ALL_STAGES = ("source", *STAGES)
+# Least values of settings by name, wherever they stand
+AT_LEAST = {
+    **dict.fromkeys(("batch", "identities", "crops", "variants", "r1_every", "decay_every", "cluster_every"), 1),
+    **dict.fromkeys(("k1", "k2", "min_samples", "candidates", "log_every"), 1),
+    "steps_per_epoch": 0,
+    "keep_checkpoints": 2,
+}
 # The embedded source: other cameras and people than the default world's, brighter clothes, no look-alikes
 SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 
@@ -50,7 +57,7 @@ class WarmupConfig:
 
     method: Literal["cluster"] = "cluster"
     epochs: int = 50
-    steps_per_epoch: int = 400
+    steps_per_epoch: int = 400  # at least 1: crops are drawn by cluster, not passed over
     identities: int = 16
     crops: int = 16
     lr: float = 3.5e-4
@@ -102,8 +109,8 @@ class JVTCConfig:
     batch: int = 32  # crops, each in `variants` pictures
     variants: int = 4
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01
-    backbone_lr_share: float = 1.0  # of lr, for the convolutions
+    lr: float = 0.1
+    backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
     weight_decay: float = 5e-4
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     decay_every: int = 40  # epochs, x0.1 each time
@@ -116,8 +123,8 @@ class JVTCConfig:
     cluster_every: int = 5  # epochs
     temporal: bool = True
     temporal_epoch: int = 30  # frames and cameras are looked at from here on
-    clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)
-    eps_scale: float = 0.8
+    clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)  # its search is always exact
+    eps_scale: float = 0.8  # 1 after training on a source
     plain_weight: float = 0.3  # of the distance that is not k-reciprocal
     styled: str = ""  # folder of the crops in other cameras' style, the variants of a crop
     colours: bool = False  # compare crops by clothing colours as well
@@ -224,6 +231,12 @@ class RunConfig:
     generative: GenerativeConfig = GenerativeConfig()
     joint: JointConfig = JointConfig()
 
+    def __post_init__(self) -> None:
+        if unknown := [stage for stage in self.stages if stage not in ALL_STAGES]:
+            raise UserError(f"stages: there is no stage {unknown[0]!r}; there are {', '.join(ALL_STAGES)}")
+        object.__setattr__(self, "stages", tuple(stage for stage in ALL_STAGES if stage in self.stages))
+        _check_ranges(self)
+
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the crops that the networks see."""
@@ -268,8 +281,11 @@ def preset(name: str) -> RunConfig:
     raise UserError(f"unknown preset {name!r}; there are demo and paper")
 
 
-def warmup_preset(name: str, method: str) -> AnyWarmup | None:
+def warmup_preset(name: str, method: str, after_source: bool = False) -> AnyWarmup | None:
     """The settings of the warm-up called `method` in the preset called `name`.
+
+    Args:
+        after_source: the identity encoder was trained on a labelled dataset before.
 
     Raises:
         UserError: no warm-up of that name.
@@ -277,7 +293,7 @@ def warmup_preset(name: str, method: str) -> AnyWarmup | None:
     paper: dict[str, AnyWarmup | None] = {
         "cluster": WarmupConfig(),
         "mmcl": MMCLConfig(),
-        "jvtc": JVTCConfig(),
+        "jvtc": JVTCConfig(eps_scale=1.0) if after_source else JVTCConfig(),
         "none": None,
     }
     demo: dict[str, AnyWarmup | None] = {
@@ -307,6 +323,7 @@ def warmup_preset(name: str, method: str) -> AnyWarmup | None:
             variants=2,
             optimizer="adamw",
             lr=1e-3,
+            backbone_lr_share=1.0,
             ramp_steps=30,
             decay_every=7,
             momentum_rise=0.1,
@@ -337,13 +354,20 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
     """`config` with each `dotted.key=value` applied; values are read as YAML and converted to the field's type.
 
     Raises:
-        UserError: an unknown key (the near ones are listed) or a value of another type.
+        UserError: an unknown key (the near ones are listed), or a value of another type or out of range.
     """
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:
             raise UserError(f"--set {assignment}: expected KEY=VALUE, for example joint.epochs=5")
-        config = _assign(config, key.split("."), yaml.safe_load(text), key)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"--set {assignment}: what follows = is not YAML; quote what has spaces or brackets, as in --set"
+                " 'joint.terms=[1, 0, 1]'"
+            ) from error
+        config = _assign(config, key.split("."), value, key)
     return config
 
 
@@ -387,7 +411,12 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{key}: expected a list, got {value!r}")
-        return tuple(value)
+        elements = typing.get_args(hint)
+        if elements[-1] is Ellipsis:
+            elements = elements[:1] * len(value)
+        if len(elements) != len(value):
+            raise UserError(f"{key}: expected {len(elements)} values, got {len(value)}: {value!r}")
+        return tuple(_convert(element, item, key) for element, item in zip(elements, value))
     if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
         return value
     for option in options:
@@ -417,6 +446,25 @@ def _build(kind: Any, data: Any, key: str) -> Any:
     if not isinstance(data, dict) or data.keys() - hints.keys():
         raise UserError(f"{key}: expected the settings {', '.join(hints)}, got {data!r}")
     return kind(**{name: _convert(hints[name], value, f"{key}.{name}") for name, value in data.items()})
+
+
+def _check_ranges(config: Any, prefix: str = "") -> None:
+    """Raise a UserError that names the first setting out of range: such would fail in its stage, after hours."""
+    for name in (f.name for f in dataclasses.fields(config)):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            _check_ranges(value, f"{prefix}{name}.")
+        least = 1 if name == "steps_per_epoch" and isinstance(config, WarmupConfig) else AT_LEAST.get(name)
+        if least is not None and value is not None and value < least:
+            raise UserError(f"{prefix}{name}={value}: expected {least} or more")
+    if isinstance(config, ClusteringConfig):
+        eps, rho = config.eps, config.rho
+        if eps is not None and eps != "auto" and (isinstance(eps, str) or not 0 <= eps < 1):
+            raise UserError(f"{prefix}eps={eps}: expected a distance from 0 to below 1, auto, or null: by rho")
+        if not 0 <= rho <= 1:
+            raise UserError(f"{prefix}rho={rho}: expected a share of all pairs, 0 to 1")
+    if isinstance(config, JVTCConfig) and config.clustering.engine == "approximate":
+        raise UserError(f"{prefix}clustering.engine=approximate: jvtc searches exactly; choose auto or exact")
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,21 @@
 """Errors that a user can mend: entries print them in one line, without a traceback."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Wrong input from outside: the message names the thing, the place and the way out."""
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Entries import within: a UserError, of building the C++ ops say, is printed and ends the process (status 2)."""
+    try:
+        yield
+    except UserError as error:
+        print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)

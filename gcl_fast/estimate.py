@@ -12,14 +12,16 @@ from pathlib import Path
 
 import torch
 
-from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align, load_body_parameters
-from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
-from gcl_fast.bodies.regressor import SIZE
-from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
-from gcl_fast.errors import UserError
-from gcl_fast.evaluation.figures import pair_grid
-from gcl_fast.evaluation.protocol import to_unit
-from gcl_fast.training import ranks as processes
+from gcl_fast.errors import UserError, in_one_line
+
+with in_one_line():
+    from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align, load_body_parameters
+    from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
+    from gcl_fast.bodies.regressor import SIZE
+    from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
+    from gcl_fast.evaluation.figures import pair_grid
+    from gcl_fast.evaluation.protocol import to_unit
+    from gcl_fast.training import ranks as processes
 
 PREVIEWED = 48  # crops in the preview, from the most certain to the most doubtful
 NAMED = 5  # doubtful crops that are named
@@ -40,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args(arguments)
     try:
+        truth = load_body_parameters(given.truth) if given.truth else None
         records, said = drop_broken(open_dataset("folder", given.images).train, given.on_bad_image)
         if said:
             print(said)
@@ -48,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         seconds = time.monotonic() - began
         print(f"{given.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
         print(_doubts(params))
-        if given.truth:
-            truth = align(load_body_parameters(given.truth), params.names, given.truth, given.images)
+        if truth is not None:
+            truth = align(truth, params.names, given.truth, given.images)
             print(_yaw_error(params, truth))
             print(_overlap(params, truth))
         if given.preview:

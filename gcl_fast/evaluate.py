@@ -8,21 +8,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.atomic import write_atomically
-from gcl_fast.config import STAGES
-from gcl_fast.errors import UserError
-from gcl_fast.evaluation.figures import yaw_curves
-from gcl_fast.evaluation.frechet import InceptionFeatures
-from gcl_fast.training import precision as arithmetic
-from gcl_fast.training import ranks as processes
-from gcl_fast.training.assess import Assessment
-from gcl_fast.training.inputs import open_inputs
-from gcl_fast.training.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
-from gcl_fast.training.temporal import joint_retrieval
-from gcl_fast.training.views import YAWS
+from gcl_fast.errors import UserError, in_one_line
+
+with in_one_line():
+    from gcl_fast.atomic import write_atomically
+    from gcl_fast.config import STAGES
+    from gcl_fast.evaluation.figures import yaw_curves
+    from gcl_fast.evaluation.frechet import InceptionFeatures, installed
+    from gcl_fast.training import precision as arithmetic
+    from gcl_fast.training import ranks as processes
+    from gcl_fast.training.assess import Assessment
+    from gcl_fast.training.inputs import open_inputs
+    from gcl_fast.training.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
+    from gcl_fast.training.temporal import joint_retrieval
+    from gcl_fast.training.views import YAWS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,20 +45,28 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="torchvision's Inception-v3 weights, for the Fréchet distance (default: in the run's own embeddings)",
     )
-    views.add_argument("--yaws", nargs="+", type=float, default=list(YAWS), metavar="DEG", help="default: 0, 45, ...")
+    views.add_argument("--yaws", nargs="+", type=float, metavar="DEG", help="default: 0, 45, ...")
     views.add_argument("--count", type=int, help="of crops to turn (default: all)")
     given = parser.parse_args(arguments)
     try:
+        _refuse_idle(given)
         config = load_run(given)
         ranks = processes.start(given.device)
         precision = arithmetic.choose(given.amp, ranks.device)
         assessment = Assessment(config, open_inputs(config), ranks, precision)
         if given.generation:
-            folder = given.run.parent if given.run.is_file() else given.run
+            folder = _make_folder((given.run.parent if given.run.is_file() else given.run) / "generation")
             inception = InceptionFeatures(given.inception).to(ranks.device) if given.inception else None
+            if inception is None and not installed():
+                print("gcl_fast: no Fréchet distance without torchmetrics: pip install torchmetrics", file=sys.stderr)
+            found: dict[str, dict[str, Any]] = {}
             for stage, gcl in restore(given.run, config, given.stages, ranks.device, generator=True):
-                quality = assessment.generation(gcl, given.yaws, given.count, inception)
-                _tell_quality(stage, quality, folder / "generation" / stage)
+                found[stage] = assessment.generation(gcl, given.yaws or YAWS, given.count, inception)
+                _keep_quality(stage, found[stage], folder / stage)
+                if not given.json:
+                    _tell_quality(stage, found[stage], folder / stage)
+            if given.json:
+                print(json.dumps(found, indent=2))
             return 0
         results: dict[str, dict[str, float]] = {}
         for stage, gcl in restore(given.run, config, given.stages, ranks.device):
@@ -74,12 +85,34 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _tell_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
-    """Write `path`.json and .png, and print the table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _refuse_idle(given: argparse.Namespace) -> None:
+    """Raise a UserError that names a flag which would do nothing beside the others."""
+    if given.generation and given.joint_similarity:
+        raise UserError("--joint-similarity with --generation: views are not ranked by time; leave one of them out")
+    idle = [name for name in ("inception", "yaws", "count") if getattr(given, name) is not None]
+    if idle and not given.generation:
+        raise UserError(f"--{idle[0]} without --generation: it is of the quality of generated views; add --generation")
+
+
+def _make_folder(path: Path) -> Path:
+    """Make the folder `path` before hours of measuring. Raises a UserError where it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise UserError(f"cannot write to {path} ({error.strerror}); make it a folder that can be written") from error
+    return path
+
+
+def _keep_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
+    """Write `path`.json and .png."""
     text = json.dumps({"stage": stage, **quality}, indent=2) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     yaw_curves(quality, path.with_suffix(".png"))
+
+
+def _tell_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
+    """Print the table."""
     print(
         f"{stage}: views of {quality['crops']} crops of {quality['split']} against {quality['real_crops']} real crops"
     )

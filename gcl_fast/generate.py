@@ -7,16 +7,18 @@ import sys
 from pathlib import Path
 
 import torch
-from torchvision.io import write_png
+from torchvision.io import encode_png
 
-from gcl_fast.config import STAGES
-from gcl_fast.errors import UserError
-from gcl_fast.training import precision as arithmetic
-from gcl_fast.training import ranks as processes
-from gcl_fast.training.assess import Assessment
-from gcl_fast.training.inputs import open_inputs
-from gcl_fast.training.restore import add_arguments, load_run, restore
-from gcl_fast.training.views import YAWS, draw_views, each_view
+from gcl_fast.errors import UserError, in_one_line
+
+with in_one_line():
+    from gcl_fast.config import STAGES
+    from gcl_fast.training import precision as arithmetic
+    from gcl_fast.training import ranks as processes
+    from gcl_fast.training.assess import Assessment
+    from gcl_fast.training.inputs import open_inputs
+    from gcl_fast.training.restore import add_arguments, load_run, restore
+    from gcl_fast.training.views import YAWS, draw_views, each_view
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,18 +54,27 @@ def main(arguments: list[str] | None = None) -> int:
             draw_views(gcl, inputs, split, index, given.out, ranks, precision, yaws)
             print(f"{stage}: {len(index)} crops of {split} at {len(yaws)} yaws in {given.out}")
             return 0
-        given.files.mkdir(parents=True, exist_ok=True)
         written = 0
         for name, view in each_view(gcl, inputs, split, index, ranks, precision, yaws):
             for yaw, picture in zip(yaws, view.drawn):
-                path = given.files / f"{Path(name).stem}_yaw{yaw:g}.png"
-                write_png((picture * 255).round().to(torch.uint8).cpu(), str(path))
+                path = given.files / f"{Path(name).with_suffix('')}_yaw{yaw:g}.png"
+                _write(path, picture)
                 written += 1
         print(f"{stage}: {written} views of {len(index)} crops of {split} in {given.files}")
         return 0
     except UserError as error:
         print(f"gcl_fast: {error}", file=sys.stderr)
         return 2
+
+
+def _write(path: Path, picture: torch.Tensor) -> None:
+    """Write a picture (3, H, W) in 0..1 as PNG. Raises a UserError where that cannot be."""
+    png = encode_png((picture * 255).round().to(torch.uint8).cpu())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png.numpy().tobytes())
+    except OSError as error:
+        raise UserError(f"cannot write views to {path} ({error.strerror}); choose another place") from error
 
 
 if __name__ == "__main__":

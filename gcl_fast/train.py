@@ -17,11 +17,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the settings, then train the stages one after the other. Returns the exit status."""
     apply_allocator_settings()  # may restart the process: before torch is imported
 
-    from gcl_fast.errors import UserError
-    from gcl_fast.training import ranks as processes
-    from gcl_fast.training.arguments import parse
-    from gcl_fast.training.loop import Interrupted
-    from gcl_fast.training.run import Run
+    from gcl_fast.errors import UserError, in_one_line
+
+    with in_one_line():
+        from gcl_fast.training import ranks as processes
+        from gcl_fast.training.arguments import parse
+        from gcl_fast.training.loop import Interrupted
+        from gcl_fast.training.run import Run
 
     config, resume = parse(arguments)
     try:

@@ -48,7 +48,7 @@ class SMPLBody(BodyModel):
     path: an SMPL file (.pkl or .npz), or a folder with SMPL_{GENDER}.pkl or .npz. gender: neutral, female or male.
     pose: (B, 72) axis-angle in radians, joints in the order of `joint_names`; pose[:, :3] turns the pelvis in the body
     frame (the view's yaw is kept apart, in the body parameters). shape: (B, S) betas, S up to what the file holds.
-    Raises FileNotFoundError, UserError for a file of another format, ImportError where smplx is missing."""
+    Raises UserError for a missing file or one of another format, and where smplx is missing."""
 
     name = "smpl"
     joint_names = JOINT_NAMES
@@ -64,7 +64,7 @@ class SMPLBody(BodyModel):
         try:
             from smplx.lbs import lbs
         except ImportError as error:
-            raise ImportError("SMPLBody needs smplx: pip install smplx (its licence is non-commercial)") from error
+            raise UserError("the SMPL body needs smplx: pip install smplx (its licence is non-commercial)") from error
         self._lbs = lbs
         arrays = load_smpl_file(_find_file(Path(path), gender))
         faces, parents = arrays.pop("f").astype(np.int64), arrays.pop("kintree_table")[0].astype(np.int64)
@@ -98,7 +98,7 @@ def _find_file(path: Path, gender: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise FileNotFoundError(
+    raise UserError(
         f"no SMPL model at {' or '.join(map(str, candidates))}; it is licensed: get it from smpl.is.tue.mpg.de, or use "
         f"AnnyBody, which needs no file"
     )

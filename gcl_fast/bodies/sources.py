@@ -73,7 +73,7 @@ class PrerenderedStructureMaps:
         self.names = list(names)
         self.size = size
         self.device = torch.device(device)
-        self.maps = torch.zeros(len(PRERENDERED_YAWS), len(self.names), *size, dtype=torch.uint8)
+        self.maps = torch.empty(len(PRERENDERED_YAWS), len(self.names), *size, dtype=torch.uint8)
         self.decoded = torch.zeros(len(PRERENDERED_YAWS), len(self.names), dtype=torch.bool)
 
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:

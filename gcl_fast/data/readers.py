@@ -75,7 +75,9 @@ def _named_crops(name: str, folder: Path, pattern: re.Pattern) -> list[Row]:
 
 
 def _read_msmt17(name: str, root: Path) -> ReIDDataset:
-    """Four lists of `relative/path identity`; version 2 has other folder names and the same lists."""
+    """Four lists of `relative/path identity`; version 2 has other folder names and the same lists.
+
+    Its people are numbered from 0, which stands for distractors elsewhere: here they are from 1."""
     home = _find_home(name, root, ("MSMT17_V1", "MSMT17_V2", "MSMT17"), marker="list_train.txt")
     folders = {split: _one_of(name, home, (split, f"mask_{split}_v2")) for split in ("train", "test")}
 
@@ -89,7 +91,7 @@ def _read_msmt17(name: str, root: Path) -> ReIDDataset:
                     relative, identity = line.rsplit(maxsplit=1)
                     fields = Path(relative).stem.split("_")  # identity, number, camera, recording, frame, box
                     recording, frame = _recording(fields[3]), int(fields[4])
-                    rows.append((folders[split] / relative, int(identity), int(fields[2]), recording, frame))
+                    rows.append((folders[split] / relative, int(identity) + 1, int(fields[2]), recording, frame))
         return rows
 
     rows = [read("train", "list_train.txt", "list_val.txt")]

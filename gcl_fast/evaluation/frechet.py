@@ -7,6 +7,7 @@ pictures than features leave it far too high.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -45,6 +46,11 @@ class InceptionFeatures(nn.Module):
         """(B, 3, H, W) in 0..1 -> (B, 2048)."""
         pictures = F.interpolate(pictures, INCEPTION_SIZE, mode="bilinear", antialias=True)
         return self.net(2 * pictures - 1)
+
+
+def installed() -> bool:
+    """Whether torchmetrics is there, which computes the distance."""
+    return importlib.util.find_spec("torchmetrics") is not None
 
 
 class FrechetDistance:

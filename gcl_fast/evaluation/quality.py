@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
-from gcl_fast.evaluation.frechet import FrechetDistance, InceptionFeatures
+from gcl_fast.evaluation.frechet import FrechetDistance, InceptionFeatures, installed
 from gcl_fast.evaluation.generation import ssim
 from gcl_fast.evaluation.protocol import Autocast, Batches, novel_views, retrieve, to_unit
 from gcl_fast.models import GCL
@@ -28,7 +28,11 @@ class ViewQuality:
         real: the crops that retrieval and Fréchet distance compare with, in batches. real_records: theirs.
         structure_maps: (index, yaw) -> structure maps of `crops`.
         true_views: (names, yaw) -> (images (B, 3, H, W) uint8, person (B, H, W) bool); None: no truth is known.
-        inception: features for the Fréchet distance; None: embeddings, and the metric has another name.
+        inception: features for the Fréchet distance; None: embeddings, and the metric has another name, or is left out
+            where torchmetrics is not installed.
+
+    Raises:
+        UserError: `inception` without torchmetrics.
     """
 
     def __init__(
@@ -47,9 +51,11 @@ class ViewQuality:
         self.structure_maps, self.true_views, self.autocast = structure_maps, true_views, autocast
         self.inception, self.frechet_name = inception, OWN if inception is None else INCEPTION
         self.frechet: FrechetDistance | None = None  # its width is known with the first features
+        self.people = records.identity != 0  # who are sought; distractors are found at most
         self.gallery = torch.cat([self._see(images, real=True) for images, _ in real])
         self.names = records.names
-        self.labelled = bool((records.identity >= 0).all() and (real_records.identity >= 0).all())
+        known = (records.identity >= 0).all() and (real_records.identity >= 0).all()
+        self.labelled = bool(known and self.people.any())
 
     @torch.no_grad()
     def measure(self, yaws: list[float]) -> dict[str, Any]:
@@ -61,7 +67,8 @@ class ViewQuality:
             error_copy: of the untouched crop, likewise. Only where the truth is known.
             error_cycle: mean |difference| of the whole pictures, crop and view turned back; at yaw 0 also
             ssim_reconstruction and error_reconstruction, of the picture drawn at the crop's own yaw.
-            mAP, rank1: of the views as queries in place of their crops. Only where identities are known.
+            mAP, rank1: of the views as queries in place of their crops, but for distractors. Only where identities are
+            known.
             frechet_torchvision_inception or frechet_distance_own_encoder: `FrechetDistance` to the real crops.
         """
         real = self._among_real(torch.cat([self._see(images, real=False) for images, _ in self.crops]))
@@ -93,6 +100,8 @@ class ViewQuality:
         """Unit embeddings of normalized pictures, which also join one side of the Fréchet distance."""
         with torch.no_grad(), self.autocast():
             embedding = normalize(self.gcl.identity(images)[1].float(), dim=1)
+        if self.inception is None and not installed():
+            return embedding
         features = embedding if self.inception is None else self.inception(to_unit(images))
         if self.frechet is None:
             self.frechet = FrechetDistance(features.shape[1], features.device)
@@ -101,10 +110,10 @@ class ViewQuality:
 
     def _among_real(self, embeddings: Tensor) -> dict[str, float]:
         """Retrieval by (N, D) embeddings that stand for the crops, and the Fréchet distance of what was last seen."""
-        assert self.frechet is not None
-        metrics = {self.frechet_name: self.frechet.distance()}
+        metrics = {self.frechet_name: self.frechet.distance()} if self.frechet is not None else {}
         if self.labelled:
-            found = retrieve(embeddings, self.gallery, self.records, self.real_records)
+            sought = embeddings[torch.from_numpy(self.people).to(embeddings.device)]
+            found = retrieve(sought, self.gallery, self.records.subset(self.people), self.real_records)
             metrics |= {"mAP": found.mAP, "rank1": float(found.cmc[0])}
         return metrics
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gcl_fast.errors import UserError
+
 
 @dataclass(frozen=True)
 class IdentityConfig:
@@ -67,7 +69,7 @@ class ModelConfig:
     """All sizes of `gcl_fast.models.GCL`.
 
     Raises:
-        ValueError: the generator's blocks do not divide the part features into equal slices.
+        UserError: the generator's blocks do not divide the part features into equal slices.
     """
 
     identity: IdentityConfig = field(default_factory=IdentityConfig)
@@ -76,10 +78,10 @@ class ModelConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
-        if self.identity.part_features % self.generator.blocks:
-            raise ValueError(
-                f"ModelConfig: {self.identity.part_features} part features do not split into "
-                f"{self.generator.blocks} equal slices, one for each block of the generator"
+        if self.generator.blocks < 1 or self.identity.part_features % self.generator.blocks:
+            raise UserError(
+                f"model.generator.blocks={self.generator.blocks}: {self.identity.part_features} part features do not "
+                f"split into {self.generator.blocks} equal slices, one for each block of the generator"
             )
 
     @classmethod

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gcl_fast.errors import UserError
 from gcl_fast.pseudo_labels.approximate import ENOUGH, SAMPLE, approximate_neighbours
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 
@@ -35,13 +36,13 @@ def choose(N: int, engine: str, device: torch.device) -> tuple[str, str]:
     """The search that `engine` means for N rows on `device`, "exact" or "approximate", and why.
 
     Raises:
-        ValueError: unknown engine. ModuleNotFoundError: "approximate" without faiss.
+        ValueError: unknown engine. UserError: "approximate" without faiss.
     """
     if engine not in ENGINES:
         raise ValueError(f"neighbour search: unknown engine {engine!r}; there are {', '.join(ENGINES)}")
     installed = importlib.util.find_spec("faiss") is not None
     if engine == "approximate" and not installed:
-        raise ModuleNotFoundError(
+        raise UserError(
             'neighbour search: engine "approximate" is not installed; pip install faiss-cpu, or use engine "exact"'
         )
     if engine != "auto":
@@ -66,7 +67,7 @@ def find_neighbours(
             where faiss is installed.
 
     Raises:
-        ValueError, ModuleNotFoundError: as `choose`.
+        ValueError, UserError: as `choose`.
     """
     N = len(features)
     chosen, why = choose(N, engine, features.device)

@@ -59,14 +59,12 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     assignments, resume, name = given.pop("set"), given.pop("resume"), given.pop("preset")
     if "feature_loss_on" in given:
         assignments = [f"generative.weights.feature_loss_on={given.pop('feature_loss_on')}", *assignments]
-    if "stages" in given:
-        given["stages"] = tuple(stage for stage in ALL_STAGES if stage in given["stages"])
     try:
         if "source" in given:
             given["source"] = source_preset(name, given["source"], given.pop("source_root", ""))
             given.setdefault("stages", ALL_STAGES)
         if "warmup" in given:
-            given["warmup"] = warmup_preset(name, given["warmup"])
+            given["warmup"] = warmup_preset(name, given["warmup"], after_source="source" in given)
             if given["warmup"] is None:
                 given["stages"] = tuple(stage for stage in given.get("stages", STAGES) if stage != "warmup")
             if given.get("stages") == ():
@@ -94,7 +92,3 @@ def _refuse_conflicts(config: RunConfig) -> None:
         )
     if config.optimizer_backend == "apex" and config.device == "cpu":
         raise UserError("--optimizer-backend apex with --device cpu: its kernels need CUDA; leave one of them out")
-    if config.keep_checkpoints < 2:
-        raise UserError(
-            f"keep_checkpoints={config.keep_checkpoints}: at least 2, one to fall back to if one is cut short"
-        )

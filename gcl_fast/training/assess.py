@@ -72,10 +72,14 @@ class Assessment:
         """Record indices of the crops called `names`, or of `count` crops at even distances.
 
         Raises:
-            UserError: a name that is not in `split`.
+            UserError: a name that is not in `split`, a split without crops, or a count below one.
         """
         records: Records = getattr(self.inputs.dataset, split)
+        if not len(records):
+            raise UserError(f"{self.inputs.dataset.name}: there are no crops in {split}; another --split has some")
         if names is None:
+            if count < 1:
+                raise UserError(f"--count {count}: expected 1 crop or more")
             return np.linspace(0, len(records) - 1, min(count, len(records))).astype(int).tolist()
         place = {name: i for i, name in enumerate(records.names)}
         if unknown := [name for name in names if name not in place]:
@@ -111,7 +115,7 @@ class Assessment:
         inception: InceptionFeatures | None = None,
     ) -> dict[str, Any]:
         """What views of crops of `split_for_views()` are worth, yaw by yaw (`ViewQuality.measure`), against the real
-        gallery (without one: against the crops themselves).
+        gallery (training crops, whose people are not in it, and where there is none: against the crops themselves).
 
         Args:
             count: of crops, at even distances; all by default.
@@ -121,11 +125,12 @@ class Assessment:
         """
         split = self.split_to_turn()
         every: Records = getattr(self.inputs.dataset, split)
-        rows = torch.tensor(self.choose(split, None, count or len(every)), device=self.ranks.device)
+        rows = torch.tensor(self.choose(split, None, len(every) if count is None else count), device=self.ranks.device)
         if len(rows) < 2:
             raise UserError(f"a Fréchet distance needs two crops or more of {split}, not {len(rows)}")
         records = every.subset(rows.cpu().numpy())
-        real = self.inputs.dataset.gallery if len(self.inputs.dataset.gallery) else every
+        gallery = self.inputs.dataset.gallery
+        real = every if split == "train" or not len(gallery) else gallery
         maps = self.inputs.structure_maps(split, self.ranks.device)
         crops, others = (ExtractLoader(r, self.config.size, self.ranks.device, BATCH) for r in (records, real))
         quality = ViewQuality(

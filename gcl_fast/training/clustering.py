@@ -11,8 +11,10 @@ from torch.nn.functional import normalize, one_hot
 
 from gcl_fast.config import ClusteringConfig
 from gcl_fast.errors import UserError
+from gcl_fast.kernels.reciprocal_graph import MAX_NEIGHBOURS
 from gcl_fast.pseudo_labels import PseudoLabels, cluster, health
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
+from gcl_fast.pseudo_labels.search import choose
 from gcl_fast.training.ranks import Ranks
 
 
@@ -30,6 +32,19 @@ def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
     member = one_hot(group).to(features)  # (N, cameras); a product, as index_add_ on a GPU sums in any order
     mean = member.T @ features / member.sum(0).unsqueeze(1)
     return normalize(features - mean[group], dim=1)
+
+
+def check(settings: ClusteringConfig, stage: str, rows: int, device: torch.device) -> None:
+    """Make sure that `rows` embeddings on `device` can be clustered by `settings`, those of `stage`.
+
+    Raises:
+        UserError: a search that is not installed, or more neighbours than the GPU's kernels hold.
+    """
+    choose(rows, settings.engine, device)
+    if device.type == "cuda" and settings.k1 > MAX_NEIGHBOURS:
+        raise UserError(
+            f"{stage}.clustering.k1={settings.k1}: expected {MAX_NEIGHBOURS} or less, as a GPU's kernels hold"
+        )
 
 
 def label_to_train(

@@ -77,6 +77,15 @@ class Inputs:
         folder = Path(self.config.structure_maps) / ("train" if split == "train" else "test") / "render"
         return (folder / records.names[0]).is_file()
 
+    def check_structure_maps(self, split: str) -> None:
+        """Open the source of structure maps for the crops of `split` where it is there: bodies are not estimated.
+
+        Raises:
+            UserError: as `structure_maps`.
+        """
+        if self.config.structure_maps != "online" or body_parameter_file(self.dataset, split).is_file():
+            self.structure_maps(split, torch.device("cpu"))
+
     @property
     def body(self) -> str:
         """Which body model the structure maps come from, for the header."""

@@ -68,7 +68,8 @@ def restore(
         generator: leave out stages before which no generator was trained.
 
     Raises:
-        UserError: a stage that is not finished, none that is, or weights that are not of `config`'s networks.
+        UserError: a stage that is not finished or has no generator, none that is finished, or weights that are not of
+            `config`'s networks.
     """
     gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
     if _is_official(source):
@@ -78,6 +79,8 @@ def restore(
         return
     possible = STAGES[1:] if generator else WEIGHTS
     finished = [stage for stage in possible if (source / "checkpoints" / f"{stage}.safetensors").is_file()]
+    if stages is not None and not set(stages).intersection(possible):
+        raise UserError(f"--stages {' '.join(stages)}: no generator is trained by then; name {' or '.join(possible)}")
     wanted = finished if stages is None else [stage for stage in possible if stage in stages]
     if not wanted:
         raise UserError(

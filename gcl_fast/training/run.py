@@ -13,10 +13,11 @@ import torch
 import yaml
 
 from gcl_fast.atomic import write_atomically
-from gcl_fast.config import ALL_STAGES, ClusteringConfig, RunConfig, difference, to_dict
+from gcl_fast.config import ALL_STAGES, ClusteringConfig, JointConfig, RunConfig, WarmupConfig, difference, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.models import GCL, check_size
+from gcl_fast.training import clustering
 from gcl_fast.training import precision as arithmetic
 from gcl_fast.training.assess import Assessment
 from gcl_fast.training.checkpoint import check_fit, load_state, save_state, save_weights
@@ -38,6 +39,7 @@ from gcl_fast.training.warmups import warmup_of
 
 FREE_ON_RESUME = {
     *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
+    *("smpl", "structure_maps"),
 }
 # Settings that may change on resuming, and are said to: what too little memory, other ranks, a divergence or outliers
 # alone ask for
@@ -98,6 +100,7 @@ class Run:
         self.statistics = RunningStatistics(self.gcl)
         self.assessment = Assessment(config, self.inputs, ranks, self.precision)
         self.interruption = Interruption()
+        self._look_ahead()
 
     def __enter__(self) -> Run:
         self._watch = self.interruption.watched()
@@ -200,6 +203,20 @@ class Run:
         source = self.inputs.source if stage == "source" else None
         names = [*self.inputs.dataset.train.names, *(source.train.names if source is not None else ())]
         return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+    def _look_ahead(self) -> None:
+        """Open now what a later stage would miss after hours.
+
+        Raises:
+            UserError: structure maps that cannot be had, or a clustering that cannot be made here.
+        """
+        ahead = [stage for stage in self.config.stages if stage not in self.summary["stages"]]
+        if "generative" in ahead or "joint" in ahead:
+            for split in ("train", self.assessment.split_for_views() or "train"):
+                self.inputs.check_structure_maps(split)
+        for stage, settings in (("warmup", self.config.warmup), ("joint", self.config.joint)):
+            if stage in ahead and isinstance(settings, WarmupConfig | JointConfig):  # JVTC clusters on the CPU
+                clustering.check(settings.clustering, stage, len(self.inputs.dataset.train), self.ranks.device)
 
     def _trains_on_source(self) -> bool:
         """Whether the source stage is still to be run, or gone on with.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data import ExtractLoader
+from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import view_grid
 from gcl_fast.evaluation.protocol import novel_views, to_unit
 from gcl_fast.models import GCL
@@ -61,6 +62,13 @@ def draw_views(
     precision: Precision,
     yaws: Sequence[float] = YAWS,
 ) -> None:
-    """Write the grid of crops `index` of `split`: crop, structure maps, pictures at each yaw, true views below."""
+    """Write the grid of crops `index` of `split`: crop, structure maps, pictures at each yaw, true views below.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
     rows = [views._asdict() for _, views in each_view(gcl, inputs, split, index, ranks, precision, yaws)]
-    view_grid(rows, yaws, path)
+    try:
+        view_grid(rows, yaws, path)
+    except OSError as error:
+        raise UserError(f"cannot write the picture to {path} ({error.strerror}); choose another place") from error

@@ -87,7 +87,7 @@ def test_broken_pictures_are_named_and_left_out(people, tmp_path, capsys):
     assert run("--images", folder, "--out", tmp_path / "est.npz", "--on-bad-image", "error") == 2
 
 
-@pytest.mark.parametrize("wrong", ["nowhere", "empty", "out", "preview"])
+@pytest.mark.parametrize("wrong", ["nowhere", "empty", "out", "preview", "truth"])
 def test_what_is_wrong_is_said_in_a_line(people, tmp_path, capsys, wrong):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
@@ -96,10 +96,12 @@ def test_what_is_wrong_is_said_in_a_line(people, tmp_path, capsys, wrong):
     images = tmp_path / (wrong if wrong in ("nowhere", "empty") else "one")
     out = tmp_path / ("file/est.npz" if wrong == "out" else "est.npz")
     picture = tmp_path / ("file/p.png" if wrong == "preview" else "p.png")
-    assert run("--images", images, "--out", out, "--preview", picture) == 2
+    truth = ["--truth", tmp_path / "no.npz"] if wrong == "truth" else []
+    assert run("--images", images, "--out", out, "--preview", picture, *truth) == 2
+    assert out.exists() == (wrong == "preview")
     said = capsys.readouterr().err
     assert said.startswith("gcl_fast: ")
-    assert {"out": str(out), "preview": str(picture)}.get(wrong, str(images)) in said
+    assert {"out": str(out), "preview": str(picture), "truth": "no.npz"}.get(wrong, str(images)) in said
     assert "Traceback" not in said
 
 

@@ -139,7 +139,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, capsys):
 
 
 def test_files_of_other_formats_are_named(tmp_path, model_file):
-    with pytest.raises(FileNotFoundError, match=r"SMPL_FEMALE.pkl or .*SMPL_FEMALE.npz"):
+    with pytest.raises(UserError, match=r"SMPL_FEMALE.pkl or .*SMPL_FEMALE.npz"):
         SMPLBody(tmp_path, gender="female")
     path = tmp_path / "other.npz"
     np.savez(path, poses=np.zeros(3))

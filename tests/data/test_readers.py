@@ -102,7 +102,11 @@ def test_msmt17(tmp_path, home, train, test):
     for name, lines in lists.items():
         (tmp_path / home / name).write_text("\n".join(lines) + "\n")
     dataset = open_dataset("msmt17", tmp_path)
-    assert dataset.train.identity.tolist() == [0, 1, 0]  # training list, then validation list
+    assert dataset.train.identity.tolist() == [
+        1,
+        2,
+        1,
+    ]  # from 1 on: 0 stands for distractors; training list, then validation list
     assert dataset.train.camera.tolist() == [1, 14, 5]
     # 0302noon lasts until 100, then 0302afternoon until 8, 0303morning until 25, 0303noon
     assert dataset.train.frame.tolist() == [100 + 8 + 15, 100 + 8 + 25 + 221, 100 + 8 + 25]
@@ -110,7 +114,7 @@ def test_msmt17(tmp_path, home, train, test):
     assert dataset.gallery.frame.tolist() == [100 + 8, 100]
     assert dataset.train.names[0] == "0000/0000_000_01_0303morning_0015_0.jpg"
     assert dataset.query.camera.tolist() == [3]
-    assert dataset.gallery.identity.tolist() == [0, 2]
+    assert dataset.gallery.identity.tolist() == [1, 3]
     assert all(path.is_file() for split in (dataset.train, dataset.query, dataset.gallery) for path in split.paths)
 
 

@@ -1,5 +1,6 @@
 """Quality of views, on networks whose views are known: the crop, darkened by its yaw."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import torch
 
 from gcl_fast.data import Records
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import yaw_curves
-from gcl_fast.evaluation.protocol import to_unit
-from gcl_fast.evaluation.quality import OWN, ViewQuality
+from gcl_fast.evaluation.protocol import retrieve, to_unit
+from gcl_fast.evaluation.quality import INCEPTION, OWN, ViewQuality
 
 pytest.importorskip("torchmetrics")
 
@@ -36,13 +38,14 @@ class Known(torch.nn.Module):
         return (darkened(parts.view(-1, 3, H, W) * STD + MEAN, yaw) - MEAN) / STD
 
 
-def measured(tmp_path: Path, truth: bool = True, labelled: bool = True):
+def measured(tmp_path: Path, truth: bool = True, labelled: bool = True, distractor: int = -1, inception=None):
     generator = torch.Generator().manual_seed(0)
     pictures = 0.5 * torch.rand(N, 3, 1, 1, generator=generator) + 0.5 * torch.rand(N, 3, H, W, generator=generator)
     images = (pictures - MEAN) / STD
     person = torch.zeros(N, H, W, dtype=torch.bool)
     person[:, 6:18, 6:10] = True
-    identity = np.arange(N) // 2 if labelled else np.full(N, -1)
+    identity = 1 + np.arange(N) // 2 if labelled else np.full(N, -1)
+    identity[identity == distractor] = 0
     paths = [tmp_path / f"{i}.jpg" for i in range(N)]
     records = Records(tmp_path, paths, identity, np.zeros(N, int), np.zeros(N, int))
     gallery = Records(tmp_path, paths, identity, np.ones(N, int), np.zeros(N, int))
@@ -61,6 +64,7 @@ def measured(tmp_path: Path, truth: bool = True, labelled: bool = True):
         lambda index, yaw: yaw.view(-1, 1, 1, 1).expand(-1, 1, H, W),
         true_views if truth else None,
         nullcontext,
+        inception,
     )
     return quality.measure([0.0, 90.0, 180.0]), pictures, person
 
@@ -92,6 +96,35 @@ def test_what_is_not_known_is_left_out(tmp_path):
     quality, *_ = measured(tmp_path, truth=False, labelled=False)
     assert set(quality["yaws"]["90"]) == {"error_cycle", OWN}
     assert set(quality["real"]) == {OWN}
+
+
+def test_distractors_are_found_and_not_sought(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("gcl_fast.evaluation.quality.retrieve", lambda *given: asked.append(given) or retrieve(*given))
+    measured(tmp_path, distractor=4)
+    assert len(asked) == 4  # the untouched crops and three yaws
+    for query, gallery, records, real in asked:
+        assert len(query) == N - 2
+        assert records.identity.tolist() == [1, 1, 2, 2, 3, 3]
+        assert len(gallery) == N
+        assert real.identity.tolist() == [1, 1, 2, 2, 3, 3, 0, 0]
+
+
+def test_features_other_than_its_own_have_another_name(tmp_path):
+    quality, *_ = measured(tmp_path, inception=lambda pictures: pictures.mean((2, 3)))
+    assert INCEPTION in quality["real"]
+    assert OWN not in quality["real"]
+    assert quality["yaws"]["180"][INCEPTION] > quality["yaws"]["90"][INCEPTION] > 0.001
+
+
+def test_without_torchmetrics_the_rest_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    quality, *_ = measured(tmp_path)
+    assert set(quality["real"]) == {"mAP", "rank1"}
+    assert {"ssim", "error", "error_cycle", "mAP", "rank1"} == set(quality["yaws"]["90"]) - {"ssim_copy", "error_copy"}
+    with pytest.raises(UserError, match="pip install torchmetrics"):
+        measured(tmp_path, inception=lambda pictures: pictures.mean((2, 3)))
 
 
 def test_picture_has_a_panel_for_each_kind(tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ def test_sizes_that_do_not_fit_are_refused(demo, size):
 
 def test_config_refuses_slices_that_do_not_divide():
     config = ModelConfig.demo()
-    with pytest.raises(ValueError, match="3 equal slices"):
+    with pytest.raises(UserError, match="3 equal slices"):
         dataclasses.replace(config, generator=dataclasses.replace(config.generator, blocks=3))
 
 

@@ -31,6 +31,14 @@ def test_override_reaches_nested_settings_and_converts():
     assert override(config, ["joint.clustering.eps=null"]).joint.clustering.eps is None
 
 
+def test_elements_of_a_list_are_converted_and_stages_put_in_order():
+    config = override(preset("demo"), ["joint.terms=[1,1e-1,1]", "stages=[joint,warmup]"])
+    assert config.joint.terms == (1.0, 0.1, 1.0)
+    assert config.stages == ("warmup", "joint")
+    with pytest.raises(UserError, match=r"log_every=0"):  # as in a run's config.yaml
+        from_dict({**to_dict(config), "log_every": 0})
+
+
 @pytest.mark.parametrize(
     ("assignment", "told"),
     [
@@ -39,6 +47,22 @@ def test_override_reaches_nested_settings_and_converts():
         ("joint.epochs", "KEY=VALUE"),
         ("joint.epochs.first=1", "first"),
         ("generative.weights.feature_loss_on=both", "feature_loss_on"),
+        ("joint.terms=[1,", r"quote what has spaces .* 'joint.terms=\[1, 0, 1\]'"),
+        ("joint.terms=[1, 0]", "joint.terms: expected 3 values, got 2"),
+        ("joint.terms=[1, a, 1]", "joint.terms: expected float, got 'a'"),
+        ("stages=[foo]", "no stage 'foo'; there are source, warmup, generative, joint"),
+        ("joint.clustering.eps=1.0", r"joint.clustering.eps=1.0: expected a distance"),
+        ("joint.clustering.eps=atuo", "joint.clustering.eps=atuo"),
+        ("warmup.clustering.eps=0,5", "warmup.clustering.eps=0,5"),
+        ("joint.clustering.rho=2", "joint.clustering.rho=2.0: expected a share"),
+        ("joint.clustering.k1=0", "joint.clustering.k1=0: expected 1 or more"),
+        ("warmup.clustering.min_samples=0", "warmup.clustering.min_samples=0: expected 1 or more"),
+        ("log_every=0", "log_every=0: expected 1 or more"),
+        ("generative.r1_every=0", "generative.r1_every=0"),
+        ("generative.batch=0", "generative.batch=0"),
+        ("warmup.steps_per_epoch=0", "warmup.steps_per_epoch=0: expected 1 or more"),
+        ("model.generator.blocks=3", "model.generator.blocks=3: 1024 part features"),
+        ("model.generator.blocks=0", "model.generator.blocks=0"),
     ],
 )
 def test_a_wrong_override_is_named(assignment, told):
@@ -77,7 +101,8 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
     [
         (["--smpl", "m.pkl", "--structure-maps", "maps"], "--smpl with --structure-maps maps"),
         (["--optimizer-backend", "apex", "--device", "cpu"], "its kernels need CUDA"),
-        (["--set", "keep_checkpoints=1"], "at least 2"),
+        (["--set", "keep_checkpoints=1"], "expected 2 or more"),
+        (["--warmup", "jvtc", "--set", "warmup.clustering.engine=approximate"], "jvtc searches exactly"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(flags, told, capsys):

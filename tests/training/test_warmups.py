@@ -145,9 +145,16 @@ def test_published_figures():
     assert (mmcl.threshold, mmcl.delta, mmcl.hard_share, mmcl.momentum) == (0.6, 5.0, 0.01, 0.5)
     assert (jvtc.epochs, jvtc.batch, jvtc.variants, jvtc.global_weight, jvtc.global_epoch) == (100, 32, 4, 0.2, 10)
     assert (jvtc.cluster_every, jvtc.temporal_epoch, jvtc.eps_scale, jvtc.plain_weight) == (5, 30, 0.8, 0.3)
+    assert (jvtc.lr, jvtc.backbone_lr_share) == (mmcl.lr, mmcl.backbone_lr_share) == (0.1, 0.1)
     assert (jvtc.clustering.k1, jvtc.clustering.rho, jvtc.clustering.min_samples) == (20, 1.6e-3, 1)
     assert not mmcl.colours
     assert not jvtc.colours
+    source = ["--source", "market1501", "--source-root", "DIR"]
+    adapted, _ = parse(["--preset", "paper", "--warmup", "jvtc", *source])
+    assert adapted.warmup == replace(jvtc, eps_scale=1.0)
+    demo = warmup_preset("demo", "jvtc")
+    assert (demo.lr, demo.backbone_lr_share, demo.eps_scale) == (1e-3, 1.0, 1.0)
+    assert parse(["--warmup", "jvtc", *source])[0].warmup == demo
 
 
 def test_command_line():
