@@ -17,6 +17,7 @@ from gcl_fast.errors import UserError, in_one_line
 with in_one_line():
     from gcl_fast.atomic import write_atomically
     from gcl_fast.config import STAGES
+    from gcl_fast.evaluation import Reranking
     from gcl_fast.evaluation.figures import yaw_curves
     from gcl_fast.evaluation.frechet import InceptionFeatures, installed
     from gcl_fast.training import precision as arithmetic
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
     )
+    parser.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking, not by plain distance")
     views = parser.add_argument_group("quality of the generated views")
     views.add_argument("--generation", action="store_true", help="measure it at each yaw, instead of retrieval")
     views.add_argument(
@@ -70,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         results: dict[str, dict[str, float]] = {}
         for stage, gcl in restore(given.run, config, given.stages, ranks.device):
-            results[stage] = assessment.retrieval(gcl)
+            results[stage] = assessment.retrieval(gcl, Reranking() if given.rerank else None)
             if given.joint_similarity:
                 results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
             if stage in (*STAGES[1:], OFFICIAL):
@@ -87,8 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _refuse_idle(given: argparse.Namespace) -> None:
     """Raise a UserError that names a flag which would do nothing beside the others."""
-    if given.generation and given.joint_similarity:
-        raise UserError("--joint-similarity with --generation: views are not ranked by time; leave one of them out")
+    for name, how in (("joint_similarity", "by time"), ("rerank", "anew")):
+        if given.generation and getattr(given, name):
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} with --generation: views are not ranked {how}; leave one of them out")
     idle = [name for name in ("inception", "yaws", "count") if getattr(given, name) is not None]
     if idle and not given.generation:
         raise UserError(f"--{idle[0]} without --generation: it is of the quality of generated views; add --generation")

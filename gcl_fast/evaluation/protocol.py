@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from gcl_fast.data import Records
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.evaluation.generation import ssim
+from gcl_fast.evaluation.reranking import Reranking
 from gcl_fast.evaluation.retrieval import Retrieval, evaluate
 from gcl_fast.models import GCL
 
@@ -55,12 +56,15 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
     return rows
 
 
-def retrieve(query: Tensor, gallery: Tensor, query_records: Records, gallery_records: Records) -> Retrieval:
+def retrieve(
+    query: Tensor, gallery: Tensor, query_records: Records, gallery_records: Records, rerank: Reranking | None = None
+) -> Retrieval:
     """Rank the gallery for each query by the protocol of Market-1501 (same identity and camera left out).
 
     Args:
         query: (Q, D) unit rows.
         gallery: (G, D) unit rows.
+        rerank: k-reciprocal re-ranking instead of the plain distance.
     """
     return evaluate(
         query,
@@ -69,6 +73,7 @@ def retrieve(query: Tensor, gallery: Tensor, query_records: Records, gallery_rec
         torch.as_tensor(gallery_records.identity),
         torch.as_tensor(query_records.camera),
         torch.as_tensor(gallery_records.camera),
+        rerank,
     )
 
 

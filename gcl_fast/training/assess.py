@@ -14,6 +14,7 @@ from torch import nn
 from gcl_fast.config import STAGES, RunConfig
 from gcl_fast.data import ExtractLoader, Records, ReIDDataset
 from gcl_fast.errors import UserError
+from gcl_fast.evaluation import Reranking
 from gcl_fast.evaluation.frechet import InceptionFeatures
 from gcl_fast.evaluation.protocol import retrieve, view_fidelity
 from gcl_fast.evaluation.quality import ViewQuality
@@ -35,18 +36,21 @@ class Assessment:
     def __init__(self, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
         self.config, self.inputs, self.ranks, self.precision = config, inputs, ranks, precision
 
-    def retrieval(self, gcl: GCL) -> dict[str, float]:
-        """mAP, rank1, rank5, rank10, mINP as fractions; empty where the dataset has no query and gallery."""
-        return self.retrieval_in(self.inputs.dataset, gcl.identity)
+    def retrieval(self, gcl: GCL, rerank: Reranking | None = None) -> dict[str, float]:
+        """mAP, rank1, rank5, rank10, mINP as fractions; empty where the dataset has no query and gallery.
 
-    def retrieval_in(self, data: ReIDDataset, encoder: nn.Module) -> dict[str, float]:
+        rerank: k-reciprocal re-ranking instead of the plain distance.
+        """
+        return self.retrieval_in(self.inputs.dataset, gcl.identity, rerank)
+
+    def retrieval_in(self, data: ReIDDataset, encoder: nn.Module, rerank: Reranking | None = None) -> dict[str, float]:
         """The same in another dataset than the run's, or by another encoder than the networks'."""
         if not len(data.query) or not len(data.gallery):
             return {}
         query, gallery = (
             extract(encoder, r, self.config, self.ranks, self.precision) for r in (data.query, data.gallery)
         )
-        found = retrieve(query, gallery, data.query, data.gallery)
+        found = retrieve(query, gallery, data.query, data.gallery, rerank)
         return {"mAP": found.mAP, **{f"rank{k}": float(found.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": found.mINP}
 
     def split_for_views(self) -> str | None:

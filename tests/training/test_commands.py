@@ -79,6 +79,7 @@ def test_quality_as_one_object(untrained, capsys, monkeypatch):
     ("flags", "told"),
     [
         (["--generation", "--joint-similarity"], "--joint-similarity with --generation"),
+        (["--generation", "--rerank"], "--rerank with --generation"),
         (["--inception", "file.pth"], "--inception without --generation"),
         (["--yaws", "0"], "--yaws without --generation"),
         (["--count", "3"], "--count without --generation"),

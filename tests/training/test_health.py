@@ -166,7 +166,7 @@ def test_outliers_alone_name_the_settings_of_their_stage():
         r"joint: every crop is an outlier at eps 0.1, .*clustering.eps .now 0.1.*joint.clustering.min_samples .now 50"
     )
     with pytest.raises(UserError, match=told):
-        label_to_train(features, torch.zeros(16, dtype=torch.int64), settings, "joint")
+        label_to_train(features, torch.zeros(16, dtype=torch.int64), settings, ALONE, "joint")
 
 
 def test_running_statistics_do_not_keep_what_is_not_finite():

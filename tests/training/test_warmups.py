@@ -220,6 +220,8 @@ def test_joint_similarity_at_test_time(world, tmp_path, capsys):
     measured = json.loads(capsys.readouterr().out)["warmup"]
     assert measured["joint_mAP"] > measured["mAP"] + 0.05  # people of this world walk from camera to camera
     assert 0 <= measured["joint_rank1"] <= 1
+    assert evaluate.main([str(run), "--rerank", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warmup"]["mAP"] != measured["mAP"]
     (tmp_path / "crops").mkdir()
     shutil.copy(next((world / "bounding_box_train").iterdir()), tmp_path / "crops")
     assert evaluate.main([str(run), "--joint-similarity", "--dataset", "folder", "--data-root", str(tmp_path)]) == 2
