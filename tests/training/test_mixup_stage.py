@@ -29,7 +29,9 @@ def joint(world, monkeypatch):
     """
     labels = torch.arange(36) // 6
     labels[::8] = -1
-    monkeypatch.setattr("gcl_fast.training.joint.label", lambda *_: replace(cluster(torch.eye(36)), labels=labels))
+    monkeypatch.setattr(
+        "gcl_fast.training.joint.label_to_train", lambda *_: replace(cluster(torch.eye(36)), labels=labels)
+    )
     settings = ["world.identities=6", "world.cameras=3", "world.crops=2", f"data_root={world}", "height=64", "width=40"]
     settings += ["joint.batch=6", "joint.epochs=2", "joint.clustering.k1=6"]
     inputs = open_inputs(override(preset("demo"), settings))

@@ -174,6 +174,25 @@ def test_a_run_tells_what_transfer_alone_gives(adapted, world, source_world, cap
     assert all(name.startswith("identity.") and "running" in name for name in differ)
 
 
+def test_the_generative_and_the_joint_stage_go_on_from_it(adapted, command, source_world):
+    whole, _ = adapted
+    shutil.copytree(whole, whole.parent / "further")
+    source = ["--source", "synthetic", "--source-root", str(source_world), "--resume"]
+    done = subprocess.run(
+        [*command(whole.parent, "further", *source), *TINY], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    stages = json.loads((whole.parent / "further" / "summary.json").read_text())["stages"]
+    assert tuple(stages) == ALL_STAGES
+    assert stages["generative"]["mAP"] == pytest.approx(stages["warmup"]["mAP"])  # the identity encoder rests
+    warmup, generative, joint = (
+        load_file(whole.parent / "further" / "checkpoints" / f"{name}.safetensors") for name in STAGES
+    )
+    encoder = [name for name in warmup if name.startswith("identity.")]
+    assert all(torch.equal(generative[name], warmup[name]) for name in encoder)
+    assert not all(torch.equal(joint[name], warmup[name]) for name in encoder)
+
+
 def test_killed_in_the_source_stage_it_goes_on_bit_for_bit(adapted):
     whole, make = adapted
     folder = whole.parent / "killed"
