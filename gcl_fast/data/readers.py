@@ -27,8 +27,8 @@ COUNTS = {
 # Prefixes, not whole names: some mirrors hold files ending in .jpg.jpg
 MARKET_NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s(?P<sequence>\d+)_(?P<frame>\d+)")
 DUKE_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)")
-CUHK_NEW_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_(?P<frame>\d+)")
-CUHK_CLASSIC_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d+)_(?P<view>\d)_(?P<frame>\d+)")
+CUHK_NEW_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_\d+")  # its last number counts pictures, not frames
+CUHK_CLASSIC_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d+)_(?P<view>\d)_\d+")
 
 DAYTIMES = ("morning", "noon", "afternoon")
 
@@ -70,7 +70,7 @@ def _named_crops(name: str, folder: Path, pattern: re.Pattern) -> list[Row]:
     for path in _pictures(folder.iterdir()):
         if (match := pattern.match(path.name)) and match["identity"] != "-1":  # -1: junk, belongs to nobody
             known = {key: int(value) for key, value in match.groupdict().items()}
-            rows.append((path, known["identity"], known["camera"], known.get("sequence", 0), known["frame"]))
+            rows.append((path, known["identity"], known["camera"], known.get("sequence", 0), known.get("frame", 0)))
     return rows
 
 
@@ -129,7 +129,7 @@ def _cuhk_crops(name: str, folder: Path, entries: list[list]) -> list[Row]:
         if match is None:
             raise UserError(f"{name}: {path.name} in the split file is not named PAIR_PERSON_VIEW_NUMBER.png")
         pair, person, view = int(match["pair"]), int(match["person"]), int(match["view"])
-        rows.append((path, 1000 * pair + person, 2 * (pair - 1) + view, 0, int(match["frame"])))
+        rows.append((path, 1000 * pair + person, 2 * (pair - 1) + view, 0, 0))
     return rows
 
 

@@ -191,6 +191,11 @@ def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
             f"--source {name}: {min(shared)} and {len(shared) - 1} more of its crops are the target's as well; a source"
             " is another dataset than the one that --dataset and --data-root name"
         )
+    if sorted(source.train.names) == sorted(target.train.names):
+        raise UserError(
+            f"--source {name}: the crops in {source.train.root} are called as those in {target.train.root} are, all of"
+            " them: a copy of the target, whose labels would be looked at; a source is another dataset"
+        )
     return source
 
 

@@ -262,6 +262,10 @@ def test_a_source_that_is_the_target_is_refused(world, source_world, tmp_path):
     prepare_source(config)  # another folder; but the same crops lie in it
     with pytest.raises(UserError, match=r"0001_c1s1_.* and 35 more of its crops are the target's as well"):
         open_source(config, open_inputs(config).dataset)
+    shutil.copytree(world, tmp_path / "copy")
+    config = config_of(world, tmp_path / "copy", "source.dataset=market1501")
+    with pytest.raises(UserError, match=r"called as those in .* are, all of them: a copy of the target"):
+        open_source(config, open_inputs(config).dataset)
 
 
 def test_a_source_that_teaches_nothing_is_refused(world, source_world, tmp_path):
