@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from gcl_fast.config import ALL_STAGES, STAGES, SourceConfig, override, preset, 
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
 from gcl_fast.synthetic import WorldConfig, make_world
+from gcl_fast.synthetic.world import TRAIN, World
 from gcl_fast.training import precision as arithmetic
 from gcl_fast.training.arguments import parse
 from gcl_fast.training.inputs import open_inputs, open_source, prepare_source
@@ -314,7 +316,11 @@ def test_two_ranks_train_as_one(world, source_world, tmp_path):
 
 
 def test_another_world_than_the_target():
-    """The embedded source has other cameras and another wardrobe."""
-    source, target = SourceConfig().world, WorldConfig()
-    assert source.seed != target.seed
-    assert source.difficulty != target.difficulty
+    """The embedded source has other cameras, other people and a more colourful wardrobe."""
+    source, target = (World(config) for config in (SourceConfig().world, WorldConfig()))
+    ways = [tuple(camera.headings) for world in (source, target) for camera in world.cameras]
+    assert len(set(ways)) == len(ways)
+    people = [[world.look(TRAIN, identity) for identity in range(100)] for world in (source, target)]
+    assert not [look for look in people[0] if look in people[1]]
+    chroma = [np.mean([max(look.upper.colour) - min(look.upper.colour) for look in looks]) for looks in people]
+    assert chroma[0] > chroma[1] + 0.05
