@@ -108,7 +108,8 @@ def _decode(path: Path) -> tuple[str, bool]:
 def _verdict_file(root: Path) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
     cache = Path(os.environ.get("GCL_FAST_CACHE") or home)
-    return cache / "pictures" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
+    # another folder than that of earlier versions, which fail on verdicts of this form
+    return cache / "verdicts" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
 
 
 def _read(file: Path) -> dict[str, Verdict]:

@@ -13,7 +13,7 @@ from gcl_fast.errors import UserError
 
 @pytest.fixture(autouse=True)
 def verdicts(tmp_path, monkeypatch):
-    monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path / "verdicts"))
+    monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_what_the_system_refuses_is_asked_for_again(own_crops, monkeypatch):
 
 def test_verdicts_of_another_form_are_made_anew(own_crops, tmp_path):
     find_broken(own_crops)
-    (file,) = (tmp_path / "verdicts" / "pictures").glob("*.json")
+    (file,) = (tmp_path / "cache" / "verdicts").glob("*.json")
     held = json.loads(file.read_text())
     file.write_text(json.dumps({name: [*stamp, 64, 32, "refused"] for name, (*stamp, _) in held.items()}))
     assert find_broken(own_crops) == {}
@@ -101,7 +101,7 @@ def test_verdicts_of_another_form_are_made_anew(own_crops, tmp_path):
 
 def test_a_damaged_verdict_file_is_made_anew(damaged, tmp_path):
     find_broken(damaged)
-    (file,) = (tmp_path / "verdicts" / "pictures").glob("*.json")
+    (file,) = (tmp_path / "cache" / "verdicts").glob("*.json")
     file.write_text('{"000.jpg": [1,')
     assert sorted(find_broken(damaged)) == [1, 4, 5, 7]
 
