@@ -18,6 +18,7 @@ import yaml
 from gcl_fast.errors import UserError
 from gcl_fast.losses.generative import LossWeights
 from gcl_fast.models.config import ModelConfig
+from gcl_fast.pseudo_labels.eps import is_eps
 from gcl_fast.synthetic.world import WorldConfig
 
 STAGES = ("warmup", "generative", "joint")  # on the target
@@ -458,11 +459,10 @@ def _check_ranges(config: Any, prefix: str = "") -> None:
         if least is not None and value is not None and value < least:
             raise UserError(f"{prefix}{name}={value}: expected {least} or more")
     if isinstance(config, ClusteringConfig):
-        eps, rho = config.eps, config.rho
-        if eps is not None and eps != "auto" and (isinstance(eps, str) or not 0 <= eps < 1):
-            raise UserError(f"{prefix}eps={eps}: expected a distance from 0 to below 1, auto, or null: by rho")
-        if not 0 <= rho <= 1:
-            raise UserError(f"{prefix}rho={rho}: expected a share of all pairs, 0 to 1")
+        if not is_eps(config.eps):
+            raise UserError(f"{prefix}eps={config.eps}: expected a distance from 0 to below 1, auto, or null: by rho")
+        if not 0 <= config.rho <= 1:
+            raise UserError(f"{prefix}rho={config.rho}: expected a share of all pairs, 0 to 1")
     if isinstance(config, JVTCConfig) and config.clustering.engine == "approximate":
         raise UserError(f"{prefix}clustering.engine=approximate: jvtc searches exactly; choose auto or exact")
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
-from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_auto, eps_by_rho
+from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_auto, eps_by_rho, is_eps
 from gcl_fast.pseudo_labels.jaccard import checked, faint_pairs, fuzzy_sets, jaccard_similarity, neighbour_lists
 from gcl_fast.pseudo_labels.search import Search
 from gcl_fast.pseudo_labels.sharing import SparseRows, Team
@@ -57,7 +57,7 @@ def cluster(
     scan = "own" if backend == "auto" else backend
     if scan not in ENGINES:
         raise ValueError(f"cluster: unknown backend {backend!r}; there are auto, {', '.join(ENGINES)}")
-    if eps is not None and eps != "auto" and (isinstance(eps, str) or not 0 <= eps < 1):
+    if not is_eps(eps):
         raise ValueError(
             f'cluster: eps must be a distance in 0..1 (1 excluded: every pair), None or "auto"; got {eps!r}'
         )

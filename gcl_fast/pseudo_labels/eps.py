@@ -18,6 +18,11 @@ FAINT_BINS = 2**16  # 1.5e-7 wide
 RADII = [step / 25 for step in range(1, 25)]  # 0.04 .. 0.96
 
 
+def is_eps(eps: float | str | None) -> bool:
+    """Whether it is a radius below 1 (which would join every pair), None or "auto"."""
+    return eps is None or eps == "auto" or (not isinstance(eps, str) and 0 <= eps < 1)
+
+
 def eps_by_rho(similarity: Tensor, rho: float, complete: bool = True, faint: Tensor | None = None) -> float | None:
     """Mean of the smallest round(rho * M) of the M non-zero distances above the diagonal (the official rule).
 

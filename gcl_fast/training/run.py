@@ -212,7 +212,7 @@ class Run:
         """
         ahead = [stage for stage in self.config.stages if stage not in self.summary["stages"]]
         if "generative" in ahead or "joint" in ahead:
-            for split in ("train", self.assessment.split_for_views() or "train"):
+            for split in dict.fromkeys(("train", self.assessment.split_for_views() or "train")):
                 self.inputs.check_structure_maps(split)
         for stage, settings in (("warmup", self.config.warmup), ("joint", self.config.joint)):
             if stage in ahead and isinstance(settings, WarmupConfig | JointConfig):  # JVTC clusters on the CPU

@@ -218,7 +218,7 @@ def test_opcheck_and_compile(device):
     assert torch.equal(compiled(vertices), rasterize(vertices, faces, SIZE).depth * 2)
 
 
-@pytest.mark.skipif(rasterizer.HAS_CUDA_KERNELS, reason="the library has its own")
+@pytest.mark.skipif(rasterizer.HAS_CUDA_KERNELS, reason="the library has CUDA kernels: nothing goes by way of the CPU")
 def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
     """By the dispatcher's CUDA entry with tensors on the CPU; the copies, with tensors that only claim a device."""
     vertices, faces = soup(2, 40, 60, SIZE)
