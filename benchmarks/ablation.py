@@ -187,7 +187,7 @@ class Grid:
         """`key: full -> row` for each setting in which `row`, as its run has written it, differs from the full one."""
         import yaml
 
-        from gcl_fast.config import difference, to_dict
+        from gcl_fast.config_io import difference, to_dict
         from gcl_fast.training.arguments import parse
 
         full = to_dict(parse(self._flags(FULL, seed, ROWS[FULL]))[0])
@@ -224,7 +224,7 @@ class Grid:
 
     def _expected(self, row: str) -> list[str]:
         """What the row's switch alone changes, where `settings` have not set it for all rows."""
-        from gcl_fast.config import difference, to_dict
+        from gcl_fast.config_io import difference, to_dict
         from gcl_fast.training.arguments import parse
 
         full, other = (to_dict(parse(self.settings_of(ROWS[r]))[0]) for r in (FULL, row))
@@ -236,7 +236,8 @@ class Grid:
 
     def switch(self, plan: Row) -> str:
         """What `plan` sets; a longer warm-up in a schedule stretched to its length."""
-        from gcl_fast.config import override, preset, warmup_preset
+        from gcl_fast.config import preset, warmup_preset
+        from gcl_fast.config_io import override
 
         if not plan.longer:
             return plan.switch

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from gcl_fast.config import ALL_STAGES, STAGES, RunConfig, override, preset, source_preset, warmup_preset
+from gcl_fast.config import ALL_STAGES, STAGES, RunConfig, preset, source_preset, warmup_preset
+from gcl_fast.config_io import override
 from gcl_fast.errors import UserError
 from gcl_fast.training.optimizers import BACKENDS
 

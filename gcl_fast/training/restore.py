@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from gcl_fast.config import ALL_STAGES, STAGES, RunConfig, from_dict, preset
+from gcl_fast.config import ALL_STAGES, STAGES, RunConfig, preset
+from gcl_fast.config_io import from_dict
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official import PARTS

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from gcl_fast.atomic import write_atomically
-from gcl_fast.config import ALL_STAGES, ClusteringConfig, JointConfig, RunConfig, WarmupConfig, difference, to_dict
+from gcl_fast.config import ALL_STAGES, ClusteringConfig, JointConfig, RunConfig, WarmupConfig
+from gcl_fast.config_io import difference, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.models import GCL, check_size

@@ -10,7 +10,7 @@ import pytest
 import reporting
 import yaml
 
-from gcl_fast.config import to_dict
+from gcl_fast.config_io import to_dict
 from gcl_fast.training.arguments import parse
 
 

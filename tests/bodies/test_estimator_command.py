@@ -11,7 +11,8 @@ from PIL import Image
 
 from gcl_fast import estimate
 from gcl_fast.bodies import BodyParameters, load_body_parameters, posture, save_body_parameters
-from gcl_fast.config import override, preset
+from gcl_fast.config import preset
+from gcl_fast.config_io import override
 from gcl_fast.data import open_dataset
 from gcl_fast.errors import UserError
 from gcl_fast.synthetic.cutouts import Scenery

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from gcl_fast import estimate, evaluate, generate, train
-from gcl_fast.config import override, preset, to_dict
+from gcl_fast.config import preset
+from gcl_fast.config_io import override, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
 from gcl_fast.training.checkpoint import save_weights

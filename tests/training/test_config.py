@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import yaml
 
-from gcl_fast.config import STAGES, RunConfig, difference, from_dict, override, preset, to_dict
+from gcl_fast.config import STAGES, RunConfig, preset
+from gcl_fast.config_io import difference, from_dict, override, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.training.arguments import parse
 

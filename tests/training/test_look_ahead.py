@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gcl_fast.bodies import BodyParameters, save_body_parameters
-from gcl_fast.config import override, preset
+from gcl_fast.config import preset
+from gcl_fast.config_io import override
 from gcl_fast.data import Records, ReIDDataset
 from gcl_fast.errors import UserError
 from gcl_fast.training import assess

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from gcl_fast.config import override, preset
+from gcl_fast.config import preset
+from gcl_fast.config_io import override
 from gcl_fast.losses.cluster_memory import Clusters
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.config import override, preset
+from gcl_fast.config import preset
+from gcl_fast.config_io import override
 from gcl_fast.models import GCL
 from gcl_fast.training.generative import Generative
 from gcl_fast.training.inputs import open_inputs

@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gcl_fast import evaluate, generate
-from gcl_fast.config import STAGES, override, preset
+from gcl_fast.config import STAGES, preset
+from gcl_fast.config_io import override
 from gcl_fast.errors import UserError
 from gcl_fast.training import assess, checkpoint, logs
 from gcl_fast.training import run as runs

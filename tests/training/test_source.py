@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from gcl_fast import evaluate
-from gcl_fast.config import ALL_STAGES, STAGES, SourceConfig, override, preset, source_preset
+from gcl_fast.config import ALL_STAGES, STAGES, SourceConfig, preset, source_preset
+from gcl_fast.config_io import override
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
 from gcl_fast.synthetic import WorldConfig, make_world

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize, softplus
 
-from gcl_fast.config import override, preset
+from gcl_fast.config import preset
+from gcl_fast.config_io import override
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training import precision as arithmetic

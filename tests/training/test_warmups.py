@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from gcl_fast import evaluate
-from gcl_fast.config import from_dict, override, preset, to_dict, warmup_preset
+from gcl_fast.config import preset, warmup_preset
+from gcl_fast.config_io import from_dict, override, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
 from gcl_fast.training import precision as arithmetic
