@@ -23,7 +23,7 @@ from torchvision import transforms
 
 from gcl_fast.data import Augmentation, Records, TrainLoader, open_dataset, shuffled_plan
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 
 
 class PeerDataset(Dataset):
@@ -100,7 +100,7 @@ def move(peer: DataLoader, device: torch.device, epoch: int) -> Iterator:
 
 
 def main() -> None:
-    apply_allocator_settings()  # as train.py does
+    prepare_process()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="folder of crops; 2,000 are generated if it is not given")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 128), metavar=("HEIGHT", "WIDTH"))

@@ -23,7 +23,7 @@ from gcl_fast.kernels.contrastive_draw import contrastive_draw_reference
 from gcl_fast.kernels.memory_update import memory_update_reference
 from gcl_fast.kernels.view_contrastive import view_contrastive_reference
 from gcl_fast.memory import MemoryBank
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 
 
 class Official:
@@ -96,7 +96,7 @@ CONTENDERS: dict[str, Callable[[MemoryBank], MemoryBank | Reference | Official]]
 
 
 def main() -> None:
-    apply_allocator_settings()  # as train.py does
+    prepare_process()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--batch", type=int, default=16)

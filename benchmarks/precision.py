@@ -26,7 +26,7 @@ from stages import KINDS, networks, small_config
 from gcl_fast.config import RunConfig
 from gcl_fast.training.inputs import Inputs, make_embedded_dataset, open_inputs
 from gcl_fast.training.precision import Precision, choose
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 from gcl_fast.training.ranks import Ranks
 
 LONG = 10**6  # epochs: no learning rate falls
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--init", default="", help="weights of a run; the joint stage needs some to find clusters")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    apply_allocator_settings()
+    prepare_process()
     config = small_config("demo", options.device)
     config = replace(
         config,

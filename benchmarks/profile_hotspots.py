@@ -23,10 +23,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 
 if __name__ == "__main__":
-    apply_allocator_settings()  # may restart the process: before torch is imported
+    prepare_process()  # may restart the process: before torch is imported
 
 import torch
 from ceilings import measure_ceilings

@@ -36,7 +36,7 @@ from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.eps import RADII, eps_auto
 from gcl_fast.pseudo_labels.jaccard import ALONE, checked, fuzzy_sets, jaccard_similarity, neighbour_lists
 from gcl_fast.pseudo_labels.search import ENGINES, Search
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 
 BARE_ROWS = 33_000  # the bare product of more takes longer than it tells
 RHO_ROWS = 100_000  # rho is a share of all pairs: beyond, it asks for hundreds of neighbours a row
@@ -249,7 +249,7 @@ def plot() -> None:
 
 
 def main() -> None:
-    apply_allocator_settings()  # as train.py does
+    prepare_process()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[12936], help="N; none: measure nothing")
     parser.add_argument("--dim", type=int, default=512, help="D")

@@ -18,7 +18,7 @@ from reporting import measure, measure_all, report
 from torch.nn.functional import normalize
 
 from gcl_fast.evaluation import evaluate, rank
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 
 
 def by_sorting(distance: np.ndarray, ids: list[np.ndarray], chunk: int = 256) -> tuple[float, np.ndarray]:
@@ -41,7 +41,7 @@ def by_sorting(distance: np.ndarray, ids: list[np.ndarray], chunk: int = 256) ->
 
 
 def main() -> None:
-    apply_allocator_settings()  # as train.py does
+    prepare_process()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=3368)
     parser.add_argument("--gallery", type=int, default=15913)

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gcl_fast.config import preset
 from gcl_fast.models import GCL
 from gcl_fast.training import ranks as processes
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 from gcl_fast.training.ranks import BUCKET_BYTES, Ranks
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="128x64 crops a rank in the measurement")
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
-    apply_allocator_settings()  # as train.py does: page faults of every new bucket would be measured
+    prepare_process()  # as train.py does: page faults of every new bucket would be measured
     ranks = processes.start()
     if ranks.world_size > 1:
         seconds = compare(ranks, options.batch, options.repeats)

@@ -33,7 +33,7 @@ from torch import Tensor
 from gcl_fast.bodies import AnnyBody, walking_pose
 from gcl_fast.csrc import build
 from gcl_fast.render import project, rasterize, render_structure
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 
 SIZE = (256, 128)
 BODY_FACES = 27_400  # from here on the body itself, below it an egg of about as many faces
@@ -98,7 +98,7 @@ def floor(vertices: Tensor) -> Callable[[], object]:
 
 def main() -> None:
     """Time every contender on every size and report."""
-    apply_allocator_settings()  # as train.py does
+    prepare_process()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--meshes", type=int, nargs="+", default=[64])
     parser.add_argument("--faces", type=int, nargs="+", default=[BODY_FACES])

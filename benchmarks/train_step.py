@@ -5,11 +5,11 @@
     python benchmarks/train_step.py --size paper --stage generative --compile
 
 The last row (and, with --compile, the one after it) is the stage class that train.py runs, on the embedded dataset,
-loading left out. Every row is a process of its own, because the allocator is chosen when a process starts; it measures
-the convolution ceiling beside its steps. Prints seconds, images/s, operations counted, the share of the row's time that
-our step's operations would take at the ceiling, and peak memory above networks and optimizers; appends to
-results/train_step.csv and draws results/train_step_STAGE_SIZE.{png,svg}. The memory bank has the rows of Market-1501 at
-the paper's size.
+loading left out. Every row is a process of its own, because the allocator and how OpenMP waits are chosen when one
+starts; it measures the convolution ceiling beside its steps. Prints seconds, images/s, operations counted, the share of
+the row's time that our step's operations would take at the ceiling, and peak memory above networks and optimizers;
+appends to results/train_step.csv and draws results/train_step_STAGE_SIZE.{png,svg}. The memory bank has the rows of
+Market-1501 at the paper's size.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from gcl_fast.training.generative import Generative
 from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.training.joint import Joint
 from gcl_fast.training.precision import choose
-from gcl_fast.training.process import ALLOCATOR
+from gcl_fast.training.process import ALLOCATOR, SPINS
 from gcl_fast.training.ranks import Ranks
 
 LADDER = {  # what is switched on, in this order -> what a row of the table calls it
     "official": "official step, float32",
-    "allocator": "+ allocator settings",
+    "process": "+ allocator and OpenMP settings",
     "layout": "+ channels-last",
     "bf16": "+ bf16 autocast",
     "batched": "+ batched calls, one real pass of D",
@@ -130,11 +130,11 @@ def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats
 
 
 def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -> dict[str, float]:
-    """The same in a process with the allocator that the rungs ask for."""
+    """The same in a process with the allocator and OpenMP settings that the rungs ask for."""
     tunables = ":".join(f"{key}={value}" for key, value in ALLOCATOR.items())
-    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
-    if "allocator" in rungs:
-        environment["GLIBC_TUNABLES"] = tunables
+    environment = {key: value for key, value in os.environ.items() if key not in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT")}
+    if "process" in rungs:
+        environment |= {"GLIBC_TUNABLES": tunables, "GOMP_SPINCOUNT": SPINS}
     arguments = [sys.executable, str(Path(__file__).resolve()), "--stage", options.stage, "--size", options.size]
     arguments += ["--batch", str(options.batch), "--repeats", str(options.repeats), "--device", device]
     done = subprocess.run([*arguments, "--rungs", *rungs], env=environment, stdout=subprocess.PIPE, text=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 # Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
-from gcl_fast.training.process import apply_allocator_settings  # noqa: E402
+from gcl_fast.training.process import prepare_process  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the settings, then train the stages one after the other. Returns the exit status."""
-    apply_allocator_settings()  # may restart the process: before torch is imported
+    prepare_process()  # may restart the process: before torch is imported
 
     from gcl_fast.errors import UserError, in_one_line
 

@@ -1,8 +1,13 @@
 """Shared by all tests: the golden arrays and the weights they were made with, and skipping what needs a GPU."""
 
 import json
+import os
 import zlib
 from pathlib import Path
+
+# Idle OpenMP threads sleep, instead of keeping a core from whatever runs beside the tests: beside one busy program the
+# convolution's took 11 s on two cores, and more than 280 s otherwise. Before torch is imported, which reads it then.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pytest

@@ -24,7 +24,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.synthetic.cutouts import Cutouts, Scenery
 from gcl_fast.training.alignment import Alignment
 from gcl_fast.training.clutter import Batch, Clutter
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 from gcl_fast.training.schedule import ramp_then_cosine
 
 PEOPLE, BACKDROPS, CAMERAS = 4000, 1000, 50  # of one shard of cut-outs
@@ -137,5 +137,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    apply_allocator_settings()
+    prepare_process()
     sys.exit(main())

@@ -93,7 +93,7 @@ def test_ranking_is_timed_in_turns(monkeypatch):
     monkeypatch.setattr(ranking, "by_sorting", lambda *a: calls.append("sorting") or sort(*a))
     monkeypatch.setattr(ranking, "rank", lambda *a, rank=ranking.rank: calls.append("ours") or rank(*a))
     monkeypatch.setattr(ranking, "report", lambda name, rows: reported.extend(rows))
-    monkeypatch.setattr(ranking, "apply_allocator_settings", lambda: None)
+    monkeypatch.setattr(ranking, "prepare_process", lambda: None)
     monkeypatch.setattr(sys, "argv", ["ranking.py", "--queries", "9", "--gallery", "90", "--repeats", "3"])
     ranking.main()
     assert calls[-6:] == ["ours", "sorting"] * 3

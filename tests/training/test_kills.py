@@ -21,9 +21,9 @@ SMALL = ["height=64", "width=40"]
 
 SERVER = """
 import os, sys
-from gcl_fast.training.process import apply_allocator_settings
+from gcl_fast.training.process import prepare_process
 
-apply_allocator_settings()
+prepare_process()
 from gcl_fast import train
 from gcl_fast.training import run
 
