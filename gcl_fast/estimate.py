@@ -10,9 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from gcl_fast.errors import UserError, in_one_line
+from gcl_fast.training.process import prepare_process
+
+if __name__ == "__main__":
+    prepare_process()  # may restart the process: before torch is imported
+
+import torch
 
 with in_one_line():
     from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align, load_body_parameters

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.errors import UserError, in_one_line
+from gcl_fast.training.process import prepare_process
+
+if __name__ == "__main__":
+    prepare_process()  # may restart the process: before torch is imported
 
 with in_one_line():
     from gcl_fast.atomic import write_atomically

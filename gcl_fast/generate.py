@@ -6,10 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from gcl_fast.errors import UserError, in_one_line
+from gcl_fast.training.process import prepare_process
+
+if __name__ == "__main__":
+    prepare_process()  # may restart the process: before torch is imported
+
 import torch
 from torchvision.io import encode_png
-
-from gcl_fast.errors import UserError, in_one_line
 
 with in_one_line():
     from gcl_fast.config import STAGES
