@@ -13,9 +13,15 @@ class UserError(ValueError):
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Entries import within: a UserError, of building the C++ ops say, is printed and ends the process (status 2)."""
+    """Entries import within: a UserError, of building the C++ ops say, is printed and ends the process (status 2).
+
+    So does Ctrl-C (status 130): the first import builds the ops, for some seconds or, with CUDA kernels, minutes.
+    """
     try:
         yield
     except UserError as error:
         print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("gcl_fast: interrupted before it began", file=sys.stderr, flush=True)
+        sys.exit(130)

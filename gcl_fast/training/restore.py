@@ -80,8 +80,8 @@ def restore(
         return
     possible = STAGES[1:] if generator else WEIGHTS
     finished = [stage for stage in possible if (source / "checkpoints" / f"{stage}.safetensors").is_file()]
-    if stages is not None and not set(stages).intersection(possible):
-        raise UserError(f"--stages {' '.join(stages)}: no generator is trained by then; name {' or '.join(possible)}")
+    if early := [stage for stage in stages or () if stage not in possible]:
+        raise UserError(f"--stages {' '.join(early)}: no generator is trained by then; name {' or '.join(possible)}")
     wanted = finished if stages is None else [stage for stage in possible if stage in stages]
     if not wanted:
         raise UserError(

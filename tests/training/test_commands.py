@@ -84,7 +84,10 @@ def test_quality_as_one_object(untrained, capsys, monkeypatch):
         (["--inception", "file.pth"], "--inception without --generation"),
         (["--yaws", "0"], "--yaws without --generation"),
         (["--count", "3"], "--count without --generation"),
-        (["--generation", "--stages", "warmup"], "--stages warmup: no generator is trained by then; name generative"),
+        (
+            ["--generation", "--stages", "warmup", "joint"],
+            "--stages warmup: no generator is trained by then; name generative",
+        ),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(untrained, capsys, flags, told):
@@ -100,18 +103,26 @@ def test_quality_that_cannot_be_kept_is_not_measured(untrained, tmp_path, capsys
 
 
 class Unbuilt(ModuleType):
-    """A module that cannot be imported, as those whose C++ ops find no compiler."""
+    """A module whose import raises `error`, as of those whose C++ ops find no compiler, or are being built."""
+
+    error: BaseException
 
     def __getattr__(self, name):
-        raise UserError("no compiler")
+        raise self.error
 
 
 @pytest.mark.parametrize("entry", [train, evaluate, generate, estimate])
-def test_a_user_error_at_import_is_one_line(entry, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [(UserError("no compiler"), 2, "no compiler"), (KeyboardInterrupt(), 130, "interrupted before it began")],
+)
+def test_what_stops_the_imports_is_one_line(entry, error, status, said, monkeypatch, capsys):
     monkeypatch.setenv("GCL_FAST_ALLOCATOR", "decided")  # no restart
     for name in ("gcl_fast.training.run", "gcl_fast.training.restore", "gcl_fast.bodies.regressor"):
-        monkeypatch.setitem(sys.modules, name, Unbuilt(name))
+        unbuilt = Unbuilt(name)
+        unbuilt.error = error
+        monkeypatch.setitem(sys.modules, name, unbuilt)
     with pytest.raises(SystemExit) as ended:
         train.main([]) if entry is train else runpy.run_path(entry.__file__, run_name="__main__")
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "gcl_fast: no compiler\n"
+    assert ended.value.code == status
+    assert capsys.readouterr().err == f"gcl_fast: {said}\n"
