@@ -14,7 +14,7 @@ TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
 
 TINY = [
     "--amp", "--compile", "off", "--set",
-    "world.identities=6", "world.cameras=3", "world.crops=2",
+    "world.identities=6", "world.cameras=3", "world.crops=2", "height=64", "width=40",
     "warmup.epochs=2", "warmup.steps_per_epoch=3", "warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6",
     "generative.epochs=2", "generative.reconstruction_epochs=1", "generative.batch=6",
     "joint.epochs=2", "joint.batch=6", "joint.clustering.k1=6", "joint.clustering.eps=0.95", "joint.decay_epoch=1",

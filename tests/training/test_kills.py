@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from gcl_fast.config import STAGES
 
 KILLS = 20
-SMALL = ["height=64", "width=40"]
 
 SERVER = """
 import os, sys
@@ -68,11 +67,11 @@ def trainer(tmp_path):
 
 
 def test_killed_at_twenty_moments_it_ends_with_the_same_weights(command, tmp_path, trainer):
-    trainer.start([*command(tmp_path, "plain")[2:], *SMALL])
+    trainer.start(command(tmp_path, "plain")[2:])
     assert trainer.exit_status() == 0, trainer.said.read_text()
     steps = _steps(tmp_path / "plain")
     folder, chance, during_save, stages = tmp_path / "killed", random.Random(0), 0, []
-    arguments = [*command(tmp_path, "killed", "--resume")[2:], *SMALL]
+    arguments = command(tmp_path, "killed", "--resume")[2:]
     for kill in range(KILLS):
         further = max(len(_steps(folder)), kill * (len(steps) - 1) // KILLS)  # than ever: it will end
         process = trainer.start(arguments)
@@ -97,7 +96,7 @@ def test_a_rank_that_dies_does_not_end_the_run(command, tmp_path):
     def torchrun(name: str) -> list[str]:
         python, *arguments = command(tmp_path, name)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
-        return [python, *launcher, *arguments, *SMALL, "generative.batch=3", "joint.batch=3", "warmup.identities=2"]
+        return [python, *launcher, *arguments, "generative.batch=3", "joint.batch=3", "warmup.identities=2"]
 
     plain = subprocess.run(torchrun("plain"), capture_output=True, text=True, timeout=1200)
     assert plain.returncode == 0, plain.stderr
@@ -128,7 +127,7 @@ def test_other_ranks_go_on_with_a_run(command, tmp_path, before, after):
         python, *arguments = command(tmp_path, name, "--resume", "--stages", "generative")
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
         epochs = ["generative.reconstruction_epochs=2", "generative.epochs=3", f"generative.batch={6 // ranks}"]
-        return [python, *launcher, *arguments, *SMALL, *epochs]
+        return [python, *launcher, *arguments, *epochs]
 
     process = subprocess.Popen(by(before, "run"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / "run"

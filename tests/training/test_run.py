@@ -54,7 +54,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert summary["stages"]["joint"]["ssim"] != summary["stages"]["generative"]["ssim"]
     for stage in STAGES[1:]:
         with Image.open(finished / "views" / f"{stage}.png") as picture:
-            assert picture.width > 9 * 64
+            assert picture.width > 9 * 40
     assert yaml.safe_load((finished / "config.yaml").read_text())["joint"]["epochs"] == 2
     assert list((finished / "events").iterdir())
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -271,12 +271,12 @@ def test_evaluate_reads_the_run_back(finished, capsys):
 def test_generate_draws_pictures_and_files(finished, tmp_path, capsys):
     assert generate.main([str(finished), "--out", str(tmp_path / "v.png"), "--count", "2", "--yaws", "0", "90"]) == 0
     with Image.open(tmp_path / "v.png") as picture:
-        assert picture.height > 2 * 128
+        assert picture.height > 2 * 64
     assert generate.main([str(finished), "--files", str(tmp_path / "files"), "--count", "2", "--yaws", "0", "180"]) == 0
     files = sorted((tmp_path / "files").iterdir())
     assert len(files) == 4
     with Image.open(files[0]) as front, Image.open(files[1]) as back:
-        assert front.size == (64, 128)
+        assert front.size == (40, 64)
         assert front.tobytes() != back.tobytes()
     assert generate.main([str(finished), "--names", "nobody.jpg"]) == 2
     assert "nobody.jpg: no such crop" in capsys.readouterr().err

@@ -17,7 +17,7 @@ FIRST, LATER = 1e-5, 2e-2
 def train(world: Path, runs: Path, processes: int, *flags: str, settings: tuple[str, ...] = ()) -> Path:
     """A run in float32 of global batches of 8 crops in the warm-up, of 6 in the other stages."""
     every = [
-        "world.identities=6", "world.cameras=3", "world.crops=2",
+        "world.identities=6", "world.cameras=3", "world.crops=2", "height=64", "width=40",
         f"data_root={world}", f"runs={runs}", f"name=by{processes}", f"generative.batch={6 // processes}",
         "generative.epochs=2", "generative.reconstruction_epochs=1", f"joint.batch={6 // processes}", "joint.epochs=2",
         "joint.clustering.k1=6", "joint.clustering.eps=0.45", "joint.decay_epoch=1", "log_every=1",
