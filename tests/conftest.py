@@ -5,9 +5,11 @@ import os
 import zlib
 from pathlib import Path
 
-# Idle OpenMP threads sleep, instead of keeping a core from whatever runs beside the tests: beside one busy program the
-# convolution's took 11 s on two cores, and more than 280 s otherwise. Before torch is imported, which reads it then.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from gcl_fast.training.process import SPINS
+
+# As every entry does, before torch is imported: beside one busy program the tests of convolutions take 74 s so on two
+# cores, and more than 280 s otherwise.
+os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 import numpy as np
 import pytest
