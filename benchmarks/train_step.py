@@ -131,10 +131,9 @@ def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats
 
 def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -> dict[str, float]:
     """The same in a process with the allocator and OpenMP settings that the rungs ask for."""
-    tunables = ":".join(f"{key}={value}" for key, value in ALLOCATOR.items())
     environment = {key: value for key, value in os.environ.items() if key not in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT")}
     if "process" in rungs:
-        environment |= {"GLIBC_TUNABLES": tunables, "GOMP_SPINCOUNT": SPINS}
+        environment |= {"GLIBC_TUNABLES": ALLOCATOR, "GOMP_SPINCOUNT": SPINS}
     arguments = [sys.executable, str(Path(__file__).resolve()), "--stage", options.stage, "--size", options.size]
     arguments += ["--batch", str(options.batch), "--repeats", str(options.repeats), "--device", device]
     done = subprocess.run([*arguments, "--rungs", *rungs], env=environment, stdout=subprocess.PIPE, text=True)

@@ -1,19 +1,18 @@
 """Shared by all tests: the golden arrays and the weights they were made with, and skipping what needs a GPU."""
 
 import json
-import os
 import zlib
 from pathlib import Path
 
-from gcl_fast.training.process import SPINS
+from gcl_fast.training.process import set_openmp_waiting
 
 # As every entry does, before torch is imported: beside one busy program the tests of convolutions take 74 s so on two
 # cores, and more than 280 s otherwise.
-os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+set_openmp_waiting()
 
-import numpy as np
-import pytest
-import torch
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 
