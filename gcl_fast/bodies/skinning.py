@@ -11,33 +11,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def depth_levels(parents: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Joints below the root grouped by depth, each group with its parents; a parent's index is below its child's."""
-    depth = [0] * len(parents)
-    for joint, parent in enumerate(parents):
-        depth[joint] = 0 if parent < 0 else depth[parent] + 1
-    groups = [[j for j, d in enumerate(depth) if d == level] for level in range(1, max(depth) + 1)]
-    return [(group, [parents[j] for j in group]) for group in groups]
+class Skeleton(nn.Module):
+    """Forward kinematics of joints whose parents are `parents`, the root first with -1, each below its children.
 
+    All indices lie on the device: a Python list as an index would be copied there, and waited for, at every call."""
 
-def forward_kinematics(
-    rotation: Tensor, joints: Tensor, levels: list[tuple[list[int], list[int]]]
-) -> tuple[Tensor, Tensor]:
-    """Rotations and positions of the posed joints in the body frame.
+    parent: Tensor  # (J,) the root's is itself
+    order: Tensor  # (J,) joints by their depth, the root first
+    above: Tensor  # (J,) of these, place of the parent within the depth above
+    place: Tensor  # (J,) of a joint in `order`
 
-    rotation: (B, J, 3, 3) of each joint in its parent's frame (axes aligned with the body's at rest).
-    joints: (B, J, 3) at rest. Returns (B, J, 3, 3) and (B, J, 3); the root stays where it is."""
-    turned: list[Tensor] = list(rotation.unbind(1))
-    placed: list[Tensor] = list(joints.unbind(1))
-    for group, parents in levels:
-        above = torch.stack([turned[p] for p in parents], 1)  # (B, G, 3, 3)
-        offset = (above @ (joints[:, group] - joints[:, parents])[..., None]).squeeze(-1)
-        for joint, parent, r, o in zip(group, parents, (above @ rotation[:, group]).unbind(1), offset.unbind(1)):
-            turned[joint], placed[joint] = r, placed[parent] + o
-    return torch.stack(turned, 1), torch.stack(placed, 1)
+    def __init__(self, parents: Sequence[int]) -> None:
+        super().__init__()
+        depth = [0] * len(parents)
+        for joint, parent in enumerate(parents):
+            depth[joint] = 0 if joint == 0 else depth[parent] + 1
+        levels = [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+        self.sizes = [len(level) for level in levels]
+        order = [joint for level in levels for joint in level]
+        indices = {
+            "parent": [max(parent, 0) for parent in parents],
+            "order": order,
+            "above": [levels[max(depth[j] - 1, 0)].index(max(parents[j], 0)) for j in order],
+            "place": [order.index(joint) for joint in range(len(parents))],
+        }
+        for name, index in indices.items():
+            self.register_buffer(name, torch.tensor(index), persistent=False)
+
+    def forward(self, rotation: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotations and positions of the posed joints in the body frame.
+
+        rotation: (B, J, 3, 3) of each joint in its parent's frame (axes aligned with the body's at rest).
+        joints: (B, J, 3) at rest. Returns (B, J, 3, 3) and (B, J, 3); the root stays where it is."""
+        bones = (joints - joints[:, self.parent])[..., None]
+        turned, placed = [rotation[:, :1]], [joints[:, :1, :, None]]
+        for level, above in zip(self.order.split(self.sizes)[1:], self.above.split(self.sizes)[1:]):
+            base = turned[-1][:, above]
+            placed.append(placed[-1][:, above] + base @ bones[:, level])
+            turned.append(base @ rotation[:, level])
+        return torch.cat(turned, 1)[:, self.place], torch.cat(placed, 1)[:, self.place].squeeze(-1)
 
 
 def skin(rest: Tensor, joints: Tensor, rotation: Tensor, position: Tensor, weights: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gcl_fast.bodies.model import BodyModel, Posed
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
-from gcl_fast.bodies.skinning import depth_levels, forward_kinematics
+from gcl_fast.bodies.skinning import Skeleton
 from gcl_fast.errors import UserError
 
 NUM_JOINTS = 24
@@ -69,7 +69,7 @@ class SMPLBody(BodyModel):
         arrays = load_smpl_file(_find_file(Path(path), gender))
         faces, parents = arrays.pop("f").astype(np.int64), arrays.pop("kintree_table")[0].astype(np.int64)
         parents[0] = -1
-        self._levels = depth_levels(parents.tolist())
+        self.skeleton = Skeleton(parents.tolist())
         self.shape_columns = range(1, arrays["shapedirs"].shape[2] + 1)
         arrays["posedirs"] = arrays["posedirs"].reshape(-1, 9 * (NUM_JOINTS - 1)).T
         for key, array in {"faces": faces, "parents": parents, **arrays}.items():
@@ -83,7 +83,7 @@ class SMPLBody(BodyModel):
         )  # fmt: skip
         pelvis = joints[:, 0]
         origin = torch.stack((pelvis[:, 0], vertices[..., 1].amin(1), pelvis[:, 2]), 1)[:, None]
-        turned, _ = forward_kinematics(axis_angle_to_matrix(pose.unflatten(1, (-1, 3))), joints, self._levels)
+        turned, _ = self.skeleton(axis_angle_to_matrix(pose.unflatten(1, (-1, 3))), joints)
         return Posed(vertices - origin, joints - origin, turned)
 
     def rest_pelvis(self, shape: Tensor) -> Tensor:

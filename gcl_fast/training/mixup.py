@@ -32,7 +32,7 @@ def draw_mix(
     share = random.beta(BETA, BETA, len(everyone)).astype(np.float32)
     drawn = np.maximum(share, 1 - share), random.integers(len(everyone), size=len(everyone))
     mine = slice(ranks.rank * len(index), (ranks.rank + 1) * len(index))
-    weight, start = (torch.from_numpy(values[mine]).to(ranks.device) for values in drawn)
+    weight, start = (torch.from_numpy(values[mine]).to(ranks.device, non_blocking=True) for values in drawn)
     partner = choose_partners(bank.labels[index], bank.labels[everyone], start)
     return Mix(
         weight,

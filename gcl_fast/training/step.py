@@ -32,7 +32,7 @@ def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, las
     """
     generator = torch.Generator().manual_seed(hash((seed, epoch, position, YAW)) & 0x7FFF_FFFF_FFFF_FFFF)
     yaw = 45.0 * torch.randint(1, last // 45 + 1, (ranks.world_size, count), generator=generator)
-    return yaw[ranks.rank].to(ranks.device)
+    return yaw[ranks.rank].to(ranks.device, non_blocking=True)
 
 
 class GCLStep:

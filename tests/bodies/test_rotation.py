@@ -8,7 +8,6 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from gcl_fast.bodies.rotation import axis_angle_to_matrix, compose, matrix_to_axis_angle
-from gcl_fast.bodies.skinning import depth_levels
 
 VECTORS = torch.cat(
     (
@@ -41,7 +40,3 @@ def test_compose_applies_the_last_one_first():
     a, b = VECTORS[:5], VECTORS[5:10]
     expected = (Rotation.from_rotvec(a.numpy()) * Rotation.from_rotvec(b.numpy())).as_rotvec()
     np.testing.assert_allclose(compose(a, b).numpy(), expected, atol=1e-9)
-
-
-def test_levels_hold_every_joint_below_the_root_after_its_parent():
-    assert depth_levels([-1, 0, 0, 1, 3]) == [([1, 2], [0, 0]), ([3], [1]), ([4], [3])]

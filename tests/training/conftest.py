@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from gcl_fast.synthetic import WorldConfig, make_world
 
     return make_world(tmp_path_factory.mktemp("world") / "world", WorldConfig(identities=6, cameras=3, crops=2))
+
+
+@pytest.fixture(scope="session")
+def source_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded source for it with 5 + 5 people."""
+    from gcl_fast.config import SourceConfig
+    from gcl_fast.synthetic import make_world
+
+    config = replace(SourceConfig().world, identities=5, cameras=3, crops=2)
+    return make_world(tmp_path_factory.mktemp("source") / "source", config, progress=False)
 
 
 @pytest.fixture(scope="session")

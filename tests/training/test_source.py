@@ -19,7 +19,7 @@ from gcl_fast.config import ALL_STAGES, STAGES, SourceConfig, preset, source_pre
 from gcl_fast.config_io import override
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
-from gcl_fast.synthetic import WorldConfig, make_world
+from gcl_fast.synthetic import WorldConfig
 from gcl_fast.synthetic.world import TRAIN, World
 from gcl_fast.training import precision as arithmetic
 from gcl_fast.training.arguments import parse
@@ -31,13 +31,6 @@ from gcl_fast.training.warmups.cluster import Warmup
 TINY = ["world.identities=6", "world.cameras=3", "world.crops=2", "height=64", "width=40",
         "source.world.identities=5", "source.world.cameras=3", "source.world.crops=2", "source.epochs=2",
         "source.steps_per_epoch=3", "source.identities=4", "source.crops=2"]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def source_world(tmp_path_factory):
-    """The embedded source with 5 + 5 people."""
-    config = replace(SourceConfig().world, identities=5, cameras=3, crops=2)
-    return make_world(tmp_path_factory.mktemp("source") / "source", config, progress=False)
 
 
 def config_of(world, source_world, *more):
