@@ -15,8 +15,8 @@ What a run has measured is noted in --measured at once; a row and seed that stan
 trained again. So the grid can be filled in several sittings, on several machines, or by a process for each seed
 (OMP_NUM_THREADS=1). A row is compared with a full row of its own commit, machine, threads and torch alone, which is
 trained again where those of this process have none. Machines without bfloat16 train in another arithmetic: their runs
-are a table of their own. What the authors' runs have measured is results/ablation_runs.csv, read when --measured
-names it.
+count where a row and seed have no other. What the authors' runs have measured is results/ablation_runs.csv, read when
+--measured names it.
 
 Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
 the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's pixels;
@@ -81,17 +81,19 @@ JOINT_STEPS, WARMUP_STEPS = 100, {"cluster": 50, "jvtc": 60, "mmcl": 30}
 WARMED_UP = {"cluster": BASE, "jvtc": "GCL over JVTC", "mmcl": "GCL over MMCL"}  # runs with the warm-ups as they are
 MAY_DIFFER = {"name", "init", "stages"}
 METRICS = ("mAP", "over_warmup", "rank1", "ssim")
+ARITHMETICS = ("float32", "float16")
 ORIGIN = ("commit", "machine", "threads", "torch")  # rows that differ in these differ by more than their switch
 
 
 class Measured(NamedTuple):
-    """What a run has measured, by METRICS, and on what, by ORIGIN."""
+    """What a run has measured, by METRICS, on what, by ORIGIN, and in which arithmetic (see `arithmetic`)."""
 
     figures: dict[str, float]
     origin: tuple[str, ...]
+    arithmetic: str
 
 
-Values = dict[str, dict[int, Measured]]  # row -> seed -> the newest run
+Values = dict[str, dict[int, Measured]]  # row -> seed -> the newest run, in bfloat16 where there is one
 
 
 def origin_of(line: Mapping[str, Any]) -> tuple[str, ...]:
@@ -104,21 +106,21 @@ def folder_of(*words: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in " ".join(words)).split())
 
 
-def arithmetic() -> list[str]:
-    """In which --amp trains on this machine, in a word where that is not bfloat16."""
+def arithmetic() -> str:
+    """In which --amp trains on this machine, in a word of ARITHMETICS, nothing for bfloat16."""
     import torch
 
     from gcl_fast.training.precision import choose
 
     dtype = choose(True, torch.device("cuda" if torch.cuda.is_available() else "cpu")).dtype
-    return [] if dtype == torch.bfloat16 else [str(dtype or torch.float32).removeprefix("torch.")]
+    return "" if dtype == torch.bfloat16 else str(dtype or torch.float32).removeprefix("torch.")
 
 
 class Grid:
     """The runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run.
 
-    measured: the CSV of what runs with these and other settings have measured; `values` is its part, of runs in this
-    machine's arithmetic, and `full` the mAP of full rows by seed and origin. What this process trains is of `origin`.
+    measured: the CSV of what runs with these and other settings have measured; `values` is its part, and `full` the mAP
+    of full rows by seed and origin. What this process trains is of `origin`, in `arithmetic`.
     """
 
     def __init__(self, out: Path, data_root: str, settings: list[str], measured: Path) -> None:
@@ -128,15 +130,17 @@ class Grid:
         self.facts = facts()  # the commit may move on while this process runs
         self.origin = origin_of(self.facts)
         self.runs = out / folder_of("runs", *settings, *self.origin)
-        self.label = " ".join([*settings, *arithmetic()])
+        self.arithmetic = arithmetic()
         self.values: Values = {}
         self.full: dict[tuple[int, tuple[str, ...]], float] = {}
         if measured.is_file():
             with measured.open(newline="") as file:
                 for line in csv.DictReader(file):
-                    if line["settings"] == self.label:
+                    words = line["settings"].split()
+                    other = words.pop() if words and words[-1] in ARITHMETICS else ""
+                    if words == " ".join(settings).split():
                         figures = {name: float(line[name]) for name in METRICS if line[name]}
-                        self._keep(line["row"], int(line["seed"]), Measured(figures, origin_of(line)))
+                        self._keep(line["row"], int(line["seed"]), Measured(figures, origin_of(line), other))
 
     def base(self, seed: int) -> bool:
         """Train warm-up and generative stage, from which the rows begin. Returns whether that succeeded."""
@@ -175,11 +179,14 @@ class Grid:
         found = {name: figures[name] for name in METRICS if name in figures}
         line = {name: round(found[name], 5) if name in found else "" for name in METRICS}
         began = {name: self.facts[name] for name in ORIGIN}
-        append(self.measured, [{"settings": self.label, "row": row, "seed": seed, **line, **began}])
-        self._keep(row, seed, Measured(found, self.origin))
+        label = " ".join([*self.settings, self.arithmetic]).strip()
+        append(self.measured, [{"settings": label, "row": row, "seed": seed, **line, **began}])
+        self._keep(row, seed, Measured(found, self.origin, self.arithmetic))
 
     def _keep(self, row: str, seed: int, run: Measured) -> None:
-        self.values.setdefault(row, {})[seed] = run
+        seeds = self.values.setdefault(row, {})
+        if not run.arithmetic or seed not in seeds or seeds[seed].arithmetic:
+            seeds[seed] = run
         if row == FULL:
             self.full[seed, run.origin] = run.figures["mAP"]
 

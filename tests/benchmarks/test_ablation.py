@@ -141,17 +141,24 @@ def test_what_was_measured_elsewhere_with_the_same_settings_is_not_trained_again
     assert [name for name, *_ in trained.calls if "full" in name] == ["full-seed0", "full-seed1"]
 
 
-def test_rows_of_another_arithmetic_are_another_table(trained, tmp_path, monkeypatch):
-    for on_this_machine in ([], ["float32"]):
-        monkeypatch.setattr(ablation, "arithmetic", lambda found=on_this_machine: found)
-        trained.calls.clear()
-        for runs in tmp_path.glob("runs*"):
-            shutil.rmtree(runs)
-        assert grid(trained, tmp_path) == 0
-        assert len(trained.calls) == 8
-        assert lines_of(tmp_path)["full"]["seeds"] == "2"
-    with (tmp_path / "measured.csv").open(newline="") as file:
-        assert {line["settings"] for line in csv.DictReader(file)} == {"", "float32"}
+def test_rows_of_another_arithmetic_count_where_there_are_no_others(trained, tmp_path, monkeypatch):
+    here, one = reporting.facts(), ["--seeds", "0", "--set", "joint.epochs=1"]
+    monkeypatch.setattr(ablation, "draw", lambda *_: None)
+    for word, machine, rows in (("", "with bfloat16", ["no feature loss"]), ("float32", "without", ["no image loss"])):
+        monkeypatch.setattr(ablation, "arithmetic", lambda word=word: word)
+        monkeypatch.setattr(reporting, "facts", lambda *_, machine=machine: here | {"machine": machine})
+        assert grid(trained, tmp_path, "no feature loss", *rows, flags=one) == 0
+    assert [name for name, *_ in trained.calls[3:]] == ["base-seed0", "full-seed0", "no-image-loss-seed0"]
+    measured = tmp_path / "measured.csv"
+    text = measured.read_text()
+    assert "joint.epochs=1,full,0,0.6" in text
+    assert "joint.epochs=1 float32,full,0,0.6" in text
+    measured.write_text(text.replace("float32,full,0,0.6,", "float32,full,0,0.9,"))
+    assert grid(trained, tmp_path, "no image loss", flags=one) == 0
+    lines = lines_of(tmp_path)
+    assert (lines["full"]["seeds"], float(lines["full"]["mAP"])) == ("1", 0.6)
+    gains = {row: float(lines[row]["gain"]) for row in ("no feature loss", "no image loss")}
+    assert gains == pytest.approx({"no feature loss": -0.05, "no image loss": 0.5 - 0.9})
 
 
 def test_rows_are_paired_with_full_rows_of_their_own_commit(trained, tmp_path, monkeypatch):
@@ -177,7 +184,6 @@ def test_rows_are_paired_with_full_rows_of_their_own_commit(trained, tmp_path, m
 
 def test_the_authors_runs_are_read_when_they_are_named(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "draw", lambda *_: None)
-    monkeypatch.setattr(ablation, "arithmetic", list)  # theirs
     assert ablation.main(["--rows", "no feature loss", "--seeds", "0", "--out", str(tmp_path)]) == 0
     assert len(trained.calls) == 3
     found = lines_of(tmp_path)
