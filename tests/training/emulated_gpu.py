@@ -161,6 +161,8 @@ class Names(TorchFunctionMode):
     """Calls by which torch reaches for the device before it dispatches."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.device:
+            return function(*args, **(kwargs or {}))
         args, kwargs = tuple(map(held, args)), {key: held(value) for key, value in (kwargs or {}).items()}
         ours = bool(args) and isinstance(args[0], OnDevice)
         if function in (torch.tensor, torch.as_tensor) and kwargs.get("device") == HELD:
@@ -185,8 +187,8 @@ class Names(TorchFunctionMode):
 
 def held(value: Any) -> Any:
     """The device that torch knows, for the one that Python sees."""
-    is_seen = value == SEEN if isinstance(value, torch.device) else isinstance(value, str) and value == "cuda"
-    return HELD if is_seen else value
+    name = value.type if isinstance(value, torch.device) else value
+    return HELD if isinstance(name, str) and name in ("cuda", "cuda:0") else value
 
 
 @contextmanager
