@@ -117,7 +117,8 @@ def run(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if op is aten.copy_.default:
         to_device = isinstance(args[0], OnDevice)
     if ours and others and not copies:
-        if op not in INDEXING or any(other.dtype != torch.int64 for other in others):
+        indexed = op in INDEXING and isinstance(args[0], OnDevice)  # by a CPU tensor, which travels
+        if not indexed or any(other.dtype != torch.int64 for other in others):
             raise RuntimeError(f"{op}: a CPU tensor of shape {tuple(others[0].shape)} among those of the device")
         note("index from the CPU")
     if copies and (bool(ours) != to_device or (ours and others)) and not kwargs.get("non_blocking", False):
