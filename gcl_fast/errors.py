@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 
 
 class UserError(ValueError):
@@ -25,3 +26,21 @@ def in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         print("gcl_fast: interrupted before it began", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
+    """`main` of an entry, its arguments None for those of the process: a UserError is printed (status 2), and Ctrl-C
+    said (status 130)."""
+
+    @wraps(main)
+    def run(arguments: list[str] | None = None) -> int:
+        try:
+            return main(arguments)
+        except UserError as error:
+            print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
+            return 2
+        except KeyboardInterrupt:
+            print("gcl_fast: interrupted", file=sys.stderr, flush=True)
+            return 130
+
+    return run

@@ -10,15 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-from gcl_fast.errors import UserError, in_one_line
+from gcl_fast.errors import UserError, entry, in_one_line
 from gcl_fast.training.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
-import torch
-
 with in_one_line():
+    import torch
+
     from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align, load_body_parameters
     from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
     from gcl_fast.bodies.regressor import SIZE
@@ -31,7 +31,8 @@ PREVIEWED = 48  # crops in the preview, from the most certain to the most doubtf
 NAMED = 5  # doubtful crops that are named
 
 
-def main(arguments: list[str] | None = None) -> int:
+@entry
+def main(arguments: list[str] | None) -> int:
     """Estimate, write the file, say what is doubtful. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m gcl_fast.estimate", description="Estimate body parameters (Anny) of a folder of person crops."
@@ -45,25 +46,21 @@ def main(arguments: list[str] | None = None) -> int:
     add("--on-bad-image", choices=("skip", "error"), default="skip", help="a picture that does not decode")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args(arguments)
-    try:
-        truth = load_body_parameters(given.truth) if given.truth else None
-        records, said = drop_broken(open_dataset("folder", given.images).train, given.on_bad_image)
-        if said:
-            print(said)
-        device, began = processes.start(given.device).device, time.monotonic()
-        params = estimate_to_file(records, given.out, device, given.weights, again=True)
-        seconds = time.monotonic() - began
-        print(f"{given.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
-        print(_doubts(params))
-        if truth is not None:
-            truth = align(truth, params.names, given.truth, given.images)
-            print(_yaw_error(params, truth))
-            print(_overlap(params, truth))
-        if given.preview:
-            preview(records, params, given.preview)
-    except UserError as error:
-        print(f"gcl_fast: {error}", file=sys.stderr)
-        return 2
+    truth = load_body_parameters(given.truth) if given.truth else None
+    records, said = drop_broken(open_dataset("folder", given.images).train, given.on_bad_image)
+    if said:
+        print(said)
+    device, began = processes.start(given.device).device, time.monotonic()
+    params = estimate_to_file(records, given.out, device, given.weights, again=True)
+    seconds = time.monotonic() - began
+    print(f"{given.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
+    print(_doubts(params))
+    if truth is not None:
+        truth = align(truth, params.names, given.truth, given.images)
+        print(_yaw_error(params, truth))
+        print(_overlap(params, truth))
+    if given.preview:
+        preview(records, params, given.preview)
     return 0
 
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.errors import UserError, in_one_line
+from gcl_fast.errors import UserError, entry, in_one_line
 from gcl_fast.training.process import prepare_process
 
 if __name__ == "__main__":
@@ -33,7 +33,8 @@ with in_one_line():
     from gcl_fast.training.views import YAWS
 
 
-def main(arguments: list[str] | None = None) -> int:
+@entry
+def main(arguments: list[str] | None) -> int:
     """Print a table (per cent) or JSON (fractions) for each stage asked for. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.evaluate", description=__doc__)
     add_arguments(parser)
@@ -54,36 +55,32 @@ def main(arguments: list[str] | None = None) -> int:
     views.add_argument("--yaws", nargs="+", type=float, metavar="DEG", help="default: 0, 45, ...")
     views.add_argument("--count", type=int, help="of crops to turn (default: all)")
     given = parser.parse_args(arguments)
-    try:
-        _refuse_idle(given)
-        config = load_run(given)
-        ranks = processes.start(given.device)
-        precision = arithmetic.choose(given.amp, ranks.device)
-        assessment = Assessment(config, open_inputs(config), ranks, precision)
-        if given.generation:
-            folder = _make_folder((given.run.parent if given.run.is_file() else given.run) / "generation")
-            inception = InceptionFeatures(given.inception).to(ranks.device) if given.inception else None
-            if inception is None and not installed():
-                print("gcl_fast: no Fréchet distance without torchmetrics: pip install torchmetrics", file=sys.stderr)
-            found: dict[str, dict[str, Any]] = {}
-            for stage, gcl in restore(given.run, config, given.stages, ranks.device, generator=True):
-                found[stage] = assessment.generation(gcl, given.yaws or YAWS, given.count, inception)
-                _keep_quality(stage, found[stage], folder / stage)
-                if not given.json:
-                    _tell_quality(stage, found[stage], folder / stage)
-            if given.json:
-                print(json.dumps(found, indent=2))
-            return 0
-        results: dict[str, dict[str, float]] = {}
-        for stage, gcl in restore(given.run, config, given.stages, ranks.device):
-            results[stage] = assessment.retrieval(gcl, Reranking() if given.rerank else None)
-            if given.joint_similarity:
-                results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
-            if stage in (*STAGES[1:], OFFICIAL):
-                results[stage] |= assessment.fidelity(gcl)
-    except UserError as error:
-        print(f"gcl_fast: {error}", file=sys.stderr)
-        return 2
+    _refuse_idle(given)
+    config = load_run(given)
+    ranks = processes.start(given.device)
+    precision = arithmetic.choose(given.amp, ranks.device)
+    assessment = Assessment(config, open_inputs(config), ranks, precision)
+    if given.generation:
+        folder = _make_folder((given.run.parent if given.run.is_file() else given.run) / "generation")
+        inception = InceptionFeatures(given.inception).to(ranks.device) if given.inception else None
+        if inception is None and not installed():
+            print("gcl_fast: no Fréchet distance without torchmetrics: pip install torchmetrics", file=sys.stderr)
+        found: dict[str, dict[str, Any]] = {}
+        for stage, gcl in restore(given.run, config, given.stages, ranks.device, generator=True):
+            found[stage] = assessment.generation(gcl, given.yaws or YAWS, given.count, inception)
+            _keep_quality(stage, found[stage], folder / stage)
+            if not given.json:
+                _tell_quality(stage, found[stage], folder / stage)
+        if given.json:
+            print(json.dumps(found, indent=2))
+        return 0
+    results: dict[str, dict[str, float]] = {}
+    for stage, gcl in restore(given.run, config, given.stages, ranks.device):
+        results[stage] = assessment.retrieval(gcl, Reranking() if given.rerank else None)
+        if given.joint_similarity:
+            results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
+        if stage in (*STAGES[1:], OFFICIAL):
+            results[stage] |= assessment.fidelity(gcl)
     if given.json:
         print(json.dumps(results, indent=2))
         return 0

@@ -6,16 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from gcl_fast.errors import UserError, in_one_line
+from gcl_fast.errors import UserError, entry, in_one_line
 from gcl_fast.training.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
-import torch
-from torchvision.io import encode_png
-
 with in_one_line():
+    import torch
+    from torchvision.io import encode_png
+
     from gcl_fast.config import STAGES
     from gcl_fast.training import precision as arithmetic
     from gcl_fast.training import ranks as processes
@@ -25,7 +25,8 @@ with in_one_line():
     from gcl_fast.training.views import YAWS, draw_views, each_view
 
 
-def main(arguments: list[str] | None = None) -> int:
+@entry
+def main(arguments: list[str] | None) -> int:
     """Draw the grid, or write one file a view. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.generate", description=__doc__)
     add_arguments(parser)
@@ -43,32 +44,28 @@ def main(arguments: list[str] | None = None) -> int:
         "--files", type=Path, metavar="DIR", help="instead of a picture, one DIR/CROP_yawDEG.png a view"
     )
     given = parser.parse_args(arguments)
-    try:
-        config = load_run(given)
-        ranks = processes.start(given.device)
-        precision = arithmetic.choose(given.amp, ranks.device)
-        inputs = open_inputs(config)
-        assessment = Assessment(config, inputs, ranks, precision)
-        split = given.split or assessment.split_to_turn()
-        index = assessment.choose(split, given.names, given.count)
-        wanted = [given.stage] if given.stage else None
-        *_, (stage, gcl) = restore(given.run, config, wanted, ranks.device, generator=True)
-        yaws = given.yaws or list(YAWS)
-        if given.files is None:
-            draw_views(gcl, inputs, split, index, given.out, ranks, precision, yaws)
-            print(f"{stage}: {len(index)} crops of {split} at {len(yaws)} yaws in {given.out}")
-            return 0
-        written = 0
-        for name, view in each_view(gcl, inputs, split, index, ranks, precision, yaws):
-            for yaw, picture in zip(yaws, view.drawn):
-                path = given.files / f"{Path(name).with_suffix('')}_yaw{yaw:g}.png"
-                _write(path, picture)
-                written += 1
-        print(f"{stage}: {written} views of {len(index)} crops of {split} in {given.files}")
+    config = load_run(given)
+    ranks = processes.start(given.device)
+    precision = arithmetic.choose(given.amp, ranks.device)
+    inputs = open_inputs(config)
+    assessment = Assessment(config, inputs, ranks, precision)
+    split = given.split or assessment.split_to_turn()
+    index = assessment.choose(split, given.names, given.count)
+    wanted = [given.stage] if given.stage else None
+    *_, (stage, gcl) = restore(given.run, config, wanted, ranks.device, generator=True)
+    yaws = given.yaws or list(YAWS)
+    if given.files is None:
+        draw_views(gcl, inputs, split, index, given.out, ranks, precision, yaws)
+        print(f"{stage}: {len(index)} crops of {split} at {len(yaws)} yaws in {given.out}")
         return 0
-    except UserError as error:
-        print(f"gcl_fast: {error}", file=sys.stderr)
-        return 2
+    written = 0
+    for name, view in each_view(gcl, inputs, split, index, ranks, precision, yaws):
+        for yaw, picture in zip(yaws, view.drawn):
+            path = given.files / f"{Path(name).with_suffix('')}_yaw{yaw:g}.png"
+            _write(path, picture)
+            written += 1
+    print(f"{stage}: {written} views of {len(index)} crops of {split} in {given.files}")
+    return 0
 
 
 def _write(path: Path, picture: torch.Tensor) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 # Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
+from gcl_fast.errors import entry, in_one_line  # noqa: E402
 from gcl_fast.training.process import prepare_process  # noqa: E402
 
 
-def main(arguments: list[str] | None = None) -> int:
+@entry
+def main(arguments: list[str] | None) -> int:
     """Read the settings, then train the stages one after the other. Returns the exit status."""
     prepare_process()  # may restart the process: before torch is imported
-
-    from gcl_fast.errors import UserError, in_one_line
 
     with in_one_line():
         from gcl_fast.training import ranks as processes
@@ -31,14 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
             for stage in config.stages:
                 run.train(stage)
         return 0
-    except UserError as error:
-        print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
-        return 2
     except Interrupted as stopped:
         print(f"gcl_fast: {stopped}", file=sys.stderr, flush=True)
-        return 130
-    except KeyboardInterrupt:  # before training began, or a second Ctrl-C
-        print("gcl_fast: interrupted", file=sys.stderr, flush=True)
         return 130
     finally:
         processes.stop()
