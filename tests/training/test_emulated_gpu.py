@@ -48,8 +48,9 @@ def train(command, tmp_path_factory):
 
 
 def test_no_step_waits(train, source_world):
-    """In any stage; on a GPU without bfloat16, so that losses are scaled."""
-    flags = ("--source", "synthetic", "--source-root", str(source_world))
+    """In any stage; on a GPU without bfloat16, so that losses are scaled. Read as Market-1501, whose crops have no true
+    novel views, the dataset takes 20 s less to evaluate."""
+    flags = ("--source", "synthetic", "--source-root", str(source_world), "--dataset", "market1501")
     settings = (*SOURCE, *SHORT, "generative.weights.mixup=1", "joint.refresh_outliers=true", "checkpoint_seconds=99")
     run, waits = train("all", flags, settings, sm=7)
     assert waits["within"] == []
