@@ -38,7 +38,7 @@ from stages import KINDS, first_epoch, open_stage
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from gcl_fast.config import RunConfig
-from gcl_fast.errors import UserError
+from gcl_fast.errors import UserError, entry
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.arguments import parse
 from gcl_fast.training.health import RunningStatistics
@@ -127,7 +127,8 @@ def lines(found: Profile, plain: float) -> list[str]:
     return said
 
 
-def main(arguments: list[str] | None = None) -> int:
+@entry
+def main(arguments: list[str] | None) -> int:
     """Profile a stage. Returns the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -137,21 +138,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/profile"))
     options, rest = parser.parse_known_args(arguments)
     config, _ = parse(rest)
-    try:
-        ranks = processes.start(config.device)
-        if config.dataset == "synthetic":
-            make_embedded_dataset(config)
-        inputs = open_inputs(config)
-        steps = planned_steps(config, len(inputs.dataset.train), ranks.world_size)
-        precision = choose(config.amp, ranks.device, config.compile, steps)
-        stage = open_stage(options.stage, config, inputs, ranks, precision)
-        ceilings = measure_ceilings(ranks.device.type)
-        options.out.mkdir(parents=True, exist_ok=True)
-        trace, page = (options.out / f"{options.stage}.{ending}" for ending in ("trace.json", "html"))
-        plain = record(stage, config, first_epoch(stage, config), options.steps, ranks, trace)
-    except UserError as error:
-        print(f"gcl_fast: {error}", file=sys.stderr)
-        return 2
+    ranks = processes.start(config.device)
+    if config.dataset == "synthetic":
+        make_embedded_dataset(config)
+    inputs = open_inputs(config)
+    steps = planned_steps(config, len(inputs.dataset.train), ranks.world_size)
+    precision = choose(config.amp, ranks.device, config.compile, steps)
+    stage = open_stage(options.stage, config, inputs, ranks, precision)
+    ceilings = measure_ceilings(ranks.device.type)
+    options.out.mkdir(parents=True, exist_ok=True)
+    trace, page = (options.out / f"{options.stage}.{ending}" for ending in ("trace.json", "html"))
+    plain = record(stage, config, first_epoch(stage, config), options.steps, ranks, trace)
     found = read(trace)
     machine = ", ".join(f"{key} {value}" for key, value in facts(ranks.device.type).items())
     said = [f"{options.stage} stage, {config.preset} preset, {precision.why}, compile {precision.why_compiled}"]

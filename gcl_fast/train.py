@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 # Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
 from gcl_fast.errors import entry, in_one_line  # noqa: E402
 from gcl_fast.training.process import prepare_process  # noqa: E402

@@ -26,16 +26,16 @@ class Skeleton(nn.Module):
 
     def __init__(self, parents: Sequence[int]) -> None:
         super().__init__()
-        depth = [0] * len(parents)
-        for joint, parent in enumerate(parents):
-            depth[joint] = 0 if joint == 0 else depth[parent] + 1
+        parent, depth = [0, *parents[1:]], [0]
+        for above in parent[1:]:
+            depth.append(depth[above] + 1)
         levels = [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
         self.sizes = [len(level) for level in levels]
         order = [joint for level in levels for joint in level]
         indices = {
-            "parent": [max(parent, 0) for parent in parents],
+            "parent": parent,
             "order": order,
-            "above": [levels[max(depth[j] - 1, 0)].index(max(parents[j], 0)) for j in order],
+            "above": [levels[depth[parent[j]]].index(parent[j]) for j in order],
             "place": [order.index(joint) for joint in range(len(parents))],
         }
         for name, index in indices.items():

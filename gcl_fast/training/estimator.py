@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from gcl_fast.atomic import write_atomically
 from gcl_fast.bodies.estimator import load_weights, save_weights
 from gcl_fast.bodies.regressor import BodyRegressor, Regressed, soft_direction, yaw_and_confidence
-from gcl_fast.errors import UserError
+from gcl_fast.errors import UserError, entry
 from gcl_fast.synthetic.cutouts import Cutouts, Scenery
 from gcl_fast.training.alignment import Alignment
 from gcl_fast.training.clutter import Batch, Clutter
@@ -115,7 +115,8 @@ def _yaw_error(told: Regressed, batch: Batch) -> Tensor:
     return ((away + 180) % 360 - 180).abs()[batch.somebody]
 
 
-def main(arguments: list[str] | None = None) -> int:
+@entry
+def main(arguments: list[str] | None) -> int:
     """Draw what is missing, train, write the weights. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.training.estimator", description=__doc__)
     add = parser.add_argument
@@ -126,12 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--init", type=Path, metavar="FILE", help="weights to start from")
     add("--seed", type=int, default=0, help="of the order and of the changes (default: %(default)s)")
     given = parser.parse_args(arguments)
-    try:
-        network = load_weights(given.init) if given.init else BodyRegressor()
-        train(cutouts(given.work, given.shards), given.out, given.steps, network, given.seed)
-    except UserError as error:
-        print(f"gcl_fast: {error}", file=sys.stderr)
-        return 2
+    network = load_weights(given.init) if given.init else BodyRegressor()
+    train(cutouts(given.work, given.shards), given.out, given.steps, network, given.seed)
     print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB")
     return 0
 

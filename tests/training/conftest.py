@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from gcl_fast.config import STAGES
 
 TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
 
@@ -61,6 +64,20 @@ def finished(command: Callable[..., list[str]], tmp_path_factory: pytest.TempPat
     assert done.returncode == 0, done.stdout + done.stderr
     (runs / "whole" / "stdout.txt").write_text(done.stdout)
     return runs / "whole"
+
+
+@pytest.fixture(scope="session")
+def differing() -> Callable[..., list[str]]:
+    """differing(run, other, *names): the tensors of `run`'s weights of those names (all stages') that are not equal."""
+
+    def find(run: Path, other: Path, *names: str) -> list[str]:
+        found = []
+        for name in names or STAGES:
+            ours, theirs = (load_file(folder / "checkpoints" / f"{name}.safetensors") for folder in (run, other))
+            found += [f"{name}: {tensor}" for tensor in theirs if not torch.equal(ours[tensor], theirs[tensor])]
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")

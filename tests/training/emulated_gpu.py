@@ -77,7 +77,7 @@ class OnDevice(Tensor):
 class SparseOnDevice:
     """A CSR matrix of the device: a wrapper subclass cannot be one."""
 
-    is_cuda, device, layout = True, SEEN, torch.sparse_csr
+    is_cuda, device = True, SEEN
 
     def __init__(self, start: OnDevice, column: OnDevice, value: OnDevice, shape: tuple[int, int]) -> None:
         assert all(isinstance(part, OnDevice) for part in (start, column, value))
@@ -145,7 +145,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """`value` with `function` of each of its tensors."""
+    """`value` with `function` of each of its tensors; pytree's maps take longer than the ops."""
     if isinstance(value, Tensor):
         return function(value)
     return type(value)(mapped(function, item) for item in value) if type(value) in (list, tuple) else value
@@ -176,8 +176,6 @@ class Names(TorchFunctionMode):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(HELD)
         if function is torch.sparse_csr_tensor:
             return SparseOnDevice(*args[:4])
-        if function is Tensor.__deepcopy__:
-            return args[0].__deepcopy__(args[1])
         if function in (Tensor.__getitem__, Tensor.__setitem__):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
             index = tuple(torch.as_tensor(i).to(HELD) if isinstance(i, list | np.ndarray) else i for i in index)

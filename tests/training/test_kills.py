@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from gcl_fast.config import STAGES
@@ -66,7 +65,7 @@ def trainer(tmp_path):
     trainer.server.communicate()
 
 
-def test_killed_at_twenty_moments_it_ends_with_the_same_weights(command, tmp_path, trainer):
+def test_killed_at_twenty_moments_it_ends_with_the_same_weights(command, differing, tmp_path, trainer):
     trainer.start(command(tmp_path, "plain")[2:])
     assert trainer.exit_status() == 0, trainer.said.read_text()
     steps = _steps(tmp_path / "plain")
@@ -88,11 +87,11 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_weights(command, tmp_pat
     assert during_save
     trainer.start(arguments)
     assert trainer.exit_status() == 0, trainer.said.read_text()
-    assert _weights(folder, tmp_path / "plain") == []
+    assert differing(folder, tmp_path / "plain") == []
     assert _steps(folder) == steps
 
 
-def test_a_rank_that_dies_does_not_end_the_run(command, tmp_path):
+def test_a_rank_that_dies_does_not_end_the_run(command, differing, tmp_path):
     def torchrun(name: str) -> list[str]:
         python, *arguments = command(tmp_path, name)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
@@ -111,7 +110,7 @@ def test_a_rank_that_dies_does_not_end_the_run(command, tmp_path):
     finally:
         process.kill()
     assert "resumed: generative at step" in (tmp_path / "said").read_text()
-    assert _weights(folder, tmp_path / "plain") == []
+    assert differing(folder, tmp_path / "plain") == []
     # a run that was refused is not resumed by the restart either
     refused = subprocess.run(torchrun("plain"), capture_output=True, text=True, timeout=1200)
     assert refused.returncode != 0
@@ -179,12 +178,6 @@ def _rank(launcher: int, rank: int) -> int:
         if f"\0LOCAL_RANK={rank}\0" in Path(f"/proc/{child}/environ").read_text():
             return int(child)
     raise LookupError(rank)
-
-
-def _weights(folder: Path, other: Path) -> list[str]:
-    """Names of tensors that differ in any stage's weights."""
-    pairs = ((load_file(f / "checkpoints" / f"{stage}.safetensors") for f in (folder, other)) for stage in STAGES)
-    return [name for ours, theirs in pairs for name in theirs if not torch.equal(ours[name], theirs[name])]
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
