@@ -6,11 +6,13 @@ import argparse
 import sys
 import time
 
-from gcl_fast.errors import UserError
+from gcl_fast.errors import entry
 from gcl_fast.synthetic import WorldConfig, make_world
 
 
-def main() -> int:
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Make the world that the flags describe. Returns the exit status."""
     default = WorldConfig()
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.synthetic", description=__doc__)
     add = parser.add_argument
@@ -24,16 +26,13 @@ def main() -> int:
     add("--seed", type=int, default=default.seed, help="of everything random (%(default)s)")
     add("--difficulty", type=float, default=default.difficulty, help="0 easy to 1 hard (%(default)s)")
     add("--workers", type=int, help="processes (all cores)")
-    options = vars(parser.parse_args())
+    options = vars(parser.parse_args(arguments))
     out, workers = options.pop("out"), options.pop("workers")
     start = time.monotonic()
     try:
         root = make_world(out, WorldConfig(**{**options, "size": tuple(options["size"])}), workers=workers)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from here (finished people are kept in {out})", file=sys.stderr)
+        print(f"gcl_fast: stopped; the same command goes on (finished people are kept in {out})", file=sys.stderr)
         return 130
     print(f"synthetic world in {root} ({time.monotonic() - start:.0f} s)")
     return 0

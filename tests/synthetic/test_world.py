@@ -171,11 +171,10 @@ def test_names_of_no_crop(name: str) -> None:
         key_of(SMALL, name)
 
 
-def test_command(world: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = "--identities 2 --cameras 2 --crops 2 --size 64 32"
-    monkeypatch.setattr("sys.argv", ["synthetic", "--out", str(world), *flags.split(), "--seed", "5"])
-    assert main() == 0
+def test_command(world: Path, capsys: pytest.CaptureFixture) -> None:
+    of = "--identities 2 --cameras 2 --crops 2 --size 64 32 --seed"
+    flags = ["--out", str(world), *of.split()]
+    assert main([*flags, "5"]) == 0
     assert str(world) in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["synthetic", "--out", str(world), *flags.split(), "--seed", "7"])
-    assert main() == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert main([*flags, "7"]) == 2
+    assert capsys.readouterr().err.startswith(f"gcl_fast: {world}")
