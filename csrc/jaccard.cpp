@@ -36,7 +36,7 @@ Tensor softmax_weights(const Tensor& features, int64_t i, const std::vector<int3
   for (size_t e = 0; e < members.size(); ++e) c[e] = -(2.0f - 2.0f * c[e]);
   std::array<StableIValue, 3> stack{torch::stable::detail::from(closeness), torch::stable::detail::from(int64_t{0}),
       torch::stable::detail::from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::_softmax", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::_softmax", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

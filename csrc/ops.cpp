@@ -1,6 +1,7 @@
 // Every op of the rasterizer: schema, checks, allocation, and the calls into the CPU and CUDA code. Stable ABI only.
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -153,7 +154,7 @@ struct DeviceWorkspace {
 
 cudaStream_t current_stream(int32_t device) {
   void* stream = nullptr;  // the stream PyTorch is on now; nativeHandle() would ask for torch >= 2.13
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   return static_cast<cudaStream_t>(stream);
 }
 

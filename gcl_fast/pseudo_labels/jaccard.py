@@ -131,7 +131,7 @@ def jaccard_similarity(sets: SparseRows, min_similarity: float, team: Team = ALO
     else:
         column = column.long()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)", UserWarning)
         return torch.sparse_csr_tensor(start, column, value, (N, N), check_invariants=False)
 
 

@@ -193,7 +193,10 @@ def held(value: Any) -> Any:
 @contextmanager
 def emulated_gpu() -> Iterator[None]:
     """Within, gcl_fast trains on the emulated GPU."""
-    from gcl_fast.data.pipeline import DaliSource
+    try:
+        from gcl_fast.data.pipeline import DaliSource as Source
+    except ImportError:  # no DALI here
+        from gcl_fast.data.pillow import PillowSource as Source
     from gcl_fast.training import checkpoint, ranks
     from gcl_fast.training.meter import Meter
     from gcl_fast.training.run import Run
@@ -205,15 +208,15 @@ def emulated_gpu() -> Iterator[None]:
     torch.cuda.mem_get_info = lambda *_: (60 << 30, 80 << 30)
     ranks.start = lambda *_: ranks.Ranks(0, 1, SEEN)
 
-    save, open_source, batches, open_stage = torch.save, DaliSource.__init__, DaliSource.batches, Run._stage
+    save, open_source, batches, open_stage = torch.save, Source.__init__, Source.batches, Run._stage
     on_cpu = lambda state, file: save(tree_map_only(OnDevice, lambda t: t.values.clone(), state), file)
     checkpoint.torch = SimpleNamespace(load=torch.load, save=on_cpu)
 
-    def opened(self: DaliSource, paths: Any, size: Any, device: torch.device, threads: int) -> None:
+    def opened(self: Source, paths: Any, size: Any, device: torch.device, threads: int) -> None:
         open_source(self, paths, size, torch.device("cpu"), threads)
         self.of_batches = device
 
-    def decoded(self: DaliSource, plan: Any) -> Iterator[Tensor]:
+    def decoded(self: Source, plan: Any) -> Iterator[Tensor]:
         return (batch.to(self.of_batches) for batch in batches(self, plan))
 
     def staged(self: Run, name: str) -> Any:
@@ -221,7 +224,7 @@ def emulated_gpu() -> Iterator[None]:
         stage.step = watched(stage.step)
         return stage
 
-    DaliSource.__init__, DaliSource.batches, Run._stage, Meter.add = opened, decoded, staged, watched(Meter.add)
+    Source.__init__, Source.batches, Run._stage, Meter.add = opened, decoded, staged, watched(Meter.add)
     with Dispatch(), Names():
         yield
 
