@@ -10,7 +10,8 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-sys.path.insert(0, str(Path(__file__).parent / "csrc"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "csrc"), str(HERE)]  # build.py, and the errors and versions that it imports
 try:
     import build
 except ModuleNotFoundError:  # no torch here

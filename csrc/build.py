@@ -26,6 +26,9 @@ from pathlib import Path
 
 import torch
 
+from gcl_fast.errors import UserError
+from gcl_fast.versions import check_torch
+
 CSRC = Path(__file__).resolve().parent
 NAME = "gcl_fast_ops"
 ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: a newer symbol is a compile error, not a load error
@@ -74,34 +77,67 @@ def _own_flags(source: Path) -> list[str]:
     return first.removeprefix("// flags:").split() if first.startswith("// flags:") else []
 
 
-def _user_error(message: str) -> Exception:
-    try:
-        from gcl_fast.errors import UserError
-    except ModuleNotFoundError:  # called by setup.py, before the package is installed
-        return ValueError(message)
-    return UserError(message)
-
-
 def _check_compiler(how: Recipe) -> None:
     compiler = how.compilers[0][0]
     if shutil.which(compiler) is None:
-        raise _user_error(
+        raise UserError(
             f"gcl_fast builds its C++ ops at first use and found no compiler called {compiler}: install one "
             "(Debian, Ubuntu: `apt-get install g++`; Fedora: `dnf install gcc-c++`) or name yours in CXX"
         )
 
 
-def find_toolkit() -> Path | None:
-    """Root of the CUDA toolkit (include/, lib64/), or None; nvcc itself is asked: the one on PATH may be a wrapper."""
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA toolkit: its root, its major version, and the folder of its runtime library."""
+
+    root: Path
+    major: str
+    libraries: Path
+
+    @property
+    def nvcc(self) -> str:
+        """The path of the compiler."""
+        return str(self.root / "bin" / "nvcc")
+
+    def link(self) -> list[str]:
+        """The linker's flags for the runtime library, which pip installs under its versioned name alone."""
+        plain = (self.libraries / "libcudart.so").exists()
+        return [f"-L{self.libraries}", "-lcudart" if plain else f"-l:libcudart.so.{self.major}"]
+
+
+def find_toolkit() -> Toolkit | None:
+    """Find the CUDA toolkit of torch's major version; None where there is none at all.
+
+    The places, in this order: CUDA_HOME, CUDA_PATH, the nvcc on PATH, the usual folder, pip's packages (the extra
+    `cuda`). Where none is of torch's version the first toolkit is returned, for the message that says so.
+    """
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
-    candidates = [*(f"{home}/bin/nvcc" for home in homes if home), shutil.which("nvcc"), f"{USUAL_HOME}/bin/nvcc"]
-    nvcc = next((path for path in candidates if path and Path(path).exists()), None)
-    if nvcc is None:
+    candidates = [f"{home}/bin/nvcc" for home in homes if home]
+    candidates += [shutil.which("nvcc") or "", f"{USUAL_HOME}/bin/nvcc", f"{_pip_home()}/bin/nvcc"]
+    toolkits = [toolkit for nvcc in candidates if (toolkit := _toolkit_of(nvcc)) is not None]
+    return next((toolkit for toolkit in toolkits if toolkit.major == _cuda_major()), toolkits[0] if toolkits else None)
+
+
+def _cuda_major() -> str:
+    return str(torch.version.cuda).split(".")[0]
+
+
+def _pip_home() -> Path:
+    """The folder in which pip's CUDA packages of torch's version meet; torch's own requirements lie there too."""
+    return Path(torch.__file__).parents[1] / "nvidia" / f"cu{_cuda_major()}"
+
+
+def _toolkit_of(nvcc: str) -> Toolkit | None:
+    """The toolkit that a compiler belongs to, or None: nvcc itself is asked, since the one on PATH may be a wrapper."""
+    if not nvcc or not Path(nvcc).exists():
         return None
-    said = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True).stderr
-    top = re.search(r"TOP=(\S+)", said)
+    dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True).stderr
+    top = re.search(r"TOP=(\S+)", dry_run)
     root = Path(top[1]).resolve() if top else Path(nvcc).resolve().parent.parent
-    return root if (root / "lib64" / "libcudart.so").exists() and (root / "include").is_dir() else None
+    release = re.search(r"release (\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
+    runtime = [library for name in ("lib64", "lib") for library in (root / name).glob("libcudart.so*")]
+    whole = bool(runtime) and (root / "include" / "cuda_runtime.h").exists()
+    return Toolkit(root, release[1] if release else "of an unknown version", runtime[0].parent) if whole else None
 
 
 def gencode(architectures: str) -> list[str]:
@@ -115,18 +151,15 @@ def gencode(architectures: str) -> list[str]:
     return flags
 
 
-def _usable_toolkit() -> tuple[Path | None, str]:
+def _usable_toolkit() -> tuple[Toolkit | None, str]:
     """The toolkit that builds for this torch; or None and why there is none."""
     if torch.version.cuda is None:
         return None, "this torch has no CUDA"
     toolkit = find_toolkit()
     if toolkit is None:
         return None, "no CUDA toolkit"
-    said = subprocess.run([str(toolkit / "bin" / "nvcc"), "--version"], capture_output=True, text=True).stdout
-    release = re.search(r"release (\d+)", said)
-    if release is None or release[1] != str(torch.version.cuda).split(".")[0]:
-        found = release[1] if release else "of an unknown version"
-        return None, f"{toolkit} is CUDA {found}, torch was built with {torch.version.cuda}"
+    if toolkit.major != _cuda_major():
+        return None, f"{toolkit.root} is CUDA {toolkit.major}, torch was built with {torch.version.cuda}"
     return toolkit, ""
 
 
@@ -139,35 +172,43 @@ def recipe() -> Recipe:
     Raises:
         UserError: FORCE_CUDA=1 without such a toolkit.
     """
+    check_torch(torch.__version__)
     root, compiler = Path(torch.__file__).parent, tuple(shlex.split(os.environ.get("CXX") or "g++"))
     wanted, gpus = os.environ.get("NO_CUDA") != "1", range(torch.cuda.device_count())
     forced = wanted and os.environ.get("FORCE_CUDA") == "1"
     toolkit, why_none = _usable_toolkit() if forced or (wanted and gpus) else (None, "")
     if forced and toolkit is None:
-        raise _user_error(
-            f"FORCE_CUDA=1, but {why_none}: set CUDA_HOME to a folder of torch's major version that has bin/nvcc and "
-            "lib64/libcudart.so, and install a CUDA build of torch"
+        raise UserError(
+            f"FORCE_CUDA=1, but {why_none}: install a CUDA build of torch, and a compiler of its version by `pip install "
+            "-e '.[cuda]'`, or name a toolkit of that version (bin/nvcc, include/, lib64/) in CUDA_HOME"
         )
     digest = _hash([p.read_text() for p in _sources(".cpp", ".cu", ".h")], FLAGS, NVCC_FLAGS)
     mark = f"{digest}-{CUDA if toolkit else CPU}"
     common = [*FLAGS, f'-DGCL_MARK="{mark}"', f"-I{root / 'include'}"]
     link = [f"-L{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
     if toolkit is not None:
-        common += ["-DWITH_CUDA", "-DUSE_CUDA", f"-I{toolkit / 'include'}"]  # USE_CUDA opens the CUDA part of shim.h
+        common += [
+            "-DWITH_CUDA",
+            "-DUSE_CUDA",
+            f"-I{toolkit.root / 'include'}",
+        ]  # USE_CUDA opens the CUDA part of shim.h
     host = tuple((*compiler, *common, *_own_flags(path), "-c", str(path)) for path in _sources(".cpp"))
     if toolkit is None:
-        why = f": GPU found, but {why_none}" if why_none else ""
+        why = (
+            f": GPU found, but {why_none} (`pip install -e '.[cuda]'` brings one of torch's version)"
+            if why_none
+            else ""
+        )
         return Recipe((compiler,), host, tuple(link), f"CPU only{why}", mark)
-    nvcc = str(toolkit / "bin" / "nvcc")
     capabilities = sorted({torch.cuda.get_device_capability(i) for i in gpus})
     here = ";".join(f"{major}.{minor}" for major, minor in capabilities)
     # PTX of the newest, since a library built ahead of time may meet a later GPU than this machine's
     architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or (f"{here}+PTX" if here else DEFAULT_ARCHITECTURES)
     flags = [*NVCC_FLAGS, *gencode(architectures)]
-    device = tuple((nvcc, *flags, *_own_flags(path), "-c", str(path)) for path in _sources(".cu"))
-    link += ["-ltorch_cuda", f"-L{toolkit / 'lib64'}", "-lcudart"]
+    device = tuple((toolkit.nvcc, *flags, *_own_flags(path), "-c", str(path)) for path in _sources(".cu"))
+    link += ["-ltorch_cuda", *toolkit.link()]
     notice = f"CPU and CUDA ({architectures})"
-    return Recipe((compiler, (nvcc,)), (*host, *device), tuple(link), notice, mark)
+    return Recipe((compiler, (toolkit.nvcc,)), (*host, *device), tuple(link), notice, mark)
 
 
 def build(output: Path, how: Recipe) -> str:
@@ -248,8 +289,6 @@ def resource_report(log: str) -> tuple[list[str], bool]:
 def main() -> int:
     """Build into the cache, print where and what the kernels use; exit status 1 when a kernel spills registers, 2 when
     this machine cannot build."""
-    from gcl_fast.errors import UserError  # setup.py has no package yet
-
     try:
         path = cached(recipe())
     except UserError as error:

@@ -16,9 +16,13 @@ class UserError(ValueError):
 def in_one_line() -> Iterator[None]:
     """Entries import within: a UserError, of building the C++ ops say, is printed and ends the process (status 2).
 
-    So does Ctrl-C (status 130): the first import builds the ops, for some seconds or, with CUDA kernels, minutes.
+    So does a torch that is too old, before anything imports it, and Ctrl-C (status 130): the first import builds the
+    ops, for some seconds or, with CUDA kernels, minutes.
     """
+    from gcl_fast.versions import check_torch
+
     try:
+        check_torch()
         yield
     except UserError as error:
         print(f"gcl_fast: {error}", file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from gcl_fast.kernels import merge_rows, reciprocal_graph  # noqa: F401  (the op
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours_reference
 from gcl_fast.pseudo_labels.search import Search, find_neighbours
 from gcl_fast.pseudo_labels.sharing import SparseRows, Team
+from gcl_fast.versions import SPARSE_WARNING
 
 load()
 ALONE = Team()
@@ -131,7 +132,7 @@ def jaccard_similarity(sets: SparseRows, min_similarity: float, team: Team = ALO
     else:
         column = column.long()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)", UserWarning)
+        warnings.filterwarnings("ignore", SPARSE_WARNING, UserWarning)
         return torch.sparse_csr_tensor(start, column, value, (N, N), check_invariants=False)
 
 

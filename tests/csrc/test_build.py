@@ -58,6 +58,7 @@ def toolkit(monkeypatch, tmp_path):
     for folder in ("bin", "include", "lib64"):
         (tmp_path / folder).mkdir()
     (tmp_path / "lib64" / "libcudart.so").touch()
+    (tmp_path / "include" / "cuda_runtime.h").touch()
     monkeypatch.setattr(build, "USUAL_HOME", str(tmp_path))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -75,19 +76,37 @@ def toolkit(monkeypatch, tmp_path):
 def test_a_toolkit_that_is_not_on_the_path_is_found(toolkit, monkeypatch):
     home = toolkit("13.0")
     monkeypatch.setenv("PATH", "")
-    assert build.find_toolkit() == home
+    assert build.find_toolkit() == build.Toolkit(home, "13", home / "lib64")
     assert build.recipe().notice == "CPU and CUDA (9.0;10.0+PTX)"  # a GPU newer than these compiles the PTX
 
 
 def test_a_toolkit_of_another_version_leaves_the_cpu_ops(toolkit, monkeypatch):
     home = toolkit("12.8")
-    monkeypatch.setattr(build, "find_toolkit", lambda: home)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(build, "_pip_home", lambda: home / "none")
     how = build.recipe()
-    assert how.notice == f"CPU only: GPU found, but {home} is CUDA 12, torch was built with 13.0"
+    assert how.notice.startswith(f"CPU only: GPU found, but {home} is CUDA 12, torch was built with 13.0 (`pip install")
     assert how.mark.endswith("-cpu")
     monkeypatch.setenv("FORCE_CUDA", "1")
     with pytest.raises(UserError, match=r"FORCE_CUDA=1, but .* is CUDA 12"):
         build.recipe()
+
+
+def test_a_toolkit_of_pip_s_packages_is_found_behind_one_of_another_version(toolkit, monkeypatch, tmp_path_factory):
+    """Those have lib/ in place of lib64/, and the runtime library under its versioned name alone."""
+    toolkit("12.8")
+    home = tmp_path_factory.mktemp("site") / "nvidia" / "cu13"
+    for file in ("bin/nvcc", "include/cuda_runtime.h", "lib/libcudart.so.13"):
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).touch()
+    (home / "bin" / "nvcc").write_text(f"#!/bin/sh\necho 'TOP={home}/bin/..' >&2\necho 'release 13.0, V13.0.88'\n")
+    (home / "bin" / "nvcc").chmod(0o755)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(build, "_pip_home", lambda: home)
+    how = build.recipe()
+    assert how.notice.startswith("CPU and CUDA")
+    assert how.compilers[1] == (f"{home}/bin/nvcc",)
+    assert how.link[-2:] == (f"-L{home}/lib", "-l:libcudart.so.13")
 
 
 def test_a_failing_compile_shows_the_command_and_leaves_no_library(tmp_path):
