@@ -179,8 +179,8 @@ def recipe() -> Recipe:
     toolkit, why_none = _usable_toolkit() if forced or (wanted and gpus) else (None, "")
     if forced and toolkit is None:
         raise UserError(
-            f"FORCE_CUDA=1, but {why_none}: install a CUDA build of torch, and a compiler of its version by `pip install "
-            "-e '.[cuda]'`, or name a toolkit of that version (bin/nvcc, include/, lib64/) in CUDA_HOME"
+            f"FORCE_CUDA=1, but {why_none}: install a CUDA build of torch, then `pip install -e '.[cuda]'` for a "
+            "compiler of its version, or name a toolkit of that version (bin/nvcc, include/, lib64/) in CUDA_HOME"
         )
     digest = _hash([p.read_text() for p in _sources(".cpp", ".cu", ".h")], FLAGS, NVCC_FLAGS)
     mark = f"{digest}-{CUDA if toolkit else CPU}"

@@ -37,7 +37,7 @@ HEAD = """# Versions that were tried
 (all but tests/training and tests/benchmarks), and a tiny run of all stages with its mAP. {machine}
 “Without DALI” repeats the loader's tests and the run after DALI was removed from the environment.
 
-| Python | torch | torchvision | Triton | NumPy | DALI | build | unit tests | all stages | without DALI: tests | stages |
+| Python | torch | torchvision | Triton | NumPy | DALI | build | unit tests | all stages | without DALI: tests | run |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from gcl_fast.csrc.build import load
+from gcl_fast.csrc.build import load, recipe
 
 load()
 
@@ -130,15 +132,28 @@ for _device in ("cpu", "cuda"):
 
 
 def _through_the_cpu(name: str) -> Callable[..., Any]:
-    """The op `name` for tensors on a GPU, by its CPU kernel: arguments are copied there, results back."""
+    """The op `name` for tensors on a GPU, by its CPU kernel: arguments are copied there, results back.
+
+    The first call of a process warns of it, with the way out.
+    """
     op = getattr(torch.ops.gcl_fast, name)
 
     def kernel(*arguments: Any) -> Any:
         device = arguments[0].device
+        _warn_of_the_detour()
         results = op(*tree_map_only(Tensor, Tensor.cpu, arguments))
         return tree_map_only(Tensor, lambda result: result.to(device), results)
 
     return kernel
+
+
+@cache
+def _warn_of_the_detour() -> None:
+    warnings.warn(
+        f"gcl_fast's rasterizer serves GPU tensors on the CPU, between two copies: its ops were built for"
+        f" {recipe().notice}",
+        stacklevel=2,
+    )
 
 
 # Built without CUDA, since there was no toolkit: the header says so, and it is slower, but it runs.

@@ -12,6 +12,7 @@ from gcl_fast.config import RunConfig
 from gcl_fast.csrc.build import recipe
 from gcl_fast.pseudo_labels.search import choose
 from gcl_fast.render.rasterizer import HAS_CUDA_KERNELS
+from gcl_fast.training.device import why_no_gpu
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import describe
 from gcl_fast.training.precision import Precision
@@ -29,7 +30,9 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
     )
     return {
         "version": f"gcl_fast {__version__}, torch {torch.__version__}",
-        "device": device + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else ""),
+        "device": device
+        + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else "")
+        + _second_choice(config, ranks),
         "precision": precision.why,
         "compile": precision.why_compiled,
         "batch norms": _norms(config.sync_bn, ranks),
@@ -46,6 +49,12 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "warm-up": "none" if config.warmup is None else config.warmup.method,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",
     }
+
+
+def _second_choice(config: RunConfig, ranks: Ranks) -> str:
+    """Why a run that could choose its device is on the CPU although a GPU's driver is here."""
+    reason = why_no_gpu() if config.device == "auto" and ranks.device.type == "cpu" else ""
+    return f"; {reason}" if reason else ""
 
 
 def _source(inputs: Inputs) -> dict[str, str]:

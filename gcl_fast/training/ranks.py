@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gcl_fast.errors import UserError
+from gcl_fast.training.device import check_architecture, why_no_gpu
 
 BUCKET_BYTES = 25 << 20  # of gradients in one all-reduce: large enough for bandwidth, small enough to begin early
 
@@ -171,7 +172,7 @@ def start(device: str = "auto") -> Ranks:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
 
     Raises:
-        UserError: CUDA was asked for and there is none, or fewer GPUs than local ranks.
+        UserError: CUDA was asked for and there is none, or fewer GPUs than local ranks, or a GPU too old for torch.
     """
     local, world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device not in ("auto", "cpu", "cuda"):
@@ -179,9 +180,14 @@ def start(device: str = "auto") -> Ranks:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and torch.cuda.device_count() <= local:
-        raise UserError(f"--device cuda: {torch.cuda.device_count()} GPUs here, but this is local rank {local}")
+        reason = why_no_gpu()
+        raise UserError(
+            f"--device cuda: {torch.cuda.device_count()} GPUs here, but this is local rank {local}"
+            + (f"; {reason}" if reason else "")
+        )
     chosen = torch.device(device, local) if device == "cuda" else torch.device("cpu")
     if chosen.type == "cuda":
+        check_architecture(chosen)
         torch.cuda.set_device(chosen)
     if world > 1:
         # What lies on the CPU goes by gloo even beside NCCL: flags and random states need no GPU to agree

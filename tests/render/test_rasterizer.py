@@ -1,5 +1,7 @@
 """The rasterizer against every face at every pixel in float64; shared edges, nonsense, errors, gradients."""
 
+import warnings
+
 import pytest
 import torch
 from scenes import soup, sphere
@@ -229,9 +231,13 @@ def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
         "structure": (vertices, faces, torch.eye(3, 4).expand(2, 3, 4), *SIZE),
     }
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    for name, arguments in calls.items():
+    rasterizer._warn_of_the_detour.cache_clear()
+    for number, (name, arguments) in enumerate(calls.items()):
         op = getattr(torch.ops.gcl_fast, name).default
-        torch.testing.assert_close(op.redispatch(cuda, *arguments), op(*arguments), rtol=0, atol=0)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            torch.testing.assert_close(op.redispatch(cuda, *arguments), op(*arguments), rtol=0, atol=0)
+        assert ["serves GPU tensors on the CPU" in str(warning.message) for warning in warned] == [True][number:]
     with FakeTensorMode():
         vertices, faces = torch.empty(2, 40, 3, device="cuda"), torch.empty(60, 3, device="cuda", dtype=torch.int64)
         fragments = rasterizer._through_the_cpu("rasterize")(vertices, faces, *SIZE, True, False)
