@@ -108,7 +108,7 @@ class Assessment:
             [records.names[i] for i in rows],
             self.inputs.true_views,
             list(YAWS[1:]),
-            self.precision.autocast,
+            self.precision.evaluating,
         )
 
     def generation(
@@ -145,7 +145,7 @@ class Assessment:
             real,
             lambda index, yaw: maps(rows[index], yaw),
             self.inputs.true_views,
-            self.precision.autocast,
+            self.precision.evaluating,
             inception,
         )
         counts = {"split": split, "crops": len(records), "real_crops": len(real)}

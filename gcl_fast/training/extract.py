@@ -17,7 +17,7 @@ BATCH = 64
 def extract(encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision) -> Tensor:
     """L2-normalized eval-mode embeddings (N, D) of `records`, the same on every rank."""
     loader = ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size)
-    return embeddings(encoder, loader, len(records), precision.autocast)
+    return embeddings(encoder, loader, len(records), precision.evaluating)
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def part_feature_statistics(
     encoder.eval()
     sums: list[Tensor] = []  # of the features and of their squares, a batch each, in float64
     for images, _ in ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size):
-        with precision.autocast():
+        with precision.evaluating():
             parts, _ = encoder(images)
         sums.append(torch.stack([parts.double().sum(0), parts.double().square().sum(0)]))
     mean, square = (ranks.sum(torch.stack(sums).sum(0)) / len(records)).unbind()

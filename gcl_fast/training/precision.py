@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,10 @@ from gcl_fast.training.update import scale_losses
 # On a CPU (one thread, nothing cached) 270 CPU seconds in Python and 300 in g++, and then 1.46 to 1.51 a joint step in
 # bfloat16 against 1.41 to 1.50 of the eager one, whose norms, padding and upsampling are C++ already.
 COMPILING = {"cpu": (570.0, 0.0, "measured"), "cuda": (300.0, 0.05, "assumed, not measured")}
+
+# Of one network in one process: the stages' batch sizes times training and resting batch norms, with and without a
+# gradient. Beyond torch's own limit of 8 a network would go on eager, with one warning.
+GRAPHS = 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,16 @@ class Precision:
         """The context for forward passes; losses, norms and R1 leave it by themselves."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device, self.dtype)
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Enter the context for forward passes over a whole split: that of training, but eager.
+
+        Such passes end with a smaller batch and run in a mode of their own, so each would compile a graph that saves
+        nothing: a graph takes longer to compile than the splits take to embed.
+        """
+        with self.autocast(), torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            yield
+
     def prepare(self, *optimizers: Optimizer) -> None:
         """Scale their losses where the arithmetic is float16, whose gradients would vanish."""
         if self.dtype == torch.float16:
@@ -41,11 +56,12 @@ class Precision:
     def compile(self, *modules: nn.Module, fullgraph: bool = False) -> None:
         """Compile `modules` in place (torch.compile(module) would rename their tensors) where that was chosen.
 
-        For each shape on its own: a last, smaller batch would otherwise replace the graph of all others by one of
-        symbolic sizes.
+        Each shape and mode that a stage trains in gets a graph of its own, in its first steps; a second shape would
+        otherwise replace the first graph by one of symbolic sizes. GRAPHS bounds how many.
         """
         if self.compiled:
             torch._dynamo.config.automatic_dynamic_shapes = False
+            torch._dynamo.config.recompile_limit = GRAPHS
             for module in modules:
                 module.compile(fullgraph=fullgraph)
 

@@ -45,7 +45,9 @@ def each_view(
     for images, position in ExtractLoader(records.subset(index), inputs.config.size, ranks.device):
         for image, i in zip(images, (index[place] for place in position.tolist())):
             repeated = image.expand(len(yaws), -1, -1, -1)
-            drawn, structure = novel_views(gcl, repeated, maps, torch.full_like(yaw, i).long(), yaw, precision.autocast)
+            drawn, structure = novel_views(
+                gcl, repeated, maps, torch.full_like(yaw, i).long(), yaw, precision.evaluating
+            )
             truth = None
             if inputs.true_views is not None:
                 truth = inputs.true_views([records.names[i]] * len(yaws), yaw.cpu())[0].float() / 255
