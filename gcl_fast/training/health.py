@@ -13,6 +13,9 @@ from gcl_fast.config import RunConfig
 from gcl_fast.errors import UserError
 
 TOLERATED = 10  # skipped steps in a row
+# Too little memory in errors without a type of their own: torch's on a CPU, the driver's and cuDNN's and cuBLAS's on a
+# GPU, which come through the stable ABI of our ops and through library handles.
+SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 class NotFinite(UserError):
@@ -67,7 +70,7 @@ def naming_what_to_lower(stage: str, config: RunConfig, device: torch.device) ->
         yield
     except (RuntimeError, MemoryError) as error:  # torch's is a RuntimeError, on a CPU one without a name
         text = str(error)
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in text:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(sign in text for sign in SIGNS):
             raise
         setting = "batch" if hasattr(getattr(config, stage), "batch") else "identities"
         raise UserError(

@@ -200,6 +200,12 @@ def test_too_little_memory_names_the_settings():
     told = r"warmup.identities \(now 16\)"
     with pytest.raises(UserError, match=told), naming_what_to_lower("warmup", CONFIG, torch.device("cuda", 0)):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    for text in (
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)",
+    ):
+        with pytest.raises(UserError, match=told), naming_what_to_lower("warmup", CONFIG, torch.device("cuda", 0)):
+            raise RuntimeError(text)
     with pytest.raises(RuntimeError, match="another"), naming_what_to_lower("joint", CONFIG, torch.device("cpu")):
         raise RuntimeError("another error")
 
