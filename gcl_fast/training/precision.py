@@ -102,7 +102,7 @@ def planned_steps(config: RunConfig, crops: int, world_size: int) -> int:
 
 def _arithmetic(amp: bool, device: torch.device) -> Precision:
     if not amp:
-        return Precision(device.type, None, "fp32 (--amp for mixed precision)")
+        return Precision(device.type, None, f"fp32{_tf32(device)} (--amp for mixed precision)")
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         if major < 7:
@@ -116,3 +116,14 @@ def _arithmetic(amp: bool, device: torch.device) -> Precision:
     if not torch.cpu._is_avx512_bf16_supported():
         return Precision("cpu", None, "fp32: --amp needs a CPU with bfloat16 instructions (AVX512_BF16), this has none")
     return Precision("cpu", torch.bfloat16, "bf16 autocast (AVX512_BF16)")
+
+
+def _tf32(device: torch.device) -> str:
+    """What TF32 rounds in a float32 run on a GPU that has it: torch's switches as they stand, for the header."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return ""
+    switches = {
+        "convolutions": torch.backends.cudnn.allow_tf32,
+        "matrix products": torch.backends.cuda.matmul.allow_tf32,
+    }
+    return "".join(f", {name} in {'TF32' if on else 'full float32'}" for name, on in switches.items())

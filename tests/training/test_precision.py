@@ -66,7 +66,19 @@ def test_gpu_generations(monkeypatch, capability, dtype, word):
     assert word in chosen.why
 
 
-def test_compiling_is_decided_by_the_planned_steps():
+def test_a_run_in_float32_states_what_tf32_rounds(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert "convolutions in TF32, matrix products in full float32" in choose(False, torch.device("cuda")).why
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert "convolutions in full float32" in choose(False, torch.device("cuda")).why
+    assert "TF32" not in choose(False, ALONE.device).why
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert choose(False, torch.device("cuda")).why == "fp32 (--amp for mixed precision)"
+
+
+def test_compiling_is_decided_by_the_planned_steps(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     cost, saved, _ = COMPILING["cuda"]
     many = round(cost / saved) + 1
     for steps, word in ((many - 2, "off"), (many, "on")):
