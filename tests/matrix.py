@@ -134,6 +134,11 @@ def read() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def of_pair(row: dict[str, str], torch: str, python: str) -> bool:
+    """Whether a row is of torch X.Y and Python X.Y."""
+    return row["python"] == python and row["torch"].startswith(f"{torch}.")
+
+
 def write(rows: list[dict[str, str]]) -> None:
     """Write the rows as CSV and as a page, each whole or not at all."""
     rows.sort(key=lambda row: (row["torch"], row["python"]))
@@ -163,14 +168,14 @@ def main() -> int:
     given = parser.parse_args()
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
     TABLE.parent.mkdir(exist_ok=True)
-    rows, log = read(), given.log.resolve()
+    log = given.log.resolve()
     with tempfile.TemporaryDirectory(prefix="gcl_fast-matrix-") as scratch:
         source = Path(scratch) / "source"
         subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(source)], check=True)
         for torch in given.torch:
             for python in given.python:
-                same = [row for row in rows if row["python"] == python and row["torch"].startswith(f"{torch}.")]
-                if same and same[0]["commit"] == commit and not given.again:
+                rows = [row for row in read() if of_pair(row, torch, python)]
+                if any(row["commit"] == commit for row in rows) and not given.again:
                     continue
                 interpreter = shutil.which(f"python{python}")
                 if interpreter is None:
@@ -179,10 +184,9 @@ def main() -> int:
                 row = try_pair(torch, interpreter, source, Path(scratch), log)
                 row |= {"python": python, "commit": commit, "date": time.strftime("%Y-%m-%d")}
                 row["torch"] = row["torch"] or f"{torch}."
-                rows = [other for other in rows if other not in same] + [row]
-                write(rows)
+                write([*(other for other in read() if not of_pair(other, torch, python)), row])
                 print("  ".join(f"{name} {row[name]}" for name in COLUMNS if row[name]), flush=True)
-    return int(any("failed" in value for row in rows for value in row.values()))
+    return int(any("failed" in value for row in read() for value in row.values()))
 
 
 if __name__ == "__main__":
