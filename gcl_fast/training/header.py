@@ -12,6 +12,7 @@ from gcl_fast.config import RunConfig
 from gcl_fast.csrc.build import recipe
 from gcl_fast.pseudo_labels.search import choose
 from gcl_fast.render.rasterizer import HAS_CUDA_KERNELS
+from gcl_fast.training import graphs
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import describe
 from gcl_fast.training.precision import Precision
@@ -32,6 +33,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "device": device + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else ""),
         "precision": precision.why,
         "compile": precision.why_compiled,
+        "CUDA graphs": graphs.choose(config, ranks)[1],
         "batch norms": _norms(config.sync_bn, ranks),
         "optimizers": describe(config.optimizer_backend, ranks.device),
         "allocator": allocator(),
