@@ -63,6 +63,8 @@ def _hindrance_of_rendering(config: RunConfig) -> str:
     """Why no step with structure maps can be captured; empty where they can."""
     if config.structure_maps != "online":
         return "pre-rendered structure maps come from the CPU"
+    if config.smpl:
+        return "smplx, which poses the SMPL body, waits for the device"
     if not rasterizer.HAS_CUDA_KERNELS:
         return "the rasterizer runs on the CPU"
     return ""
@@ -118,7 +120,7 @@ class StepGraphs:
                 must be replaced together with them.
 
         Returns:
-            What `step` gives, detached; valid until the next call.
+            What `step` gives, valid until the next call; of a graph without autograd's.
 
         Raises:
             UserError: cuda_graphs is "on", and the step cannot be captured.

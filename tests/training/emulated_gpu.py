@@ -148,7 +148,12 @@ def run(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def launched(op: Any) -> None:
     """Count a launch of the step underway. One op is one kernel here; on a GPU some are two or three."""
-    if step == "within" and graphs.capture is None and not op.is_view and op.overloadpacket.__name__ not in UNINITIALIZED:
+    if (
+        step == "within"
+        and graphs.capture is None
+        and not op.is_view
+        and op.overloadpacket.__name__ not in UNINITIALIZED
+    ):
         launches[stage][-1] += 1
 
 

@@ -64,24 +64,26 @@ class Recording:
             held.copy_(copy)
         for held in self._made.values():
             held.fill_(255)
-        # Memory from before is noted by tensors of this recording's own, so that it is seen when nobody else has it
+        # Tensors of the recording's own: they tell when nobody else has the memory any more, and require no gradients
         own: dict[int, Tensor] = {}
-
-        def noted(tensor: Tensor) -> Tensor:
-            if address_of(tensor) not in self._before:
-                return tensor
-            return own.setdefault(id(tensor), tensor.detach())
+        noted = lambda tensor: own.setdefault(id(tensor), tensor.detach())
 
         self._ops = [
-            (op, mapped(noted, args), {name: mapped(noted, value) for name, value in kwargs.items()}, mapped(noted, made))
+            (
+                op,
+                mapped(noted, args),
+                {name: mapped(noted, value) for name, value in kwargs.items()},
+                mapped(noted, made),
+            )
             for op, args, kwargs, made in self._ops
         ]
-        self._before.clear()
         for tensor in own.values():
-            storage = tensor.untyped_storage()
-            known, count = self._uses.get(storage.data_ptr(), (storage, 1))
-            self._uses[storage.data_ptr()] = known, count + 1
+            if (address := address_of(tensor)) in self._before:
+                storage, count = self._uses.get(address, (tensor.untyped_storage(), 1))
+                self._uses[address] = storage, count + 1
+        self._before.clear()
 
+    @torch.no_grad()
     def replay(self) -> None:
         """Run all ops again."""
         for storage, count in self._uses.values():
@@ -133,7 +135,9 @@ class graph:
 
     mode: Callable[[], TorchDispatchMode] | None = None
 
-    def __init__(self, cuda_graph: CUDAGraph, pool: Any = None, stream: Any = None, capture_error_mode: str = "") -> None:
+    def __init__(
+        self, cuda_graph: CUDAGraph, pool: Any = None, stream: Any = None, capture_error_mode: str = ""
+    ) -> None:
         assert isinstance(stream, Stream)
         assert capture_error_mode == "thread_local"  # loaders work on meanwhile
         self.graph, self.ops = cuda_graph, self.mode() if self.mode else None
