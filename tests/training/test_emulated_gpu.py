@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from gcl_fast.config import ALL_STAGES
+from gcl_fast.config import ALL_STAGES, STAGES
 
 EMULATED = Path(__file__).with_name("emulated_gpu.py")
 SOURCE = ["source.world.identities=5", "source.world.cameras=3", "source.world.crops=2", "source.epochs=1",
@@ -49,9 +50,24 @@ def train(command, tmp_path_factory):
             timeout=600,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        (runs / name / "stdout.txt").write_text(done.stdout + done.stderr)
         return runs / name, json.loads(waits.read_text())
 
     return make
+
+
+def check_captured(run: Path, plain: Path, stages: tuple[str, ...], apart: float) -> None:
+    """Check that `run` has captured steps of all `stages`, `plain` none, and that the first losses are that near."""
+    losses = []
+    for folder, expected in ((run, stages), (plain, ())):
+        said = (folder / "stdout.txt").read_text()
+        assert "cannot be a CUDA graph" not in said
+        assert tuple(re.findall(r"^(\w+): \d+ of \d+ steps were CUDA graphs", said, re.MULTILINE)) == expected
+        records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses.append({(r["stage"], r["step"]): r["loss"] for r in records if "loss" in r})
+    assert losses[0].keys() == losses[1].keys()
+    for step in range(1, 5):
+        assert losses[0][stages[0], step] == pytest.approx(losses[1][stages[0], step], rel=apart)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +104,7 @@ def test_captured_steps_train_as_plain_ones(plain, captured, differing):
     (theirs, eager), (ours, seen) = plain, captured
     assert differing(ours, theirs, *ALL_STAGES) == []
     assert seen["within"] == []
+    check_captured(ours, theirs, ALL_STAGES, apart=0.0)
     for stage in ALL_STAGES:
         assert min(eager["launches"][stage]) > 150
         # A graph, the copies of its inputs, learning rates, the meter, what mixup draws
@@ -143,3 +160,14 @@ def test_other_warmups(train, differing, method):
     assert differing(plain[0], captured[0], "warmup") == []
     assert plain[1]["within"] == captured[1]["within"] == []
     assert captured[1]["launches"]["warmup"][-1] < 60
+
+
+@pytest.mark.gpu
+def test_captured_steps_on_a_gpu(command, tmp_path):
+    """As on the emulated one; a GPU's sums differ from run to run, so the first losses are compared alone."""
+    for mode in ("off", "on"):
+        settings = ("warmup.steps_per_epoch=5", "generative.r1_every=2", f"cuda_graphs={mode}")
+        done = subprocess.run([*command(tmp_path, mode), *settings], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (tmp_path / mode / "stdout.txt").write_text(done.stdout + done.stderr)
+    check_captured(tmp_path / "on", tmp_path / "off", STAGES, apart=0.1)
