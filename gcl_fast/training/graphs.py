@@ -101,9 +101,9 @@ class StepGraphs:
         self._must, self._stage, self._optimizers = config.cuda_graphs == "on", stage, optimizers
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._eager_steps: Counter[tuple[Any, ...]] = Counter()
+        self._steps = 0
         self._captures: Counter[str] = Counter()  # by the step's name, as the two below
         self._replays: Counter[str] = Counter()
-        self._steps: Counter[str] = Counter()
         self._unprofitable: set[str] = set()
         if self.active:
             self._stream = torch.cuda.Stream(ranks.device)
@@ -126,7 +126,7 @@ class StepGraphs:
             UserError: cuda_graphs is "on", and the step cannot be captured.
         """
         name = step.__name__
-        self._steps[name] += 1
+        self._steps += 1
         if not self.active or name in self._unprofitable:
             return step(*baked, *tensors)
         key = name, baked, *((t.shape, t.stride(), t.dtype) for t in tensors)
@@ -145,10 +145,9 @@ class StepGraphs:
 
     def release(self) -> str:
         """Drop all graphs and their memory at the end of the stage. How many steps they ran, for the log, or ""."""
-        steps, replays = self._steps.total(), self._replays.total()
         self._drop()
-        captures = self._captures.total()
-        return f"{replays} of {steps} steps were CUDA graphs ({captures} captured)" if captures else ""
+        captures, replays = self._captures.total(), self._replays.total()
+        return f"{replays} of {self._steps} steps were CUDA graphs ({captures} captured)" if captures else ""
 
     def _eagerly(self, step: Callable[..., Measured], tensors: tuple[Tensor, ...], baked: tuple) -> Measured:
         """Take a step on the stream of the captures: what torch keeps for each stream is there when they begin."""
@@ -244,8 +243,8 @@ def _capturable(optimizers: Sequence[Optimizer]) -> Iterator[None]:
 
 
 def _leave_pool(pool: Any) -> None:
-    """End allocating to `pool` where torch did not. (Before 2.14 a capture that fails leaves its pool in use, and the
-    allocator's next cleaning is an internal error.)"""
+    """End allocating to `pool` where torch did not: 2.11 leaves the pool of a capture that fails in use, and the
+    allocator's next cleaning is then an internal error; 2.14 does not."""
     try:
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
     except RuntimeError:  # torch has left it
