@@ -6,7 +6,8 @@ trains as train.py does on a GPU. A tensor left on the CPU among those of the de
 WAITS.json lists the places at which the CPU would wait for the device, "within" a training step and "between" steps:
 where a value or a shape is read from it, or where pageable memory is copied to it without `non_blocking`. Ops run their
 CPU kernels, crops are decoded on the CPU and autocast is off, so Triton's and CUDA's own kernels are not tried. With
-EMULATED_SM=7 the GPU is one without bfloat16, whose losses are scaled.
+EMULATED_SM=7 the GPU is one without bfloat16, whose losses are scaled. CUDA graphs are those of emulated_graphs.py; the
+file also lists how many ops and graphs each step of a stage launched ("launches").
 """
 
 import json

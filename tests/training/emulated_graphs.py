@@ -2,8 +2,8 @@
 
 As on a GPU, what a capture runs is not seen: memory from before it gets back what it held, and what it made holds
 garbage (NaN) until the first replay. Numbers of Python and of tensors on the CPU are those of the capture for ever.
-Waiting for the device, or a copy from or to the CPU, ends the capture with an error. So does a replay that reads memory
-which was freed since. That graphs of one pool share memory is not emulated, nor is any order of streams.
+Waiting for the device, or a copy from or to the CPU, is an error within a capture; a replay that reads memory which was
+freed since is one, too. That graphs of one pool share memory is not emulated, nor is any order of streams.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class CUDAGraph:
 
 
 class Stream:
-    """In place of torch.cuda.Stream; there is one order of everything."""
+    """In place of torch.cuda.Stream: there is one order of everything."""
 
     def __init__(self, device: Any = None) -> None:
         pass
