@@ -138,6 +138,7 @@ def main(arguments: list[str] | None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/profile"))
     options, rest = parser.parse_known_args(arguments)
     config, _ = parse(rest)
+    config = replace(config, cuda_graphs="off")  # a graph has no regions
     ranks = processes.start(config.device)
     if config.dataset == "synthetic":
         make_embedded_dataset(config)

@@ -210,6 +210,7 @@ class RunConfig:
     device: str = "auto"
     amp: bool = False
     compile: str = "auto"  # "auto", "on", "off"
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"  # capture steps: where it can be and pays, always or never
     cache: str = "auto"  # decoded crops in memory: "auto", "none", "host", "device"
     on_bad_image: str = "skip"  # or "error"
     structure_maps: str = "online"  # or a folder of pre-rendered pictures in the official layout

@@ -80,8 +80,11 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if len(elements) != len(value):
             raise UserError(f"{key}: expected {len(elements)} values, got {len(value)}: {value!r}")
         return tuple(_convert(element, item, key) for element, item in zip(elements, value))
-    if typing.get_origin(hint) is typing.Literal and value in typing.get_args(hint):
-        return value
+    if typing.get_origin(hint) is typing.Literal:
+        if isinstance(value, bool):  # YAML 1.1 reads on and off as true and false
+            value = "on" if value else "off"
+        if value in typing.get_args(hint):
+            return value
     for option in options:
         if option is type(None) and value is None:
             return None

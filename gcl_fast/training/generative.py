@@ -10,11 +10,12 @@ from gcl_fast.config import RunConfig
 from gcl_fast.data import TrainLoader, shuffled_plan
 from gcl_fast.models import GCL
 from gcl_fast.training.extract import part_feature_statistics
+from gcl_fast.training.graphs import StepGraphs
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import ramp_then_cosine
-from gcl_fast.training.step import LAST_YAW, GCLStep, draw_yaw
+from gcl_fast.training.step import LAST_YAW, GCLStep, draw_yaw, kind_of
 
 
 class Generative:
@@ -36,6 +37,7 @@ class Generative:
             config.generative.lr,
             backend=config.optimizer_backend,
         )
+        self.graphs = StepGraphs(config, ranks, self.name, self.gcl_step.optimizers, rendering=True)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Standardize the part features (first epoch, where the generator is to)."""
@@ -63,10 +65,12 @@ class Generative:
         factor = ramp_then_cosine(epoch * steps + position, s.epochs * steps, s.ramp_steps, s.constant_share)
         self.gcl_step.set_learning_rate(s.lr * factor)
         if epoch < s.reconstruction_epochs:
-            return self.gcl_step.reconstruct(images, index)
+            return self.graphs(self.gcl_step.reconstruct, (images, index))
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, LAST_YAW[s.yaws])
-        metrics, _ = self.gcl_step(images, index, yaw, position)
-        return metrics
+        return self.graphs(self._update, (images, index, yaw), (kind_of(position, s.r1_every),))
+
+    def _update(self, position: int, images: Tensor, index: Tensor, yaw: Tensor) -> dict[str, Tensor]:
+        return self.gcl_step(images, index, yaw, position)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Both optimizers."""

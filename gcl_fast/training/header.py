@@ -12,6 +12,7 @@ from gcl_fast.config import RunConfig
 from gcl_fast.csrc.build import recipe
 from gcl_fast.pseudo_labels.search import choose
 from gcl_fast.render.rasterizer import HAS_CUDA_KERNELS
+from gcl_fast.training import graphs
 from gcl_fast.training.device import why_no_gpu
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import describe
@@ -35,6 +36,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         + _second_choice(config, ranks),
         "precision": precision.why,
         "compile": precision.why_compiled,
+        "CUDA graphs": graphs.choose(config, ranks)[1],
         "batch norms": _norms(config.sync_bn, ranks),
         "optimizers": describe(config.optimizer_backend, ranks.device),
         "allocator": allocator(),

@@ -77,5 +77,6 @@ def naming_what_to_lower(stage: str, config: RunConfig, device: torch.device) ->
             f"{stage}: out of memory on {device} ({text.splitlines()[0] if text else 'MemoryError'}). Lower"
             f" --set {stage}.{setting} (now {getattr(getattr(config, stage), setting)}) first, then the size of the"
             f" crops, --set height and width (now {config.height}x{config.width}); --cache none (now {config.cache})"
-            " keeps no decoded crops. --resume takes a new batch size; a new size of crops needs a new run"
+            f" keeps no decoded crops, --set cuda_graphs=off (now {config.cuda_graphs}) no memory of captured steps."
+            " --resume takes a new batch size; a new size of crops needs a new run"
         ) from error

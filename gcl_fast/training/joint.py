@@ -10,17 +10,19 @@ from torch import Tensor
 from gcl_fast.config import RunConfig
 from gcl_fast.data import TrainLoader, shuffled_plan
 from gcl_fast.losses.cluster_memory import Clusters
+from gcl_fast.losses.mixup import Mix
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training.clustering import label_to_train, report
 from gcl_fast.training.extract import extract
+from gcl_fast.training.graphs import StepGraphs
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.mixup import draw_mix
 from gcl_fast.training.optimizers import nesterov
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.schedule import set_learning_rate
-from gcl_fast.training.step import LAST_YAW, GCLStep, draw_yaw
+from gcl_fast.training.step import LAST_YAW, GCLStep, draw_yaw, kind_of
 
 
 class Joint:
@@ -66,6 +68,8 @@ class Joint:
             backend=config.optimizer_backend,
         )
         precision.prepare(self.optimizer)
+        optimizers = [*self.gcl_step.optimizers, self.optimizer]
+        self.graphs = StepGraphs(config, ranks, self.name, optimizers, rendering=True)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Fill the bank (first epoch), or so set the entries of outliers, and cluster it."""
@@ -104,9 +108,18 @@ class Joint:
         set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
         last = LAST_YAW[self.config.generative.yaws]
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, last)
-        mix = None
+        mixed: tuple[Tensor, ...] = ()
         if self.config.generative.weights.mixup:
-            mix = draw_mix(self.bank, self.clusters, index, self.config.seed, epoch, position, self.ranks)
+            drawn = draw_mix(self.bank, self.clusters, index, self.config.seed, epoch, position, self.ranks)
+            mixed = drawn.weight, drawn.partner, drawn.clusters, drawn.centroids
+        kind = kind_of(position, self.config.generative.r1_every)
+        return self.graphs(self._update, (images, index, yaw, *mixed), (kind,))
+
+    def _update(self, position: int, images: Tensor, index: Tensor, yaw: Tensor, *mixed: Tensor) -> dict[str, Tensor]:
+        mix = None
+        if mixed:
+            weight, partner, clusters, centroids = mixed
+            mix = Mix(weight, partner, clusters, centroids, self.bank.temperature)
         metrics, embedding = self.gcl_step(images, index, yaw, position, self.optimizer, mix)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
         return metrics

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gcl_fast.config import RunConfig
+from gcl_fast.training.graphs import StepGraphs
 from gcl_fast.training.health import TOLERATED, RunningStatistics, too_many_skipped
 from gcl_fast.training.logs import RunLog
 from gcl_fast.training.meter import Meter, Reading
@@ -33,6 +34,7 @@ class Stage(Protocol):
 
     name: str
     epochs: int
+    graphs: StepGraphs  # through which `step` takes its updates
 
     @property
     def loader(self) -> Loader:

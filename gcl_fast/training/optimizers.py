@@ -7,9 +7,10 @@ import importlib.util
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from types import ModuleType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gcl_fast.errors import UserError
@@ -29,6 +30,9 @@ def adam(
 ) -> Optimizer:
     """Adam in one kernel for all parameters.
 
+    On a GPU the learning rate is a tensor, written in place by `schedule.set_learning_rate`: a captured step would
+    repeat a number. In a state dict it is a number everywhere. A state that is loaded takes its weight's memory order.
+
     Args:
         decoupled: weight decay beside the gradient (AdamW, Loshchilov & Hutter 2019), not in it.
         backend: "torch" or "apex".
@@ -39,7 +43,7 @@ def adam(
     if backend == "apex":
         return _build("FusedAdam", parameters, lr=lr, betas=betas, weight_decay=weight_decay, adam_w_mode=decoupled)
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    return kind(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+    return _for_every_device(kind(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True))
 
 
 def nesterov(
@@ -55,7 +59,7 @@ def nesterov(
     The momentum starts from zeros, which is where PyTorch's first step puts it; made here because that first step,
     where it is skipped for a gradient that is not finite, would leave it whatever the memory held.
 
-    Args and errors as for `adam`.
+    Learning rate, args and errors as for `adam`.
     """
     parameters = list(parameters)
     if backend == "apex":
@@ -63,7 +67,7 @@ def nesterov(
     optimizer = torch.optim.SGD(parameters, lr, momentum, nesterov=True, weight_decay=weight_decay, fused=True)
     for parameter in parameters:
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
+    return _for_every_device(optimizer)
 
 
 def describe(backend: str, device: torch.device) -> str:
@@ -79,6 +83,36 @@ def describe(backend: str, device: torch.device) -> str:
     if device.type != "cuda":
         raise UserError(f"--optimizer-backend apex: its kernels need CUDA, this run is on {device.type}; {_WAY_OUT}")
     return f"fused, of NVIDIA apex in {_apex().__path__[0]}"
+
+
+def _for_every_device(optimizer: Optimizer) -> Optimizer:
+    """`optimizer`, whose states go through a file to any device and memory order."""
+    _learning_rates_to_their_device(optimizer)
+    optimizer.register_state_dict_post_hook(_learning_rates_to_numbers)
+    optimizer.register_load_state_dict_post_hook(_learning_rates_to_their_device)
+    optimizer.register_load_state_dict_post_hook(_states_to_their_weights_order)
+    return optimizer
+
+
+def _learning_rates_to_their_device(optimizer: Optimizer) -> None:
+    """A tensor beside weights on a GPU, a number beside those on the CPU."""
+    for group in optimizer.param_groups:
+        device, rate = group["params"][0].device, float(group["lr"])
+        group["lr"] = torch.tensor(rate, dtype=torch.float32, device=device) if device.type == "cuda" else rate
+
+
+def _learning_rates_to_numbers(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+
+
+def _states_to_their_weights_order(optimizer: Optimizer) -> None:
+    """Lay each state out in memory as its weight is: fused kernels pair the two by their place there, unchecked on a
+    CPU, and a state keeps the order in which it was saved."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, requires_grad=False).copy_(value)
 
 
 def _build(name: str, parameters: Iterable[nn.Parameter], **settings: object) -> Optimizer:

@@ -40,7 +40,7 @@ from gcl_fast.training.warmups import warmup_of
 
 FREE_ON_RESUME = {
     *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
-    *("smpl", "structure_maps"),
+    *("smpl", "structure_maps", "cuda_graphs"),
 }
 # Settings that may change on resuming, and are said to: what too little memory, other ranks, a divergence or outliers
 # alone ask for
@@ -157,6 +157,8 @@ class Run:
             self.log.say(f"{name}: crops by {stage.loader.notice}")
             save = lambda: self._save(stage, at, crops)
             run_stage(stage, at, self.log, self.ranks, self.interruption, save, self.statistics, self.config)
+        if captured := stage.graphs.release():  # their memory is for the evaluation
+            self.log.say(f"{name}: {captured}")
         if self.ranks.main:
             save_weights(self.folder / "checkpoints" / f"{name}.safetensors", self.gcl.state_dict())
         started = time.monotonic()

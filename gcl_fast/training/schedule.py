@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 
 def ramp_then_cosine(step: int, total: int, ramp_steps: int, constant_share: float) -> float:
@@ -14,7 +15,10 @@ def ramp_then_cosine(step: int, total: int, ramp_steps: int, constant_share: flo
     return min(1.0, (step + 1) / max(ramp_steps, 1)) * 0.5 * (1 + math.cos(math.pi * min(fall, 1.0)))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Of all parameters."""
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set that of all parameters, in place where it is a tensor (`optimizers.adam`): a captured step reads that one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

@@ -14,6 +14,7 @@ from gcl_fast.data import Records, identity_plan
 from gcl_fast.losses.supervised import batch_hard_triplet_loss, identity_loss
 from gcl_fast.models import GCL, IdentityEncoder
 from gcl_fast.models.domain_norms import of_another_domain
+from gcl_fast.training.graphs import StepGraphs
 from gcl_fast.training.health import RunningStatistics
 from gcl_fast.training.inputs import Inputs, augmented
 from gcl_fast.training.optimizers import adam
@@ -62,6 +63,7 @@ class Source:
             backend=config.optimizer_backend,
         )
         precision.prepare(self.optimizer)
+        self.graphs = StepGraphs(config, ranks, self.name, [self.optimizer])
         self.epochs = s.epochs
         self.steps = s.steps_per_epoch or max(1, int(known.sum()) // (s.identities * s.crops * ranks.world_size))
         self.loader = augmented(_one_after_the_other(source, target), config, ranks)
@@ -90,8 +92,11 @@ class Source:
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """One update of encoder and classifier, and of both domains' statistics."""
-        s = self.settings
         set_learning_rate(self.optimizer, self._rate(epoch, position))
+        return self.graphs(self._update, (images, index))
+
+    def _update(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        s = self.settings
         source, target = (images[i::2].contiguous(memory_format=torch.channels_last) for i in (0, 1))
         labels = self.labels[index[::2]]
         self.encoder.train()

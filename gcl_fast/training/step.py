@@ -35,6 +35,14 @@ def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, las
     return yaw[ranks.rank].to(ranks.device, non_blocking=True)
 
 
+def kind_of(position: int, r1_every: int) -> int:
+    """A position that stands for all of its kind: 0 where a step takes the R1 penalty, 1 where it does not.
+
+    A step makes nothing else of its position, so a graph that is captured at this one serves all of them.
+    """
+    return min(position % r1_every, 1)
+
+
 class GCLStep:
     """The update of D, G, E_str and, in the joint stage, E_id; owns the optimizers of the first three.
 

@@ -21,8 +21,8 @@ def scale_losses(optimizer: Optimizer, device: torch.device) -> None:
 
     def begin(optimizer: Optimizer) -> None:
         group = optimizer.param_groups[0]
-        group.setdefault("loss_scale", torch.tensor(65536.0, device=device))
-        group.setdefault("good_steps", torch.tensor(0.0, device=device))
+        for name, value in (("loss_scale", 65536.0), ("good_steps", 0.0)):
+            group[name] = group.setdefault(name, torch.tensor(value)).to(device)  # that of a checkpoint is on the CPU
 
     begin(optimizer)
     optimizer.register_load_state_dict_post_hook(begin)
@@ -47,7 +47,7 @@ def descend(loss: Tensor, ranks: Ranks, *optimizers: Optimizer) -> Tensor:
         optimizer.zero_grad()
     parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
     scaling = optimizers[0].param_groups[0]
-    scale = scaling["loss_scale"].to(loss.device) if "loss_scale" in scaling else loss.new_ones(())
+    scale = scaling["loss_scale"] if "loss_scale" in scaling else loss.new_ones(())
     with ranks.averaging(parameters):
         loss.backward(torch.where(loss.isfinite(), scale, torch.nan).to(loss))
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -55,9 +55,10 @@ def descend(loss: Tensor, ranks: Ranks, *optimizers: Optimizer) -> Tensor:
         torch._foreach_div_(gradients, scale)
     skipped = (~get_total_norm(gradients).isfinite()).float()
     if "loss_scale" in scaling:
-        good = (1 - skipped) * (scaling["good_steps"].to(loss.device) + 1)
+        good = (1 - skipped) * (scaling["good_steps"] + 1)
         grown = (good == GROWTH_STEPS).float()
-        scaling["loss_scale"], scaling["good_steps"] = scale * (1 + grown - 0.5 * skipped), good * (1 - grown)
+        scale.mul_(1 + grown - 0.5 * skipped)  # in place: a captured step reads and writes the same memory
+        scaling["good_steps"].copy_(good * (1 - grown))
     for optimizer in optimizers:
         if getattr(optimizer, "_step_supports_amp_scaling", False):  # PyTorch's fused ones; GradScaler asks the same
             optimizer.found_inf = skipped  # type: ignore[attr-defined]

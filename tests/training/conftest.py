@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from gcl_fast.config import STAGES
 
+sys.path.insert(0, str(Path(__file__).parent))  # makes emulated_graphs.py importable under --import-mode=importlib
 TRAIN = Path(__file__).parents[2] / "gcl_fast" / "train.py"
 
 TINY = [

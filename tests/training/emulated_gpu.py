@@ -6,7 +6,8 @@ trains as train.py does on a GPU. A tensor left on the CPU among those of the de
 WAITS.json lists the places at which the CPU would wait for the device, "within" a training step and "between" steps:
 where a value or a shape is read from it, or where pageable memory is copied to it without `non_blocking`. Ops run their
 CPU kernels, crops are decoded on the CPU and autocast is off, so Triton's and CUDA's own kernels are not tried. With
-EMULATED_SM=7 the GPU is one without bfloat16, whose losses are scaled.
+EMULATED_SM=7 the GPU is one without bfloat16, whose losses are scaled. CUDA graphs are those of emulated_graphs.py; the
+file also lists how many ops and graphs each step of a stage launched ("launches").
 """
 
 import json
@@ -19,8 +20,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import emulated_graphs as graphs
 import numpy as np
 import torch
+from emulated_graphs import UNINITIALIZED, mapped, tensors_in
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -90,10 +93,13 @@ class SparseOnDevice:
 
 waits: dict[str, list[str]] = {"within": [], "between": []}
 step = "between"
+stage = ""
+launches: dict[str, list[int]] = {}  # by stage: kernels and graphs that each of its steps launched
 
 
 def note(what: str) -> None:
-    """Remember a wait by the line of the package that waits."""
+    """Remember a wait by the line of the package that waits; within a capture it is an error."""
+    graphs.forbid(what)
     frame = sys._getframe()
     while frame and not frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
@@ -121,34 +127,35 @@ def run(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not indexed or any(other.dtype != torch.int64 for other in others):
             raise RuntimeError(f"{op}: a CPU tensor of shape {tuple(others[0].shape)} among those of the device")
         note("index from the CPU")
-    if copies and (bool(ours) != to_device or (ours and others)) and not kwargs.get("non_blocking", False):
-        note("copy")
+    if copies and (bool(ours) != to_device or (ours and others)):
+        graphs.forbid("copy")
+        if not kwargs.get("non_blocking", False):
+            note("copy")
     if op in READING:
         note(str(op))
     if op is aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1]):
         note("mask")
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    values = lambda tensor: tensor.values if isinstance(tensor, OnDevice) else tensor
-    result = op(*mapped(values, args), **{key: mapped(values, value) for key, value in kwargs.items()})
+    capture = graphs.capture
+    frozen = capture.constant if capture else lambda tensor: tensor
+    values = lambda tensor: tensor.values if isinstance(tensor, OnDevice) else frozen(tensor)
+    args, kwargs = mapped(values, args), {key: mapped(values, value) for key, value in kwargs.items()}
+    result = capture.run(op, args, kwargs) if capture else op(*args, **kwargs)
+    launched(op)
     known = {id(tensor.values): tensor for tensor in ours}  # an op in place returns the tensor that it was given
     return mapped(lambda t: known[id(t)] if id(t) in known else OnDevice(t), result) if to_device else result
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of an op's arguments, those in lists as well."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-
-
-def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """`value` with `function` of each of its tensors; pytree's maps take longer than the ops."""
-    if isinstance(value, Tensor):
-        return function(value)
-    return type(value)(mapped(function, item) for item in value) if type(value) in (list, tuple) else value
+def launched(op: Any) -> None:
+    """Count a launch of the step underway. One op is one kernel here; on a GPU some are two or three."""
+    if (
+        step == "within"
+        and graphs.capture is None
+        and not op.is_view
+        and op.overloadpacket.__name__ not in UNINITIALIZED
+    ):
+        launches[stage][-1] += 1
 
 
 class Dispatch(TorchDispatchMode):
@@ -197,7 +204,8 @@ def emulated_gpu() -> Iterator[None]:
         from gcl_fast.data.pipeline import DaliSource as Source
     except ImportError:  # no DALI here
         from gcl_fast.data.pillow import PillowSource as Source
-    from gcl_fast.training import checkpoint, ranks
+    from gcl_fast.render import rasterizer
+    from gcl_fast.training import assess, checkpoint, ranks
     from gcl_fast.training.meter import Meter
     from gcl_fast.training.run import Run
 
@@ -207,6 +215,9 @@ def emulated_gpu() -> Iterator[None]:
     torch.cuda.set_rng_state = lambda *_: None
     torch.cuda.mem_get_info = lambda *_: (60 << 30, 80 << 30)
     ranks.start = lambda *_: ranks.Ranks(0, 1, SEEN)
+    rasterizer.HAS_CUDA_KERNELS = True
+    assess.PICTURED = 1  # crops in the picture of views: each takes 0.6 s
+    graphs.install()
 
     save, open_source, batches, open_stage = torch.save, Source.__init__, Source.batches, Run._stage
     on_cpu = lambda state, file: save(tree_map_only(OnDevice, lambda t: t.values.clone(), state), file)
@@ -220,26 +231,31 @@ def emulated_gpu() -> Iterator[None]:
         return (batch.to(self.of_batches) for batch in batches(self, plan))
 
     def staged(self: Run, name: str) -> Any:
-        stage = open_stage(self, name)
-        stage.step = watched(stage.step)
-        return stage
+        global stage
+        opened, stage = open_stage(self, name), name
+        opened.step = watched(opened.step, begins=True)
+        return opened
 
     Source.__init__, Source.batches, Run._stage, Meter.add = opened, decoded, staged, watched(Meter.add)
     with Dispatch(), Names():
         yield
 
 
-def watched(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, a part of a step."""
+def watched(function: Callable[..., Any], begins: bool = False) -> Callable[..., Any]:
+    """`function`, a part of a step, the first one where it `begins`."""
 
     @wraps(function)
     def call(*args: Any) -> Any:
         global step
         step = "within"
+        if begins:
+            launches.setdefault(stage, []).append(0)
+        before = graphs.replays
         try:
             return function(*args)
         finally:
             step = "between"
+            launches[stage][-1] += graphs.replays - before
 
     return call
 
@@ -250,5 +266,5 @@ if __name__ == "__main__":
     with emulated_gpu():
         assert torch.ones(2, device="cuda").is_cuda
         status = main(sys.argv[2:])
-    Path(sys.argv[1]).write_text(json.dumps(waits))
+    Path(sys.argv[1]).write_text(json.dumps(waits | {"launches": launches}))
     sys.exit(status)

@@ -32,6 +32,18 @@ def test_override_reaches_nested_settings_and_converts():
     assert override(config, ["joint.clustering.eps=null"]).joint.clustering.eps is None
 
 
+def test_on_and_off_are_words_where_a_setting_has_them():
+    """YAML reads them as truth values."""
+    for word in ("on", "off", "auto"):
+        config = override(preset("demo"), [f"cuda_graphs={word}"])
+        assert config.cuda_graphs == word
+        assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+    with pytest.raises(UserError, match="cuda_graphs: expected auto or on or off, got 'maybe'"):
+        override(preset("demo"), ["cuda_graphs=maybe"])
+    with pytest.raises(UserError, match=r"joint.clustering.engine: expected auto or exact or approximate, got"):
+        override(preset("demo"), ["joint.clustering.engine=off"])
+
+
 def test_elements_of_a_list_are_converted_and_stages_put_in_order():
     config = override(preset("demo"), ["joint.terms=[1,1e-1,1]", "stages=[joint,warmup]"])
     assert config.joint.terms == (1.0, 0.1, 1.0)

@@ -1,15 +1,19 @@
 """Whose optimizers a run takes: PyTorch's, NVIDIA apex's, and never those of the other project called apex."""
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gcl_fast.errors import UserError
 from gcl_fast.training.optimizers import adam, describe, nesterov
 from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.schedule import set_learning_rate
 from gcl_fast.training.update import descend
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -125,3 +129,61 @@ def test_sgd_with_momentum_made_before_the_first_step_is_that_of_torch():
             weight.pow(4).sum().backward()
             optimizer.step()
     torch.testing.assert_close(*weights)
+
+
+KINDS = {"adam": adam, "adamw": partial(adam, decoupled=True), "sgd": nesterov}
+
+
+def tensors(state: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor)]
+
+
+def trained(weight: nn.Parameter, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        optimizer.zero_grad()
+        batch = torch.randn(weight.shape, generator=torch.Generator().manual_seed(step))
+        (weight * batch).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_a_state_takes_the_memory_order_of_its_weight(saved, make):
+    """torch pairs the two by their places in memory, unchecked on a CPU."""
+
+    def begin() -> tuple[nn.Parameter, torch.optim.Optimizer]:
+        values = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+        weight = nn.Parameter(values.to(memory_format=torch.channels_last))
+        return weight, make([weight], 0.1, weight_decay=0.01)
+
+    (weight, optimizer), (again, resumed) = begin(), begin()
+    trained(weight, optimizer, range(2))
+    contiguous = lambda held: held.contiguous() if isinstance(held, torch.Tensor) else held
+    state = tree_map(contiguous, optimizer.state_dict())
+    assert any(held.dim() and held.stride() != weight.stride() for held in tensors(state))
+    with torch.no_grad():
+        again.copy_(weight)
+    resumed.load_state_dict(saved(state))
+    trained(weight, optimizer, range(2, 5))
+    trained(again, resumed, range(2, 5))
+    assert torch.equal(weight, again)
+    for ours, theirs in zip(tensors(resumed.state_dict()), tensors(optimizer.state_dict()), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.stride() == theirs.stride()
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_a_learning_rate_is_a_number_in_a_file_and_beside_weights_on_a_cpu(saved, make):
+    weight = nn.Parameter(torch.ones(2))
+    optimizer, other = make([weight], 0.1), make([weight], 0.2)
+    (group,) = optimizer.param_groups
+    group["lr"] = rate = torch.tensor(0.1)  # as on a GPU
+    set_learning_rate(optimizer, 0.25)
+    assert group["lr"] is rate
+    state = saved(optimizer.state_dict())
+    assert state["param_groups"][0]["lr"] == rate == 0.25
+    assert type(state["param_groups"][0]["lr"]) is float
+    state["param_groups"][0]["lr"] = torch.tensor(0.25)  # whoever wrote it
+    other.load_state_dict(state)
+    assert type(other.param_groups[0]["lr"]) is float
+    set_learning_rate(other, 0.5)
+    assert other.param_groups[0]["lr"] == 0.5

@@ -16,6 +16,7 @@ from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training.colours import beside_colours, colour_stripes
 from gcl_fast.training.extract import extract
+from gcl_fast.training.graphs import StepGraphs
 from gcl_fast.training.inputs import Inputs, augmented
 from gcl_fast.training.optimizers import adam, nesterov
 from gcl_fast.training.precision import Precision
@@ -29,6 +30,7 @@ class MemoryWarmup:
     name = "warmup"
     settings: AnyWarmup
     optimizers: list[Optimizer]
+    graphs: StepGraphs
 
     def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
         assert config.warmup is not None  # `warmup_of` has seen to it
@@ -106,6 +108,7 @@ class PassWarmup(MemoryWarmup):
             for parameters in (backbone, head)
         ]
         precision.prepare(*self.optimizers)
+        self.graphs = StepGraphs(config, ranks, self.name, self.optimizers)
         whole_pass = len(self.records) // (s.batch * ranks.world_size)
         self.steps = min(s.steps_per_epoch, whole_pass) or whole_pass  # in an epoch
 

@@ -20,6 +20,7 @@ from gcl_fast.losses.cluster_memory import (
 )
 from gcl_fast.models import GCL
 from gcl_fast.training.clustering import label_to_train, report
+from gcl_fast.training.graphs import StepGraphs
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import adam
 from gcl_fast.training.precision import Precision
@@ -54,6 +55,7 @@ class Warmup(MemoryWarmup):
             )
         ]
         precision.prepare(*self.optimizers)
+        self.graphs = StepGraphs(config, ranks, self.name, self.optimizers)
         if self.settings.memory == "cameras" and not bool((self.cameras > 0).all()):
             unknown = self.records.paths[int((self.cameras <= 0).nonzero()[0])]
             raise UserError(
@@ -92,9 +94,14 @@ class Warmup(MemoryWarmup):
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """One update of the encoder and of the bank."""
         s = self.settings
-        crops = self.owner[index]
         at, total = epoch * s.steps_per_epoch + position, s.epochs * s.steps_per_epoch
         set_learning_rate(self.optimizers[0], s.lr * ramp_then_cosine(at, total, s.ramp_steps, s.constant_share))
+        return self.graphs(self._update, (images, index), (epoch,))
+
+    def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """The update of `step` by the labels of `epoch`: with them all tensors of clusters are replaced."""
+        s = self.settings
+        crops = self.owner[index]
         embedding = self.embed(images)
         if s.memory == "hardest":
             loss = cluster_memory_loss(embedding, self.centres, self.clusters.of_row[crops], s.temperature)

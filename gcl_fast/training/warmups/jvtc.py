@@ -79,9 +79,13 @@ class JVTC(PassWarmup):
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """One update of the encoder and of the bank."""
+        self.set_learning_rates(epoch, position)
+        return self.graphs(self._update, (images, index), (epoch,))
+
+    def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """The update of `step` by the labels and the momentum of `epoch`."""
         s = self.settings
         crops = self.owner[index]
-        self.set_learning_rates(epoch, position)
         embedding = self.embed(images)
         metrics = {"local": local_loss(embedding, s.variants, s.local_temperature)}
         loss = metrics["local"]
