@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,15 +10,23 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
-from gcl_fast.data.pictures import UNREADABLE, blank_picture, why_broken
-from gcl_fast.data.pillow import PillowSource
+from gcl_fast.data.pictures import UNREADABLE, blank_picture, scratch_folder, why_broken
+from gcl_fast.data.pillow import decode
 
 log = logging.getLogger(__name__)
 
+DECODERS = (  # name, module, source: the first that can be imported and opened; the last one always can
+    ("DALI", "gcl_fast.data.pipeline", "DaliSource"),
+    ("nvJPEG", "gcl_fast.data.nvjpeg", "NvjpegSource"),
+    ("libjpeg in torchvision", "gcl_fast.data.jpeg", "TorchvisionSource"),
+    ("Pillow", "gcl_fast.data.pillow", "PillowSource"),
+)
+
 
 class Source(Protocol):
-    """Decoded crops by position: DaliSource or PillowSource."""
+    """Decoded crops by position: DaliSource, NvjpegSource, TorchvisionSource or PillowSource."""
 
     engine: str
 
@@ -29,7 +38,8 @@ class Source(Protocol):
 class PictureFiles:
     """Batches (B, H, W, 3), uint8, on `device`.
 
-    engine: "dali-cpu", "dali-gpu" or "pillow". note: the same for the run header, with the reason for a second choice.
+    engine: "dali-cpu", "dali-gpu", "torchvision", "torchvision-gpu" or "pillow". note: the same for the run header, with
+    the reason for a second choice.
     """
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> None:
@@ -37,17 +47,19 @@ class PictureFiles:
         self._source, self.note = _decoder(paths, size, device, threads)
         self.engine = self._source.engine
         self._blank: set[int] = set()
+        self._copied: set[int] = set()
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """One tensor per array of positions. A file that does not decode is replaced by a blank picture."""
+        """One tensor per array of positions. A file that does not decode is replaced by a blank picture, and one that
+        only the engine refuses by a copy that it reads."""
         done = 0
         while done < len(plan):
             try:
                 for images in self._source.batches(plan[done:]):
                     yield images
                     done += 1
-            except (RuntimeError, *UNREADABLE):
-                if not self._blank_out(plan[done]):  # both decoders raise in the batch that failed
+            except (RuntimeError, *UNREADABLE):  # every engine raises in the batch that failed
+                if not self._blank_out(plan[done]) and not self._copy_refused(plan[done]):
                     raise
 
     def _blank_out(self, positions: np.ndarray) -> bool:
@@ -61,11 +73,39 @@ class PictureFiles:
         return bool(broken)
 
 
+    def _copy_refused(self, positions: np.ndarray) -> bool:
+        """Have Pillow decode those of `positions` that the engine refuses, to a file that it reads; whether it does."""
+        fresh = set(positions.tolist()) - self._blank - self._copied
+        refused = [position for position in sorted(fresh) if self._refuses(position)]
+        for position in refused:
+            copy = scratch_folder() / f"{len(self._copied)}-{position}.png"
+            Image.fromarray(decode(self._paths[position]).numpy()).save(copy)
+            self._source.replace(position, copy)
+            if self._refuses(position):  # whatever is wrong, it is not this file
+                self._source.replace(position, self._paths[position])
+                return False
+            log.warning("%s: %s refuses it, Pillow decodes it", self._paths[position], self.engine)
+            self._copied.add(position)
+        return bool(refused)
+
+    def _refuses(self, position: int) -> bool:
+        try:
+            list(self._source.batches([np.array([position])]))
+        except (RuntimeError, *UNREADABLE):
+            return True
+        return False
+
+
 def _decoder(paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> tuple[Source, str]:
-    """DALI where it can be imported, else Pillow; and what the run header says about it."""
-    try:
-        from gcl_fast.data.pipeline import DaliSource
-    except ImportError as error:
-        return PillowSource(paths, size, device, threads), f"pillow (no DALI: {error})"
-    source = DaliSource(paths, size, device, threads)
-    return source, source.engine
+    """The first decoder that this machine has, and what the run header says about it."""
+    missing: list[str] = []
+    for name, module, source in DECODERS:
+        if name == "nvJPEG" and device.type != "cuda":
+            continue
+        try:
+            found = getattr(importlib.import_module(module), source)(paths, size, device, threads)
+        except (ImportError, RuntimeError) as error:
+            missing.append(f"no {name}: {str(error).splitlines()[0]}")
+        else:
+            break
+    return found, f"{found.engine} ({'; '.join(missing)})" if missing else found.engine
