@@ -38,8 +38,8 @@ class Source(Protocol):
 class PictureFiles:
     """Batches (B, H, W, 3), uint8, on `device`.
 
-    engine: "dali-cpu", "dali-gpu", "torchvision", "torchvision-gpu" or "pillow". note: the same for the run header, with
-    the reason for a second choice.
+    engine: "dali-cpu", "dali-gpu", "torchvision", "torchvision-gpu" or "pillow". note: the same for the run header,
+    with the reason for a second choice.
     """
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> None:
@@ -71,7 +71,6 @@ class PictureFiles:
             self._source.replace(position, blank_picture())
         self._blank.update(broken)
         return bool(broken)
-
 
     def _copy_refused(self, positions: np.ndarray) -> bool:
         """Have Pillow decode those of `positions` that the engine refuses, to a file that it reads; whether it does."""

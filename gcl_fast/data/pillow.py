@@ -57,8 +57,8 @@ class PillowSource:
         """Start to decode a batch; what `_finish` needs for it."""
         return self._split(self._part, positions)
 
-    def _finish(self, parts: list[Future[Tensor]]) -> Tensor:
-        images = torch.cat([part.result() for part in parts])
+    def _finish(self, begun: Any) -> Tensor:
+        images = torch.cat([part.result() for part in begun])
         return images.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else images
 
     def _split(self, work: Any, positions: np.ndarray) -> list[Future[Any]]:

@@ -196,7 +196,7 @@ def emulated_gpu() -> Iterator[None]:
     try:
         from gcl_fast.data.pipeline import DaliSource as Source
     except ImportError:  # no DALI here
-        from gcl_fast.data.pillow import PillowSource as Source
+        from gcl_fast.data.nvjpeg import NvjpegSource as Source
     from gcl_fast.training import checkpoint, ranks
     from gcl_fast.training.meter import Meter
     from gcl_fast.training.run import Run
