@@ -67,42 +67,42 @@ def epochs(batches: Callable[[int], Iterator]) -> Callable[[], int]:
     return read
 
 
-def plans(loader: TrainLoader, count: int, batch_size: int) -> Callable[[], int]:
-    """A function that reads an epoch of `loader` over `count` crops."""
+def epochs_of(loader: TrainLoader, count: int, batch_size: int) -> Callable[[], int]:
+    """Make a function that reads one epoch of `loader` over `count` crops after the other."""
     return epochs(lambda epoch: loader.epoch(shuffled_plan(count, batch_size, seed=0, epoch=epoch), epoch))
 
 
 def ours(
     records: Records, size: tuple[int, int], device: torch.device, batch_size: int, threads: int
 ) -> dict[str, Callable[[], int]]:
-    """Name -> function that reads an epoch, by the decoder that a run takes here: with each cache, then augmented."""
+    """Make, by name, functions that read an epoch as a run does here: with each cache, plain and augmented."""
     readers: dict[str, Callable[[], int]] = {}
     caches = (None, "host", "device") if device.type == "cuda" else (None, "host")
     for cache, augmentation in itertools.product(caches, (None, Augmentation())):
         loader = TrainLoader(records, size, device, augmentation=augmentation, cache=cache, threads=threads)
         name = f"{loader.engine}, {cache} cache" if cache else loader.engine
-        readers[name + (", augmented" if augmentation else "")] = plans(loader, len(records), batch_size)
+        readers[name + (", augmented" if augmentation else "")] = epochs_of(loader, len(records), batch_size)
     return readers
 
 
 def second_choices(
     records: Records, size: tuple[int, int], device: torch.device, batch_size: int, threads: int
 ) -> dict[str, Callable[[], int]]:
-    """Name -> function that reads an epoch, by each decoder that a run takes where the ones before it are missing."""
+    """Make, by name, functions that read an epoch by the decoders that a run takes where better ones are missing."""
     readers: dict[str, Callable[[], int]] = {}
     best = TrainLoader(records, size, device).engine
     for first in range(1, len(files.DECODERS)):
         with patch.object(files, "DECODERS", files.DECODERS[first:]):
             loader = TrainLoader(records, size, device, threads=threads)
         if loader.engine != best:
-            readers[loader.engine] = plans(loader, len(records), batch_size)
+            readers[loader.engine] = epochs_of(loader, len(records), batch_size)
     return readers
 
 
 def peers(
     records: Records, size: tuple[int, int], device: torch.device, batch_size: int, workers: list[int]
 ) -> dict[str, Callable[[], int]]:
-    """Name -> function that reads an epoch of torchvision's transforms in a DataLoader."""
+    """Make, by name, functions that read an epoch through torchvision's transforms and a DataLoader."""
     readers: dict[str, Callable[[], int]] = {}
     for count in workers:
         peer = DataLoader(

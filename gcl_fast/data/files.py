@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from gcl_fast.data.pillow import decode
 
 log = logging.getLogger(__name__)
 
-DECODERS = (  # name, module, source: the first that can be imported and opened; the last one always can
+DECODERS = (  # name, module, class; a run takes the first that can be imported and opened, and Pillow always can
     ("DALI", "gcl_fast.data.pipeline", "DaliSource"),
     ("nvJPEG", "gcl_fast.data.nvjpeg", "NvjpegSource"),
     ("libjpeg in torchvision", "gcl_fast.data.jpeg", "TorchvisionSource"),
@@ -50,8 +51,8 @@ class PictureFiles:
         self._copied: set[int] = set()
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """One tensor per array of positions. A file that does not decode is replaced by a blank picture, and one that
-        only the engine refuses by a copy that it reads."""
+        """Yield one tensor per array of positions. A blank image takes the place of a file that does not decode, and a
+        copy by Pillow that of a file that only the engine refuses."""
         done = 0
         while done < len(plan):
             try:
@@ -73,19 +74,19 @@ class PictureFiles:
         return bool(broken)
 
     def _copy_refused(self, positions: np.ndarray) -> bool:
-        """Have Pillow decode those of `positions` that the engine refuses, to a file that it reads; whether it does."""
-        fresh = set(positions.tolist()) - self._blank - self._copied
-        refused = [position for position in sorted(fresh) if self._refuses(position)]
-        for position in refused:
-            copy = scratch_folder() / f"{len(self._copied)}-{position}.png"
-            Image.fromarray(decode(self._paths[position]).numpy()).save(copy)
-            self._source.replace(position, copy)
+        """Replace those of `positions` that only the engine refuses by Pillow's copies; return whether any was."""
+        fresh, before = set(positions.tolist()) - self._blank - self._copied, len(self._copied)
+        for position in filter(self._refuses, sorted(fresh)):
+            path = self._paths[position]
+            with tempfile.NamedTemporaryFile(dir=scratch_folder(), suffix=".png", delete=False) as copy:
+                Image.fromarray(decode(path).numpy()).save(copy)
+            self._source.replace(position, Path(copy.name))
             if self._refuses(position):  # whatever is wrong, it is not this file
-                self._source.replace(position, self._paths[position])
-                return False
-            log.warning("%s: %s refuses it, Pillow decodes it", self._paths[position], self.engine)
+                self._source.replace(position, path)
+                continue
+            log.warning("%s: %s refuses it, Pillow decodes it", path, self.engine)
             self._copied.add(position)
-        return bool(refused)
+        return len(self._copied) > before
 
     def _refuses(self, position: int) -> bool:
         try:
@@ -96,15 +97,15 @@ class PictureFiles:
 
 
 def _decoder(paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> tuple[Source, str]:
-    """The first decoder that this machine has, and what the run header says about it."""
+    """Open the first decoder that this machine has, and word what the run header says about it."""
     missing: list[str] = []
     for name, module, source in DECODERS:
         if name == "nvJPEG" and device.type != "cuda":
             continue
         try:
-            found = getattr(importlib.import_module(module), source)(paths, size, device, threads)
+            decoder = getattr(importlib.import_module(module), source)(paths, size, device, threads)
         except (ImportError, RuntimeError) as error:
             missing.append(f"no {name}: {str(error).splitlines()[0]}")
         else:
             break
-    return found, f"{found.engine} ({'; '.join(missing)})" if missing else found.engine
+    return decoder, f"{decoder.engine} ({'; '.join(missing)})" if missing else decoder.engine

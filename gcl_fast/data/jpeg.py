@@ -1,7 +1,7 @@
-"""Crops from image files where there is no DALI: torchvision's libjpeg decodes JPEGs, Pillow whatever is none.
+"""Crops from image files where there is no DALI: torchvision's libjpeg decodes JPEGs, Pillow the other formats.
 
-`decode_jpeg` gives the values of Pillow and DALI, also of CMYK and progressive files, and holds no lock meanwhile.
-torchvision 0.29 calls it deprecated in favour of TorchCodec and warns of that, where Python shows such warnings.
+`decode_jpeg` gives the values of Pillow and DALI, also of CMYK and progressive files, and releases Python's lock.
+torchvision 0.29 deprecates it in favour of TorchCodec; Python hides that warning unless it is asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JPEG = b"\xff\xd8\xff"  # how a JPEG file begins
 
 
 class TorchvisionSource(PillowSource):
-    """Decoded batches of `paths`: uint8 (B, H, W, 3) on `device`.
+    """Decode batches of `paths`: uint8 (B, H, W, 3) on `device`.
 
     Raises RuntimeError where torchvision was built without libjpeg.
     """
@@ -45,7 +45,7 @@ class TorchvisionSource(PillowSource):
             return file.read()
 
     def _decode_bytes(self, position: int, contents: bytes) -> Tensor:
-        """The crop (h, w, 3) of a file's bytes, by Pillow where it is no JPEG or torchvision refuses it."""
+        """Decode a file's bytes to (h, w, 3) uint8, by Pillow where they are no JPEG or torchvision refuses them."""
         if not contents.startswith(JPEG):
             return decode(io.BytesIO(contents))
         try:
@@ -56,7 +56,7 @@ class TorchvisionSource(PillowSource):
             return crop
 
     def _warn(self, position: int, decoder: str, error: RuntimeError, other: str) -> None:
-        """Say once that `decoder` refuses a file and who decodes it instead."""
+        """Warn once that `decoder` refuses a file and `other` decodes it."""
         if position not in self._warned:
             self._warned.add(position)
             reason = str(error).splitlines()[0]
@@ -64,12 +64,12 @@ class TorchvisionSource(PillowSource):
 
 
 def as_tensor(contents: bytes) -> Tensor:
-    """A file's bytes as decoders take them: (bytes,) uint8."""
+    """Copy a file's bytes to a tensor as decoders take it: (bytes,) uint8."""
     return torch.frombuffer(bytearray(contents), dtype=torch.uint8)
 
 
 def small_jpeg() -> bytes:
-    """A JPEG file to try a decoder on."""
+    """Make a JPEG file to try a decoder on."""
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, "JPEG", subsampling=0)
     return file.getvalue()

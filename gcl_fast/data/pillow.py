@@ -1,4 +1,4 @@
-"""Crops from image files by threads of the CPU: Pillow decodes, where neither DALI nor torchvision's decoders are."""
+"""Crops from image files by threads of the CPU. Pillow decodes where DALI and torchvision's libjpeg are missing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def decode(file: Path | BinaryIO) -> Tensor:
 
 
 class PillowSource:
-    """Decoded batches of `paths`: uint8 (B, H, W, 3) on `device`. Twin of DaliSource.
+    """Decode batches of `paths`: uint8 (B, H, W, 3) on `device`. Twin of DaliSource.
 
-    Each thread decodes and resizes a part of a batch. A subclass may decode otherwise: `_decode`, of one file.
+    Each thread decodes and resizes a part of a batch. A subclass may decode otherwise, by its own `_decode`.
     """
 
     engine = "pillow"
@@ -45,7 +45,7 @@ class PillowSource:
         self._paths[position] = path
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[Tensor]:
-        """One tensor per array of positions in `plan`. Raises one of pictures.UNREADABLE at a file that does not
+        """Yield one tensor per array of positions in `plan`. Raises one of pictures.UNREADABLE at a file that does not
         decode."""
         under_way: deque[Any] = deque()
         for step in range(len(plan)):
@@ -54,15 +54,15 @@ class PillowSource:
             yield self._finish(under_way.popleft())
 
     def _begin(self, positions: np.ndarray) -> Any:
-        """Start to decode a batch; what `_finish` needs for it."""
+        """Start to decode a batch and return what `_finish` needs for it."""
         return self._split(self._part, positions)
 
-    def _finish(self, begun: Any) -> Tensor:
-        images = torch.cat([part.result() for part in begun])
+    def _finish(self, handle: Any) -> Tensor:
+        images = torch.cat([part.result() for part in handle])
         return images.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else images
 
     def _split(self, work: Any, positions: np.ndarray) -> list[Future[Any]]:
-        """Hand `work` a part of `positions` on every thread."""
+        """Call `work` with a part of `positions` on every thread."""
         parts = np.array_split(positions, min(self._threads, len(positions)))
         return [self._pool.submit(work, part) for part in parts]
 
@@ -70,5 +70,5 @@ class PillowSource:
         return resize([self._decode(position) for position in positions], self._size)
 
     def _decode(self, position: int) -> Tensor:
-        """The crop at `position`, (h, w, 3) uint8."""
+        """Return the crop at `position`, (h, w, 3) uint8."""
         return decode(self._paths[position])

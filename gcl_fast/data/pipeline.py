@@ -30,6 +30,10 @@ fn: Any = nvidia.dali.fn  # DALI's type stubs lack many of its names
 PREFETCH = 2  # batches under way while the caller works on one
 
 
+class Overtaken(Exception):
+    """An abandoned iteration goes on after another one was begun."""
+
+
 class DaliSource:
     """Decoded batches of `paths`: uint8 (B, H, W, 3) on `device`."""
 
@@ -45,7 +49,8 @@ class DaliSource:
         self._encoded[position] = _encode(path)
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """One tensor per array of positions in `plan`. Raises RuntimeError, DALI's, at a file that does not decode."""
+        """One tensor per array of positions in `plan`. Raises RuntimeError, DALI's, at a file that does not decode, and
+        Overtaken if other batches were begun meanwhile."""
         if not plan:
             return
         largest = max(len(positions) for positions in plan)
@@ -56,7 +61,7 @@ class DaliSource:
         own = self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
         for _ in plan:
             if self._feed.batches is not own:
-                raise RuntimeError("these batches can no longer be read: others were begun from the same source")
+                raise Overtaken("these batches can no longer be read: others were begun from the same source")
             yield self._next()
 
     def _next(self) -> torch.Tensor:

@@ -1,10 +1,10 @@
-"""uint8 crops of any sizes -> one batch of one size: the same bicubic, to the bit, on every device.
+"""uint8 crops of any sizes -> one batch of one size, by the same bicubic, to the bit, on every device.
 
 It is the bicubic of the official code's Pillow: antialiased, along rows first, rounded and clamped to 0..255 after
 each of the two passes. torch's CPU kernel for uint8 computes it, and doubles a crop of 128x64 in 33 us of one core.
-Three others are another bicubic where edges are hard: Pillow from version 13 on goes along columns first for some
-shapes (up to 21 levels), torch's float kernels keep what lies outside 0..255 between the passes (30), and DALI's
-INTERP_CUBIC (19). CUDA has no antialiased kernel for uint8 (torch 2.11 to 2.14), so `bicubic_by_products` stands in.
+Others differ where edges are hard, by so many of 255 levels for noise in black and white: torch's float kernels, which
+do not clamp between the passes, by 30; Pillow 13, which takes columns first for tall crops, by 21; DALI's resize by 19.
+CUDA has no antialiased kernel for uint8 in torch 2.11 to 2.14: `bicubic_by_products` stands in for it.
 """
 
 from __future__ import annotations
@@ -21,22 +21,19 @@ WEIGHT_BITS = 15  # of torch's integer weights, sign excluded
 
 
 def resize(crops: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Crops (h, w, 3) uint8 of one device, each of its own size -> (B, H, W, 3) uint8, contiguous.
-
-    Crops of equal size are resized together.
-    """
+    """Resize crops (h, w, 3) uint8 of one device to a batch (B, H, W, 3), contiguous. Equal sizes go together."""
     places: dict[tuple[int, ...], list[int]] = {}
     for place, crop in enumerate(crops):
         places.setdefault(tuple(crop.shape), []).append(place)
-    resized = torch.cat([bicubic(torch.stack([crops[i] for i in group]), size) for group in places.values()])
-    if len(places) == 1:
-        return resized
+    groups = [bicubic(torch.stack([crops[i] for i in group]), size) for group in places.values()]
+    if len(groups) == 1:
+        return groups[0]
     order = torch.from_numpy(np.argsort([i for group in places.values() for i in group]))
-    return resized[order.to(resized.device, non_blocking=True)]
+    return torch.cat(groups)[order.to(groups[0].device, non_blocking=True)]
 
 
 def bicubic(crops: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crops (B, h, w, 3) uint8 -> (B, H, W, 3) uint8, contiguous."""
+    """Resize crops (B, h, w, 3) uint8 to (B, H, W, 3), contiguous."""
     if crops.shape[1:3] == size:
         return crops.contiguous()
     if crops.device.type != "cpu":
@@ -46,10 +43,10 @@ def bicubic(crops: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def bicubic_by_products(crops: Tensor, size: tuple[int, int]) -> Tensor:
-    """`bicubic` on any device: each pass is a product with the matrix of torch's integer weights.
+    """Resize as `bicubic` does, on any device: each pass is a product with the matrix of torch's integer weights.
 
     The weights come in two parts of 8 bits. float32 sums each part exactly, in any order, and TF32 or bfloat16 hold
-    the factors exactly, so no matmul precision changes a value. 20 launches, whatever the batch.
+    the factors exactly, so no matmul precision changes a value. It takes 20 launches, whatever the batch.
     """
     (batch, height, width, _), (new_height, new_width) = crops.shape, size
     place = crops.device, torch.cuda.current_stream(crops.device).cuda_stream if crops.is_cuda else 0
@@ -66,18 +63,17 @@ def bicubic_by_products(crops: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _levels(high: Tensor, low: Tensor) -> Tensor:
-    """`high` + `low` in whole levels 0..255, halves upwards. The sum itself may need more bits than float32 has."""
+    """Round `high` + `low` to 0..255, halves upwards. The sum itself may need more bits than float32 has."""
     whole = high.add_(0.5).floor()
     return low.add_(high.sub_(whole)).floor_().add_(whole).clamp_(0, 255)
 
 
 @lru_cache(maxsize=64)  # a dataset's crops have one size, or some hundreds; 0.3 MB for 128 -> 256
 def _weights(length: int, new_length: int, device: torch.device, stream: int) -> tuple[Tensor, Tensor]:
-    """Upper and lower part of the weights (new_length, length) float32 on `device`; together they are torch's.
+    """Return the upper and lower part of torch's weights, (new_length, length) float32 each, on `device`.
 
+    They are Keys' cubic with a = -0.5, widened where it shrinks, in as many bits as 16-bit integers allow.
     stream: the current one, so that no other stream reads them before they are there.
-
-    Keys' cubic with a = -0.5, widened where it shrinks; then as many bits after the point as 16-bit integers allow.
     """
     scale = length / new_length
     widening = max(scale, 1.0)

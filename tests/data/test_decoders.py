@@ -27,7 +27,7 @@ def by_pillow(path: Path) -> torch.Tensor:
     return bicubic(decode(path)[None], SIZE)[0]
 
 
-def picture(size: tuple[int, int] = (65, 33)) -> Image.Image:
+def an_image(size: tuple[int, int] = (65, 33)) -> Image.Image:
     colours = np.random.default_rng(1).integers(0, 256, (8, 4, 3), dtype=np.uint8)
     return Image.fromarray(colours).resize(size[::-1], Image.Resampling.BICUBIC)
 
@@ -57,7 +57,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def odd_files() -> dict[str, bytes]:
-    image, grey = picture(), picture().convert("L")
+    image, grey = an_image(), an_image().convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     whole = saved(image, "JPEG", quality=90)
     return {
@@ -72,9 +72,9 @@ def odd_files() -> dict[str, bytes]:
         "restarts.jpg": saved(image, "JPEG", restart_marker_blocks=2),
         "two.jpg": saved(image, "MPO", save_all=True, append_images=[grey.convert("RGB")]),
         "turned.jpg": saved(image, "JPEG", exif=turned()),
-        "1x9.jpg": saved(picture((1, 9)), "JPEG"),
-        "9x1.jpg": saved(picture((9, 1)), "JPEG"),
-        "1x1 4:4:4.jpg": saved(picture((1, 1)), "JPEG", subsampling=0),
+        "1x9.jpg": saved(an_image((1, 9)), "JPEG"),
+        "9x1.jpg": saved(an_image((9, 1)), "JPEG"),
+        "1x1 4:4:4.jpg": saved(an_image((1, 1)), "JPEG", subsampling=0),
         "behind.jpg": whole + b"more" * 20,
         **{f"{mode}.png": saved(image.convert(mode), "PNG") for mode in ("RGB", "L", "LA", "P", "RGBA", "1")},
         "16 bits grey.png": saved(deep, "PNG"),
@@ -112,8 +112,8 @@ def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
 
 
 def broken_files() -> dict[str, bytes]:
-    whole, full = saved(picture(), "JPEG", quality=90), saved(picture(), "JPEG", subsampling=0)
-    png = saved(picture(), "PNG")
+    whole, full = saved(an_image(), "JPEG", quality=90), saved(an_image(), "JPEG", subsampling=0)
+    png = saved(an_image(), "PNG")
     return {
         "half.jpg": whole[: len(whole) // 2],
         "half 444.jpg": full[: len(full) // 2],
@@ -126,7 +126,7 @@ def broken_files() -> dict[str, bytes]:
         "half.png": png[: len(png) // 2],
         "empty.jpg": b"",
         "words.jpg": b"hello",
-        "moving.gif.jpg": saved(picture().convert("P"), "GIF"),
+        "moving.gif.jpg": saved(an_image().convert("P"), "GIF"),
     }
 
 

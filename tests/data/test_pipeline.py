@@ -70,3 +70,18 @@ def test_files_that_dali_refuses_cost_no_build(own_crops, builds, caplog):
     assert torch.equal(images[1], images[5])
     assert [record.args for record in caplog.records] == [(own_crops.paths[p], "dali-cpu") for p in (1, 5)]
     assert builds == [4]
+
+
+def test_loaders_keep_their_copies_of_refused_files_apart(own_crops):
+    def save(value: int) -> None:
+        Image.new("1", (20, 40), value).save(own_crops.paths[1], format="TIFF")
+
+    plan = torch.tensor([[1]])
+    save(1)
+    white = TrainLoader(own_crops, SIZE)
+    ((before, _),) = white.epoch(plan, 0)
+    save(0)
+    ((black, _),) = TrainLoader(own_crops, SIZE).epoch(plan, 0)
+    ((after, _),) = white.epoch(plan, 0)
+    assert torch.equal(before, after)
+    assert black.max() < before.min()

@@ -96,4 +96,4 @@ def test_a_batch_of_one_size_takes_few_launches(monkeypatch):
     crops = edges(64, (128, 64))
     bicubic_by_products(crops, (256, 128))  # makes the weights
     counts = {batch: launches(partial(resize, [*crops[:batch]], (256, 128))) for batch in (2, 64)}
-    assert counts[2] == counts[64] <= 24
+    assert counts == {2: 21, 64: 21}  # one of them puts the crops side by side
