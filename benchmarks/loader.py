@@ -1,4 +1,4 @@
-"""Crops per second from JPEG files to normalized batches: DALI, the caches, and a torchvision DataLoader as the peer.
+"""Crops per second from JPEG files to normalized batches: each decoder, the caches, and a DataLoader as the peer.
 
 python benchmarks/loader.py                                    2,000 generated crops of 128x64
 python benchmarks/loader.py --data-root DIR --size 128 64      any folder of crops
@@ -10,9 +10,11 @@ import argparse
 import itertools
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from reporting import measure_all, report
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from gcl_fast.data import Augmentation, Records, TrainLoader, open_dataset, shuffled_plan
+from gcl_fast.data import Augmentation, Records, TrainLoader, files, open_dataset, shuffled_plan
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.training.process import prepare_process
 
@@ -56,7 +58,7 @@ def write_crops(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:05d}.jpg", quality=92)
 
 
-def epochs(batches: Callable[[int], Iterator], device: torch.device) -> Callable[[], int]:
+def epochs(batches: Callable[[int], Iterator]) -> Callable[[], int]:
     """A function that reads one epoch after the other, one a call, and counts its crops."""
     number = itertools.count()
 
@@ -66,20 +68,43 @@ def epochs(batches: Callable[[int], Iterator], device: torch.device) -> Callable
     return read
 
 
-def contenders(
-    records: Records, size: tuple[int, int], device: torch.device, batch_size: int, threads: int, workers: list[int]
+def epochs_of(loader: TrainLoader, count: int, batch_size: int) -> Callable[[], int]:
+    """Make a function that reads one epoch of `loader` over `count` crops after the other."""
+    return epochs(lambda epoch: loader.epoch(shuffled_plan(count, batch_size, seed=0, epoch=epoch), epoch))
+
+
+def ours(
+    records: Records, size: tuple[int, int], device: torch.device, batch_size: int, threads: int
 ) -> dict[str, Callable[[], int]]:
-    """Name -> function that reads an epoch. Ours with and without augmentation and caches, then torchvision's."""
+    """Make, by name, functions that read an epoch as a run does here: with each cache, plain and augmented."""
     readers: dict[str, Callable[[], int]] = {}
     caches = (None, "host", "device") if device.type == "cuda" else (None, "host")
     for cache, augmentation in itertools.product(caches, (None, Augmentation())):
         loader = TrainLoader(records, size, device, augmentation=augmentation, cache=cache, threads=threads)
-
-        def batches(epoch: int, loader: TrainLoader = loader) -> Iterator:
-            return loader.epoch(shuffled_plan(len(records), batch_size, seed=0, epoch=epoch), epoch)
-
         name = f"{loader.engine}, {cache} cache" if cache else loader.engine
-        readers[name + (", augmented" if augmentation else "")] = epochs(batches, device)
+        readers[name + (", augmented" if augmentation else "")] = epochs_of(loader, len(records), batch_size)
+    return readers
+
+
+def second_choices(
+    records: Records, size: tuple[int, int], device: torch.device, batch_size: int, threads: int
+) -> dict[str, Callable[[], int]]:
+    """Make, by name, functions that read an epoch by the decoders that a run takes where better ones are missing."""
+    readers: dict[str, Callable[[], int]] = {}
+    best = TrainLoader(records, size, device).engine
+    for first in range(1, len(files.DECODERS)):
+        with patch.object(files, "DECODERS", files.DECODERS[first:]):
+            loader = TrainLoader(records, size, device, threads=threads)
+        if loader.engine != best:
+            readers[loader.engine] = epochs_of(loader, len(records), batch_size)
+    return readers
+
+
+def peers(
+    records: Records, size: tuple[int, int], device: torch.device, batch_size: int, workers: list[int]
+) -> dict[str, Callable[[], int]]:
+    """Make, by name, functions that read an epoch through torchvision's transforms and a DataLoader."""
+    readers: dict[str, Callable[[], int]] = {}
     for count in workers:
         peer = DataLoader(
             PeerDataset(records, size),
@@ -90,8 +115,17 @@ def contenders(
             persistent_workers=True,
             pin_memory=device.type == "cuda",
         )
-        readers[f"torchvision, {count} workers"] = epochs(partial(move, peer, device), device)
+        readers[f"torchvision, {count} workers"] = epochs(partial(move, peer, device))
     return readers
+
+
+def processor_seconds(read: Callable[[], int]) -> float:
+    """Return the seconds that all cores together spend on an epoch, the least of three: other programs add little."""
+    times = [time.process_time()]
+    for _ in range(3):
+        read()
+        times.append(time.process_time())
+    return min(end - start for start, end in itertools.pairwise(times))
 
 
 def move(peer: DataLoader, device: torch.device, epoch: int) -> Iterator:
@@ -115,8 +149,10 @@ def main() -> None:
         if arguments.data_root is None:
             write_crops(Path(temporary), 2000)
         records = open_dataset("folder", arguments.data_root or temporary).train
-        readers = contenders(records, size, device, batch_size, arguments.threads, workers)
-        measured = measure_all(readers, arguments.repeats, device.type)
+        setup = records, size, device, batch_size
+        best, others = (make(*setup, arguments.threads) for make in (ours, second_choices))
+        measured = measure_all(best | others | peers(*setup, workers), arguments.repeats, device.type)
+        processor = {name: processor_seconds(read) for name, read in (best | others).items()}
     crops = len(records) // batch_size * batch_size
     setting = {"size": f"{size[0]}x{size[1]}", "batch": batch_size, "decoder_threads": arguments.threads}
     rows = [
@@ -124,6 +160,12 @@ def main() -> None:
         for name, figures in measured.items()
     ]
     print(f"appended to {report('loader', rows, device.type)}")
+    engine = next(iter(best))
+    for name in others:
+        ratio = measured[name]["median"] / measured[engine]["median"]
+        print(
+            f"{name}: {ratio:.2f} of {engine}'s time, {processor[name] / processor[engine]:.2f} of its processor time"
+        )
 
 
 if __name__ == "__main__":

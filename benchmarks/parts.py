@@ -78,9 +78,9 @@ def loading(device: torch.device, count: int) -> Iterator[Part]:
     with tempfile.TemporaryDirectory() as folder:
         loader.write_crops(Path(folder), count)
         records, size = open_dataset("folder", folder).train, (256, 128)
-        readers = loader.contenders(records, size, device, batch_size=64, threads=2, workers=[2])
-        from_files, *cached = (name for name in readers if "augmented" not in name and "torchvision" not in name)
-        peers = {name: work for name, work in readers.items() if "torchvision" in name}
+        readers = loader.ours(records, size, device, batch_size=64, threads=2)
+        from_files, *cached = (name for name in readers if "augmented" not in name)
+        peers = loader.peers(records, size, device, batch_size=64, workers=[2])
         crops = count // 64 * 64
         written = crops * 3 * size[0] * size[1] * 4
         yield Part("loader, JPEG files", crops, "crops", {"ours": readers[from_files]} | peers, moved=written)

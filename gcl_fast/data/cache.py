@@ -42,25 +42,36 @@ class CropCache:
 def choose_cache(cache: str | None, shape: tuple[int, ...], device: torch.device) -> tuple[str | None, str]:
     """Where the crops of `shape` are kept ("host", "device" or None), and the sentence that says why.
 
-    cache: None, "host", "device", or "auto" (host, if all ranks of this machine together need at most a quarter of the
-    free memory). Raises UserError if a memory that was asked for by name is too small.
+    cache: None, "host", "device", or "auto": the first of device (a GPU's) and host of which all ranks that share it
+    together need at most a quarter of the free memory. Raises UserError if a memory that was asked for by name is too
+    small.
     """
     if cache is None:
         return None, "off"
     if cache not in ("auto", "host", "device"):
         raise UserError(f"unknown cache {cache!r}; choose one of auto, host, device")
-    where = "host" if cache == "auto" else cache
-    need = int(np.prod(shape))
+    auto = ["device", "host"] if device.type == "cuda" else ["host"]
+    need, small = int(np.prod(shape)), list[str]()
+    size = f"{need / GIB:.2f} GiB for {shape[0]:,} crops"
+    for where in auto if cache == "auto" else [cache]:
+        free = _free_per_rank(where, device)
+        left = f"{free / GIB:.1f} GiB of {where} memory free per rank"
+        if need <= (free // 4 if cache == "auto" else free):
+            return where, "; ".join([f"{where}: {size}, {left}", *small])
+        small.append(f"{left}, and auto takes a quarter at most")
+    if cache != "auto":
+        raise UserError(f"the {cache} cache does not fit: {size}, {left}; use --cache auto or leave it off")
+    return None, f"off: {'; '.join([size, *small])}"
+
+
+def _free_per_rank(where: str, device: torch.device) -> int:
+    """Bytes of the host's or the device's memory that each of the ranks sharing it may take."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    free = (
-        free_host_memory() // ranks if where == "host" or device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-    )
-    sizes = f"{need / GIB:.2f} GiB for {shape[0]:,} crops, {free / GIB:.1f} GiB of {where} memory free per rank"
-    if cache == "auto" and need > free // 4:
-        return None, f"off: {sizes}, and auto takes a quarter at most"
-    if need > free:
-        raise UserError(f"the {where} cache does not fit: {sizes}; use --cache auto or leave it off")
-    return where, f"{where}: {sizes}"
+    if where == "host" or device.type == "cpu":
+        return free_host_memory() // ranks
+    sharing = -(-ranks // max(torch.cuda.device_count(), 1))
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # held by torch for what comes
+    return torch.cuda.mem_get_info(device)[0] // sharing + unused
 
 
 def free_host_memory() -> int:

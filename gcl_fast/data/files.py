@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
-from gcl_fast.data.pictures import UNREADABLE, blank_picture, why_broken
-from gcl_fast.data.pillow import PillowSource
+from gcl_fast.data.pictures import UNREADABLE, blank_picture, scratch_folder, why_broken
+from gcl_fast.data.pillow import decode
 
 log = logging.getLogger(__name__)
 
+DECODERS = (  # name, module, class; a run takes the first that can be imported and opened, and Pillow always can
+    ("DALI", "gcl_fast.data.pipeline", "DaliSource"),
+    ("nvJPEG", "gcl_fast.data.nvjpeg", "NvjpegSource"),
+    ("libjpeg in torchvision", "gcl_fast.data.jpeg", "TorchvisionSource"),
+    ("Pillow", "gcl_fast.data.pillow", "PillowSource"),
+)
+
 
 class Source(Protocol):
-    """Decoded crops by position: DaliSource or PillowSource."""
+    """Decoded crops by position: DaliSource, NvjpegSource, TorchvisionSource or PillowSource."""
 
     engine: str
 
@@ -29,7 +39,8 @@ class Source(Protocol):
 class PictureFiles:
     """Batches (B, H, W, 3), uint8, on `device`.
 
-    engine: "dali-cpu", "dali-gpu" or "pillow". note: the same for the run header, with the reason for a second choice.
+    engine: "dali-cpu", "dali-gpu", "torchvision", "torchvision-gpu" or "pillow". note: the same for the run header,
+    with the reason for a second choice.
     """
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> None:
@@ -37,17 +48,19 @@ class PictureFiles:
         self._source, self.note = _decoder(paths, size, device, threads)
         self.engine = self._source.engine
         self._blank: set[int] = set()
+        self._copied: set[int] = set()
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """One tensor per array of positions. A file that does not decode is replaced by a blank picture."""
+        """Yield one tensor per array of positions. A blank image takes the place of a file that does not decode, and a
+        copy by Pillow that of a file that only the engine refuses."""
         done = 0
         while done < len(plan):
             try:
                 for images in self._source.batches(plan[done:]):
                     yield images
                     done += 1
-            except (RuntimeError, *UNREADABLE):
-                if not self._blank_out(plan[done]):  # both decoders raise in the batch that failed
+            except (RuntimeError, *UNREADABLE):  # every engine raises in the batch that failed
+                if not self._blank_out(plan[done]) and not self._copy_refused(plan[done]):
                     raise
 
     def _blank_out(self, positions: np.ndarray) -> bool:
@@ -60,12 +73,39 @@ class PictureFiles:
         self._blank.update(broken)
         return bool(broken)
 
+    def _copy_refused(self, positions: np.ndarray) -> bool:
+        """Replace those of `positions` that only the engine refuses by Pillow's copies; return whether any was."""
+        fresh, before = set(positions.tolist()) - self._blank - self._copied, len(self._copied)
+        for position in filter(self._refuses, sorted(fresh)):
+            path = self._paths[position]
+            with tempfile.NamedTemporaryFile(dir=scratch_folder(), suffix=".png", delete=False) as copy:
+                Image.fromarray(decode(path).numpy()).save(copy)
+            self._source.replace(position, Path(copy.name))
+            if self._refuses(position):  # whatever is wrong, it is not this file
+                self._source.replace(position, path)
+                continue
+            log.warning("%s: %s refuses it, Pillow decodes it", path, self.engine)
+            self._copied.add(position)
+        return len(self._copied) > before
+
+    def _refuses(self, position: int) -> bool:
+        try:
+            list(self._source.batches([np.array([position])]))
+        except (RuntimeError, *UNREADABLE):
+            return True
+        return False
+
 
 def _decoder(paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> tuple[Source, str]:
-    """DALI where it can be imported, else Pillow; and what the run header says about it."""
-    try:
-        from gcl_fast.data.pipeline import DaliSource
-    except ImportError as error:
-        return PillowSource(paths, size, device, threads), f"pillow (no DALI: {error})"
-    source = DaliSource(paths, size, device, threads)
-    return source, source.engine
+    """Open the first decoder that this machine has, and word what the run header says about it."""
+    missing: list[str] = []
+    for name, module, source in DECODERS:
+        if name == "nvJPEG" and device.type != "cuda":
+            continue
+        try:
+            decoder = getattr(importlib.import_module(module), source)(paths, size, device, threads)
+        except (ImportError, RuntimeError) as error:
+            missing.append(f"no {name}: {str(error).splitlines()[0]}")
+        else:
+            break
+    return decoder, f"{decoder.engine} ({'; '.join(missing)})" if missing else decoder.engine

@@ -25,7 +25,7 @@ class TrainLoader:
     which is a pure function of (seed, epoch, step, place in the step's batch). rank, world_size: the plan is this
     slice of every step's global batch; it is changed as one process would change it.
 
-    engine: "dali-cpu", "dali-gpu" or "pillow". cache: where decoded crops are kept, or None. notice: one line on both.
+    engine: what decodes (see PictureFiles). cache: where decoded crops are kept, or None. notice: one line on both.
     A file that breaks during the run is replaced by a blank crop, with a warning; it never ends an epoch.
     """
 

@@ -74,11 +74,17 @@ def why_broken(path: Path) -> str:
 
 
 @functools.cache
-def blank_picture() -> Path:
-    """A picture file of ImageNet's mean colour, which is close to 0 once normalized; removed when the process ends."""
+def scratch_folder() -> Path:
+    """A folder for files that stand in for others; removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="gcl_fast-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = Path(folder) / "blank.png"
+    return Path(folder)
+
+
+@functools.cache
+def blank_picture() -> Path:
+    """A picture file of ImageNet's mean colour, which is close to 0 once normalized."""
+    path = scratch_folder() / "blank.png"
     Image.new("RGB", (1, 1), tuple(round(255 * value) for value in IMAGENET_MEAN)).save(path)
     return path
 

@@ -1,10 +1,14 @@
-"""Crops from JPEG files through DALI: read, decode ("mixed" on the GPU), resize.
+"""Crops from image files through DALI: read, decode ("mixed" on the GPU); torch resizes, as for every decoder.
 
-On the CPU torch resizes what DALI has decoded: its kernel for uint8 is within one level of Pillow's bicubic, which the
-official code uses, and doubles a crop of 128x64 in 33 us of one core, where DALI's takes 460 (decoding: 70).
+DALI's own resize is another bicubic (see resize.py), and on the CPU takes 460 us to double a crop of 128x64 (torch 33,
+decoding 70).
 
 The pipeline is built once and lives as long as its source; what it reads is set by replacing the iterator behind its
 external source, so a new epoch, or a start in mid-epoch, costs nothing and leaves no state behind.
+
+A batch that fails raises, and only that batch: DALI 2.4's dynamic executor keeps the error with the iteration that it
+belongs to, and those before and after it deliver their crops. Its message ("Current pipeline object is no longer
+valid") is about the executors that it had before.
 """
 
 from __future__ import annotations
@@ -17,13 +21,17 @@ from typing import Any
 import numpy as np
 import nvidia.dali
 import torch
-import torch.nn.functional as F
 from nvidia.dali.pipeline import Pipeline
 
+from gcl_fast.data.resize import bicubic, resize
+
 fn: Any = nvidia.dali.fn  # DALI's type stubs lack many of its names
-types: Any = nvidia.dali.types
 
 PREFETCH = 2  # batches under way while the caller works on one
+
+
+class Overtaken(Exception):
+    """An abandoned iteration goes on after another one was begun."""
 
 
 class DaliSource:
@@ -41,44 +49,41 @@ class DaliSource:
         self._encoded[position] = _encode(path)
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """One tensor per array of positions in `plan`. Raises RuntimeError, DALI's, at a file that does not decode."""
+        """One tensor per array of positions in `plan`. Raises RuntimeError, DALI's, at a file that does not decode, and
+        Overtaken if other batches were begun meanwhile."""
         if not plan:
             return
         largest = max(len(positions) for positions in plan)
-        if self._pipeline is None or self._pipeline.max_batch_size < largest or not self._rewind(self._pipeline):
+        if self._pipeline is not None and self._pipeline.max_batch_size >= largest:
+            self._rewind(self._pipeline)
+        else:
             self._pipeline = self._build(largest)
         own = self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
         for _ in plan:
             if self._feed.batches is not own:
-                raise RuntimeError("these batches can no longer be read: others were begun from the same source")
+                raise Overtaken("these batches can no longer be read: others were begun from the same source")
             yield self._next()
 
     def _next(self) -> torch.Tensor:
         assert self._pipeline is not None
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
-        try:
-            (images,) = self._pipeline.run(stream)
-        except RuntimeError:
-            self._pipeline = None  # a pipeline that has failed cannot be used again
-            raise
+        (images,) = self._pipeline.run(stream)
         # No copy: the tensor owns its buffer, which DALI's dynamic executor does not use again while somebody holds it
         if images.is_dense_tensor():
-            return _resized(torch.from_dlpack(images.as_tensor()), self._size)
-        crops = (torch.from_dlpack(images[i])[None] for i in range(len(images)))
-        return torch.cat([_resized(crop, self._size) for crop in crops])
+            return bicubic(torch.from_dlpack(images.as_tensor()), self._size)
+        return resize([torch.from_dlpack(images[i]) for i in range(len(images))], self._size)
 
-    def _rewind(self, pipeline: Pipeline) -> bool:
-        """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own.
-        False if one of them failed, which ends a pipeline."""
+    def _rewind(self, pipeline: Pipeline) -> None:
+        """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own."""
         self._feed.batches = iter(())
-        try:
-            while True:
+        while True:
+            try:
                 pipeline.run()
-        except StopIteration:
-            pipeline.reset()
-            return True
-        except RuntimeError:
-            return False
+            except StopIteration:
+                break
+            except RuntimeError:  # one of them failed, which is nobody's concern any more
+                continue
+        pipeline.reset()
 
     def _build(self, batch_size: int) -> Pipeline:
         gpu = None  # DALI's name for the CPU
@@ -94,21 +99,15 @@ class DaliSource:
         with pipeline:
             path = fn.external_source(source=self._feed, batch=True)
             encoded = fn.io.file.read(path, dont_use_mmap=True)  # a mapped file that shrinks would kill the process
-            # Pillow does not turn pictures as EXIF says, nor does the official code
-            images = fn.decoders.image(encoded, device="cpu" if gpu is None else "mixed", adjust_orientation=False)
-            if gpu is not None:
-                images = fn.resize(images, size=self._size, interp_type=types.INTERP_CUBIC)
+            images = fn.decoders.image(
+                encoded,
+                device="cpu" if gpu is None else "mixed",
+                adjust_orientation=False,  # Pillow does not turn images as EXIF says, nor does the official code
+                jpeg_fancy_upsampling=True,  # as the CPU's decoder does it; nvJPEG would repeat chroma samples
+            )
             pipeline.set_outputs(images)
         pipeline.build()
         return pipeline
-
-
-def _resized(crops: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 (B, h, w, 3) -> (B, H, W, 3), bicubic."""
-    if crops.shape[1:3] == size:
-        return crops
-    planes = crops.permute(0, 3, 1, 2)  # in channels-last memory, for which torch's kernel is made
-    return F.interpolate(planes, size, mode="bicubic", antialias=True).permute(0, 2, 3, 1)
 
 
 class _Feed:

@@ -58,10 +58,11 @@ def test_clusters_where_the_features_are(monkeypatch):
 
 
 def test_a_peer_without_a_cache_is_called_so(monkeypatch):
-    names = ("dali-cpu", "dali-cpu, augmented", "dali-cpu, host cache", "torchvision, 2 workers")
+    names = ("dali-cpu", "dali-cpu, augmented", "dali-cpu, host cache")
     monkeypatch.setattr(parts.loader, "write_crops", lambda *_: None)
     monkeypatch.setattr(parts, "open_dataset", lambda *_: SimpleNamespace(train=None))
-    monkeypatch.setattr(parts.loader, "contenders", lambda *_, **__: dict.fromkeys(names))
+    monkeypatch.setattr(parts.loader, "ours", lambda *_, **__: dict.fromkeys(names))
+    monkeypatch.setattr(parts.loader, "peers", lambda *_, **__: {"torchvision, 2 workers": None})
     files, cached = parts.loading(torch.device("cpu"), 64)
     assert list(files.contenders) == ["ours", "torchvision, 2 workers"]
     assert list(cached.contenders) == ["ours", "torchvision, 2 workers, no cache"]

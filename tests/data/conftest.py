@@ -1,4 +1,4 @@
-"""Crops of smooth random colours on disk."""
+"""Crops of smooth random colours on disk, and the decoders to read them with."""
 
 from pathlib import Path
 
@@ -6,7 +6,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcl_fast.data import Records, open_dataset
+from gcl_fast.data import Records, files, open_dataset
+
+ENGINES = {
+    "dali-cpu": ("gcl_fast.data.pipeline", "DaliSource"),
+    "torchvision": ("gcl_fast.data.jpeg", "TorchvisionSource"),
+    "torchvision-gpu": ("gcl_fast.data.nvjpeg", "NvjpegSource"),  # its steps, on the CPU
+    "pillow": ("gcl_fast.data.pillow", "PillowSource"),
+}
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the only decoder that loaders find."""
+    if request.param == "dali-cpu":
+        pytest.importorskip("nvidia.dali")
+    monkeypatch.setattr(files, "DECODERS", [(request.param, *ENGINES[request.param])])
+    return request.param
 
 
 def save_crop(path: Path, seed: int, size: tuple[int, int] = (64, 32)) -> None:

@@ -41,6 +41,63 @@ def test_a_cache_asked_for_by_name_must_fit(free):
         cache.choose_cache("host", SHAPE, CPU)
 
 
+CUDA, BYTES = torch.device("cuda", 0), 1000 * 128 * 64 * 3
+
+
+@pytest.fixture
+def free_device(monkeypatch, free):
+    """free_device(times, gpus): that many times the crops' bytes are free on each of `gpus`, and many on the host."""
+
+    def set_free(times: float, gpus: int = 1, unused: float = 0) -> None:
+        free(100)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(times * BYTES), 2**40))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int((unused + 1) * BYTES))
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: BYTES)
+
+    return set_free
+
+
+def test_auto_takes_the_gpu_s_memory_first(free_device, free):
+    free_device(4.01)
+    where, why = cache.choose_cache("auto", SHAPE, CUDA)
+    assert where == "device"
+    assert why == "device: 0.02 GiB for 1,000 crops, 0.1 GiB of device memory free per rank"
+    free_device(3.99)
+    where, why = cache.choose_cache("auto", SHAPE, CUDA)
+    assert where == "host"
+    assert why.startswith("host: 0.02 GiB for 1,000 crops, 2.3 GiB of host memory free per rank; ")
+    assert why.endswith("; 0.1 GiB of device memory free per rank, and auto takes a quarter at most")
+    free(3.99)
+    where, why = cache.choose_cache("auto", SHAPE, CUDA)
+    assert where is None
+    assert "of device memory" in why
+    assert "of host memory" in why
+
+
+def test_ranks_on_one_gpu_share_its_memory(free_device, monkeypatch):
+    for ranks, gpus, times in ((2, 2, 4.01), (2, 1, 8.02), (3, 2, 8.02), (8, 8, 4.01), (1, 8, 4.01)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+        free_device(times, gpus)
+        assert cache.choose_cache("auto", SHAPE, CUDA)[0] == "device"
+        free_device(times - 0.04, gpus)
+        assert cache.choose_cache("auto", SHAPE, CUDA)[0] == "host"
+
+
+def test_memory_that_torch_holds_for_nothing_is_free(free_device):
+    free_device(3, unused=1.01)
+    assert cache.choose_cache("auto", SHAPE, CUDA)[0] == "device"
+
+
+def test_a_gpu_s_cache_asked_for_by_name_must_fit(free_device):
+    free_device(1.01)
+    assert cache.choose_cache("device", SHAPE, CUDA)[0] == "device"
+    free_device(0.99)
+    with pytest.raises(UserError, match="device cache does not fit"):
+        cache.choose_cache("device", SHAPE, CUDA)
+    assert cache.choose_cache("host", SHAPE, CUDA)[0] == "host"
+
+
 def test_off_and_unknown():
     assert cache.choose_cache(None, SHAPE, CPU) == (None, "off")
     with pytest.raises(UserError, match="unknown cache 'ram'"):

@@ -1,9 +1,7 @@
 """Loaders deliver the crops that the plan names, the same from every source, and survive files that break."""
 
-import contextlib
 import logging
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -17,19 +15,12 @@ SIZE = (48, 24)
 LEVEL = 1 / (255 * min(IMAGENET_STD))  # one step of an 8-bit value, once normalized
 
 
-@pytest.fixture(params=["dali-cpu", "pillow"])
-def engine(request, monkeypatch):
-    if request.param == "dali-cpu":
-        pytest.importorskip("nvidia.dali")
-    else:
-        monkeypatch.setitem(sys.modules, "gcl_fast.data.pipeline", None)  # its import fails as without DALI
-    return request.param
-
-
 def decode(path) -> torch.Tensor:
-    """What Pillow and arithmetic in float64 make of a file: (3, H, W)."""
+    """What Pillow and arithmetic in float64 make of a file: (3, H, W). Pillow 13 resizes columns first where asked for
+    both at once."""
     with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB").resize(SIZE[::-1], Image.Resampling.BICUBIC)) / 255
+        wide = image.convert("RGB").resize((SIZE[1], image.height), Image.Resampling.BICUBIC)
+        pixels = np.asarray(wide.resize(SIZE[::-1], Image.Resampling.BICUBIC)) / 255
     return torch.from_numpy((pixels - IMAGENET_MEAN) / IMAGENET_STD).permute(2, 0, 1)
 
 
@@ -52,7 +43,7 @@ def test_crops_are_decoded_resized_and_normalized(crops, engine):
     assert difference.max() < 3 * LEVEL
 
 
-@pytest.mark.parametrize("shape", [(31, 17), (120, 61), (48, 24)])
+@pytest.mark.parametrize("shape", [(31, 17), (120, 61), (400, 30), (48, 24)])
 def test_resizing_is_bicubic(tmp_path, engine, shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
@@ -136,10 +127,16 @@ def test_an_abandoned_epoch_leaves_nothing_behind(crops, engine):
     next(abandoned)
     again = list(loader.epoch(plan, 0))  # while the abandoned one still exists
     assert all(torch.equal(a, b) for pair in zip(again, expected) for a, b in zip(*pair))
-    with contextlib.suppress(RuntimeError):  # DALI cannot go back to it and says so, Pillow can
+    current = loader.epoch(plan, 0)
+    begun = [next(current)]
+    if engine == "dali-cpu":  # it cannot go back, and says so; the others can
+        with pytest.raises(Exception, match="can no longer be read"):
+            next(abandoned)
+    else:
         image, index = next(abandoned)
         assert torch.equal(index, plan.flip(0)[1])
         assert torch.equal(image, expected[-2][0])
+    assert all(torch.equal(a, b) for pair in zip(begun + list(current), expected) for a, b in zip(*pair))
 
 
 def test_batches_stay_valid_while_later_ones_are_made(crops):
@@ -260,15 +257,20 @@ def test_errors_that_are_no_picture_s_fault_are_not_swallowed(crops, monkeypatch
         next(loader.epoch(torch.tensor([[0, 1]]), 0))
 
 
-@pytest.mark.gpu
-def test_mixed_decoding_equals_the_cpu(crops):
-    pytest.importorskip("nvidia.dali")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "options", [dict(), dict(augmentation=Augmentation()), dict(cache="device"), dict(cache="host"), dict(cache="auto")]
+)
+def test_a_gpu_gets_the_crops_of_the_cpu(crops, device, options):
     plan = shuffled_plan(len(crops), 5, seed=0, epoch=0)
-    for options in (dict(), dict(augmentation=Augmentation()), dict(cache="device"), dict(cache="host")):
-        loader = TrainLoader(crops, SIZE, "cuda", **options)
-        assert loader.engine == "dali-gpu"
-        images, index = collect(loader.epoch(plan, 0))
-        expected, expected_index = collect(TrainLoader(crops, SIZE, **options | {"cache": None}).epoch(plan, 0))
-        assert images.is_cuda
-        assert torch.equal(index.cpu(), expected_index)
-        assert (images.cpu() - expected).abs().mean() < LEVEL
+    loader = TrainLoader(crops, SIZE, device, **options)
+    images, index = collect(loader.epoch(plan, 0))
+    expected, expected_index = collect(TrainLoader(crops, SIZE, **options | {"cache": None}).epoch(plan, 0))
+    assert images.device.type == index.device.type == device
+    assert torch.equal(index.cpu(), expected_index)
+    difference = (images.cpu() - expected).abs()
+    assert difference.mean() < 0.3 * LEVEL  # two inverse transforms, two conversions of colours
+    assert difference.max() < 5 * LEVEL
+    if device == "cuda":
+        assert loader.engine in ("dali-gpu", "torchvision-gpu")
+        assert loader.cache == {"auto": "device"}.get(options.get("cache"), options.get("cache"))

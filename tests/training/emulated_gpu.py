@@ -203,7 +203,7 @@ def emulated_gpu() -> Iterator[None]:
     try:
         from gcl_fast.data.pipeline import DaliSource as Source
     except ImportError:  # no DALI here
-        from gcl_fast.data.pillow import PillowSource as Source
+        from gcl_fast.data.nvjpeg import NvjpegSource as Source
     from gcl_fast.render import rasterizer
     from gcl_fast.training import assess, checkpoint, ranks
     from gcl_fast.training.meter import Meter
