@@ -72,8 +72,8 @@ KERNELS: dict[str, int | Callable[[Arguments], int]] = {
     "gcl_fast::structure": 6,
     "gcl_fast::rasterize": 3,
     "gcl_fast::negative_lse": 12,  # tiled, one tile: fill 3, two products, rows, scale, log-sum and mean 5
-    "gcl_fast::styled_norm": 1,
-    "gcl_fast::styled_norm_backward": 1,
+    "gcl_fast::styled_norm": lambda args: 1 + args[-1],  # of whole samples: parts first
+    "gcl_fast::styled_norm_backward": lambda args: 1 + args[-1],
     # of torch
     "aten::convolution": lambda args: 1 + (args[2] is not None),  # the bias is added after
     "aten::convolution_backward": lambda args: sum(args[-1]),
