@@ -33,6 +33,7 @@ from gcl_fast import kernels
 from gcl_fast.kernels import (
     contrastive_draw,
     csr_dbscan,
+    gather_pixels,
     memory_update,
     merge_rows,
     negative_lse,
@@ -139,7 +140,7 @@ def graph_entries() -> Iterator[Entry]:
 
 
 def picture_entries() -> Iterator[Entry]:
-    """The generator's norms and the padding before convolutions. Of each choice of blocks for 16 channels and more."""
+    """Norms, padding and upsampling of pictures. Of each choice of blocks for 16 channels and more."""
     scalars = dict.fromkeys(("R", "C", "rows", "count", "scale_stride", "shift_stride"), "i32")
     scalars |= dict.fromkeys(("slope", "eps"), "fp32")
     sums = dict.fromkeys(("moments", "parts", "sums"), "*fp32")
@@ -165,14 +166,19 @@ def picture_entries() -> Iterator[Entry]:
             yield Entry(styled_norm._whole_backward_kernel, types, whole)
     for dtype, kind in PICTURES.items():
         pictures = dict.fromkeys(("x", "grad", "padded", "out"), f"*{dtype}")
-        types = pictures | dict.fromkeys(("H", "W", "C", "padding"), "i32") | {"slope": "fp32"}
         for C in (16, 32, 64):
+            types = pictures | dict.fromkeys(("H", "W", "C", "padding"), "i32") | {"slope": "fp32"}
             for padding in ({}, {"padding": 1}):  # the JIT takes 1 for a constant
                 for sign in ({"padded": None, "SIGNED": False}, {"padded": None, "SIGNED": True}, {"SIGNED": True}):
                     configuration = reflect_pad.launch_configuration(C, kind) | padding | sign
                     yield Entry(reflect_pad._pad_kernel, *_without(types, configuration))
                     if sign["SIGNED"] == ("padded" not in sign):
                         yield Entry(reflect_pad._adjoint_kernel, *_without(types, configuration))
+            types = pictures | dict.fromkeys(("rows", "columns"), "*i64")
+            types |= dict.fromkeys(("H", "W", "C", "high", "wide", "row_most", "column_most"), "i32")
+            configuration = gather_pixels.launch_configuration(C, kind)
+            yield Entry(gather_pixels._gather_kernel, types, configuration)
+            yield Entry(gather_pixels._gather_adjoint_kernel, types, configuration)
 
 
 def _without(types: dict[str, str], configuration: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton, triton_serves
 
 
 def reflect_pad_reference(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
@@ -136,14 +136,6 @@ def reflect_pad_adjoint_triton(grad: Tensor, padded: Tensor | None, padding: int
     return _launch(_adjoint_kernel, grad, padded, out, padding, slope)
 
 
-def _served(x: Tensor) -> bool:
-    """Whether the op has a kernel for x where nothing is compiled."""
-    if x.device.type == "cuda":
-        compiling = torch.compiler.is_compiling()
-        return not compiling and triton is not None and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-
-
 def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     """Mirror `padding` rows and columns of LeakyReLU(x) about each border, the border itself not repeated.
 
@@ -158,7 +150,8 @@ def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     Raises:
         RuntimeError: the padding is not less than both sides.
     """
-    if not _served(x):
+    in_cpp = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    if not in_cpp and not triton_serves(x):
         return reflect_pad_reference(x, padding, slope)
     return _Pad.apply(x, None, padding, slope)
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton, triton_serves
 
 EPS = 1e-5
 
@@ -385,13 +385,6 @@ def _dtype(style: Tensor | None) -> torch.dtype:
     return torch.float32 if style is None else style.dtype
 
 
-def _served(x: Tensor) -> bool:
-    """Whether the op has a kernel for x where nothing is compiled."""
-    if x.device.type == "cuda":
-        return triton is not None and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-
-
 def styled_norm(
     x: Tensor,
     scale: Tensor | None = None,
@@ -425,7 +418,8 @@ def styled_norm(
             )
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"styled_norm: residual {tuple(residual.shape)} must have the shape of x, {tuple(x.shape)}")
-    if torch.compiler.is_compiling() or not _served(x):
+    in_cpp = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not torch.compiler.is_compiling()
+    if not in_cpp and not triton_serves(x):
         return styled_norm_reference(x, scale, shift, residual, slope, whole)
     x = x.contiguous(memory_format=torch.channels_last)
     if residual is not None:

@@ -1,5 +1,5 @@
-"""Triton's norms and padding against the definitions in float64: on a GPU where there is one, and in Triton's
-interpreter, hence in a child process, where they are compared with the CPU's ops as well."""
+"""Triton's norms, padding and choice of pixels against the definitions in float64: on a GPU where there is one, and in
+Triton's interpreter, hence in a child process, where they are compared with the CPU's ops as well."""
 
 import os
 import subprocess
@@ -12,6 +12,7 @@ from torch.func import vjp
 from torch.nn import functional as F
 
 pytest.importorskip("triton")
+from gcl_fast.kernels import gather_pixels as gather
 from gcl_fast.kernels import reflect_pad as pad
 from gcl_fast.kernels import styled_norm as norm
 
@@ -21,6 +22,8 @@ OPS = {
     "styled_norm_backward": norm.styled_norm_backward_triton,
     "reflect_pad": pad.reflect_pad_triton,
     "reflect_pad_adjoint": pad.reflect_pad_adjoint_triton,
+    "gather_pixels": gather.gather_pixels_triton,
+    "gather_pixels_adjoint": gather.gather_pixels_adjoint_triton,
 }
 WAYS = [(False, True, 0.2, True), (False, False, 1.0, False), (True, False, 0.2, True), (True, True, 1.0, False)]
 PADS = [(2, 3, 5, 4, 1), (1, 70, 3, 20, 2), (1, 4, 11, 10, 9), (0, 4, 5, 5, 1), (3, 1, 1, 1, 0)]
@@ -184,6 +187,26 @@ def test_too_wide_a_padding_is_refused(device):
         pad.reflect_pad(torch.zeros(1, 2, 3, 5, device=device), 3)
 
 
+@each_type
+@pytest.mark.parametrize(("rows", "columns"), [([0, 0, 1, 2, 2, 0], [4, 0, 0]), ([1], list(range(5)) * 9), ([], [1])])
+def test_gathering_and_its_adjoint(device, dtype, rows, columns):
+    """Places that repeat, and places that nothing takes; more columns than a program has, more channels."""
+    x, direction = draw(2, 70, 3, 5).to(dtype), draw(2, 70, len(rows), len(columns)).to(dtype)
+    found = []
+    for function, kind in (
+        (gather.gather_pixels, lambda t: t.to(device)),
+        (gather.gather_pixels_reference, torch.Tensor.double),
+    ):
+        lines = (gather.Line.of(taken, n, kind(x).device) for taken, n in ((rows, 3), (columns, 5)))
+        leaf = kind(x).detach().requires_grad_()
+        y = function(leaf, *lines)
+        found.append((y, *torch.autograd.grad(y, leaf, kind(direction))))
+    for ours, truth in zip(*found, strict=True):
+        assert ours.dtype == dtype
+        near(ours, truth, TOLERANCES[dtype])
+    assert found[0][0].is_contiguous(memory_format=torch.channels_last) or not rows
+
+
 @each_way
 def test_the_cpus_ops_agree(whole, residual, slope, styled):
     if not INTERPRETED:
@@ -209,11 +232,14 @@ def test_ops_are_registered_completely(device):
     arguments = to(device, (x, scale, shift.expand(2, 16), skip))
     for t in arguments:
         t.requires_grad_()
-    for given in (arguments, [arguments[0], None, None, None]):
-        torch.library.opcheck(torch.ops.gcl_fast.styled_norm.default, (*given, 0.2, False))
+    torch.library.opcheck(torch.ops.gcl_fast.styled_norm.default, (*arguments, 0.2, False))
     padded = pad.reflect_pad(x.to(device), 1, 0.2).detach()
     torch.library.opcheck(torch.ops.gcl_fast.reflect_pad.default, (x.detach().to(device), None, 1, 0.2))
     torch.library.opcheck(torch.ops.gcl_fast.reflect_pad_adjoint.default, (padded, padded, 1, 0.2))
+    lines = (gather.Line.of([0, 0, 2], n, padded.device) for n in (5, 4))
+    (rows, row_became), (columns, column_became) = lines
+    leaf = x.detach().to(device).requires_grad_()
+    torch.library.opcheck(torch.ops.gcl_fast.gather_pixels.default, (leaf, rows, columns, row_became, column_became))
 
 
 @pytest.mark.gpu
@@ -237,5 +263,5 @@ def test_kernels_in_the_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    count = 3 * 4 * 2 + 4 + 2 + 2 + 1 + 3 * 5 * 2 + 1 + 1 + 4 + 1
+    count = 3 * 4 * 2 + 4 + 2 + 2 + 1 + 3 * 5 * 2 + 1 + 1 + 3 * 3 + 4 + 1
     assert f"{count} passed" in done.stdout, done.stdout
