@@ -43,6 +43,12 @@ class Autocast:
         device: Any = torch.get_device_module(HELD)
         device.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
         torch.clear_autocast_cache = self.casts.clear
+        begin = torch.autocast.__init__
+
+        def renamed(context: torch.autocast, name: str, *others: Any, **named: Any) -> None:
+            begin(context, HELD.type if name == "cuda" else name, *others, **named)
+
+        torch.autocast.__init__ = renamed  # type: ignore[method-assign, assignment]
         others = torch.library.Library("_", "IMPL")
         others.fallback(torch.library.fallthrough_kernel, self.key.name)
         self.libraries = [others, torch.library.Library("aten", "IMPL")]
@@ -86,8 +92,8 @@ class Autocast:
 def paper_gpu(seen: Seen) -> Iterator[None]:
     """Within, "cuda" names a device without values, whose every op is told to `seen`; host tensors stay as they are.
 
-    `torch.autocast("emulated", ...)` casts there as CUDA's does. Meant for a process of its own: what the emulated GPU
-    changes of torch and of gcl_fast stays changed.
+    `torch.autocast("cuda", ...)` casts there as on a GPU. Meant for a process of its own: what this and the emulated
+    GPU change of torch and of gcl_fast stays changed.
     """
     run, fake, autocast = emulated_gpu.run, FakeTensorMode(allow_non_fake_inputs=True), Autocast()
     _foreach_utils._foreach_supported_types.append(OnDevice)  # torch asks for the very type
