@@ -149,52 +149,66 @@ GCL_CLONES void backward_sample(Sample<T> s, const T* grad, bool whole, Moments 
   backward_of(s, grad, whole, m, a, b, dscale, dshift, out);
 }
 
-void check(const Tensor& x, const Tensor& like, const Tensor& scale, const Tensor& shift) {
+using Style = std::optional<Tensor>;  // (B, C), rows may be one and the same; none: a constant
+
+// The row of each sample.
+struct Rows {
+  std::vector<float> constant;
+  const float* first;
+  int64_t stride;
+  Rows(const Style& style, int64_t C, float otherwise)
+      : constant(style ? 0 : C, otherwise), first(style ? style->const_data_ptr<float>() : constant.data()),
+        stride(style ? style->stride(0) : 0) {}
+  const float* of(int64_t b) const { return first + b * stride; }
+};
+
+void check(const Tensor& x, const Tensor& like, const Style& scale, const Style& shift) {
   STD_TORCH_CHECK(x.dim() == 4 && channels_last(x), "styled_norm: x must be (B, C, H, W) in channels-last order");
   STD_TORCH_CHECK(like.dim() == 4 && channels_last(like) && like.scalar_type() == x.scalar_type() && like.numel() == x.numel() &&
           like.size(1) == x.size(1),
       "styled_norm: residual and gradient must have the shape, type and order of x");
-  for (const Tensor* t : {&scale, &shift})
-    STD_TORCH_CHECK(t->dim() == 2 && t->size(0) == x.size(0) && t->size(1) == x.size(1) && t->is_contiguous() &&
-            t->scalar_type() == ScalarType::Float,
-        "styled_norm: scale and shift must be contiguous float32 of shape (B, C)");
+  for (const Style* t : {&scale, &shift})
+    STD_TORCH_CHECK(!*t || ((*t)->dim() == 2 && (*t)->size(0) == x.size(0) && (*t)->size(1) == x.size(1) &&
+                        (x.size(1) < 2 || (*t)->stride(1) == 1) && (*t)->scalar_type() == ScalarType::Float),
+        "styled_norm: scale and shift must be float32 of shape (B, C), contiguous in C");
 }
 
 template <class T>
-void forward(const Tensor& x, const Tensor& scale, const Tensor& shift, const std::optional<Tensor>& residual,
+void forward(const Tensor& x, const Style& scale, const Style& shift, const std::optional<Tensor>& residual,
     float slope, bool whole, float* moments, Tensor& y) {
   const int64_t B = x.size(0), C = x.size(1), rows = x.size(2) * x.size(3), size = rows * C;
   const T *from = static_cast<const T*>(x.const_data_ptr()), *skip = residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr;
-  const float *s = scale.const_data_ptr<float>(), *t = shift.const_data_ptr<float>();
+  const Rows s(scale, C, 1), t(shift, C, 0);
   T* const to = static_cast<T*>(y.mutable_data_ptr());
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> factor(C);
     for (int64_t b = begin; b < end; ++b)
-      forward_sample<T>({from + b * size, rows, C, s + b * C, t + b * C, slope}, whole,
+      forward_sample<T>({from + b * size, rows, C, s.of(b), t.of(b), slope}, whole,
           {moments + 2 * b * C, moments + (2 * b + 1) * C}, skip ? skip + b * size : nullptr, factor.data(),
           to + b * size);
   });
 }
 
 template <class T>
-void backward(const Tensor& grad, const Tensor& x, const Tensor& scale, const Tensor& shift, float* moments, float slope,
+void backward(const Tensor& grad, const Tensor& x, const Style& scale, const Style& shift, float* moments, float slope,
     bool whole, Tensor& dx, float* dscale, float* dshift) {
   const int64_t B = x.size(0), C = x.size(1), rows = x.size(2) * x.size(3), size = rows * C;
   const T *from = static_cast<const T*>(x.const_data_ptr()), *g = static_cast<const T*>(grad.const_data_ptr());
-  const float *s = scale.const_data_ptr<float>(), *t = shift.const_data_ptr<float>();
+  const Rows s(scale, C, 1), t(shift, C, 0);
   T* const to = static_cast<T*>(dx.mutable_data_ptr());
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> a(C), k(C);
     for (int64_t b = begin; b < end; ++b)
-      backward_sample<T>({from + b * size, rows, C, s + b * C, t + b * C, slope}, g + b * size, whole,
+      backward_sample<T>({from + b * size, rows, C, s.of(b), t.of(b), slope}, g + b * size, whole,
           {moments + 2 * b * C, moments + (2 * b + 1) * C}, a.data(), k.data(), dscale + b * C, dshift + b * C, to + b * size);
   });
 }
 
-std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, const Tensor& scale, const Tensor& shift,
-    std::optional<Tensor> residual, double slope, bool whole) {
+std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, Style scale, Style shift, std::optional<Tensor> residual,
+    double slope, bool whole) {
   check(x, residual ? *residual : x, scale, shift);
-  Tensor y = torch::stable::empty_like(x), moments = torch::stable::new_empty(scale, {x.size(0), 2, x.size(1)});
+  Tensor y = torch::stable::empty_like(x);
+  Tensor moments = torch::stable::new_empty(x, {x.size(0), 2, x.size(1)}, ScalarType::Float);
   float* const m = moments.mutable_data_ptr<float>();
   if (x.scalar_type() == ScalarType::Float) forward<float>(x, scale, shift, residual, float(slope), whole, m, y);
   else if (x.scalar_type() == ScalarType::BFloat16) forward<uint16_t>(x, scale, shift, residual, float(slope), whole, m, y);
@@ -202,10 +216,11 @@ std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, const Tensor& scale, con
   return {y, moments};
 }
 
-std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
-    const Tensor& shift, const Tensor& moments, double slope, bool whole) {
+std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, const Tensor& x, Style scale, Style shift,
+    const Tensor& moments, double slope, bool whole) {
   check(x, grad, scale, shift);
-  Tensor dx = torch::stable::empty_like(x), dscale = torch::stable::empty_like(scale), dshift = torch::stable::empty_like(scale);
+  Tensor dx = torch::stable::empty_like(x);
+  Tensor dscale = torch::stable::new_empty(x, {x.size(0), x.size(1)}, ScalarType::Float), dshift = torch::stable::empty_like(dscale);
   float *const m = const_cast<float*>(moments.const_data_ptr<float>()), *const ds = dscale.mutable_data_ptr<float>(),
                *const dt = dshift.mutable_data_ptr<float>();
   if (x.scalar_type() == ScalarType::Float)
@@ -219,8 +234,8 @@ std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, cons
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
-  m.def("styled_norm(Tensor x, Tensor scale, Tensor shift, Tensor? residual, float slope, bool whole) -> (Tensor, Tensor)");
-  m.def("styled_norm_backward(Tensor grad, Tensor x, Tensor scale, Tensor shift, Tensor moments, float slope, bool whole)"
+  m.def("styled_norm(Tensor x, Tensor? scale, Tensor? shift, Tensor? residual, float slope, bool whole) -> (Tensor, Tensor)");
+  m.def("styled_norm_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor moments, float slope, bool whole)"
         " -> (Tensor, Tensor, Tensor)");
 }
 

@@ -35,3 +35,9 @@ def on_its_device(launch: Callable[Concatenate[Tensor, P], R]) -> Callable[Conca
             return launch(first, *others, **named)
 
     return guarded
+
+
+def triton_serves(x: Tensor) -> bool:
+    """Whether kernels for pictures serve x: on a GPU, in a type that they know, where nothing is compiled."""
+    known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return x.device.type == "cuda" and triton is not None and known and not torch.compiler.is_compiling()

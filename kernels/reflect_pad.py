@@ -1,13 +1,16 @@
 """Reflect padding, with the LeakyReLU before it, in one pass.
 
-Under autocast torch pads in float32, and copies channels-last pictures there and back: 30 % of a step of the paper's
-sizes on a CPU was padding. So the op serves eager runs on a CPU, and the definition everything else.
+Under autocast torch pads in float32 on a CPU, and copies channels-last pictures there and back: 30 % of a step of the
+paper's sizes was padding. On a GPU its gradient adds atomically, into zeros, in an order that changes from run to run.
+So the op serves eager runs, in C++ and in Triton, and the definition compiled graphs and other types.
 
 Padding is linear, LeakyReLU linear but for where its input is zero, so the op and its adjoint are each other's
 derivatives, to any order; R1 differentiates twice. Where the slope multiplies is read off the sign of the padded
 picture, which the convolution behind keeps anyway.
 """
 
+# mypy: allow-incomplete-defs
+# (a Triton kernel annotates its constants only)
 from __future__ import annotations
 
 from typing import Any
@@ -17,11 +20,120 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton, triton_serves
 
 
 def reflect_pad_reference(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     """The definition, by torch's own operations."""
     return F.pad(x if slope == 1 else F.leaky_relu(x, slope), (padding,) * 4, mode="reflect")
+
+
+@jit
+def _mirrored(at, size):
+    """Where place `at` of a line, -size < at < 2 * size - 1, mirrors one of 0..size-1."""
+    return (size - 1) - tl.abs(size - 1 - tl.abs(at))
+
+
+@jit
+def _pad_kernel(
+    x, padded, out, H, W, C, padding, slope, SIGNED: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Program (row, w, c): BLOCK_W pixels of one row of the padded pictures, BLOCK_C channels, each read from the pixel
+    it mirrors. SIGNED: the slope multiplies where that pixel is not positive, in `padded` where that is given."""
+    high, wide = H + 2 * padding, W + 2 * padding
+    sample, row = (tl.program_id(0) // high).to(tl.int64), tl.program_id(0) % high
+    column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = (column < wide)[:, None] & (channel < C)[None, :]
+    from_row, from_column = _mirrored(row - padding, H), _mirrored(column - padding, W)
+    place = from_column[:, None] * C + channel[None, :]  # in its row
+    value = tl.load(x + (sample * H + from_row) * W * C + place, mask=inside, other=0.0).to(tl.float32)
+    if SIGNED:
+        if padded is None:
+            sign = value
+        else:
+            signs = padded + ((sample * high + from_row + padding) * wide + padding) * C
+            sign = tl.load(signs + place, mask=inside, other=0.0).to(tl.float32)
+        value = tl.where(sign > 0, value, slope * value)
+    place = column[:, None] * C + channel[None, :]
+    tl.store(out + (sample * high + row) * wide * C + place, value.to(out.dtype.element_ty), mask=inside)
+
+
+@jit
+def _folded_row(grad, column, channel, W, C, padding, inside):
+    """Sum of the up to three places of a padded row that each of its pixels went to, (BLOCK_W, BLOCK_C)."""
+    place = (column + padding)[:, None] * C + channel[None, :]
+    total = tl.load(grad + place, mask=inside, other=0.0).to(tl.float32)
+    left = inside & ((column >= 1) & (column <= padding))[:, None]
+    place = (padding - column)[:, None] * C + channel[None, :]
+    total += tl.load(grad + place, mask=left, other=0.0).to(tl.float32)
+    right = inside & ((column >= W - 1 - padding) & (column <= W - 2))[:, None]
+    place = (2 * (W - 1) - column + padding)[:, None] * C + channel[None, :]
+    return total + tl.load(grad + place, mask=right, other=0.0).to(tl.float32)
+
+
+@jit
+def _adjoint_kernel(
+    grad, padded, out, H, W, C, padding, slope, SIGNED: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Program (row, w, c): BLOCK_W pixels of one row of the pictures, BLOCK_C channels, each the sum of the places that
+    mirror it, always in the same order: no atomics."""
+    high, wide = H + 2 * padding, W + 2 * padding
+    sample, row = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
+    column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = (column < W)[:, None] & (channel < C)[None, :]
+    grad += sample * high * wide * C
+    total = _folded_row(grad + (row + padding) * wide * C, column, channel, W, C, padding, inside)
+    if (row >= 1) & (row <= padding):
+        total += _folded_row(grad + (padding - row) * wide * C, column, channel, W, C, padding, inside)
+    if (row >= H - 1 - padding) & (row <= H - 2):
+        mirror = 2 * (H - 1) - row + padding
+        total += _folded_row(grad + mirror * wide * C, column, channel, W, C, padding, inside)
+    place = column[:, None] * C + channel[None, :]
+    if SIGNED:
+        signs = padded + ((sample * high + row + padding) * wide + padding) * C
+        sign = tl.load(signs + place, mask=inside, other=0.0).to(tl.float32)
+        total = tl.where(sign > 0, total, slope * total)
+    tl.store(out + (sample * H + row) * W * C + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+def launch_configuration(C: int, dtype: torch.dtype) -> dict:
+    """Constants of a launch; aot.py compiles every value this can return for C >= 16.
+
+    A thread moves 16 bytes; of larger blocks more would hang over the end of a row of 34 or 66 pixels.
+    """
+    block = min(triton.next_power_of_2(C), 64)
+    return {"BLOCK_W": 2048 // dtype.itemsize // block, "BLOCK_C": block, "num_warps": 4}
+
+
+def _launch(kernel: Any, x: Tensor, padded: Tensor | None, out: Tensor, padding: int, slope: float) -> Tensor:
+    """`out`, (B, H', W', C), written by `kernel`, which is told the unpadded size."""
+    B, rows, columns, C = out.shape
+    H, W = (min(size) for size in zip(x.shape[2:], (rows, columns)))
+    if out.numel():
+        constants = launch_configuration(C, x.dtype)
+        grid = B * rows, triton.cdiv(columns, constants["BLOCK_W"]), triton.cdiv(C, constants["BLOCK_C"])
+        kernel[grid](x, padded, out, H, W, C, padding, slope, SIGNED=slope != 1, **constants)
+    return out
+
+
+@on_its_device
+def reflect_pad_triton(x: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
+    """Launch the padding kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    B, C, H, W = x.shape
+    if not 0 <= padding < min(H, W):
+        raise RuntimeError(f"reflect_pad: the padding, {padding}, must be less than both sides of {H}x{W} pictures")
+    out = x.new_empty((B, H + 2 * padding, W + 2 * padding, C))
+    return _launch(_pad_kernel, x, padded, out, padding, slope)
+
+
+@on_its_device
+def reflect_pad_adjoint_triton(grad: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
+    """Launch the adjoint kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    B, C, H, W = grad.shape
+    out = grad.new_empty((B, H - 2 * padding, W - 2 * padding, C))
+    return _launch(_adjoint_kernel, grad, padded, out, padding, slope)
 
 
 def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
@@ -38,7 +150,8 @@ def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     Raises:
         RuntimeError: the padding is not less than both sides.
     """
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+    in_cpp = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    if not in_cpp and not triton_serves(x):
         return reflect_pad_reference(x, padding, slope)
     return _Pad.apply(x, None, padding, slope)
 
@@ -80,3 +193,17 @@ class _Adjoint(torch.autograd.Function):
 
 
 load()
+torch.library.register_kernel("gcl_fast::reflect_pad", "cuda", reflect_pad_triton)
+torch.library.register_kernel("gcl_fast::reflect_pad_adjoint", "cuda", reflect_pad_adjoint_triton)
+
+
+@torch.library.register_fake("gcl_fast::reflect_pad")
+def _(x: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
+    B, C, H, W = x.shape
+    return x.new_empty((B, H + 2 * padding, W + 2 * padding, C))
+
+
+@torch.library.register_fake("gcl_fast::reflect_pad_adjoint")
+def _(grad: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
+    B, C, H, W = grad.shape
+    return grad.new_empty((B, H - 2 * padding, W - 2 * padding, C))

@@ -2,12 +2,21 @@
 
 AdaIN normalizes each channel of each sample (Huang and Belongie 2017), the decoder's layer norm each sample over
 C, H, W by its unbiased deviation (MUNIT). As tensor arithmetic they are some twelve passes over the picture, forward
-and backward; compiled, Inductor fuses these passes. So the op serves eager runs on a CPU (the demo), and the definition
-everything else: CUDA, compiled graphs, float64. Structure encoder and generator, forward and backward on 8 pictures in
-bfloat16, take 0.13 s on one core with the op, 0.22 s without, and 0.12 s compiled (medians of 15 in one process; the
-compiler took two minutes of the core): `python benchmarks/run.py --only networks` measures the eager ones.
+and backward; compiled, Inductor fuses these passes. So the op serves eager runs, in C++ on a CPU (the demo) and in
+Triton on a GPU, and the definition serves compiled graphs and float64. Structure encoder and generator, forward and
+backward on 8 pictures in bfloat16, take 0.13 s on one core with the op, 0.22 s without, and 0.12 s compiled (medians of
+15 in one process; the compiler took two minutes of the core): `python benchmarks/run.py --only networks` measures the
+eager ones.
+
+On a GPU each channel of each sample is one launch, forward and backward: a program reads its channels three times, the
+second and third time from the L2 cache. A whole sample, 1M numbers in the paper's decoder, is two: programs of PART
+numbers first leave their sums, then every program adds up those of its sample. Neither has atomics: results repeat.
+Roofline of an H100 (3.0 TB/s), bfloat16, B=32: AdaIN at 128x64x32 17 MB in, 17 MB out, 11 us, and 17 us backward; the
+layer norm at 32x256x128 67 MB and 67 MB, 45 us, which the first of its two passes makes 67.
 """
 
+# mypy: allow-incomplete-defs
+# (a Triton kernel annotates its constants only)
 from __future__ import annotations
 
 from typing import Any
@@ -16,25 +25,364 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton, triton_serves
 
 EPS = 1e-5
 
 
 def styled_norm_reference(
-    x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, slope: float, whole: bool
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, slope: float, whole: bool
 ) -> Tensor:
     """The definition, in at least float32: plain arithmetic, which fuses (torch.instance_norm copies channels-last)."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     if whole:
         deviation, mean = torch.std_mean(wide, (1, 2, 3), keepdim=True)
-        normal = (wide - mean) / (deviation + EPS)
+        y = (wide - mean) / (deviation + EPS)
     else:
         variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
-        normal = (wide - mean) * torch.rsqrt(variance + EPS)
-    y = normal * scale[:, :, None, None] + shift[:, :, None, None]
+        y = (wide - mean) * torch.rsqrt(variance + EPS)
+    if scale is not None:
+        y = y * scale.to(wide.dtype)[:, :, None, None]
+    if shift is not None:
+        y = y + shift.to(wide.dtype)[:, :, None, None]
     if slope != 1:
         y = (1 + slope) / 2 * y + (1 - slope) / 2 * y.abs()  # LeakyReLU; see models.layers.leaky_relu
     return (y if residual is None else y + residual).to(x.dtype)
+
+
+@jit
+def _wide(pointer, inside):
+    """Numbers in float32, before any arithmetic: bfloat16 is wrong under the interpreter. 0 outside."""
+    return tl.load(pointer, mask=inside, other=0.0).to(tl.float32)
+
+
+@jit
+def _row(style, sample, stride, channel, C, otherwise):
+    """Scale or shift of a sample's channels, (1, BLOCK_C)."""
+    if style is None:
+        return tl.zeros_like(channel)[None, :].to(tl.float32) + otherwise
+    else:
+        return _wide(style + sample * stride + channel, channel < C)[None, :]
+
+
+@jit
+def _tile(start, end, channel, C, BLOCK_R: tl.constexpr):
+    """Places of the pixels `start` and on in a sample, (BLOCK_R, BLOCK_C), and whether they are before `end`."""
+    row = start + tl.arange(0, BLOCK_R)
+    return row[:, None] * C + channel[None, :], (row < end)[:, None] & (channel < C)[None, :]
+
+
+@jit
+def _apply(x, residual, y, mean, inverse, scale, shift, slope, begin, end, channel, C, BLOCK_R: tl.constexpr):
+    """Normalize, style, activate and add the pixels begin..end-1 of a sample."""
+    for start in range(begin, end, BLOCK_R):
+        place, inside = _tile(start, end, channel, C, BLOCK_R)
+        value = (_wide(x + place, inside) - mean) * inverse * scale + shift
+        value = tl.where(value > 0, value, slope * value)
+        if residual is not None:
+            value += _wide(residual + place, inside)
+        tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
+
+
+@jit
+def _before(x, grad, place, inside, mean, inverse, scale, shift, slope):
+    """The normalized x, and the gradient before LeakyReLU."""
+    normal, after = (_wide(x + place, inside) - mean) * inverse, _wide(grad + place, inside)
+    return normal, tl.where(normal * scale + shift > 0, after, slope * after)
+
+
+@jit
+def _sums(
+    x, grad, mean, inverse, scale, shift, slope, begin, end, channel, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Sums over the pixels begin..end-1 of the gradient g before LeakyReLU and of g times the normalized x, (BLOCK_C,).
+
+    They are those of shift and scale."""
+    of_shift = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    of_scale = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for start in range(begin, end, BLOCK_R):
+        place, inside = _tile(start, end, channel, C, BLOCK_R)
+        normal, g = _before(x, grad, place, inside, mean, inverse, scale, shift, slope)
+        of_shift += g
+        of_scale += tl.where(inside, g * normal, 0.0)
+    return tl.sum(of_shift, 0), tl.sum(of_scale, 0)
+
+
+@jit
+def _gradient(
+    x, grad, dx, mean, inverse, scale, shift, slope, a, b, begin, end, channel, C, BLOCK_R: tl.constexpr
+):  # fmt: skip
+    """dx = inverse * (g * scale - a) - normal * b of the pixels begin..end-1: see styled_norm.cpp, backward_of."""
+    for start in range(begin, end, BLOCK_R):
+        place, inside = _tile(start, end, channel, C, BLOCK_R)
+        normal, g = _before(x, grad, place, inside, mean, inverse, scale, shift, slope)
+        value = inverse * (g * scale - a) - normal * b
+        tl.store(dx + place, value.to(dx.dtype.element_ty), mask=inside)
+
+
+@jit
+def _instance_kernel(
+    x, scale, shift, residual, y, moments, R, C, scale_stride, shift_stride, slope, eps, BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """One program per sample and BLOCK_C channels, which alone reads and writes them: no race. The deviations have a
+    pass of their own: nothing cancels, however far the mean lies from zero."""
+    sample = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    x += sample * R * C
+    y += sample * R * C
+    if residual is not None:
+        residual += sample * R * C
+    total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for start in range(0, R, BLOCK_R):
+        place, inside = _tile(start, R, channel, C, BLOCK_R)
+        total += _wide(x + place, inside)
+    mean = tl.sum(total, 0) / R  # (BLOCK_C,)
+    squares = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for start in range(0, R, BLOCK_R):
+        place, inside = _tile(start, R, channel, C, BLOCK_R)
+        apart = tl.where(inside, _wide(x + place, inside) - mean[None, :], 0.0)
+        squares += apart * apart
+    inverse = 1.0 / tl.sqrt(tl.sum(squares, 0) / R + eps)
+    moments += sample * 2 * C
+    tl.store(moments + channel, mean, mask=channel < C)
+    tl.store(moments + C + channel, inverse, mask=channel < C)
+    s = _row(scale, sample, scale_stride, channel, C, 1.0)
+    t = _row(shift, sample, shift_stride, channel, C, 0.0)
+    _apply(x, residual, y, mean[None, :], inverse[None, :], s, t, slope, 0, R, channel, C, BLOCK_R)
+
+
+@jit
+def _instance_backward_kernel(
+    x, grad, scale, shift, moments, dx, dscale, dshift, R, C, scale_stride, shift_stride, slope,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """One program per sample and BLOCK_C channels, as forward: sums, then the gradient by x."""
+    sample = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    here = channel < C
+    x += sample * R * C
+    grad += sample * R * C
+    dx += sample * R * C
+    moments += sample * 2 * C
+    mean = tl.load(moments + channel, mask=here, other=0.0)[None, :]
+    inverse = tl.load(moments + C + channel, mask=here, other=0.0)[None, :]
+    s = _row(scale, sample, scale_stride, channel, C, 1.0)
+    t = _row(shift, sample, shift_stride, channel, C, 0.0)
+    of_shift, of_scale = _sums(x, grad, mean, inverse, s, t, slope, 0, R, channel, C, BLOCK_R, BLOCK_C)
+    tl.store(dshift + sample * C + channel, of_shift.to(dshift.dtype.element_ty), mask=here)
+    tl.store(dscale + sample * C + channel, of_scale.to(dscale.dtype.element_ty), mask=here)
+    a = s * of_shift[None, :] / R
+    b = s * of_scale[None, :] / R * inverse
+    _gradient(x, grad, dx, mean, inverse, s, t, slope, a, b, 0, R, channel, C, BLOCK_R)
+
+
+@jit
+def _parts_kernel(x, parts, R, C, rows, count, BLOCK: tl.constexpr):
+    """Program (b, p): mean, and sum of squared deviations from it, of the pixels p*rows .. (p+1)*rows-1 of sample b, in
+    a slot that nobody else writes. parts: (B, 2, count)."""
+    sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    x += sample * R * C
+    begin, end = part * rows * C, tl.minimum((part + 1) * rows, R) * C
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(begin, end, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        total += _wide(x + place, place < end)
+    mean = tl.sum(total, 0) / (end - begin)
+    squares = tl.zeros((BLOCK,), tl.float32)
+    for start in range(begin, end, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        apart = tl.where(place < end, _wide(x + place, place < end) - mean, 0.0)
+        squares += apart * apart
+    tl.store(parts + sample * 2 * count + part, mean)
+    tl.store(parts + (sample * 2 + 1) * count + part, tl.sum(squares, 0))
+
+
+@jit
+def _whole_kernel(
+    x, scale, shift, residual, parts, y, moments, R, C, rows, count, scale_stride, shift_stride, slope, eps,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """Program (b, p, c): join the parts of sample b (Chan et al. 1979), the same way in each of its programs, and write
+    the pixels of part p, channels BLOCK_C*c and on. Those with p = 0 write the moments, in every channel the same."""
+    sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    x += sample * R * C
+    y += sample * R * C
+    if residual is not None:
+        residual += sample * R * C
+    p = tl.arange(0, BLOCK_P)
+    parts += sample * 2 * count
+    numbers = tl.where(p < count, tl.minimum((p + 1) * rows, R) - p * rows, 0).to(tl.float32) * C  # (BLOCK_P,)
+    means = tl.load(parts + p, mask=p < count, other=0.0)
+    squares = tl.load(parts + count + p, mask=p < count, other=0.0)
+    every = 1.0 * R * C
+    mean = tl.sum(means * numbers, 0) / every
+    apart = means - mean
+    inverse = 1.0 / (tl.sqrt(tl.sum(squares + numbers * apart * apart, 0) / (every - 1.0)) + eps)
+    if part == 0:
+        moments += sample * 2 * C
+        tl.store(moments + channel, tl.zeros((BLOCK_C,), tl.float32) + mean, mask=channel < C)
+        tl.store(moments + C + channel, tl.zeros((BLOCK_C,), tl.float32) + inverse, mask=channel < C)
+    s = _row(scale, sample, scale_stride, channel, C, 1.0)
+    t = _row(shift, sample, shift_stride, channel, C, 0.0)
+    end = tl.minimum((part + 1) * rows, R)
+    _apply(x, residual, y, mean, inverse, s, t, slope, part * rows, end, channel, C, BLOCK_R)
+
+
+@jit
+def _sums_kernel(
+    x, grad, scale, shift, moments, sums, R, C, rows, count, scale_stride, shift_stride, slope,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Program (b, p, c): the gradients' sums over part p of sample b, in a slot of its own of (B, 2, count, C)."""
+    sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    here = channel < C
+    mean, inverse = tl.load(moments + sample * 2 * C), tl.load(moments + (sample * 2 + 1) * C)
+    s = _row(scale, sample, scale_stride, channel, C, 1.0)
+    t = _row(shift, sample, shift_stride, channel, C, 0.0)
+    end = tl.minimum((part + 1) * rows, R)
+    of_shift, of_scale = _sums(
+        x + sample * R * C, grad + sample * R * C, mean, inverse, s, t, slope, part * rows, end, channel, C,
+        BLOCK_R, BLOCK_C,
+    )  # fmt: skip
+    tl.store(sums + (sample * 2 * count + part) * C + channel, of_shift, mask=here)
+    tl.store(sums + ((sample * 2 + 1) * count + part) * C + channel, of_scale, mask=here)
+
+
+@jit
+def _whole_backward_kernel(
+    x, grad, scale, shift, moments, sums, dx, dscale, dshift, R, C, rows, count, scale_stride, shift_stride, slope,
+    eps, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """Program (b, p, c): add up the parts of sample b, all its channels, and write the gradient of its own pixels and
+    channels. Those with p = 0 and c = 0 write scale's and shift's gradients."""
+    sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    moments += sample * 2 * C
+    sums += sample * 2 * count * C
+    mean, inverse = tl.load(moments), tl.load(moments + C)
+    writes = (part == 0) & (tl.program_id(2) == 0)
+    p = tl.arange(0, BLOCK_P)
+    total, product = 0.0, 0.0  # of g * scale, and of that times the normalized x
+    for first in range(0, C, BLOCK_C):
+        channel = first + tl.arange(0, BLOCK_C)
+        place, inside = p[:, None] * C + channel[None, :], (p < count)[:, None] & (channel < C)[None, :]
+        of_shift = tl.sum(tl.load(sums + place, mask=inside, other=0.0), 0)  # (BLOCK_C,)
+        of_scale = tl.sum(tl.load(sums + count * C + place, mask=inside, other=0.0), 0)
+        mask = (channel < C) & writes
+        tl.store(dshift + sample * C + channel, of_shift.to(dshift.dtype.element_ty), mask=mask)
+        tl.store(dscale + sample * C + channel, of_scale.to(dscale.dtype.element_ty), mask=mask)
+        s = _row(scale, sample, scale_stride, channel, C, 1.0)
+        total += tl.sum(tl.sum(s * of_shift[None, :], 1), 0)
+        product += tl.sum(tl.sum(s * of_scale[None, :], 1), 0)
+    every = 1.0 * R * C
+    deviation = 1.0 / inverse - eps
+    b = tl.where(deviation > 0, product / ((every - 1.0) * deviation), 0.0)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    s = _row(scale, sample, scale_stride, channel, C, 1.0)
+    t = _row(shift, sample, shift_stride, channel, C, 0.0)
+    end = tl.minimum((part + 1) * rows, R)
+    _gradient(
+        x + sample * R * C, grad + sample * R * C, dx + sample * R * C, mean, inverse, s, t, slope, total / every, b,
+        part * rows, end, channel, C, BLOCK_R,
+    )  # fmt: skip
+
+
+PART = 32768  # numbers of a part
+MAX_PARTS = 64
+TILE = 4096  # numbers in the registers of 8 warps
+
+
+def instance_configuration(R: int, C: int) -> dict:
+    """Constants of a launch that normalizes each channel; aot.py compiles every value this can return for C >= 16.
+
+    16 channels of bfloat16 are a sector of memory; more would leave less than one program for each of an H100's 132
+    processors where the structure encoder has 16 or 32 channels.
+    """
+    block = min(triton.next_power_of_2(C), 16)
+    tile = TILE if R * block > 1024 else 1024
+    return {"BLOCK_R": tile // block, "BLOCK_C": block, "num_warps": tile // 512}
+
+
+def whole_configuration(R: int, C: int) -> dict:
+    """Constants of the launches that normalize whole samples; aot.py compiles every value it can return for C >= 16."""
+    block = min(triton.next_power_of_2(C), 64)
+    return {"BLOCK_R": TILE // block, "BLOCK_C": block, "BLOCK_P": MAX_PARTS, "num_warps": 8}
+
+
+def cut(R: int, C: int, block: int) -> tuple[int, int]:
+    """How many parts a sample of R pixels is cut into, and the pixels of each but the last: a multiple of `block`."""
+    parts = min(max(triton.cdiv(R * C, PART), 1), MAX_PARTS)
+    rows = triton.cdiv(triton.cdiv(R, parts), block) * block
+    return triton.cdiv(R, rows), rows
+
+
+def _stride(style: Tensor | None) -> int:
+    return 0 if style is None else style.stride(0)
+
+
+@on_its_device
+def styled_norm_triton(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, slope: float, whole: bool
+) -> tuple[Tensor, Tensor]:
+    """Launch the forward kernels. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    B, C, R = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    y, moments = torch.empty_like(x), x.new_empty((B, 2, C), dtype=torch.float32)
+    if not x.numel():
+        return y, moments
+    strides = _stride(scale), _stride(shift)
+    if not whole:
+        constants = instance_configuration(R, C)
+        _instance_kernel[(B, triton.cdiv(C, constants["BLOCK_C"]))](
+            x, scale, shift, residual, y, moments, R, C, *strides, slope, EPS, **constants
+        )
+        return y, moments
+    constants = whole_configuration(R, C)
+    count, rows = cut(R, C, constants["BLOCK_R"])
+    parts = x.new_empty((B, 2, count), dtype=torch.float32)
+    _parts_kernel[(B, count)](x, parts, R, C, rows, count, **PARTS_CONFIGURATION)
+    _whole_kernel[(B, count, triton.cdiv(C, constants["BLOCK_C"]))](
+        x, scale, shift, residual, parts, y, moments, R, C, rows, count, *strides, slope, EPS, **constants
+    )
+    return y, moments
+
+
+PARTS_CONFIGURATION = {"BLOCK": TILE, "num_warps": 8}
+
+
+@on_its_device
+def styled_norm_backward_triton(
+    grad: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, moments: Tensor, slope: float, whole: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the backward kernels. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    B, C, R = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    dx = torch.empty_like(x)
+    dscale, dshift = (x.new_empty((B, C), dtype=_dtype(style)) for style in (scale, shift))
+    if not x.numel():
+        return dx, dscale.zero_(), dshift.zero_()
+    strides = _stride(scale), _stride(shift)
+    if not whole:
+        constants = instance_configuration(R, C)
+        _instance_backward_kernel[(B, triton.cdiv(C, constants["BLOCK_C"]))](
+            x, grad, scale, shift, moments, dx, dscale, dshift, R, C, *strides, slope, **constants
+        )
+        return dx, dscale, dshift
+    constants = whole_configuration(R, C)
+    count, rows = cut(R, C, constants["BLOCK_R"])
+    grid = (B, count, triton.cdiv(C, constants["BLOCK_C"]))
+    sums = x.new_empty((B, 2, count, C), dtype=torch.float32)
+    without = {name: value for name, value in constants.items() if name != "BLOCK_P"}
+    _sums_kernel[grid](x, grad, scale, shift, moments, sums, R, C, rows, count, *strides, slope, **without)
+    _whole_backward_kernel[grid](
+        x, grad, scale, shift, moments, sums, dx, dscale, dshift, R, C, rows, count, *strides, slope, EPS, **constants
+    )
+    return dx, dscale, dshift
+
+
+def _dtype(style: Tensor | None) -> torch.dtype:
+    """Of the gradient by a scale or shift."""
+    return torch.float32 if style is None else style.dtype
 
 
 def styled_norm(
@@ -70,31 +418,40 @@ def styled_norm(
             )
     if residual is not None and residual.shape != x.shape:
         raise ValueError(f"styled_norm: residual {tuple(residual.shape)} must have the shape of x, {tuple(x.shape)}")
-    wide = torch.promote_types(x.dtype, torch.float32)
-    scale = x.new_ones(1, 1, dtype=wide) if scale is None else scale.to(wide)
-    shift = x.new_zeros(1, 1, dtype=wide) if shift is None else shift.to(wide)
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+    in_cpp = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and not torch.compiler.is_compiling()
+    if not in_cpp and not triton_serves(x):
         return styled_norm_reference(x, scale, shift, residual, slope, whole)
-    rows = [t.to(x.dtype).contiguous(memory_format=torch.channels_last) for t in (x, residual) if t is not None]
-    styles = (style.expand(size).contiguous() for style in (scale, shift))
-    return torch.ops.gcl_fast.styled_norm(rows[0], *styles, rows[1] if rows[1:] else None, slope, whole)[0]
+    x = x.contiguous(memory_format=torch.channels_last)
+    if residual is not None:
+        residual = residual.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    rows = (style if style is None else _rows(style, x) for style in (scale, shift))
+    return torch.ops.gcl_fast.styled_norm(x, *rows, residual, slope, whole)[0]
+
+
+def _rows(style: Tensor, x: Tensor) -> Tensor:
+    """`style` as the op takes it, (B, C): samples may share a row, and a GPU's kernels take any float type."""
+    style = style.expand(x.shape[:2]) if style.is_cuda else style.float().expand(x.shape[:2])
+    return style if style.stride(1) == 1 else style.contiguous()
 
 
 load()
+torch.library.register_kernel("gcl_fast::styled_norm", "cuda", styled_norm_triton)
+torch.library.register_kernel("gcl_fast::styled_norm_backward", "cuda", styled_norm_backward_triton)
 
 
 @torch.library.register_fake("gcl_fast::styled_norm")
 def _(
-    x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, slope: float, whole: bool
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, slope: float, whole: bool
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), scale.new_empty(x.shape[0], 2, x.shape[1])
+    return torch.empty_like(x), x.new_empty((x.shape[0], 2, x.shape[1]), dtype=torch.float32)
 
 
 @torch.library.register_fake("gcl_fast::styled_norm_backward")
 def _(
-    grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, moments: Tensor, slope: float, whole: bool
+    grad: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, moments: Tensor, slope: float, whole: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
+    dscale, dshift = (x.new_empty(x.shape[:2], dtype=_dtype(style)) for style in (scale, shift))
+    return torch.empty_like(x), dscale, dshift
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -110,8 +467,11 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor |
         return (None,) * 6
     x, scale, shift, moments = ctx.saved_tensors
     ordered = grad.contiguous(memory_format=torch.channels_last)
-    grads = torch.ops.gcl_fast.styled_norm_backward(ordered, x, scale, shift, moments, ctx.slope, ctx.whole)
-    return *grads, ordered if ctx.has_residual else None, None, None
+    dx, dscale, dshift = torch.ops.gcl_fast.styled_norm_backward(
+        ordered, x, scale, shift, moments, ctx.slope, ctx.whole
+    )
+    styles = (None if style is None else d for style, d in ((scale, dscale), (shift, dshift)))
+    return dx, *styles, ordered if ctx.has_residual else None, None, None
 
 
 torch.library.register_autograd("gcl_fast::styled_norm", _backward, setup_context=_setup)

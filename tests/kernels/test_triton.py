@@ -27,7 +27,7 @@ def launchers() -> dict:
 
 def test_every_launcher_goes_to_the_device_of_its_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_of", refuse)
-    assert len(launchers()) == 8
+    assert len(launchers()) == 14
     for launch in launchers().values():
         with pytest.raises(Guarded, match="3"):
             launch(torch.zeros(3))

@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
-from gcl_fast.models import GCL, ModelConfig, check_size, min_size
+from gcl_fast.models import GCL, ModelConfig, check_size, generator, layers, min_size
 from gcl_fast.models.identity import generalized_mean, stripe_means
 from gcl_fast.models.layers import UpsampledConv
 
@@ -20,9 +21,11 @@ def randn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64).to(dtype)
 
 
+@pytest.mark.parametrize("way", [UpsampledConv.forward, UpsampledConv.framed])  # a CPU's and a GPU's
 @pytest.mark.parametrize("size", [(6, 5), (10, 2), (2, 3)])
-def test_upsampled_convolution_equals_its_definition(size):
+def test_upsampled_convolution_equals_its_definition(size, way):
     layer = UpsampledConv(3, 4).double()
+    layer.forward = partial(way, layer)
     x = randn(2, 3, *size, dtype=torch.float64).requires_grad_()
     plain = F.conv2d(F.pad(F.interpolate(x, scale_factor=2), (2, 2, 2, 2), mode="reflect"), layer.weight, layer.bias)
     torch.testing.assert_close(layer(x), plain)
@@ -112,6 +115,35 @@ def test_each_slice_of_the_part_features_drives_its_own_block(demo):
             hook.remove()
     same = [torch.equal(a, b) for a, b in zip(*seen, strict=True)]
     assert same == [True] * (blocks - 1) + [False]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_generator_of_a_gpu_equals_that_of_a_cpu(demo, device, monkeypatch):
+    """Its MLPs as one and its upsampling framed, which a CPU is made to do as well, in float64."""
+    network = deepcopy(demo.generator).to(torch.float64 if device == "cpu" else torch.float32)
+    inputs = [randn(2, demo.structure.fuse.conv.out_channels, 9, 6), randn(2, 1024)]
+    results = []
+    for place in ("cpu", device):
+        network.zero_grad(set_to_none=True)
+        here = deepcopy(network).to(place)
+        leaves = [t.to(place, network.paint.weight.dtype).requires_grad_() for t in inputs]
+        made = here(*leaves)
+        made.backward(randn(*made.shape).to(made))
+        results.append([t.detach().cpu() for t in (made, *(t.grad for t in (*leaves, *here.parameters())))])
+        for module in (layers, generator) if device == "cpu" else ():
+            monkeypatch.setattr(module, "triton_serves", lambda x: True)
+    tolerance = (1e-10 if device == "cpu" else 2e-3) * max(float(t.abs().max()) for t in results[0])
+    for cpu, gpu in zip(*results, strict=True):  # biases before an instance norm have rounding noise for a gradient
+        torch.testing.assert_close(gpu, cpu, rtol=0, atol=tolerance)
+
+
+def test_every_norm_of_the_encoder_counts_its_batches(demo):
+    encoder = deepcopy(demo.identity)
+    for training in (True, True, False):
+        encoder.train(training)(randn(2, 3, 40, 40))
+    counts = [int(module.num_batches_tracked) for module in encoder.modules() if hasattr(module, "num_batches_tracked")]
+    assert counts == [2] * len(counts)
+    assert len(counts) == 13
 
 
 @pytest.mark.parametrize("size", [(36, 64), (128, 36), (130, 64)])

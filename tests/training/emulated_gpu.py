@@ -175,10 +175,11 @@ class Names(TorchFunctionMode):
         ours = bool(args) and isinstance(args[0], OnDevice)
         if function in (torch.tensor, torch.as_tensor) and kwargs.get("device") == HELD:
             return function(*args, **{**kwargs, "device": "cpu"}).to(HELD)
+        if function == Tensor.device.__get__:  # of a wrapper of functorch, which names the device that torch knows
+            device = function(*args)
+            return SEEN if device == HELD else device
         if not ours:
             return function(*args, **kwargs)
-        if function is Tensor.device.__get__:
-            return SEEN
         if function is Tensor.new_tensor:
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(HELD)
         if function is torch.sparse_csr_tensor:

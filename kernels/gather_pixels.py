@@ -1,0 +1,163 @@
+"""Pixels of a picture by rows and columns that may repeat, and the adjoint: on a GPU one launch each.
+
+What an upsampled convolution reads at the border of its picture is such a choice: the border repeated, and the lines
+around it upsampled and mirrored. Torch's own indexing takes a launch for each axis and differentiates by atomic sums;
+here each pixel adds up the places that it went to, always in the same order.
+"""
+
+# mypy: allow-incomplete-defs
+# (a Triton kernel annotates its constants only)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
+
+
+class Line(NamedTuple):
+    """Which of the n places of a line are taken, and what became of each."""
+
+    taken: Tensor  # (I,) int64, 0..n-1
+    became: Tensor  # (n, most) int64, 0..I-1; -1 where there are no more
+
+    @classmethod
+    def of(cls, taken: Sequence[int], n: int, device: torch.device) -> Line:
+        """The places `taken` of 0..n-1. Lists are made on the host and sent without a wait."""
+        became = [[i for i, place in enumerate(taken) if place == p] for p in range(n)]
+        most = max(map(len, became))
+        filled = [line + [-1] * (most - len(line)) for line in became]
+        lists = (torch.tensor(numbers, dtype=torch.int64) for numbers in (taken, filled))
+        return cls(*(numbers.to(device, non_blocking=True) for numbers in lists))
+
+
+def gather_pixels_reference(x: Tensor, rows: Line, columns: Line) -> Tensor:
+    """The definition, by torch's own operations."""
+    return x[:, :, rows.taken[:, None], columns.taken]
+
+
+@jit
+def _gather_kernel(x, rows, columns, out, H, W, C, high, wide, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Program (row, w, c): BLOCK_W pixels of one row of the results, BLOCK_C channels."""
+    sample, row = (tl.program_id(0) // high).to(tl.int64), tl.program_id(0) % high
+    column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = (column < wide)[:, None] & (channel < C)[None, :]
+    from_row = tl.load(rows + row)
+    from_column = tl.load(columns + column, mask=column < wide, other=0)
+    value = tl.load(
+        x + (sample * H + from_row) * W * C + from_column[:, None] * C + channel[None, :], mask=inside, other=0.0
+    )
+    tl.store(out + (sample * high + row) * wide * C + column[:, None] * C + channel[None, :], value, mask=inside)
+
+
+@jit
+def _gather_adjoint_kernel(
+    grad, rows, columns, out, H, W, C, high, wide, row_most, column_most, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Program (row, w, c): BLOCK_W pixels of one row of the pictures, BLOCK_C channels, each the sum of the places that
+    it went to in the order of rows and columns: no atomics."""
+    sample, row = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
+    column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
+    channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = (column < W)[:, None] & (channel < C)[None, :]
+    total = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
+    for m in range(row_most):
+        i = tl.load(rows + row * row_most + m)
+        if i >= 0:
+            line = grad + (sample * high + i) * wide * C
+            for n in range(column_most):
+                j = tl.load(columns + column * column_most + n, mask=column < W, other=-1)
+                place, here = j[:, None] * C + channel[None, :], inside & (j >= 0)[:, None]
+                total += tl.load(line + place, mask=here, other=0.0).to(tl.float32)
+    place = (sample * H + row) * W * C + column[:, None] * C + channel[None, :]
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+def launch_configuration(C: int, dtype: torch.dtype) -> dict:
+    """Constants of a launch, 16 bytes a thread; aot.py compiles every value this can return for C >= 16."""
+    block = min(triton.next_power_of_2(C), 64)
+    return {"BLOCK_W": 2048 // dtype.itemsize // block, "BLOCK_C": block, "num_warps": 4}
+
+
+def _output(x: Tensor, height: int, width: int) -> Tensor:
+    return x.new_empty((x.shape[0], height, width, x.shape[1])).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("gcl_fast::gather_pixels", mutates_args=())
+def _gather(x: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
+    made = _output(x, len(rows), len(columns))
+    return made.copy_(x[:, :, rows[:, None], columns])
+
+
+@_gather.register_fake
+def _(x: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
+    return _output(x, len(rows), len(columns))
+
+
+@_gather.register_kernel("cuda")
+@on_its_device
+def gather_pixels_triton(x: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
+    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    (B, C, H, W), high, wide = x.shape, len(rows), len(columns)
+    x, made = x.contiguous(memory_format=torch.channels_last), _output(x, high, wide)
+    if made.numel():
+        constants = launch_configuration(C, x.dtype)
+        grid = B * high, triton.cdiv(wide, constants["BLOCK_W"]), triton.cdiv(C, constants["BLOCK_C"])
+        _gather_kernel[grid](x, rows, columns, made, H, W, C, high, wide, **constants)
+    return made
+
+
+@torch.library.custom_op("gcl_fast::gather_pixels_adjoint", mutates_args=())
+def _adjoint(grad: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
+    by_row = grad.new_zeros((*grad.shape[:2], len(row_became), grad.shape[3])).index_add_(2, rows, grad)
+    made = _output(grad, len(row_became), len(column_became)).zero_()
+    return made.index_add_(3, columns, by_row)
+
+
+@_adjoint.register_fake
+def _(grad: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
+    return _output(grad, len(row_became), len(column_became))
+
+
+@_adjoint.register_kernel("cuda")
+@on_its_device
+def gather_pixels_adjoint_triton(
+    grad: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor
+) -> Tensor:
+    """Launch the adjoint kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    (B, C, high, wide), H, W = grad.shape, len(row_became), len(column_became)
+    grad, made = grad.contiguous(memory_format=torch.channels_last), _output(grad, H, W)
+    if made.numel():
+        constants = launch_configuration(C, grad.dtype)
+        grid = B * H, triton.cdiv(W, constants["BLOCK_W"]), triton.cdiv(C, constants["BLOCK_C"])
+        most = row_became.shape[1], column_became.shape[1]
+        _gather_adjoint_kernel[grid](grad, row_became, column_became, made, H, W, C, high, wide, *most, **constants)
+    return made
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return torch.ops.gcl_fast.gather_pixels_adjoint(grad, *ctx.saved_tensors), None, None, None, None
+
+
+_gather.register_autograd(_backward, setup_context=_setup)
+
+
+def gather_pixels(x: Tensor, rows: Line, columns: Line) -> Tensor:
+    """Pixel (i, j) of the result is pixel (rows.taken[i], columns.taken[j]) of x.
+
+    Args:
+        x: (B, C, H, W), any float type.
+        rows, columns: of H and of W places, on x's device.
+
+    Returns:
+        (B, C, I, J) in channels-last order and x's type; differentiable once.
+    """
+    return torch.ops.gcl_fast.gather_pixels(x, rows.taken, columns.taken, rows.became, columns.became)
