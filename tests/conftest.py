@@ -1,7 +1,13 @@
-"""Shared by all tests: the golden arrays and the weights they were made with, and skipping what needs a GPU."""
+"""Shared by all tests: golden arrays and the weights they were made with, the devices, and what a test may take of a GPU.
 
+A test that asks for `device` runs on the CPU and, marked gpu, on a GPU.
+"""
+
+import functools
+import gc
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from gcl_fast.training.process import set_openmp_waiting
@@ -15,6 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
+GPU_MEMORY = 14 << 30  # bytes that this process may take: the suite must fit a card of 16 GiB beside its child processes
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +60,33 @@ def network_arrays(golden: Path) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(file[name]) for name in file.files}
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The device a test runs on, "cpu" or "cuda"."""
+    return request.param
+
+
+@functools.cache
+def _take_a_small_card_s_memory() -> None:
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, GPU_MEMORY / total), 0)
+
+
+@pytest.fixture(autouse=True)
+def _bounded_gpu_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Bound what tests marked gpu take, and give it back after each, for the next one and for child processes."""
+    needs_gpu = request.node.get_closest_marker("gpu") is not None
+    if needs_gpu:
+        _take_a_small_card_s_memory()
+    yield
+    if needs_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
     if not torch.cuda.is_available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):  # keywords hold the names of folders as well
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

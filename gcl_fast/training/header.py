@@ -16,7 +16,7 @@ from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import describe
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.process import allocator
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.ranks import SHARING, Ranks, shares_gpus
 
 
 def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, weights: str) -> dict[str, str]:
@@ -29,7 +29,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
     )
     return {
         "version": f"gcl_fast {__version__}, torch {torch.__version__}",
-        "device": device + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else ""),
+        "device": device + _ranks(ranks),
         "precision": precision.why,
         "compile": precision.why_compiled,
         "batch norms": _norms(config.sync_bn, ranks),
@@ -46,6 +46,13 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "warm-up": "none" if config.warmup is None else config.warmup.method,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",
     }
+
+
+def _ranks(ranks: Ranks) -> str:
+    if ranks.world_size == 1:
+        return ""
+    shared = ranks.device.type == "cuda" and shares_gpus()
+    return f", {ranks.world_size} ranks" + (f" that share GPUs by gloo ({SHARING}=1): for correctness" if shared else "")
 
 
 def _source(inputs: Inputs) -> dict[str, str]:
