@@ -66,6 +66,13 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture
+def exact_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products and convolutions of float32 in float32: torch lets a GPU's convolutions round to TF32 otherwise."""
+    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        monkeypatch.setattr(backend, "allow_tf32", False)
+
+
 @functools.cache
 def _take_a_small_card_s_memory() -> None:
     total = torch.cuda.get_device_properties(0).total_memory
