@@ -1,4 +1,4 @@
-"""Shared by all tests: golden arrays and the weights they were made with, the devices, and what a test may take of a GPU.
+"""Shared by all tests: golden arrays and the weights they were made with, devices, what a test may take of a GPU.
 
 A test that asks for `device` runs on the CPU and, marked gpu, on a GPU.
 """
@@ -21,7 +21,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
-GPU_MEMORY = 14 << 30  # bytes that this process may take: the suite must fit a card of 16 GiB beside its child processes
+GPU_MEMORY = 14 << 30  # bytes that this process may take: the suite must fit a card of 16 GiB beside its children
 
 
 @pytest.fixture(scope="session")
