@@ -85,9 +85,9 @@ def map_packages(variables: Mapping[str, str]) -> None:
 def facts_of(setting: Setting, variables: Mapping[str, str]) -> dict[str, Any] | str:
     """Facts of the machine, from a process of their own; a sentence where there is no GPU."""
     command = [sys.executable, "-m", "on_gpu.facts", "--device", setting.device]
-    asked = {"env": dict(variables), "cwd": setting.work, "capture_output": True, "text": True, "timeout": ASKING}
+    options: dict[str, Any] = {"env": dict(variables), "cwd": setting.work, "capture_output": True, "text": True}
     try:
-        done = subprocess.run(command, **asked)  # type: ignore[call-overload]
+        done = subprocess.run(command, **options, timeout=ASKING)
     except subprocess.TimeoutExpired:
         return f"benchmarks/gpu.py: the GPU did not answer within {ASKING:.0f} s"
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr.strip()

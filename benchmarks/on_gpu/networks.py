@@ -1,4 +1,4 @@
-"""Each network on a device beside the CPU, at the demo's and the paper's sizes: float32 with and without TF32, bfloat16.
+"""Each network on a device beside the CPU, at the demo's and the paper's sizes, in float32, TF32 and bfloat16.
 
 python -m on_gpu.networks --device cuda
 
@@ -11,14 +11,14 @@ import argparse
 from contextlib import nullcontext
 
 import torch
-from on_gpu.ops import off
-from on_gpu.rows import check, emit
 from torch import Tensor
 
 from gcl_fast.config import preset
 from gcl_fast.losses import DiscriminatorLoss
 from gcl_fast.models import GCL
 from gcl_fast.training.process import prepare_process
+from on_gpu.ops import off
+from on_gpu.rows import check, emit
 
 BATCH = 4
 # arithmetic -> share of an output's norm, and of a gradient's, that it may be off the CPU's float32. TF32 keeps 11 bits
@@ -66,8 +66,7 @@ def main() -> None:
         truth = outputs(gcl, image, maps, None)
         gcl.to(device)
         for arithmetic in ALLOWED if device == "cuda" else ("float32", "bfloat16"):
-            for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
-                backend.allow_tf32 = arithmetic == "TF32"
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = arithmetic == "TF32"
             dtype = torch.bfloat16 if arithmetic == "bfloat16" else None
             for what, value in outputs(gcl, image.to(device), maps.to(device), dtype).items():
                 allowed = ALLOWED[arithmetic][what.startswith("gradient")]

@@ -113,10 +113,10 @@ def steps(setting: Setting) -> list[Command]:
 
 
 def compiled(setting: Setting) -> list[Command]:
-    size = "tiny" if setting.trial else "paper"
+    pairs = [("generative", "tiny")] if setting.trial else [("joint", "paper"), ("generative", "paper")]
     return [
         Command(f"{stage}, {size}", module("steps", setting, "--stage", stage, "--size", size, "--compile"), 300)
-        for stage in ("joint", "generative")
+        for stage, size in pairs
     ]
 
 
@@ -131,7 +131,9 @@ def hot_parts(setting: Setting) -> list[Command]:
             ),
             Command("memory_bank.py", benchmark("memory_bank", *on, *bank, "--only", "ours", "reference"), 60),
             Command("pseudo_labels.py", benchmark("pseudo_labels", *on, "--rows", "600", "--repeats", "2"), 60),
-            Command("loader.py", benchmark("loader", *on, "--crops", "64", "--batch-size", "16", "--repeats", "1"), 90),
+            Command(
+                "loader.py", benchmark("loader", *on, "--crops", "64", "--batch-size", "16", "--repeats", "1"), 120
+            ),
         ]
     many = ("--batch", "256", "--samples", "1000000", "--bank-dtype", "bfloat16", "--repeats", "10")
     groups = ("loader", "rasterizer", "structure-maps", "memory-bank", "clustering", "ranking")
