@@ -93,14 +93,16 @@ def facts_of(setting: Setting, variables: Mapping[str, str]) -> dict[str, Any] |
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr.strip()
 
 
-def execute(command: Command, setting: Setting, variables: Mapping[str, str], seconds: float) -> dict[str, Any]:
-    """Run a command for `seconds` at most; what is kept of it."""
+def execute(
+    key: str, command: Command, setting: Setting, variables: Mapping[str, str], seconds: float
+) -> dict[str, Any]:
+    """Run the command called `key` for `seconds` at most; what is kept of it."""
     tool = _tool(command)
     if tool is None:
         return {"status": "left out", "reason": f"no {command.tool[0]} here"}
     logs = setting.work / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    log = logs / f"{re.sub(r'[^a-z0-9]+', '-', command.name.lower())}.log"
+    log = logs / f"{slug(key)}.log"
     with tempfile.TemporaryDirectory(dir=setting.work) as results:
         arguments = [argument.replace("{results}", results) for argument in command.arguments]
         own = {**variables, rows.FOLDER: results}
@@ -114,11 +116,17 @@ def execute(command: Command, setting: Setting, variables: Mapping[str, str], se
         result |= {"status": "failed", "reason": f"{len(broken)} claims do not hold, the first: {broken[0]}"}
     elif ended.status == "failed":
         result["reason"] = f"exit status {ended.returncode}"
+    said = bounded.output(log).replace(str(setting.work), "WORK").replace(str(ROOT), "CHECKOUT")
     if result["status"] != "done":
-        result["tail"] = bounded.tail(log, TAIL)
+        result["tail"] = "\n".join(said.splitlines()[-TAIL:])
     if command.shown:
-        result["shown"] = bounded.tail(log, SHOWN)
+        result["shown"] = "\n".join(said[max(said.find(command.shown), 0) :].splitlines()[:SHOWN])
     return result
+
+
+def slug(name: str) -> str:
+    """The name as part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _tool(command: Command) -> list[str] | None:
@@ -145,8 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(facts, file=sys.stderr)
         return 2
     card = "trial on a CPU" if trial else str(facts["card"])
-    name = "gpu-trial" if trial else "gpu-" + re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
-    title = "Trial on a CPU with tiny sizes: no figure here is of a GPU" if trial else f"gcl_fast on one {card}"
+    name = "gpu-trial" if trial else f"gpu-{slug(card)}"
     state, digest, failed = State(out / f"{name}.json", card, facts), sources(), list[str]()
     stamp = {"commit": facts["commit"], "sources": digest}
     print(f"{card}; commit {facts['commit']}, sources {digest}; {out / name}.md", flush=True)
@@ -160,16 +167,16 @@ def main(arguments: list[str] | None = None) -> int:
                 left = deadline - time.monotonic()
                 result: dict[str, Any] = {"status": "no time", "reason": f"--minutes {options.minutes:g} are over"}
                 if left >= LEAST:
-                    result = execute(command, setting, variables, min(command.seconds, left))
+                    result = execute(key, command, setting, variables, min(command.seconds, left))
                 failed += [key] if result["status"] not in ("done", "left out") else []
                 state.keep(key, {**result, **stamp, "date": datetime.now(UTC).isoformat(timespec="seconds")})
-                page.write(state, PARTS, out, name, title)
+                page.write(state, PARTS, out, name, trial)
                 took = f" in {result['seconds']:.0f} s" if "seconds" in result else ""
                 print(f"-- {key}: {result['status']}{took}  {result.get('reason', '')}".rstrip(), flush=True)
     except KeyboardInterrupt:
         print("benchmarks/gpu.py: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    page.write(state, PARTS, out, name, title)
+    page.write(state, PARTS, out, name, trial)
     print(f"{out / name}.md" + (f"; not well: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

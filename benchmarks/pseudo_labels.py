@@ -7,9 +7,9 @@
     python benchmarks/pseudo_labels.py --rows --plot            # draw what the CSV holds; scale.md reads it
 
 "ours" takes eps by rho, "ours, eps auto" chooses it. Seconds are min, median and max of the repeats; cpu: CPU seconds
-of all threads, which tell more than the clock where cores are shared; peak_mb: resident memory (on a GPU its own) above
-what was held before, for the wholes above the features. Appends to results/pseudo_labels.csv; --plot draws the newest line of each N
-and engine on the features of a memory bank.
+of all threads, which tell more than the clock where cores are shared; peak_mb: memory above what was held before, for
+the wholes above the features; resident memory, on a GPU that of tensors. Appends to results/pseudo_labels.csv; --plot
+draws the newest line of each N and engine on the features of a memory bank.
 """
 
 from __future__ import annotations

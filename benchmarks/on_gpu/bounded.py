@@ -53,10 +53,10 @@ def run(command: Sequence[str], seconds: float, log: Path, environment: Mapping[
     return Outcome("failed" if returncode else "done", time.monotonic() - start, returncode)
 
 
-def tail(log: Path, lines: int) -> str:
-    """The last `lines` lines of `log`, without the ends of progress bars."""
+def output(log: Path) -> str:
+    """What a command has printed, the last 200 kB of it; of a progress bar what stood there at the end."""
     text = log.read_bytes()[-200_000:].decode(errors="replace")
-    return "\n".join(line.rsplit("\r", 1)[-1].rstrip() for line in text.splitlines()[-lines:])
+    return "\n".join(line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n")).strip("\n")
 
 
 def _dying_with(parent: int) -> Callable[[], None]:

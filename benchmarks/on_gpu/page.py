@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,27 @@ COLUMNS = [
 FAILED = ("failed", "timed out")
 
 
-def write(state: State, parts: Mapping[str, Part], folder: Path, name: str, title: str) -> None:
-    """Write NAME.md, headed `title` and with a section for each of `parts`, and NAME.csv into `folder`, each whole or
-    not at all."""
-    text, table = page(state, parts, title).encode(), rows_as_csv(state).encode()
+def write(state: State, parts: Mapping[str, Part], folder: Path, name: str, trial: bool) -> None:
+    """Write NAME.md, with a section for each of `parts`, and NAME.csv into `folder`, each whole or not at all.
+
+    Args:
+        trial: nothing was measured that says something of a card; the page claims nothing.
+    """
+    text, table = page(state, parts, trial).encode(), rows_as_csv(state).encode()
     write_atomically(folder / f"{name}.md", lambda file: file.write(text))
     write_atomically(folder / f"{name}.csv", lambda file: file.write(table))
 
 
-def page(state: State, parts: Mapping[str, Part], title: str) -> str:
+def page(state: State, parts: Mapping[str, Part], trial: bool) -> str:
     """The page as Markdown."""
+    title = "Trial on a CPU with tiny sizes: no figure here is of a GPU" if trial else f"gcl_fast on one {state.card}"
     results = state.commands.values()
     counts = {word: sum(r["status"] == word for r in results) for word in ("done", *FAILED, "no time", "left out")}
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing yet"
     commits = ", ".join(sorted({result["commit"] for result in results if result.get("rows")})) or "none"
     lines = [f"# {title}", "", f"Written by `python benchmarks/gpu.py`. Commands: {said}. Commits: {commits}.", ""]
     lines += ["## Machine", "", *_table(["", ""], [[name, str(fact)] for name, fact in state.facts.items()])]
-    lines += ["## Targets", "", *targets(state)]
+    lines += ["## Targets", "", *(["A trial meets none.", ""] if trial else targets(state))]
     for name, part in parts.items():
         lines += section(state, name, part.heading)
     return "\n".join([*lines, *failures(state)])
@@ -123,8 +126,10 @@ def _of(row: Row) -> tuple[str, str, str]:
 
 def _times(rows: Iterable[Row], rates: dict[str, float]) -> Iterable[list[str]]:
     """A line for each of ours (or of a group without it), beside its peers."""
-    for _, group in groupby(rows, _of):
-        members = list(group)
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_of(row), []).append(row)
+    for members in groups.values():
         own = [row for row in members if row["contender"].startswith("ours")] or members
         peers = [row for row in members if row not in own]
         for row in own:

@@ -37,13 +37,13 @@ class Setting:
 @dataclass(frozen=True)
 class Command:
     """arguments: of python. seconds: its limit. tool: a program that runs it and may be absent. shown: its output
-    stands on the page."""
+    stands on the page, from this text on."""
 
     name: str
     arguments: list[str]
     seconds: float
     tool: tuple[str, ...] = ()
-    shown: bool = False
+    shown: str = ""
 
 
 def module(name: str, setting: Setting, *arguments: str) -> list[str]:
@@ -168,7 +168,7 @@ def profile(setting: Setting) -> list[Command]:
     if setting.trial:
         common[1], size = "2", ["--set", *TINY, "warmup.steps_per_epoch=20", "joint.batch=2", "generative.batch=2"]
     return [
-        Command(stage, benchmark("profile_hotspots", "--stage", stage, *common, *size), 120, shown=True)
+        Command(stage, benchmark("profile_hotspots", "--stage", stage, *common, *size), 120, shown=f"{stage} stage,")
         for stage in ("warmup", "generative", "joint")
     ]
 

@@ -105,29 +105,38 @@ def _of_memory_bank(line: Mapping[str, str]) -> Iterator[Row]:
     }
 
 
+RASTERIZE = {  # contender there -> what, contender here
+    "rasterize": ("rasterizer", "ours"),
+    "rasterize, culled": ("rasterizer", "ours, culled"),
+    "structure": ("structure maps", "ours"),
+    "floor": ("rasterizer", "memory floor"),
+    "pytorch3d": ("rasterizer", "PyTorch3D"),
+}
+
+
 def _of_rasterize(line: Mapping[str, str]) -> Iterator[Row]:
     meshes = int(line["meshes"])
-    what = {"rasterize": "rasterizer", "rasterize, culled": "rasterizer, culled", "structure": "structure maps"}
-    for name, label in what.items() if line["what"] in ("floor", "pytorch3d") else [(line["what"], "")]:
-        if line["what"] == "pytorch3d" and name == "structure":
-            continue
-        yield {
-            "kind": "time",
-            "what": label or what.get(name, name),
-            "size": f"{meshes} meshes of {int(line['faces']):,} faces",
-            "unit": "meshes",
-            "contender": "ours" if not label else {"floor": "memory floor", "pytorch3d": "PyTorch3D"}[line["what"]],
-            "per_second": meshes / float(line["median"]),
-            **_milliseconds(line),
-            "ceiling_fraction": float(line["floor_fraction"]),
-        }
+    what, contender = RASTERIZE.get(line["what"], ("rasterizer", line["what"]))
+    yield {
+        "kind": "time",
+        "what": what,
+        "size": f"{meshes} meshes of {int(line['faces']):,} faces",
+        "unit": "meshes",
+        "contender": contender,
+        "per_second": meshes / float(line["median"]),
+        **_milliseconds(line),
+        "ceiling_fraction": float(line["floor_fraction"]),
+    }
+
+
+WHOLES = {"ours": "pseudo-labels, eps by rho", "ours, eps auto": "pseudo-labels, eps auto"}
 
 
 def _of_pseudo_labels(line: Mapping[str, str]) -> Iterator[Row]:
     rows = int(line["N"])
     yield {
         "kind": "time",
-        "what": f"pseudo-labels: {line['what']}",
+        "what": WHOLES.get(line["what"], f"pseudo-labels, step: {line['what']}"),
         "size": f"{rows:,} rows, {line['features']}",
         "unit": "rows",
         "contender": "ours",

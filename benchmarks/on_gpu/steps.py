@@ -96,10 +96,11 @@ def measure(stage: str, size: str, device: str, contenders: dict[str, Contender]
                 first = time.perf_counter() - start
                 work = {"flops": needed, "arithmetic": "convolution", "note": f"{needed / 1e12:.2f} TFLOP needed"}
                 yield from timed(what, label["size"], "images", batch, {name: step}, device, repeats=repeats, **work)
-                yield {"kind": "fact", "what": f"first step, {name}", "measured": f"{first:.1f} s"}
+                yield {"kind": "fact", "what": f"first {what}, {name}", "measured": f"{first:.1f} s"}
                 if device == "cuda":
                     count, busy = kernels(step)
-                    yield {"kind": "fact", "what": f"kernels of a step, {name}", "measured": f"{count}, {busy:.2f} ms"}
+                    said = {"what": f"kernels of a {what}, {name}", "measured": f"{count}, {busy:.2f} ms"}
+                    yield {"kind": "fact", **said}
         del step
         if device == "cuda":
             torch.cuda.empty_cache()
