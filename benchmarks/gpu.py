@@ -103,11 +103,13 @@ def execute(
     logs = setting.work / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{slug(key)}.log"
-    with tempfile.TemporaryDirectory(dir=setting.work) as results:
-        arguments = [argument.replace("{results}", results) for argument in command.arguments]
-        own = {**variables, rows.FOLDER: results}
-        ended = bounded.run([*tool, sys.executable, *arguments], seconds, log, own, setting.work)
-        left = rows.read(Path(results))
+    results = setting.work / "rows"
+    shutil.rmtree(results, ignore_errors=True)  # of a command that was killed
+    results.mkdir()
+    arguments = [argument.replace("{results}", str(results)) for argument in command.arguments]
+    own = {**variables, rows.FOLDER: str(results)}
+    ended = bounded.run([*tool, sys.executable, *arguments], seconds, log, own, setting.work)
+    left = rows.read(results)
     result: dict[str, Any] = {"status": ended.status, "seconds": round(ended.seconds, 1), "rows": left}
     broken = [row["what"] for row in left if row["kind"] == "check" and not row["holds"]]
     if ended.status == "timed out":

@@ -51,8 +51,8 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
 def _ranks(ranks: Ranks) -> str:
     if ranks.world_size == 1:
         return ""
-    shared = ranks.device.type == "cuda" and shares_gpus()
-    return f", {ranks.world_size} ranks" + (f" that share GPUs by gloo ({SHARING}=1): for correctness" if shared else "")
+    shared = f" that share GPUs by gloo ({SHARING}=1), which tests correctness alone"
+    return f", {ranks.world_size} ranks" + (shared if ranks.device.type == "cuda" and shares_gpus() else "")
 
 
 def _source(inputs: Inputs) -> dict[str, str]:

@@ -35,7 +35,7 @@ def test_batches_equal_the_cpus(records, engine, device, cache, augmentation):
         assert image.device.type == index.device.type == device
         assert image.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(index.cpu(), their_index)
-        assert (image.cpu() - theirs).abs().mean() < LEVEL
+        assert (image.cpu() - theirs).abs().mean() < 2 * LEVEL
 
 
 @pytest.mark.parametrize("cache", [None, "host", "device"])

@@ -84,7 +84,7 @@ def test_step_equals_the_official_one(exact_float32, stage, compiled, weights, n
         Precision(device, None, "", compiled=True).compile(*gcl.children(), discriminator_loss)
 
     # The compiler and a GPU order sums anew: their own rounding, amplified alike, on top of the official one's.
-    factor = 3 if joint and (compiled or device == "cuda") else 1
+    factor = 3 if (joint and compiled) or device == "cuda" else 1
 
     def equal(name, ours, theirs):
         close(name, ours, golden[theirs], factor * (ROUNDING if joint else {}).get(name, 1e-4))
