@@ -136,7 +136,8 @@ def move(peer: DataLoader, device: torch.device, epoch: int) -> Iterator:
 def main() -> None:
     prepare_process()  # as train.py does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, help="folder of crops; 2,000 are generated if it is not given")
+    parser.add_argument("--data-root", type=Path, help="folder of crops; --crops are generated if it is not given")
+    parser.add_argument("--crops", type=int, default=2000, help="to generate")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2, help="of our decoder")
@@ -147,7 +148,7 @@ def main() -> None:
     workers = sorted({1, 2, os.cpu_count() or 1})
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.data_root is None:
-            write_crops(Path(temporary), 2000)
+            write_crops(Path(temporary), arguments.crops)
         records = open_dataset("folder", arguments.data_root or temporary).train
         setup = records, size, device, batch_size
         best, others = (make(*setup, arguments.threads) for make in (ours, second_choices))

@@ -2,13 +2,14 @@
 
     python benchmarks/pseudo_labels.py                          # N = 12,936, D = 512, as Market-1501
     python benchmarks/pseudo_labels.py --rows 3000 12936 --dense
+    python benchmarks/pseudo_labels.py --features bank --device cuda
     python benchmarks/pseudo_labels.py --rows 3000 12936 33000 100000 300000 1000000 --features bank --repeats 1
     python benchmarks/pseudo_labels.py --rows --plot            # draw what the CSV holds; scale.md reads it
 
 "ours" takes eps by rho, "ours, eps auto" chooses it. Seconds are min, median and max of the repeats; cpu: CPU seconds
-of all threads, which tell more than the clock where cores are shared; peak_mb: resident memory above what was held
-before, for the wholes above the features. Appends to results/pseudo_labels.csv; --plot draws the newest line of each N
-and engine on the features of a memory bank.
+of all threads, which tell more than the clock where cores are shared; peak_mb: memory above what was held before, for
+the wholes above the features; resident memory, on a GPU that of tensors. Appends to results/pseudo_labels.csv; --plot
+draws the newest line of each N and engine on the features of a memory bank.
 """
 
 from __future__ import annotations
@@ -133,18 +134,19 @@ def with_cpu_seconds(work: Callable[[], Any]) -> tuple[Callable[[], Any], list[f
 
 
 class Measured:
-    """Steps, one after the other: seconds, CPU seconds of all threads, resident memory."""
+    """Steps, one after the other: seconds, CPU seconds of all threads, memory of the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.rows: dict[str, dict[str, float]] = {}
-        self._floor = _resident()
+        self._device = device
+        self._floor = _held(device)
 
     def step(self, what: str, work: Callable[[], Any]) -> Any:
         """The result of `work`, measured as `what`."""
         results: list[Any] = []
         timed, spent = with_cpu_seconds(lambda: results.append(work()))
-        held = _resident()
-        figures = measure(timed, 1)
+        held = _held(self._device)
+        figures = measure(timed, 1, self._device)
         above = held + figures["peak_mb"] - self._floor
         self.rows[what] = {
             "seconds": figures["min"],
@@ -161,16 +163,18 @@ class Measured:
         self.rows[what] = {**total, "peak_mb": max(row["above_mb"] for row in rows)}
 
 
-def _resident() -> float:
+def _held(device: str) -> float:
     """MB that this process holds now."""
     gc.collect()
+    if device == "cuda":
+        return torch.cuda.memory_allocated() / 2**20
     ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def clustering(features: Tensor, k1: int, k2: int, rho: float, engine: str) -> tuple[dict[str, Any], Search]:
     """The steps of `cluster`, with "eps auto" and, where there are few rows, with `rho`."""
-    run = Measured()
+    run = Measured(features.device.type)
     clean = run.step("check", lambda: checked(features, k1, k2))
     lists, how = run.step("neighbours", lambda: neighbour_lists(clean, k1, ALONE, engine))
     sets = run.step("sets", lambda: fuzzy_sets(clean, lists, k1, k2))
@@ -189,19 +193,19 @@ def clustering(features: Tensor, k1: int, k2: int, rho: float, engine: str) -> t
 
 def lines(N: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """What is appended to the CSV for one size."""
-    features = FEATURES[arguments.features](N, arguments.dim)
+    features = FEATURES[arguments.features](N, arguments.dim).to(arguments.device)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(arguments.repeats):
         rows, how = clustering(features, arguments.k1, arguments.k2, arguments.rho, arguments.engine)
         if N <= BARE_ROWS:
-            bare = Measured()
+            bare = Measured(arguments.device)
             bare.step("bare product", lambda: [rows @ features.T for rows in features.split(2048)] and None)
             rows |= bare.rows
         for what, row in rows.items():
             found[what].append(row)
     if arguments.dense:
-        dense = Measured()
-        dense.step("dense", lambda: dense_labels(features.numpy(), arguments.k1, arguments.k2, arguments.rho))
+        dense = Measured("cpu")
+        dense.step("dense", lambda: dense_labels(features.cpu().numpy(), arguments.k1, arguments.k2, arguments.rho))
         found["dense"] = list(dense.rows.values())
     return [
         {
@@ -259,11 +263,12 @@ def main() -> None:
     parser.add_argument("--features", choices=FEATURES, default="isotropic", help="how they are drawn")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="of the neighbour search")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dense", action="store_true", help="also the dense formulation, once: N^2 memory, minutes")
     parser.add_argument("--plot", action="store_true", help="draw results/pseudo_labels.{png,svg} from the whole CSV")
     arguments = parser.parse_args()
     for N in arguments.rows:
-        report("pseudo_labels", lines(N, arguments))
+        report("pseudo_labels", lines(N, arguments), arguments.device)
     if arguments.plot:
         plot()
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("GCL_FAST_RESULTS") or Path(__file__).parent / "results")  # where CSVs are appended to
 
 
 def _status(field: str) -> float:

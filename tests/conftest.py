@@ -1,7 +1,15 @@
-"""Shared by all tests: the golden arrays and the weights they were made with, and skipping what needs a GPU."""
+"""Shared by all tests: golden arrays and their weights, a tiny world to train on, devices, bounds on a GPU's memory.
 
+A test that asks for `device` runs on the CPU and, marked gpu, on a GPU.
+"""
+
+import functools
+import gc
 import json
+import sys
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gcl_fast.training.process import set_openmp_waiting
@@ -15,6 +23,17 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
+TRAIN = Path(__file__).parents[1] / "gcl_fast" / "train.py"
+
+TINY = [
+    "--amp", "--compile", "off", "--set",
+    "world.identities=6", "world.cameras=3", "world.crops=2", "height=64", "width=40",
+    "warmup.epochs=2", "warmup.steps_per_epoch=3", "warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6",
+    "generative.epochs=2", "generative.reconstruction_epochs=1", "generative.batch=6",
+    "joint.epochs=2", "joint.batch=6", "joint.clustering.k1=6", "joint.clustering.eps=0.95", "joint.decay_epoch=1",
+    "log_every=1", "checkpoint_seconds=0",
+]  # fmt: skip
+GPU_MEMORY = 14 << 30  # bytes that this process may take: the suite must fit a card of 16 GiB beside its children
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +72,81 @@ def network_arrays(golden: Path) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(file[name]) for name in file.files}
 
 
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded dataset with 6 + 6 people, 3 cameras, 2 crops each."""
+    from gcl_fast.synthetic import WorldConfig, make_world
+
+    return make_world(tmp_path_factory.mktemp("world") / "world", WorldConfig(identities=6, cameras=3, crops=2))
+
+
+@pytest.fixture(scope="session")
+def source_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded source for it with 5 + 5 people."""
+    from gcl_fast.config import SourceConfig
+    from gcl_fast.synthetic import make_world
+
+    config = replace(SourceConfig().world, identities=5, cameras=3, crops=2)
+    return make_world(tmp_path_factory.mktemp("source") / "source", config, progress=False)
+
+
+@pytest.fixture(scope="session")
+def command(world: Path) -> Callable[..., list[str]]:
+    """command(runs, name, *flags): a tiny training run as a list of arguments that takes more settings at its end."""
+
+    def make(runs: Path, name: str, *flags: str) -> list[str]:
+        return [sys.executable, str(TRAIN), *flags, *TINY, f"data_root={world}", f"runs={runs}", f"name={name}"]
+
+    return make
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The device a test runs on, "cpu" or "cuda"."""
+    return request.param
+
+
+@pytest.fixture
+def allow_tf32() -> Iterator[Callable[[bool], None]]:
+    """allow_tf32(allowed): whether products and convolutions of float32 may round to TF32 on a GPU, for this test."""
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+
+    def allow(*allowed: bool) -> None:
+        for backend, value in zip(backends, allowed * (2 // len(allowed))):
+            backend.allow_tf32 = value
+
+    yield allow
+    allow(*before)
+
+
+@pytest.fixture
+def exact_float32(allow_tf32: Callable[[bool], None]) -> None:
+    """Keep products and convolutions of float32 in float32: torch lets a GPU's convolutions round to TF32."""
+    allow_tf32(False)
+
+
+@functools.cache
+def _take_a_small_card_s_memory() -> None:
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, GPU_MEMORY / total), 0)
+
+
+@pytest.fixture(autouse=True)
+def _bounded_gpu_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Bound what tests marked gpu take, and give it back after each, for the next one and for child processes."""
+    needs_gpu = request.node.get_closest_marker("gpu") is not None
+    if needs_gpu:
+        _take_a_small_card_s_memory()
+    yield
+    if needs_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
     if not torch.cuda.is_available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):  # keywords hold the names of folders as well
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

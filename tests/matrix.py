@@ -81,7 +81,7 @@ def tests(python: str, source: Path, log: Path, *paths: str) -> str:
 
 def all_stages(python: str, source: Path, log: Path, folder: Path) -> str:
     """Train every stage on a world of six people; the mAP at the end and the loader's engine."""
-    script = "import json, runpy; print(json.dumps(runpy.run_path('tests/training/conftest.py')['TINY']))"
+    script = "import json, runpy; print(json.dumps(runpy.run_path('tests/conftest.py')['TINY']))"
     settings = json.loads(run("run", [python, "-c", script], source, log).strip().splitlines()[-1])
     shutil.rmtree(folder, ignore_errors=True)
     torchrun = [python, "-m", "torch.distributed.run", "--standalone", "gcl_fast/train.py"]

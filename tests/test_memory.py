@@ -6,16 +6,16 @@ from gcl_fast.memory import MemoryBank
 
 
 def bank_of(features: torch.Tensor, labels: torch.Tensor, **options) -> MemoryBank:
-    bank = MemoryBank(*features.shape, **options)
+    bank = MemoryBank(*features.shape, **options).to(features.device)
     bank.features.copy_(features)
     bank.labels.copy_(labels)
     return bank
 
 
 @pytest.fixture
-def official(golden) -> dict[str, torch.Tensor]:
+def official(golden, device) -> dict[str, torch.Tensor]:
     with np.load(golden / "memory.npz", allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays}
+        return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays}
 
 
 def official_bank(official: dict[str, torch.Tensor]) -> MemoryBank:
@@ -48,13 +48,14 @@ def test_draws_change_with_the_step_and_come_back_with_the_state(official):
     bank.update_(index[:0], f[:0])
     assert bank.loss(f, f_new, index) != first
     resumed = MemoryBank(*bank.features.shape, temperature=bank.temperature, num_negatives=20, seed=7)
-    resumed.load_state_dict(state)
+    resumed.to(bank.features.device).load_state_dict(state)
     assert resumed.loss(f, f_new, index) == first
 
 
 def test_empty_batch_is_zero_and_differentiable(official):
-    f = torch.zeros(0, 64, requires_grad=True)
-    loss = official_bank(official).loss(f, f, torch.zeros(0, dtype=torch.int64))
+    bank = official_bank(official)
+    f = torch.zeros(0, 64, requires_grad=True, device=bank.features.device)
+    loss = bank.loss(f, f, bank.labels[:0])
     loss.backward()
     assert loss == 0
     assert f.grad.shape == (0, 64)

@@ -18,7 +18,7 @@ from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.optimizers import describe
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.process import allocator
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.training.ranks import SHARING, Ranks, shares_gpus
 
 
 def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, weights: str) -> dict[str, str]:
@@ -31,9 +31,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
     )
     return {
         "version": f"gcl_fast {__version__}, torch {torch.__version__}",
-        "device": device
-        + (f", {ranks.world_size} ranks" if ranks.world_size > 1 else "")
-        + _second_choice(config, ranks),
+        "device": device + _ranks(ranks) + _second_choice(config, ranks),
         "precision": precision.why,
         "compile": precision.why_compiled,
         "CUDA graphs": graphs.choose(config, ranks)[1],
@@ -57,6 +55,13 @@ def _second_choice(config: RunConfig, ranks: Ranks) -> str:
     """Why a run that could choose its device is on the CPU although a GPU's driver is here."""
     reason = why_no_gpu() if config.device == "auto" and ranks.device.type == "cpu" else ""
     return f"; {reason}" if reason else ""
+
+
+def _ranks(ranks: Ranks) -> str:
+    if ranks.world_size == 1:
+        return ""
+    shared = f" that share GPUs by gloo ({SHARING}=1), which tests correctness alone"
+    return f", {ranks.world_size} ranks" + (shared if ranks.device.type == "cuda" and shares_gpus() else "")
 
 
 def _source(inputs: Inputs) -> dict[str, str]:

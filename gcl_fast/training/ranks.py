@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gcl_fast.errors import UserError
 from gcl_fast.training.device import check_architecture, why_no_gpu
 
+SHARING = "GCL_FAST_SHARE_GPU"  # environment: 1 lets local ranks share GPUs, which says nothing of speed
 BUCKET_BYTES = 25 << 20  # of gradients in one all-reduce: large enough for bandwidth, small enough to begin early
 
 
@@ -165,37 +166,60 @@ class _Buckets:
         self._sent.append(work)
 
 
-def start(device: str = "auto") -> Ranks:
-    """Join the process group that torchrun describes and take this rank's device.
+def placed(device: str, local: int) -> torch.device:
+    """Choose the device of local rank `local`: GPU `local`, or with GCL_FAST_SHARE_GPU=1 that modulo the GPUs.
 
     Args:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
 
     Raises:
-        UserError: CUDA was asked for and there is none, or fewer GPUs than local ranks, or a GPU too old for torch.
+        UserError: an unknown device, CUDA where there is none, or fewer GPUs than local ranks that may not share them.
     """
-    local, world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and torch.cuda.device_count() <= local:
-        reason = why_no_gpu()
-        raise UserError(
-            f"--device cuda: {torch.cuda.device_count()} GPUs here, but this is local rank {local}"
-            + (f"; {reason}" if reason else "")
-        )
-    chosen = torch.device(device, local) if device == "cuda" else torch.device("cpu")
+    if device == "cpu":
+        return torch.device("cpu")
+    gpus = torch.cuda.device_count()
+    if gpus <= local and not (gpus and shares_gpus()):
+        way_out = f"; {SHARING}=1 lets ranks share them, to test correctness" if gpus else ""
+        if reason := why_no_gpu():
+            way_out = f"; {reason}"
+        raise UserError(f"--device cuda: {gpus} GPUs here, but this is local rank {local}{way_out}")
+    return torch.device("cuda", local % gpus)
+
+
+def shares_gpus() -> bool:
+    """Whether the environment lets local ranks share GPUs."""
+    return os.environ.get(SHARING) == "1"
+
+
+def backend_of(device: torch.device) -> str:
+    """Name the process group's backend for ranks on `device`.
+
+    NCCL carries what lies on GPUs of their own; it refuses two ranks on one. There gloo does, by way of pinned host
+    memory: of the collectives used here it takes all_gather, all_reduce and broadcast of CUDA tensors. What lies on the
+    CPU goes by gloo even beside NCCL: flags and random states need no GPU to agree.
+    """
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" and not shares_gpus() else "gloo"
+
+
+def start(device: str = "auto") -> Ranks:
+    """Join the process group that torchrun describes and take this rank's device.
+
+    Args and errors as for `placed`; a GPU that torch has no kernels for is refused as well.
+    """
+    local, world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    chosen = placed(device, local)
     if chosen.type == "cuda":
         check_architecture(chosen)
         torch.cuda.set_device(chosen)
     if world > 1:
-        # What lies on the CPU goes by gloo even beside NCCL: flags and random states need no GPU to agree
-        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         store, rank, world = next(dist.rendezvous("env://"))
         # torchrun keeps one store over its restarts (torch 2.14): gloo would look for the addresses of dead processes
         store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+        dist.init_process_group(backend_of(chosen), store=store, rank=rank, world_size=world)
         return Ranks(dist.get_rank(), world, chosen)
     return Ranks(0, 1, chosen)
 

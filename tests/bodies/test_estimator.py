@@ -24,11 +24,12 @@ def test_front_or_back_is_half_as_certain():
     assert confidence.item() == pytest.approx(0.55, abs=0.02)
 
 
-def test_a_crop_and_its_mirror_image_get_mirrored_answers():
+def test_a_crop_and_its_mirror_image_get_mirrored_answers(exact_float32, device):
     torch.manual_seed(0)
     network = BodyRegressor().eval()
     torch.nn.init.normal_(network.head.weight, std=0.1)
-    image = torch.randn(3, 3, 128, 64)
+    image = torch.randn(3, 3, 128, 64).to(device)
+    network.to(device)
     here, there = network.both_ways(image), network.both_ways(image.flip(3))
     torch.testing.assert_close(there.vector, posture.mirror(here.vector), atol=1e-5, rtol=1e-4)
     by_yaw = {round(yaw) % 360: k for k, yaw in enumerate(YAWS.tolist())}

@@ -55,9 +55,11 @@ def crops() -> torch.Tensor:
 
 @pytest.mark.parametrize("how", [sample, sample_reference])
 @pytest.mark.parametrize("seed", range(3))
-def test_crops_equal_the_definition(crops, how, seed):
+def test_crops_equal_the_definition(crops, how, seed, device):
     draws = draw(STRONG, len(INDEX), np.random.default_rng(seed))
-    result = how(crops, INDEX, draws)
+    result = how(crops.to(device), INDEX.to(device), draws.to(device))
+    assert result.device.type == device
+    result = result.cpu()
     torch.testing.assert_close(result.double(), expected(crops, INDEX, draws), atol=2e-5, rtol=1e-5)
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
@@ -65,11 +67,11 @@ def test_crops_equal_the_definition(crops, how, seed):
 
 @pytest.mark.parametrize("how", [sample, sample_reference])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (33, 130)])
-def test_odd_sizes(how, shape):
+def test_odd_sizes(how, shape, device):
     crops = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, *shape, 3), dtype=np.uint8))
     draws = draw(STRONG, 3, np.random.default_rng(2))
     index = torch.tensor([1, 0, 1])
-    result = how(crops, index, draws).double()
+    result = how(crops.to(device), index.to(device), draws.to(device)).cpu().double()
     torch.testing.assert_close(result, expected(crops, index, draws), atol=5e-5, rtol=1e-5)
 
 
@@ -87,8 +89,8 @@ def test_flip_mirrors_left_and_right(crops, how):
     torch.testing.assert_close(result, how(crops.flip(2).contiguous(), INDEX, no_change(5)), atol=2e-5, rtol=1e-5)
 
 
-def test_an_empty_batch(crops):
-    assert sample(crops, INDEX[:0], no_change(0)).shape == (0, 3, H, W)
+def test_an_empty_batch(crops, device):
+    assert sample(crops.to(device), INDEX[:0].to(device), no_change(0).to(device)).shape == (0, 3, H, W)
 
 
 def test_wrong_input_is_refused(crops):

@@ -24,13 +24,13 @@ def test_official_arrays(golden):
 
 
 @pytest.mark.parametrize(("Q", "G", "levels"), [(1, 1, 3), (7, 33, 4), (40, 500, 20), (25, 300, 10**6)])
-def test_ties_and_junk_as_by_sorting(Q, G, levels):
+def test_ties_and_junk_as_by_sorting(Q, G, levels, device):
     identities = people(Q, G, 5, 3, Q)
     identities[1][0], identities[3][0] = identities[0][0], identities[2][0] + 1  # at least one match
     distance = torch.randint(levels, (Q, G), generator=torch.Generator().manual_seed(G)).float()
     precision, first, penalty = rank_queries_reference(distance, *identities)
     valid = first >= 0
-    found = rank(distance, *identities)
+    found = rank(distance.to(device), *(values.to(device) for values in identities))
     assert found.num_queries == int(valid.sum())
     assert found.mAP == pytest.approx(float(precision[valid].mean()), abs=1e-6)
     assert found.mINP == pytest.approx(float(penalty[valid].mean()), abs=1e-6)
@@ -38,7 +38,7 @@ def test_ties_and_junk_as_by_sorting(Q, G, levels):
     torch.testing.assert_close(found.cmc, expected)
 
 
-def test_tiles_equal_one_matrix(monkeypatch):
+def test_tiles_equal_one_matrix(monkeypatch, device):
     query, gallery = torch.randn(37, 16), torch.randn(210, 16)
     identities = people(37, 210, 9, 4, 0)
     distance = torch.cdist(
@@ -46,7 +46,7 @@ def test_tiles_equal_one_matrix(monkeypatch):
     )
     whole = rank(distance, *identities)
     monkeypatch.setattr("gcl_fast.evaluation.retrieval.TILE_ENTRIES", 1000)
-    tiled = evaluate(3 * query, gallery, *identities)
+    tiled = evaluate(3 * query.to(device), gallery.to(device), *identities)
     assert tiled.mAP == pytest.approx(whole.mAP, abs=1e-6)
     assert torch.equal(tiled.cmc, whole.cmc)
 

@@ -34,15 +34,19 @@ def labels_of(kind: str, N: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("N", "B", "K"), [(1, 1, 1), (2, 3, 1), (97, 70, 20), (3000, 5, 2999), (3000, 9, 1200), (64, 4, 10**6)]
 )
-def test_matches_reference_and_counts(kind, N, B, K):
+def test_matches_reference_and_counts(kind, N, B, K, device):
     labels = labels_of(kind, N)
     index = torch.randint(N, (B,), generator=torch.Generator().manual_seed(B))
-    ours, reference = (draw(labels, index, STREAM, K) for draw in (contrastive_draw, contrastive_draw_reference))
+    ours = contrastive_draw(labels.to(device), index.to(device), STREAM.to(device), K)
+    assert all(tensor.device.type == device for tensor in ours)
+    ours, reference = [tensor.cpu() for tensor in ours], contrastive_draw_reference(labels, index, STREAM, K)
     assert torch.equal(ours[0], reference[0])
     assert torch.equal(ours[1], reference[1])
     assert not differs_from(labels, index).gather(1, ours[0]).any()
     available = differs_from(labels, index).sum(1)
-    assert torch.equal(drawn(labels, index, STREAM, K).sum(1), available.clamp_max(K))
+    keys = draw_keys(index, STREAM, NEGATIVES, N)
+    negatives = differs_from(labels, index) & (keys <= ours[1][:, None])
+    assert torch.equal(negatives.sum(1), available.clamp_max(K))
 
 
 def test_depends_on_seed_step_and_crop_but_not_on_the_batch():
@@ -92,5 +96,6 @@ def test_bad_input():
         contrastive_draw(labels, index.int(), STREAM, 3)
 
 
-def test_opcheck():
-    torch.library.opcheck(torch.ops.gcl_fast.contrastive_draw, (torch.arange(5), torch.tensor([0, 3]), STREAM, 3))
+def test_opcheck(device):
+    given = torch.arange(5), torch.tensor([0, 3]), STREAM
+    torch.library.opcheck(torch.ops.gcl_fast.contrastive_draw, (*(x.to(device) for x in given), 3))

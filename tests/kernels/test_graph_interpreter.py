@@ -25,6 +25,16 @@ from gcl_fast.pseudo_labels.neighbours import _search_cuda, nearest_neighbours_r
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
+on_each = pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=interpreted), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
+everywhere = pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")),
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ],
+)
 ops = torch.ops.gcl_fast
 CASES = [(1, 1, 30, 6), (7, 3, 3, 1), (26, 140, 9, 3), (36, 9, 34, 2)]  # N, D, k1, k2; the last with larger blocks
 each_case = pytest.mark.parametrize(("N", "D", "k1", "k2"), CASES)
@@ -48,44 +58,50 @@ def case(N, D, k1, k2):
 
 def same_rows(ours, cpu) -> None:
     """The same entries, values within rounding."""
-    assert torch.equal(ours[0], cpu[0])
-    assert torch.equal(ours[1], cpu[1])
-    torch.testing.assert_close(ours[2], cpu[2], atol=1e-6, rtol=0)
+    assert torch.equal(ours[0].cpu(), cpu[0])
+    assert torch.equal(ours[1].cpu(), cpu[1])
+    torch.testing.assert_close(ours[2].cpu(), cpu[2], atol=1e-6, rtol=0)
 
 
-@interpreted
+def on(device, arguments):
+    """The arguments of an op, tensors on `device`."""
+    return tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in arguments)
+
+
+@on_each
 @each_case
-def test_reciprocal_weights(N, D, k1, k2):
+def test_reciprocal_weights(N, D, k1, k2, device):
     features, neighbours, half, weights, _ = case(N, D, k1, k2)
     if N < 30:
-        same_rows(reciprocal_graph.reciprocal_weights_triton(features, neighbours, half, 0, N), weights)
+        whole = features, neighbours, half, 0, N
+        same_rows(reciprocal_graph.reciprocal_weights_triton(*on(device, whole)), weights)
     some = features, neighbours, half, N // 3, N // 2
-    same_rows(reciprocal_graph.reciprocal_weights_triton(*some), ops.reciprocal_weights(*some))
+    same_rows(reciprocal_graph.reciprocal_weights_triton(*on(device, some)), ops.reciprocal_weights(*some))
 
 
-@interpreted
+@on_each
 @each_case
-def test_expand_queries(N, D, k1, k2):
+def test_expand_queries(N, D, k1, k2, device):
     _, neighbours, _, weights, _ = case(N, D, k1, k2)
     some = *weights, neighbours[:, :k2].contiguous(), N // 3, min(N, N // 3 + 6)
-    same_rows(merge_rows.expand_queries_triton(*some), ops.expand_queries(*some))
+    same_rows(merge_rows.expand_queries_triton(*on(device, some)), ops.expand_queries(*some))
 
 
-@interpreted
+@on_each
 @each_case
 @pytest.mark.parametrize("min_similarity", [0.0, 0.3])
-def test_jaccard_rows(N, D, k1, k2, min_similarity):
+def test_jaccard_rows(N, D, k1, k2, min_similarity, device):
     sets = case(N, D, k1, k2)[-1]
     some = *sets, min_similarity, N // 3, min(N, N // 3 + 4)
-    ours, cpu = merge_rows.jaccard_rows_triton(*some), ops.jaccard_rows(*some)
+    ours, cpu = merge_rows.jaccard_rows_triton(*on(device, some)), ops.jaccard_rows(*some)
     assert min_similarity == 0 or N < 8 or len(cpu[1]) < len(ops.jaccard_rows(*sets, 0.0, *some[-2:])[1])
     same_rows(ours, cpu)
 
 
-@interpreted
-def test_similarity_is_symmetric_to_the_bit():
+@on_each
+def test_similarity_is_symmetric_to_the_bit(device):
     sets = case(9, 8, 6, 3)[-1]
-    start, column, value = merge_rows.jaccard_rows_triton(*sets, 0.0, 0, 9)
+    start, column, value = (x.cpu() for x in merge_rows.jaccard_rows_triton(*on(device, sets), 0.0, 0, 9))
     dense = torch.zeros(9, 9).index_put_((torch.repeat_interleave(start.diff()), column.long()), value)
     assert (dense.diagonal() > 1 - 1e-6).all()
     assert torch.equal(dense, dense.T)
@@ -99,16 +115,16 @@ def long_row(columns: int):
     return start, column, torch.full((len(column),), 2**-10)  # sums are exact in any order
 
 
-@interpreted
+@on_each
 @pytest.mark.parametrize("columns", [140, 600])
-def test_rows_of_many_lists_take_larger_blocks(columns):
+def test_rows_of_many_lists_take_larger_blocks(columns, device):
     sets = long_row(columns)
-    same_rows(merge_rows.jaccard_rows_triton(*sets, 0.0, 0, 4), ops.jaccard_rows(*sets, 0.0, 0, 4))
+    same_rows(merge_rows.jaccard_rows_triton(*on(device, sets), 0.0, 0, 4), ops.jaccard_rows(*sets, 0.0, 0, 4))
 
 
-@interpreted
+@on_each
 @pytest.mark.parametrize("kind", ["path", "cliques", "random", "none"])
-def test_components_in_any_order_of_edges(kind):
+def test_components_in_any_order_of_edges(kind, device):
     N, generator = 700, torch.Generator().manual_seed(1)
     edges = {
         "path": torch.stack((torch.arange(N - 1), torch.arange(1, N))),  # the longest chain of parents
@@ -122,56 +138,60 @@ def test_components_in_any_order_of_edges(kind):
     label = torch.from_numpy(label).long()
     least = torch.full((N,), N).scatter_reduce_(0, label, torch.arange(N), "amin")[label]
     for order in (torch.arange(len(ones)), torch.randperm(len(ones), generator=generator)):
-        a, b = named[:, order].int()
-        assert torch.equal(csr_dbscan.components(a.contiguous(), b.contiguous(), N).long(), least)
+        a, b = (ends.contiguous() for ends in on(device, named[:, order].int()))
+        assert torch.equal(csr_dbscan.components(a, b, N).long().cpu(), least)
 
 
-@interpreted
+@on_each
 @pytest.mark.parametrize("seed", range(3))
-def test_dbscan(seed):
+def test_dbscan(seed, device):
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(8, 16, generator=generator)[torch.randint(8, (120,), generator=generator)]
     rows = normalize(rows + (0.7 + 0.2 * seed) * torch.randn(120, 16, generator=generator))
     graph = csr_arrays(k_reciprocal_jaccard(rows, 12, 4))
     for eps in (0.0, 0.35, 0.5, 0.8):
         for min_samples in (1, 2, 4, 9):
-            assert torch.equal(csr_dbscan.dbscan_triton(*graph, eps, min_samples), ops.dbscan(*graph, eps, min_samples))
+            ours = csr_dbscan.dbscan_triton(*on(device, graph), eps, min_samples)
+            assert torch.equal(ours.cpu(), ops.dbscan(*graph, eps, min_samples))
 
 
-@interpreted
-def test_radius_is_not_rounded_to_float32():
-    graph = csr_arrays(torch.tensor([[1, 0.4], [0.4, 1]]).to_sparse_csr())
+@on_each
+def test_radius_is_not_rounded_to_float32(device):
+    graph = on(device, csr_arrays(torch.tensor([[1, 0.4], [0.4, 1]]).to_sparse_csr()))
     distance = float(1 - graph[2][1])
     assert csr_dbscan.dbscan_triton(*graph, distance, 2).tolist() == [0, 0]
     assert csr_dbscan.dbscan_triton(*graph, float(np.nextafter(distance, 0)), 2).tolist() == [-1, -1]
 
 
-@interpreted
-def test_border_point_joins_the_lowest_numbered_cluster():
+@on_each
+def test_border_point_joins_the_lowest_numbered_cluster(device):
     graph = torch.eye(12)
     graph[:5, :5] = graph[6:11, 6:11] = 0.9  # two cliques of core points
     for a, b in [(4, 5), (5, 6), (5, 11)]:  # 5 lies between them and is no core; 11 is near 5 only
         graph[a, b] = graph[b, a] = 0.9
     for turned, expected in [(graph, [0] * 6 + [1] * 5 + [-1]), (graph.flip(0, 1), [-1] + [0] * 6 + [1] * 5)]:
-        assert csr_dbscan.dbscan_triton(*csr_arrays(turned.to_sparse_csr()), 0.2, 5).tolist() == expected
-    assert csr_dbscan.dbscan_triton(*csr_arrays(torch.zeros(0, 0).to_sparse_csr()), 0.2, 5).tolist() == []
+        arrays = on(device, csr_arrays(turned.to_sparse_csr()))
+        assert csr_dbscan.dbscan_triton(*arrays, 0.2, 5).tolist() == expected
+    nothing = on(device, csr_arrays(torch.zeros(0, 0).to_sparse_csr()))
+    assert csr_dbscan.dbscan_triton(*nothing, 0.2, 5).tolist() == []
 
 
-@interpreted
+@on_each
 @pytest.mark.parametrize("k1", [20, 30])
-def test_official_arrays(golden, k1):
+def test_official_arrays(golden, k1, device):
     arrays = np.load(golden / "clustering.npz")
     features = torch.from_numpy(arrays["features"])
     half, some = int(np.around(k1 / 2)) + 1, (60, 61)
     neighbours = nearest_neighbours(features, k1)[1]
-    weights = reciprocal_graph.reciprocal_weights_triton(features, neighbours, half, *some)
-    same_rows(weights, ops.reciprocal_weights(features, neighbours, half, *some))
-    _, column, value = merge_rows.jaccard_rows_triton(*neighbourhoods(features, k1, 6), 0.0, *some)
+    given = features, neighbours, half, *some
+    same_rows(reciprocal_graph.reciprocal_weights_triton(*on(device, given)), ops.reciprocal_weights(*given))
+    sets = on(device, neighbourhoods(features, k1, 6))
+    _, column, value = (x.cpu() for x in merge_rows.jaccard_rows_triton(*sets, 0.0, *some))
     distance = torch.ones(500).index_put_((column.long(),), 1 - value)
     np.testing.assert_allclose(distance, arrays[f"k1_{k1}_jaccard"][some[0]], atol=1e-6, rtol=0)
     graph = csr_arrays(k_reciprocal_jaccard(features, k1, 6))
     for eps, labels in [(float(arrays[f"k1_{k1}_eps"]), "labels"), (0.5, "labels_eps0.5")]:
-        found = csr_dbscan.dbscan_triton(*graph, eps, 4)
+        found = csr_dbscan.dbscan_triton(*on(device, graph), eps, 4).cpu()
         np.testing.assert_array_equal(found, arrays[f"k1_{k1}_{labels}"])
 
 
@@ -184,6 +204,8 @@ def test_kernels_in_the_interpreter():
         "-q",
         "-p",
         "no:cacheprovider",
+        "-m",
+        "not gpu",
         "-k",
         "not bad_input",
         str(Path(__file__)),
@@ -234,46 +256,46 @@ def test_bad_input_is_named():
         merge_rows.jaccard_rows_triton(*long_row(2049), 0.0, 0, 1)
 
 
-@pytest.mark.gpu
-def test_ops_on_a_gpu_equal_the_cpus():
+@everywhere
+def test_ops_on_a_gpu_equal_the_cpus(device):
     features, neighbours, half, weights, sets = case(3000, 64, 30, 6)
-    cuda = lambda tensors: tuple(t.cuda() if isinstance(t, torch.Tensor) else t for t in tensors)
     graph = ops.jaccard_rows(*sets, 0.0, 0, 3000)
     for op, arguments, cpu in [
         (ops.reciprocal_weights, (features, neighbours, half, 0, 3000), weights),
         (ops.expand_queries, (*weights, neighbours[:, :6].contiguous(), 0, 3000), sets),
         (ops.jaccard_rows, (*sets, 0.0, 0, 3000), graph),
     ]:
-        ours, again = op(*cuda(arguments)), op(*cuda(arguments))
-        assert all(tensor.is_cuda for tensor in ours)
+        ours, again = op(*on(device, arguments)), op(*on(device, arguments))
+        assert all(tensor.device.type == device for tensor in ours)
         assert all(torch.equal(a, b) for a, b in zip(ours, again))
-        same_rows([tensor.cpu() for tensor in ours], cpu)
+        same_rows(ours, cpu)
     for eps in (0.3, 0.5, 0.7):
-        assert torch.equal(ops.dbscan(*cuda(graph), eps, 4).cpu(), ops.dbscan(*graph, eps, 4))
+        assert torch.equal(ops.dbscan(*on(device, graph), eps, 4).cpu(), ops.dbscan(*graph, eps, 4))
 
 
-@pytest.mark.gpu
+@everywhere
 @pytest.mark.parametrize("how", [{"eps": 0.5}, {"eps": "auto"}, {"rho": 0.002}])
-def test_clusters_on_a_gpu(how):
+def test_clusters_on_a_gpu(how, device):
     features = normalize(
         case(3000, 64, 30, 6)[0] + 0.01 * torch.randn(3000, 64)
     )  # no ties: a GPU settles them otherwise
-    ours, cpu = cluster(features.cuda(), **how), cluster(features, **how)
-    assert ours.labels.is_cuda
+    there = features.to(device)
+    ours, cpu = cluster(there, **how), cluster(features, **how)
+    assert ours.labels.device.type == device
     assert ours.eps == pytest.approx(cpu.eps, abs=2e-3)
     assert adjusted_rand_index(ours.labels.cpu(), cpu.labels) > 0.99
-    similarity, theirs = k_reciprocal_jaccard(features.cuda()), k_reciprocal_jaccard(features)
+    similarity, theirs = k_reciprocal_jaccard(there), k_reciprocal_jaccard(features)
     assert eps_by_rho(similarity.cpu(), 0.002) == pytest.approx(eps_by_rho(similarity, 0.002), abs=1e-9)
     assert eps_auto(similarity, 4) == eps_auto(theirs, 4)
 
 
-@pytest.mark.gpu
-def test_reranking_on_a_gpu():
+@everywhere
+def test_reranking_on_a_gpu(device):
     features = normalize(case(3000, 64, 30, 6)[0] + 0.01 * torch.randn(3000, 64))
     query, gallery = features[:200], features[200:]
     tiles = [slice(0, 120), slice(120, 200)]
     ours, cpu = (
-        torch.cat(list(reranked_distances(query.to(device), gallery.to(device), tiles, Reranking())))
-        for device in ("cuda", "cpu")
+        torch.cat(list(reranked_distances(query.to(place), gallery.to(place), tiles, Reranking())))
+        for place in (device, "cpu")
     )
     assert ((ours - cpu).abs() < 1e-5).double().mean() > 0.999

@@ -16,7 +16,6 @@ DTYPES = pytest.mark.parametrize(
     "dtypes",
     [(bank, features) for bank in (torch.float32, torch.bfloat16) for features in (torch.float32, torch.bfloat16)],
 )
-DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 
 
 def case(name: str, bank_dtype: torch.dtype, feature_dtype: torch.dtype, device: str = "cpu"):
@@ -44,7 +43,6 @@ def check(update, name, bank_dtype, feature_dtype, device="cpu", ulps=0.5) -> No
     assert torch.equal(bank[untouched], before[untouched])
 
 
-@DEVICES
 @DTYPES
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("update", [memory_update, memory_update_reference])
@@ -52,14 +50,12 @@ def test_one_row_after_the_other(update, name, dtypes, device):
     check(update, name, *dtypes, device)
 
 
-@DEVICES
 @pytest.mark.parametrize("bank_dtype", [torch.float32, torch.bfloat16])
 def test_autocast_updates_the_bank_itself(device, bank_dtype):
     with torch.autocast(device, torch.bfloat16):
         check(memory_update, "repeated", bank_dtype, torch.bfloat16, device)
 
 
-@DEVICES
 def test_opcheck_and_fullgraph_compile(device):
     bank, index, features, momentum = case("repeated", torch.float32, torch.float32, device)
     torch.library.opcheck(torch.ops.gcl_fast.memory_update, (bank.clone(), index, features, momentum))

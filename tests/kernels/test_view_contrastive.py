@@ -9,7 +9,7 @@ from gcl_fast.kernels.view_contrastive import view_contrastive, view_contrastive
 TEMPERATURE = 0.04
 
 
-def case(B: int, N: int, D: int, K: int, clusters: int = 6, bank_dtype=torch.float32) -> tuple:
+def case(B: int, N: int, D: int, K: int, clusters: int = 6, bank_dtype=torch.float32, device: str = "cpu") -> tuple:
     """Arguments of the loss; labels -1..clusters-1, repeated rows and exact ties of similarity included."""
     generator = torch.Generator().manual_seed(B + N + D)
     bank = normalize(torch.randn(N, D, generator=generator), dim=1).to(bank_dtype)
@@ -18,21 +18,22 @@ def case(B: int, N: int, D: int, K: int, clusters: int = 6, bank_dtype=torch.flo
     labels = torch.randint(-1 if clusters > 1 else 0, clusters, (N,), generator=generator)
     index, stream = torch.randint(N, (B,), generator=generator), torch.tensor([1, 2])
     positives, threshold = contrastive_draw(labels, index, stream, K)
-    return f, f_new, bank, labels, index, positives, threshold, stream, TEMPERATURE
+    tensors = f, f_new, bank, labels, index, positives, threshold, stream
+    return *(tensor.to(device) for tensor in tensors), TEMPERATURE
 
 
 def loss_and_gradients(loss, arguments, dtype=torch.float32, **switches) -> list[torch.Tensor]:
     f, f_new = (x.detach().to(dtype).requires_grad_() for x in arguments[:2])
     bank = arguments[2].to(dtype) if dtype == torch.float64 else arguments[2]
     rows = loss(f, f_new, bank, *arguments[3:], **switches)
-    weight = torch.arange(1, len(rows) + 1, dtype=dtype)
+    weight = torch.arange(1, len(rows) + 1, dtype=dtype, device=rows.device)
     return [rows, *torch.autograd.grad((rows * weight).sum() / max(len(rows), 1), (f, f_new))]
 
 
 def assert_as_exact_as_torch(ours, plain, truth) -> None:
     for mine, theirs, exact in zip(ours, plain, truth, strict=True):
         if exact.numel():
-            error, allowed = (mine - exact).abs().max(), (theirs - exact).abs().max()
+            error, allowed = (mine.cpu() - exact).abs().max(), (theirs - exact).abs().max()
             assert error <= 2 * allowed + 2e-6 * (1 + exact.abs().max()), (error, allowed)
 
 
@@ -43,9 +44,10 @@ SIZES = [(1, 1, 1, 5), (3, 2, 7, 1), (16, 300, 64, 8192), (70, 1100, 512, 200), 
 @pytest.mark.parametrize(
     "switches", [{}, {"live": True}, {"own_negatives": True}, {"live": True, "own_negatives": True}]
 )
-def test_matches_reference(size, switches):
+def test_matches_reference(size, switches, device):
     arguments = case(*size)
-    ours = loss_and_gradients(view_contrastive, arguments, **switches)
+    ours = loss_and_gradients(view_contrastive, case(*size, device=device), **switches)
+    assert all(tensor.device.type == device for tensor in ours)
     plain = loss_and_gradients(view_contrastive_reference, arguments, **switches)
     truth = loss_and_gradients(view_contrastive_reference, arguments, torch.float64, **switches)
     assert_as_exact_as_torch(ours, plain, truth)
@@ -71,14 +73,14 @@ def test_is_the_formula_of_the_paper(live, own_negatives):
         torch.testing.assert_close(rows[b], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_crop_without_negatives_adds_nothing():
-    rows, *gradients = loss_and_gradients(view_contrastive, case(4, 20, 8, 5, clusters=1))
+def test_crop_without_negatives_adds_nothing(device):
+    rows, *gradients = loss_and_gradients(view_contrastive, case(4, 20, 8, 5, clusters=1, device=device))
     assert (rows == 0).all()
     assert all((gradient == 0).all() for gradient in gradients)
 
 
-def test_tiles_do_not_change_the_result():
-    _, query, bank, labels, index, _, *draw = case(9, 500, 33, 100)
+def test_tiles_do_not_change_the_result(device):
+    _, query, bank, labels, index, _, *draw = case(9, 500, 33, 100, device=device)
     whole = lse.negative_lse_tiled(query, bank, labels, index, *draw, tile=500)
     for tile in (1, 77, 499):
         for ours, theirs in zip(
@@ -87,12 +89,12 @@ def test_tiles_do_not_change_the_result():
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_bf16_bank_autocast_and_strides():
-    arguments = case(16, 300, 64, 100, bank_dtype=torch.bfloat16)
+def test_bf16_bank_autocast_and_strides(device):
+    arguments = case(16, 300, 64, 100, bank_dtype=torch.bfloat16, device=device)
     truth = loss_and_gradients(view_contrastive_reference, arguments, torch.float64)
     spread = lambda x: torch.stack((x, x), -1)[..., 0]  # not contiguous
     strided = tuple(spread(x) if n in (0, 1, 3, 4, 5, 6) else x for n, x in enumerate(arguments))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         ours = loss_and_gradients(view_contrastive, strided)
     assert ours[0].dtype == torch.float32
     for mine, exact in zip(ours, truth, strict=True):
@@ -102,8 +104,8 @@ def test_bf16_bank_autocast_and_strides():
     torch.testing.assert_close(half[0].double(), truth[0], rtol=0.02, atol=0.1)
 
 
-def test_nan_propagates():
-    f, f_new, *rest = case(3, 50, 8, 10)
+def test_nan_propagates(device):
+    f, f_new, *rest = case(3, 50, 8, 10, device=device)
     f_new[1, 2] = torch.nan
     assert view_contrastive(f, f_new, *rest).isnan().tolist() == [False, True, False]
     query, bank, labels, index, _, *draw = f_new, *rest
@@ -118,11 +120,12 @@ def test_gradcheck_in_double(switch):
     assert torch.autograd.gradcheck(loss, (f, f_new))
 
 
-def test_opcheck_and_fullgraph_compile():
-    _, query, bank, labels, index, _, *draw = arguments = case(5, 90, 16, 30)
+def test_opcheck_and_fullgraph_compile(device):
+    _, query, bank, labels, index, _, *draw = arguments = case(5, 90, 16, 30, device=device)
     for order in (query, query.T.contiguous().T):
         torch.library.opcheck(torch.ops.gcl_fast.negative_lse, (order.requires_grad_(), bank, labels, index, *draw))
-    scores, state = torch.randn(5, 40), torch.tensor([[-torch.inf, 0.0]]).repeat(5, 1)
+    scores = torch.randn(5, 40, device=device)
+    state = torch.tensor([[-torch.inf, 0.0]], device=device).repeat(5, 1)
     tile = scores, state, labels, index, *draw[:2], 50, TEMPERATURE
     torch.library.opcheck(torch.ops.gcl_fast.contrastive_rows, tile)
     compiled = torch.compile(view_contrastive, fullgraph=True)

@@ -17,9 +17,10 @@ GAMMA = 1.0  # the recipe's 0.01 would leave the penalty too small a part of the
 KINDS = 3
 
 
-def pictures(batch: int = 4) -> tuple[torch.Tensor, ...]:
+def pictures(batch: int = 4, device: str = "cpu") -> tuple[torch.Tensor, ...]:
     """Crops and three kinds of fakes, (B, 3, 40, 40) each."""
-    return torch.randn(1 + KINDS, batch, 3, 40, 40, generator=torch.Generator().manual_seed(1)).unbind()
+    drawn = torch.randn(1 + KINDS, batch, 3, 40, 40, generator=torch.Generator().manual_seed(1))
+    return drawn.to(device).unbind()
 
 
 def make(dtype: torch.dtype = torch.float32) -> Discriminator:
@@ -30,8 +31,8 @@ def make(dtype: torch.dtype = torch.float32) -> Discriminator:
     return discriminator.to(dtype)
 
 
-def autocast(amp: bool):
-    return torch.autocast("cpu", torch.bfloat16) if amp else contextlib.nullcontext()
+def autocast(amp: bool, device: str = "cpu"):
+    return torch.autocast(device, torch.bfloat16) if amp else contextlib.nullcontext()
 
 
 def definition(discriminator: Discriminator, real: torch.Tensor, *fakes: torch.Tensor) -> torch.Tensor:
@@ -59,14 +60,14 @@ def reference(dtype: torch.dtype = torch.float32, amp: bool = False) -> list[tor
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
 @pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
-def test_equals_eager_double_backward(compiled, amp):
+def test_equals_eager_double_backward(exact_float32, compiled, amp, device):
     if compiled:
         torch.compiler.reset()
-    module = DiscriminatorLoss(make(), GAMMA)
+    module = DiscriminatorLoss(make().to(device), GAMMA)
     if compiled:
         module.compile(fullgraph=True)
-    with autocast(amp):
-        terms = module(*pictures())
+    with autocast(amp, device):
+        terms = module(*pictures(device=device))
     assert terms.total.dtype == torch.float32
     torch.testing.assert_close(terms.total, terms.fake.sum() + KINDS * (terms.real + GAMMA * terms.penalty))
     for ours, plain, truth in zip(
@@ -76,7 +77,7 @@ def test_equals_eager_double_backward(compiled, amp):
         strict=True,
     ):
         allowed = 2 * (plain - truth).abs().max() + (1e-2 if amp else 1e-5) * truth.abs().max()
-        assert (ours - truth).abs().max() <= allowed
+        assert (ours.cpu() - truth).abs().max() <= allowed
 
 
 def test_penalty_reaches_every_weight():

@@ -71,19 +71,20 @@ def norm_of_gradients(*modules: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
 @pytest.mark.parametrize("stage", [2, 3])
-def test_step_equals_the_official_one(stage, compiled, weights, network_arrays):
+def test_step_equals_the_official_one(exact_float32, stage, compiled, weights, network_arrays, device):
     joint = stage == 3
+    network_arrays = {name: value.to(device) for name, value in network_arrays.items()}
     golden = {k.removeprefix(f"stage{stage}_"): v for k, v in network_arrays.items() if k.startswith(f"stage{stage}_")}
-    gcl = GCL()
+    gcl = GCL().to(device)
     gcl.load_state_dict(weights)
     gcl.identity.train(joint).requires_grad_(joint)
     discriminator_loss = DiscriminatorLoss(gcl.discriminator)
     if compiled:
         torch.compiler.reset()
-        Precision("cpu", None, "", compiled=True).compile(*gcl.children(), discriminator_loss)
+        Precision(device, None, "", compiled=True).compile(*gcl.children(), discriminator_loss)
 
-    # The compiler orders sums anew: its own rounding, amplified alike, on top of the official one's.
-    factor = 3 if joint and compiled else 1
+    # The compiler and a GPU order sums anew: their own rounding, amplified alike, on top of the official one's.
+    factor = 3 if (joint and compiled) or device == "cuda" else 1
 
     def equal(name, ours, theirs):
         close(name, ours, golden[theirs], factor * (ROUNDING if joint else {}).get(name, 1e-4))
@@ -109,7 +110,7 @@ def test_step_equals_the_official_one(stage, compiled, weights, network_arrays):
 
     view = None
     if joint:
-        bank = MemoryBank(*golden["bank"].shape)
+        bank = MemoryBank(*golden["bank"].shape).to(device)
         bank.features.copy_(golden["bank"])
         bank.labels.copy_(golden["labels"])
         first = torch.stack(

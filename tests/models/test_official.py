@@ -38,7 +38,11 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def test_networks_equal_the_official_ones(model, network_arrays):
+def test_networks_equal_the_official_ones(exact_float32, official, network_arrays, device):
+    model = GCL()
+    model.load_state_dict(load_official(official))
+    model.eval().to(device)
+    network_arrays = {name: value.to(device) for name, value in network_arrays.items()}
     parts, embedding = model.identity(network_arrays["image"])
     close(parts, network_arrays["eval_part_features"])
     # The official network normalizes its eval output.

@@ -54,7 +54,7 @@ def test_auto_without_any_cluster_or_with_one():
 
 
 def brute_rho(similarity: torch.Tensor, rho: float) -> float:
-    distance = np.triu(1 - similarity.to_dense().numpy(), 1)
+    distance = np.triu(1 - similarity.cpu().to_dense().numpy(), 1)
     distance = np.sort(distance[np.nonzero(distance)])
     return distance[: int(np.round(rho * distance.size))].astype(np.float64).mean()
 
@@ -66,9 +66,9 @@ def test_rho_is_a_mean_over_all_pairs(rho):
 
 
 @pytest.mark.parametrize("rho", [0.03, 0.2, 0.4, 0.9])  # stored pairs; binned ones; the last two ask for all of them
-def test_rho_with_faint_pairs_counted_and_not_stored(monkeypatch, rho):
+def test_rho_with_faint_pairs_counted_and_not_stored(monkeypatch, rho, device):
     monkeypatch.setattr("gcl_fast.pseudo_labels.jaccard.COUNTED_ROWS", 77)
-    features = planted(1.0, 12)[0]
+    features = planted(1.0, 12)[0].to(device)
     sets = neighbourhoods(features, 20, 6)
     whole, stored = jaccard_similarity(sets, 0.0), jaccard_similarity(sets, FAINT)
     faint = faint_pairs(sets, FAINT, FAINT_BINS)

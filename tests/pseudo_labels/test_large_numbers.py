@@ -36,9 +36,9 @@ def test_rho(graph):
     assert eps_by_rho(graph, 0.9, faint=faint) == pytest.approx((0.5 * stored + far) / wanted, abs=1e-7)
 
 
-def test_dbscan_of_long_chains(graph):
-    labels = dbscan(graph, 0.5, 2, "own")
-    assert torch.equal(labels, torch.arange(N) // (N // 10))
+def test_dbscan_of_long_chains(graph, device):
+    labels = dbscan(graph.to(device), 0.5, 2, "own")
+    assert torch.equal(labels.cpu(), torch.arange(N) // (N // 10))
 
 
 def test_agreement_and_health():

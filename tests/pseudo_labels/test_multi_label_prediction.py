@@ -42,12 +42,12 @@ def by_definition(features: torch.Tensor, threshold: float) -> list[set[int]]:
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.2, 0.5, 0.8, 0.999999])
-def test_it_follows_the_definition(threshold, monkeypatch):
+def test_it_follows_the_definition(threshold, monkeypatch, device):
     monkeypatch.setattr(multi_label, "TILE_ENTRIES", 5000)  # several tiles
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(8, 6, generator=generator).repeat_interleave(5, 0)
     features = normalize(centres + 0.6 * torch.randn(40, 6, generator=generator), dim=1)
-    assert sets(predict_labels(features, threshold)) == by_definition(features, threshold)
+    assert sets(predict_labels(features.to(device), threshold)) == by_definition(features, threshold)
 
 
 def test_no_more_candidates_than_asked_for():

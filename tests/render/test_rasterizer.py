@@ -10,8 +10,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gcl_fast.render import Fragments, rasterize, rasterize_reference, rasterizer
 
 MODES = [(cull, perspective) for cull in (False, True) for perspective in (False, True)]
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 SIZE = (33, 17)
+
+
+def on(device: str, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors on `device`."""
+    return tuple(tensor.to(device) for tensor in tensors)
 
 
 def edge_band(face_index: torch.Tensor) -> torch.Tensor:
@@ -21,7 +25,6 @@ def edge_band(face_index: torch.Tensor) -> torch.Tensor:
     return most != least
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("cull", "perspective"), MODES)
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_float64_reference(cull, perspective, seed, device):
@@ -37,7 +40,7 @@ def test_equals_float64_reference(cull, perspective, seed, device):
     torch.testing.assert_close(ours.barycentric[same], truth.barycentric[same].float(), rtol=0, atol=1e-4)
 
 
-def test_large_and_small_triangles_in_one_picture():
+def test_large_and_small_triangles_in_one_picture(device):
     """Boxes of 1 to 16 pixels go through the bins, larger ones do not; together they must still share one z-buffer."""
     small, faces = soup(1, 300, 400, (40, 48), 5)
     centre = small[:, faces[:, :1]].mean(2, keepdim=True)
@@ -45,13 +48,14 @@ def test_large_and_small_triangles_in_one_picture():
     faces = torch.cat((torch.arange(1200).view(400, 3), torch.tensor([[1200, 1201, 1202]])))
     large = torch.tensor([[[-5.0, -5, 1.2], [60, -5, 1.0], [-5, 60, 1.4]]])
     vertices = torch.cat((small, large), 1)
-    ours, truth = rasterize(vertices, faces, (40, 48)), rasterize_reference(vertices.double(), faces, (40, 48))
-    assert (ours.face_index != truth.face_index).sum() <= 2
+    ours = rasterize(*on(device, vertices, faces), (40, 48))
+    truth = rasterize_reference(vertices.double(), faces, (40, 48))
+    assert (ours.face_index.cpu() != truth.face_index).sum() <= 2
     assert len(truth.face_index.unique()) > 100
 
 
-def test_each_mesh_may_have_its_own_faces():
-    vertices, faces = soup(3, 40, 60, SIZE)
+def test_each_mesh_may_have_its_own_faces(device):
+    vertices, faces = on(device, *soup(3, 40, 60, SIZE))
     own = torch.stack((faces, faces.flip(0), faces.roll(7, 0)))
     together = rasterize(vertices, own, SIZE)
     for i in range(3):
@@ -60,9 +64,9 @@ def test_each_mesh_may_have_its_own_faces():
 
 
 @pytest.mark.parametrize("W", [128, 130])  # rows that are aligned for streaming stores, and rows that are not
-def test_a_batch_too_large_for_the_caches(W):
+def test_a_batch_too_large_for_the_caches(W, device):
     """Beyond 16 MB of output it is written past the caches: the same numbers must arrive."""
-    vertices, faces = soup(40, 60, 40, (256, W))
+    vertices, faces = on(device, *soup(40, 60, 40, (256, W)))
     together = rasterize(vertices, faces, (256, W))
     assert sum(x.nbytes for x in together) > 16 << 20
     for i in (0, 39):
@@ -87,11 +91,12 @@ def test_same_result_for_any_number_of_threads():
 def coverage(vertices: torch.Tensor, faces: torch.Tensor, size: tuple[int, int], cull: bool) -> torch.Tensor:
     """How many faces of one mesh (V, 3) cover each pixel: every face is drawn as a mesh of its own."""
     alone = vertices[faces]  # (F, 3, 3)
-    return (rasterize(alone, torch.tensor([[0, 1, 2]]), size, cull_backfaces=cull).face_index >= 0).sum(0)
+    triangle = torch.tensor([[0, 1, 2]], device=alone.device)
+    return (rasterize(alone, triangle, size, cull_backfaces=cull).face_index >= 0).sum(0)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4])
-def test_no_hole_and_no_double_hit_in_a_grid(jitter):
+def test_no_hole_and_no_double_hit_in_a_grid(jitter, device):
     """A grid over the picture, with and without vertices exactly on pixel centres: every pixel is hit exactly once."""
     n = 40
     y, x = torch.meshgrid(torch.arange(n) - 2.5, torch.arange(n) - 2.5, indexing="ij")
@@ -100,12 +105,13 @@ def test_no_hole_and_no_double_hit_in_a_grid(jitter):
     vertices = torch.stack((x, y, torch.ones_like(x)), -1).reshape(-1, 3) + noise
     i = (torch.arange(n - 1)[:, None] * n + torch.arange(n - 1)).flatten()
     faces = torch.cat((torch.stack((i, i + 1, i + n), 1), torch.stack((i + 1, i + n + 1, i + n), 1)))
-    assert (coverage(vertices, faces, (32, 32), False) == 1).all()
+    assert (coverage(*on(device, vertices, faces), (32, 32), False) == 1).all()
 
 
-def test_no_hole_and_no_double_hit_on_a_closed_mesh():
+def test_no_hole_and_no_double_hit_on_a_closed_mesh(device):
     vertices, faces = sphere(24, 31)
     vertices = vertices @ torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0].T
+    vertices, faces = on(device, vertices, faces)
     for scale, shift in ((29.0, 32.0), (29.5, 32.5), (300.0, 31.5)):
         placed = vertices * scale + shift
         front, both = coverage(placed, faces, (64, 64), True), coverage(placed, faces, (64, 64), False)
@@ -116,9 +122,10 @@ def test_no_hole_and_no_double_hit_on_a_closed_mesh():
         assert front.any()
 
 
-def test_culling_leaves_the_picture_of_a_closed_mesh():
+def test_culling_leaves_the_picture_of_a_closed_mesh(device):
     vertices, faces = sphere(24, 31)
     placed = (vertices * torch.tensor([20.0, -30, -20]) + 32)[None]  # y down, depth away: as the camera sees it
+    placed, faces = on(device, placed, faces)
     both, front = (rasterize(placed, faces, (64, 64), cull_backfaces=cull) for cull in (False, True))
     assert all(torch.equal(a, b) for a, b in zip(both, front))
     inside_out = rasterize(placed, faces.flip(1), (64, 64), cull_backfaces=True)
@@ -127,43 +134,43 @@ def test_culling_leaves_the_picture_of_a_closed_mesh():
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 1e30])
 @pytest.mark.parametrize("column", range(3))
-def test_a_corner_that_is_not_finite_removes_only_its_faces(bad, column):
+def test_a_corner_that_is_not_finite_removes_only_its_faces(bad, column, device):
     vertices = torch.tensor([[[0.0, 0, 1], [9, 0, 1], [0, 9, 1], [9, 9, 1]]])
     faces = torch.tensor([[0, 1, 2], [1, 3, 2]])
     vertices[0, 3, column] = bad
-    seen = rasterize(vertices, faces, (9, 9))
+    seen = rasterize(*on(device, vertices, faces), (9, 9))
     assert set(seen.face_index.unique().tolist()) == {-1, 0}
     assert all(x.isfinite().all() for x in seen)
 
 
-def test_faces_without_area_are_not_drawn():
+def test_faces_without_area_are_not_drawn(device):
     vertices = torch.tensor([[[1.0, 1, 1], [9, 9, 1], [5, 5, 1], [9, 1, 1]]])
     faces = torch.tensor([[0, 1, 2], [0, 0, 1], [3, 3, 3], [1, 3, 3]])
-    assert (rasterize(vertices, faces, (10, 10)).face_index == -1).all()
+    assert (rasterize(*on(device, vertices, faces), (10, 10)).face_index == -1).all()
 
 
-def test_behind_the_camera():
+def test_behind_the_camera(device):
     vertices = torch.tensor([[[0.0, 0, 1], [9, 0, 1], [0, 9, -1], [9, 9, 1]]])
-    faces = torch.tensor([[0, 1, 2], [0, 1, 3]])
+    vertices, faces = on(device, vertices, torch.tensor([[0, 1, 2], [0, 1, 3]]))
     seen = rasterize(vertices, faces, (9, 9), perspective=True).face_index
     assert set(seen.unique().tolist()) == {-1, 1}
     assert 0 in rasterize(vertices, faces, (9, 9)).face_index  # orthographic: any depth is before the camera
 
 
 @pytest.mark.parametrize(("B", "F"), [(0, 5), (2, 0), (0, 0)])
-def test_nothing_to_draw(B, F):
-    seen = rasterize(torch.rand(B, 4, 3), torch.zeros(F, 3, dtype=torch.int64), (5, 4))
+def test_nothing_to_draw(B, F, device):
+    seen = rasterize(*on(device, torch.rand(B, 4, 3), torch.zeros(F, 3, dtype=torch.int64)), (5, 4))
     assert [x.shape for x in seen] == [(B, 5, 4), (B, 5, 4), (B, 5, 4, 3)]
     assert (seen.face_index == -1).all()
     assert not seen.depth.any()
     assert not seen.barycentric.any()
 
 
-def test_non_contiguous_and_autocast():
-    vertices, faces = soup(2, 40, 60, SIZE)
-    strided = torch.empty(2, 3, 40).transpose(1, 2).copy_(vertices)
+def test_non_contiguous_and_autocast(device):
+    vertices, faces = on(device, *soup(2, 40, 60, SIZE))
+    strided = torch.empty(2, 3, 40, device=device).transpose(1, 2).copy_(vertices)
     assert torch.equal(rasterize(strided, faces, SIZE).depth, rasterize(vertices, faces, SIZE).depth)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         assert rasterize(vertices.bfloat16(), faces, SIZE).depth.dtype == torch.float32
 
 
@@ -187,7 +194,6 @@ def test_errors_say_what_is_wrong(change, message):
         rasterize(*change(vertices, faces))
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("perspective", [False, True])
 def test_gradients_equal_float64_reference(perspective, device):
     vertices, faces = soup(2, 40, 60, SIZE, 4)
@@ -208,7 +214,6 @@ def test_gradients_equal_float64_reference(perspective, device):
     assert theirs.abs().max() > 1
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_opcheck_and_compile(device):
     vertices, faces = (x.to(device) for x in soup(2, 40, 60, SIZE))
     vertices.requires_grad_()

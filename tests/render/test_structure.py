@@ -7,7 +7,6 @@ from scenes import sphere
 from gcl_fast.render import project, render_structure, render_structure_reference, vertex_normals
 
 SIZE = (64, 32)
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def figure(B: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -47,7 +46,6 @@ def test_project_is_differentiable():
     assert torch.autograd.gradcheck(lambda v, y, c: project(v, y, c, SIZE), inputs)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_equals_reference(device):
     vertices, faces, yaw, camera = (x.to(device) for x in figure())
     ours = render_structure(vertices, faces, yaw, camera, SIZE)
@@ -61,11 +59,12 @@ def test_equals_reference(device):
     torch.library.opcheck(torch.ops.gcl_fast.structure, (vertices, faces, torch.rand(4, 3, 4, device=device), *SIZE))
 
 
-def test_the_picture_turns_with_yaw():
+def test_the_picture_turns_with_yaw(device):
     """The nose: at +90 degrees on the image's right, at -90 on its left, mirrored; at 180 nowhere."""
-    vertices, faces, _, camera = figure(3)
+    vertices, faces, _, camera = (x.to(device) for x in figure(3))
     camera[:, 0], camera[:, 3] = 0.45, 0
-    right, left, back = render_structure(vertices, faces, torch.tensor([90.0, -90, 180]), camera, SIZE)[:, 0] < 1
+    yaw = torch.tensor([90.0, -90, 180], device=device)
+    right, left, back = render_structure(vertices, faces, yaw, camera, SIZE)[:, 0] < 1
     assert right[:, 17:].sum() > right[:, :15].sum() + 5
     assert (left != right.flip(1)).sum() <= 8
     assert (back != back.flip(1)).sum() <= 8
@@ -96,8 +95,8 @@ def test_same_result_for_any_number_of_threads():
     assert torch.equal(results[0], results[2])
 
 
-def test_nothing_to_draw_and_nonsense():
-    vertices, faces, yaw, camera = figure(2)
+def test_nothing_to_draw_and_nonsense(device):
+    vertices, faces, yaw, camera = (x.to(device) for x in figure(2))
     assert (render_structure(vertices, faces[:0], yaw, camera, SIZE) == 1).all()
     assert render_structure(vertices[:0], faces, yaw[:0], camera[:0], SIZE).shape == (0, 1, *SIZE)
     whole = render_structure(vertices, faces, yaw, camera, SIZE)
@@ -106,11 +105,12 @@ def test_nothing_to_draw_and_nonsense():
     assert broken.isfinite().all()
     assert torch.equal(broken[1], whole[1])
     assert (broken[0] != whole[0]).float().mean() < 0.1
-    with pytest.raises(RuntimeError, match=r"outside 0\.\."):
-        render_structure(vertices, faces + 1, yaw, camera, SIZE)
+    if device == "cpu":  # a GPU draws no such face: telling the host would wait
+        with pytest.raises(RuntimeError, match=r"outside 0\.\."):
+            render_structure(vertices, faces + 1, yaw, camera, SIZE)
 
 
-def test_vertex_normals_point_outwards():
-    vertices, faces = sphere(20, 24)
+def test_vertex_normals_point_outwards(device):
+    vertices, faces = (x.to(device) for x in sphere(20, 24))
     normal = vertex_normals(vertices[None], faces)[0]
     assert (normal * vertices).sum(-1).min() > 0.99

@@ -17,23 +17,23 @@ from gcl_fast.training.update import GROWTH_STEPS, descend, scale_losses
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
-def weight_and_optimizer() -> tuple[nn.Parameter, torch.optim.Optimizer]:
-    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+def weight_and_optimizer(device: str = "cpu") -> tuple[nn.Parameter, torch.optim.Optimizer]:
+    weight = nn.Parameter(torch.tensor([1.0, -2.0], device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)
-    scale_losses(optimizer, ALONE.device)
+    scale_losses(optimizer, weight.device)
     return weight, optimizer
 
 
-def test_scaled_loss_takes_the_same_step_with_gradients_below_float16():
-    weight, optimizer = weight_and_optimizer()
+def test_scaled_loss_takes_the_same_step_with_gradients_below_float16(device):
+    weight, optimizer = weight_and_optimizer(device)
     tiny = (weight.half() * 1e-4).half()  # its own gradient, 1e-4 * 1e-5, is no float16
     descend(tiny.float().sum() * 1e-5, ALONE, optimizer)
-    torch.testing.assert_close(weight.detach(), torch.tensor([1.0, -2.0]) - 1e-9, rtol=0, atol=1e-12)
-    torch.testing.assert_close(weight.grad, torch.full((2,), 1e-9), rtol=1e-2, atol=0)
+    torch.testing.assert_close(weight.detach().cpu(), torch.tensor([1.0, -2.0]) - 1e-9, rtol=0, atol=1e-12)
+    torch.testing.assert_close(weight.grad.cpu(), torch.full((2,), 1e-9), rtol=1e-2, atol=0)
 
 
-def test_scale_halves_when_a_step_is_skipped_and_grows_after_many():
-    weight, optimizer = weight_and_optimizer()
+def test_scale_halves_when_a_step_is_skipped_and_grows_after_many(device):
+    weight, optimizer = weight_and_optimizer(device)
     group = optimizer.param_groups[0]
     before = weight.detach().clone()
     skipped = descend((weight.half() * 40.0).float().sum(), ALONE, optimizer)  # 40 * 65536 is no float16
@@ -45,12 +45,13 @@ def test_scale_halves_when_a_step_is_skipped_and_grows_after_many():
     assert (group["loss_scale"], group["good_steps"]) == (65536, 0)
 
 
-def test_scale_is_saved_with_the_optimizer():
-    optimizer, other = weight_and_optimizer()[1], weight_and_optimizer()[1]
+def test_scale_is_saved_with_the_optimizer(device):
+    optimizer, other = weight_and_optimizer(device)[1], weight_and_optimizer(device)[1]
     optimizer.param_groups[0]["loss_scale"].fill_(512)
     other.load_state_dict(optimizer.state_dict())
     assert other.param_groups[0]["loss_scale"] == 512
-    plain = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=1.0, fused=True)  # of a device that needs no scale
+    weight = nn.Parameter(torch.zeros(2, device=device))
+    plain = torch.optim.SGD([weight], lr=1.0, fused=True)  # of a device that needs no scale
     other.load_state_dict(plain.state_dict())
     assert (other.param_groups[0]["loss_scale"], other.param_groups[0]["good_steps"]) == (65536, 0)
 

@@ -1,10 +1,13 @@
 """Two gloo processes normalize as one does on the whole batch: outputs, gradients, running statistics."""
 
+import os
 import subprocess
 import sys
 
 import torch
 from torch import nn
+
+from gcl_fast.training.ranks import SHARING
 
 WORK = """
 import sys
@@ -13,11 +16,13 @@ from torch import nn
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.sync_norm import synchronize_norms
 
-ranks = processes.start("cpu")
-given = torch.load(sys.argv[1], weights_only=True)
+ranks = processes.start(sys.argv[3])
+torch.backends.cudnn.allow_tf32 = False
+given = torch.load(sys.argv[1], weights_only=True, map_location=ranks.device)
 x, weight = given["x"], given["weight"]
 network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(36))
 network.load_state_dict(given["network"])
+network.to(ranks.device)
 synchronize_norms(network, ranks)
 x = x.chunk(2)[ranks.rank].requires_grad_()
 with ranks.averaging(network.parameters()):
@@ -33,7 +38,7 @@ processes.stop()
 """
 
 
-def test_two_processes_normalize_as_one(tmp_path):
+def test_two_processes_normalize_as_one(tmp_path, device):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(36))
     x, weight = torch.randn(6, 3, 5, 5), torch.randn(6, 36)
@@ -42,11 +47,12 @@ def test_two_processes_normalize_as_one(tmp_path):
     (tmp_path / "work.py").write_text(WORK)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*torchrun, str(tmp_path / "work.py"), str(tmp_path / "in.pt"), str(tmp_path / "out.pt")],
+        [*torchrun, *(str(tmp_path / name) for name in ("work.py", "in.pt", "out.pt")), device],
+        env=os.environ | {SHARING: "1"},
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    out = torch.load(tmp_path / "out.pt", weights_only=True)
+    out = torch.load(tmp_path / "out.pt", weights_only=True, map_location="cpu")
     x.requires_grad_()
     y = network(x)
     (y * weight).square().mean().backward()

@@ -1,6 +1,7 @@
-"""Two gloo processes train as one does with the same global batch, up to rounding."""
+"""Two gloo processes train as one does with the same global batch, up to rounding; on a GPU they share it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,20 @@ import pytest
 from safetensors.torch import load_file
 
 from gcl_fast.training.checkpoint import load_state
+from gcl_fast.training.ranks import SHARING
 
 # Losses differ by rounding that Adam amplifies, since it gives a gradient of noise the same step as any other.
 FIRST, LATER = 1e-5, 2e-2
 
 
-def train(world: Path, runs: Path, processes: int, *flags: str, settings: tuple[str, ...] = ()) -> Path:
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.slow])]
+# On a GPU: ranks on one device, and float32 without TF32, whose rounding is larger than the differences looked for
+ENVIRONMENT = {SHARING: "1", "NVIDIA_TF32_OVERRIDE": "0"}
+
+
+def train(
+    world: Path, runs: Path, processes: int, *flags: str, settings: tuple[str, ...] = (), device: str = "cpu"
+) -> Path:
     """A run in float32 of global batches of 8 crops in the warm-up, of 6 in the other stages."""
     every = [
         "world.identities=6", "world.cameras=3", "world.crops=2", "height=64", "width=40",
@@ -26,8 +35,8 @@ def train(world: Path, runs: Path, processes: int, *flags: str, settings: tuple[
     ]  # fmt: skip
     script = str(Path(__file__).parents[2] / "gcl_fast" / "train.py")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*torchrun, script, "--compile", "off", *flags, "--set", *every, *settings]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [*torchrun, script, "--compile", "off", "--device", device, *flags, "--set", *every, *settings]
+    done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return runs / f"by{processes}"
 
@@ -36,8 +45,10 @@ def records(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_warmup_with_synchronized_norms_is_the_same(world, tmp_path):
-    one, two = (train(world, tmp_path, processes, "--stages", "warmup", "--sync-bn") for processes in (1, 2))
+@pytest.mark.parametrize("device", DEVICES)
+def test_warmup_with_synchronized_norms_is_the_same(world, tmp_path, device):
+    flags = ("--stages", "warmup", "--sync-bn")
+    one, two = (train(world, tmp_path, processes, *flags, device=device) for processes in (1, 2))
     steps = [(a["loss"], b["loss"]) for a, b in zip(records(one), records(two), strict=True) if "loss" in a]
     assert len(steps) == 8
     assert steps[0][1] == pytest.approx(steps[0][0], rel=FIRST)
@@ -51,12 +62,12 @@ def test_warmup_with_synchronized_norms_is_the_same(world, tmp_path):
             assert (states[1]["gcl"][name] - value).norm() <= LATER * value.norm(), name
 
 
-@pytest.fixture(scope="module")
-def runs(world, finished, tmp_path_factory) -> list[Path]:
+@pytest.fixture(scope="module", params=DEVICES)
+def runs(request, world, finished, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("processes")
     start = finished / "checkpoints" / "warmup.safetensors"
     flags = ["--stages", "generative", "joint", "--init", str(start)]
-    return [train(world, folder, processes, *flags) for processes in (1, 2)]
+    return [train(world, folder, processes, *flags, device=request.param) for processes in (1, 2)]
 
 
 def test_losses_and_clusters_are_the_same(runs):
