@@ -2,10 +2,10 @@
 
 torchvision's nvJPEG repeats chroma samples where libjpeg interpolates them. A file with subsampled chroma, as most
 cameras write it, would be another image on the GPU than on the CPU: up to 32 of 255 levels apart, 0.9 in the mean,
-where the CPU imitates both for the crops of `python -m gcl_fast.synthetic --identities 6 --cameras 3 --crops 2`. So
-threads of the CPU decode and resize such files and those that are no plain JPEG, and nvJPEG the others of a batch.
+where the CPU imitates both ways on the embedded dataset (identities 6, cameras 3, crops 2, seed 3). So threads of the
+CPU decode and resize such files and those that are no plain JPEG, and nvJPEG the others of a batch.
 
-What torchvision's decoder (0.26 to 0.29) asks of its caller:
+What torchvision's decoder asks of its caller, by its source; no GPU has tried it yet:
 - One decoder serves the process, behind a lock. A call for another device rebuilds it and leaks the one before, and
   "cuda" is another device than "cuda:0". So the device has its index.
 - It decodes on a stream of its own, into memory of the caller's current stream, and does not wait for what that stream

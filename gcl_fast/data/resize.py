@@ -4,7 +4,7 @@ It is the bicubic of the official code's Pillow: antialiased, along rows first, 
 each of the two passes. torch's CPU kernel for uint8 computes it, and doubles a crop of 128x64 in 33 us of one core.
 Others differ where edges are hard, by so many of 255 levels for noise in black and white: torch's float kernels, which
 do not clamp between the passes, by 30; Pillow 13, which takes columns first for tall crops, by 21; DALI's resize by 19.
-CUDA has no antialiased kernel for uint8 in torch 2.11 to 2.14: `bicubic_by_products` stands in for it.
+CUDA has no antialiased kernel for uint8, by torch's source: `bicubic_by_products` stands in for it.
 """
 
 from __future__ import annotations
