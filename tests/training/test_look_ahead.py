@@ -102,7 +102,7 @@ def test_views_are_compared_with_crops_of_the_same_people(tmp_path, monkeypatch,
 
 
 def with_autocast(assessment):
-    assessment.precision = type("Precision", (), {"autocast": None})
+    assessment.precision = type("Precision", (), {"evaluating": None})
     return assessment
 
 
