@@ -12,7 +12,7 @@ BENCHMARKS, TESTS = ROOT / "benchmarks", ROOT / "tests"
 TRAIN = ROOT / "gcl_fast" / "train.py"
 RANKS = ("tests/gpu/test_ranks.py", "tests/training/test_ranks.py", "tests/training/test_sync_norm.py",
          "tests/training/test_two_processes.py")  # fmt: skip
-STAGES = "tests/gpu/test_stages.py"
+STAGES, RUNS = "tests/gpu/test_stages.py", "tests/gpu/test_runs.py"
 TINY = [  # settings of a world and of stages that take seconds
     "height=64", "width=40", "world.identities=6", "world.cameras=3", "world.crops=2", "warmup.epochs=2",
     "warmup.steps_per_epoch=3", "warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6",
@@ -74,14 +74,19 @@ def build(setting: Setting) -> list[Command]:
 
 
 def tests(setting: Setting) -> list[Command]:
-    left_out = [f"--ignore={ROOT / path}" for path in (STAGES, *RANKS)]  # parts of their own
+    elsewhere = [f"--ignore={ROOT / path}" for path in (STAGES, RUNS, *RANKS)]  # commands of their own
     paths = ["tests/gpu"] if setting.trial else ["tests"]
-    return [Command("pytest -m gpu", pytest(setting, paths, *left_out, marks="gpu and not slow"), 300)]
+    whole = [Command("pytest -m gpu", pytest(setting, paths, *elsewhere, marks="gpu and not slow"), 300)]
+    if setting.trial:
+        return whole
+    return [*whole, Command("pytest -m gpu, runs", pytest(setting, [RUNS], marks="gpu and not slow", each=True), 180)]
 
 
 def ops(setting: Setting) -> list[Command]:
     names = ("contrast", "bodies", "clusters", "maps")
-    return [Command(name, module("ops", setting, "--only", name), 90) for name in names]
+    if setting.trial:
+        return [Command("all", module("ops", setting), 120)]
+    return [Command(name, module("ops", setting, "--only", name), 120) for name in names]
 
 
 def networks(setting: Setting) -> list[Command]:
@@ -93,9 +98,10 @@ def waits(setting: Setting) -> list[Command]:
 
 
 def runs(setting: Setting) -> list[Command]:
-    names = ("amp", "fp32") if not setting.trial else ("amp",)
-    across = [Command("killed, resumed", module("runs", setting, "--only", "killed"), 120)]
-    return [Command(f"all stages, {name}", module("runs", setting, "--only", name), 90) for name in names] + across
+    names = {"amp": 90, "fp32": 90, "killed": 180}
+    if setting.trial:
+        return [Command("amp, killed", module("runs", setting, "--only", "amp", "killed"), 240)]
+    return [Command(name, module("runs", setting, "--only", name), seconds) for name, seconds in names.items()]
 
 
 def demo(setting: Setting) -> list[Command]:
@@ -105,7 +111,7 @@ def demo(setting: Setting) -> list[Command]:
 def steps(setting: Setting) -> list[Command]:
     pairs = [(stage, size) for size in ("paper", "demo") for stage in ("joint", "generative")]
     if setting.trial:
-        pairs = [("joint", "tiny"), ("generative", "tiny")]
+        pairs = [("joint", "tiny")]  # the other stage is tried compiled
     return [
         Command(f"{stage}, {size}", module("steps", setting, "--stage", stage, "--size", size), 120)
         for stage, size in pairs

@@ -10,10 +10,12 @@ from gcl_fast import evaluate, train
 from gcl_fast.training import run as runs
 
 on_gpu = pytest.mark.gpu
-PAIRS = [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")]
 CASES = [  # stage, device it is killed on, device it goes on on
     ("warmup", "cpu", "cpu"),
-    *(pytest.param(stage, *pair, marks=on_gpu) for stage in ("warmup", "generative", "joint") for pair in PAIRS),
+    pytest.param("warmup", "cuda", "cuda", marks=on_gpu),
+    pytest.param("generative", "cuda", "cpu", marks=on_gpu),
+    pytest.param("joint", "cpu", "cuda", marks=on_gpu),
+    pytest.param("joint", "cuda", "cuda", marks=on_gpu),
 ]
 
 
