@@ -21,7 +21,7 @@ TENSORS = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}  # of a launch, by the number of 
 
 
 def _chunks(lists: Sequence[Any]) -> int:
-    """Launches of multi_tensor_apply over as many lists of tensors."""
+    """Count the launches of multi_tensor_apply over lists of tensors."""
     launches, tensors, blocks = 0, 0, 0
     for tensor in lists[0]:
         tensors += 1
@@ -35,7 +35,7 @@ def _chunks(lists: Sequence[Any]) -> int:
 
 
 def _multi_tensor(args: Arguments) -> int:
-    """Of a foreach op: lists of tensors first, each read or written."""
+    """Count the launches of a foreach op, whose lists of tensors come first."""
     return _chunks([a for a in args if isinstance(a, list | tuple) and a and isinstance(a[0], Tensor)])
 
 
@@ -68,7 +68,7 @@ KERNELS: dict[str, int | Callable[[Arguments], int]] = {
 
 
 def kernels_of(op: Any, args: Arguments) -> int:
-    """How many kernels `op` launches."""
+    """Count the kernels that `op` launches."""
     schema = op._schema
     if any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns):
         return 0  # a view
@@ -80,21 +80,21 @@ def kernels_of(op: Any, args: Arguments) -> int:
 
 @dataclass
 class Count:
-    """Launches and bytes of a step, by op."""
+    """Hold launches and bytes of a step, by op."""
 
     launches: Counter[str] = field(default_factory=Counter)
     read: Counter[str] = field(default_factory=Counter)
     written: Counter[str] = field(default_factory=Counter)
 
-    def __call__(self, op: Any, args: Arguments, kwargs: dict[str, Any], made: Any) -> None:
-        """Of one op, its arguments and results."""
+    def __call__(self, op: Any, args: Arguments, kwargs: dict[str, Any], results: Any) -> None:
+        """Add one op, of these arguments and results."""
         kernels, name = kernels_of(op, args), op._schema.name.removeprefix("aten::")
         changed = [
             args[n] if n < len(args) else kwargs[argument.name]
             for n, argument in enumerate(op._schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
-        written = sum(_size(t) for t in tensors_in(changed or (made,)))
+        written = sum(_size(t) for t in tensors_in(changed or (results,)))
         if kernels and written:
             self.launches[name] += kernels
             self.read[name] += sum(_size(t) for t in tensors_in((args, *kwargs.values())))
@@ -102,7 +102,7 @@ class Count:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of an op's arguments, those in lists as well."""
+    """Find the tensors of an op's arguments, those in lists as well."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
@@ -111,6 +111,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def _size(tensor: Tensor) -> int:
-    """Bytes that are read of `tensor`: an expanded one's once."""
-    held = (size for size, stride in zip(tensor.shape, tensor.stride()) if stride)
-    return math.prod(held) * tensor.element_size() if tensor.numel() else 0
+    """Count the bytes of `tensor`, those of an expanded one once."""
+    sizes = (size for size, stride in zip(tensor.shape, tensor.stride()) if stride)
+    return math.prod(sizes) * tensor.element_size() if tensor.numel() else 0

@@ -38,8 +38,7 @@ from gcl_fast.training.warmups.cluster import Warmup
 
 
 def prepared(name: str, config: RunConfig, inputs: Inputs, device: torch.device) -> Callable[[], object]:
-    """A step of the stage called `name`, ready to be called. Labels are grouped on the CPU, since the device has no
-    values; all else is made there."""
+    """Prepare a step of the stage called `name`. The CPU groups the labels, since the device has no values."""
     groups = Clusters.from_labels(torch.arange(len(inputs.dataset.train)) // 4)
     grouped = Clusters(*(t.to(device) for t in groups))
     precision = Precision("cuda", torch.bfloat16, "as CUDA's")
@@ -58,7 +57,7 @@ def prepared(name: str, config: RunConfig, inputs: Inputs, device: torch.device)
 
 
 def counted(name: str, config: RunConfig, inputs: Inputs, counts: list[Count]) -> dict[str, Any]:
-    """The CSV's row of a step of the stage called `name`, whose count becomes the last of `counts`."""
+    """Run a step of the stage called `name` and return its row; its count becomes the last of `counts`."""
     step = prepared(name, config, inputs, torch.device("cuda", 0))
     step()
     counts.append(Count())

@@ -1,7 +1,7 @@
-"""A GPU on paper: the emulated one of the tests with tensors that have shapes and no values, under autocast as CUDA's.
+"""A GPU on paper: the emulated GPU of the tests, whose tensors have shapes and no values, under CUDA's autocast.
 
-Whatever gcl_fast would ask of a GPU in eager mode arrives at `counted` op by op, in seconds and without the memory of
-a step. A step that reads a value from the device ends here with an error, since there are none.
+Each op that gcl_fast would run on a GPU in eager mode arrives at a callback, without the time and the memory of a step.
+A step that reads a value from the device ends with an error, since there is none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "training"))
 import emulated_gpu
 from emulated_gpu import HELD, OnDevice, mapped, tensors_in
 
-Seen = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]  # of an op, its arguments and its results
+Record = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]  # takes an op, its arguments and its results
 
 # Autocast's lists for CUDA (torch's documentation, "Automatic Mixed Precision"); what is in none of these and has a
 # kernel of CUDA's autocast runs in float32.
@@ -34,7 +34,7 @@ WIDEST = {"addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "grid_sampl
 
 
 class Autocast:
-    """CUDA's autocast for the emulated device: casts of weights are made once until the context is left."""
+    """Cast on the emulated device as CUDA's autocast does: a weight once until the context is left."""
 
     key = torch._C.DispatchKey.__members__["AutocastPrivateUse1"]
 
@@ -59,7 +59,7 @@ class Autocast:
                 self.libraries[1].impl(name.removeprefix("aten::"), self.kernel(op, packet), self.key.name)
 
     def kernel(self, op: Any, name: str) -> Callable[..., Any]:
-        """`op` after the casts that its list asks for."""
+        """Return `op` behind the casts that its list asks for."""
         takes_dtype = any(argument.name == "dtype" for argument in op._schema.arguments)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -79,6 +79,7 @@ class Autocast:
         return call
 
     def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """Cast a floating-point tensor of the device."""
         if tensor.device.type == "cpu" or tensor.dtype in (dtype, torch.float64) or not tensor.is_floating_point():
             return tensor  # (functorch wraps those of the device)
         if not (tensor.is_leaf and tensor.requires_grad):
@@ -89,27 +90,27 @@ class Autocast:
 
 
 @contextmanager
-def paper_gpu(seen: Seen) -> Iterator[None]:
-    """Within, "cuda" names a device without values, whose every op is told to `seen`; host tensors stay as they are.
+def paper_gpu(record: Record) -> Iterator[None]:
+    """Let "cuda" name a device without values, and pass each of its ops to `record`; host tensors keep theirs.
 
-    `torch.autocast("cuda", ...)` casts there as on a GPU. Meant for a process of its own: what this and the emulated
-    GPU change of torch and of gcl_fast stays changed.
+    `torch.autocast("cuda", ...)` casts there as on a GPU. It is for a process of its own: what it and the emulated GPU
+    change in torch and gcl_fast stays changed.
     """
     run, fake, autocast = emulated_gpu.run, FakeTensorMode(allow_non_fake_inputs=True), Autocast()
     _foreach_utils._foreach_supported_types.append(OnDevice)  # torch asks for the very type
 
-    def told(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def recorded(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         here = kwargs.get("device") == HELD or any(
             isinstance(t, OnDevice) for t in tensors_in((args, *kwargs.values()))
         )
         if not here:
             return run(op, args, kwargs)
         with fake:
-            made = run(op, args, kwargs)
-        seen(op, args, kwargs, made)
-        return made
+            results = run(op, args, kwargs)
+        record(op, args, kwargs, results)
+        return results
 
-    emulated_gpu.run = told
+    emulated_gpu.run = recorded
     try:
         with emulated_gpu.emulated_gpu():
             yield

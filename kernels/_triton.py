@@ -38,6 +38,6 @@ def on_its_device(launch: Callable[Concatenate[Tensor, P], R]) -> Callable[Conca
 
 
 def triton_serves(x: Tensor) -> bool:
-    """Whether kernels for pictures serve x: on a GPU, in a type that they know, where nothing is compiled."""
+    """Tell whether Triton's kernels for images serve x: on a GPU, in a type that they know, in an eager run."""
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return x.device.type == "cuda" and triton is not None and known and not torch.compiler.is_compiling()

@@ -50,7 +50,7 @@ TARGETS = {
 }
 SHARED_PER_SM = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10, "gfx942": 64 << 10}
 FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PICTURES = FLOATS | {"fp16": torch.float16}
+IMAGES = FLOATS | {"fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Entry:
         constants = {name: self.configuration[name] for name in self.kernel.arg_names if name in self.configuration}
         types = {name: self.types.get(name, "constexpr") for name in self.kernel.arg_names}
         by_dim = {"D", "query_stride", "bank_stride", "feature_stride"}
-        by_dim |= {"R", "C", "H", "W", "rows", "scale_stride", "shift_stride"}  # pixels and channels of a picture
+        by_dim |= {"R", "C", "H", "W", "rows", "scale_stride", "shift_stride"}  # pixels and channels of an image
         divisible = [n for n, name in enumerate(types) if types[name].startswith("*") or name in by_dim]
         attributes = {(n,): [["tt.divisibility", 16]] for n in divisible}
         return ASTSource(fn=self.kernel, signature=types, constexprs=constants, attrs=attributes)
@@ -108,7 +108,7 @@ def entries(target: str) -> Iterator[Entry]:
                     memory_update.launch_configuration(D),
                 )
     yield from graph_entries()
-    yield from picture_entries()
+    yield from image_entries()
 
 
 def graph_entries() -> Iterator[Entry]:
@@ -139,42 +139,42 @@ def graph_entries() -> Iterator[Entry]:
     yield Entry(csr_dbscan._join_kernel, pairs, csr_dbscan.JOIN_CONFIGURATION)
 
 
-def picture_entries() -> Iterator[Entry]:
-    """Norms, padding and upsampling of pictures. Of each choice of blocks for 16 channels and more."""
+def image_entries() -> Iterator[Entry]:
+    """List norms, padding and choice of pixels, for each choice of blocks from 16 channels on."""
     scalars = dict.fromkeys(("R", "C", "rows", "count", "scale_stride", "shift_stride"), "i32")
     scalars |= dict.fromkeys(("slope", "eps"), "fp32")
     sums = dict.fromkeys(("moments", "parts", "sums"), "*fp32")
-    for dtype in PICTURES:
-        pictures = dict.fromkeys(("x", "y", "residual", "grad", "dx"), f"*{dtype}")
+    for dtype in IMAGES:
+        images = dict.fromkeys(("x", "y", "residual", "grad", "dx"), f"*{dtype}")
         for R, C in ((512, 16), (64, 16)):
             channels = styled_norm.instance_configuration(R, C)
             for style in sorted({dtype, "fp32"}) + [
                 None
             ]:  # of AdaIN under autocast and without, of plain instance norm
                 styles = dict.fromkeys(("scale", "shift", "dscale", "dshift"), f"*{style or 'fp32'}")
-                types, none = scalars | sums | pictures | styles, {} if style else {"scale": None, "shift": None}
+                types, none = scalars | sums | images | styles, {} if style else {"scale": None, "shift": None}
                 for skip in ({}, {"residual": None}):
                     yield Entry(styled_norm._instance_kernel, *_without(types, channels | none | skip))
                 yield Entry(styled_norm._instance_backward_kernel, *_without(types, channels | none))
         styles = dict.fromkeys(("scale", "shift", "dscale", "dshift"), "*fp32")
-        types = scalars | sums | pictures | styles
+        types = scalars | sums | images | styles
         yield Entry(styled_norm._parts_kernel, types, styled_norm.PARTS_CONFIGURATION)
         for C in (16, 32, 64):
             whole = styled_norm.whole_configuration(8192, C)
             yield Entry(styled_norm._whole_kernel, *_without(types, whole | {"residual": None}))
             yield Entry(styled_norm._sums_kernel, types, whole)
             yield Entry(styled_norm._whole_backward_kernel, types, whole)
-    for dtype, kind in PICTURES.items():
-        pictures = dict.fromkeys(("x", "grad", "padded", "out"), f"*{dtype}")
+    for dtype, kind in IMAGES.items():
+        images = dict.fromkeys(("x", "grad", "padded", "out"), f"*{dtype}")
         for C in (16, 32, 64):
-            types = pictures | dict.fromkeys(("H", "W", "C", "padding"), "i32") | {"slope": "fp32"}
+            types = images | dict.fromkeys(("H", "W", "C", "padding"), "i32") | {"slope": "fp32"}
             for padding in ({}, {"padding": 1}):  # the JIT takes 1 for a constant
                 for sign in ({"padded": None, "SIGNED": False}, {"padded": None, "SIGNED": True}, {"SIGNED": True}):
                     configuration = reflect_pad.launch_configuration(C, kind) | padding | sign
                     yield Entry(reflect_pad._pad_kernel, *_without(types, configuration))
                     if sign["SIGNED"] == ("padded" not in sign):
                         yield Entry(reflect_pad._adjoint_kernel, *_without(types, configuration))
-            types = pictures | dict.fromkeys(("rows", "columns"), "*i64")
+            types = images | dict.fromkeys(("rows", "columns"), "*i64")
             types |= dict.fromkeys(("H", "W", "C", "high", "wide", "row_most", "column_most"), "i32")
             configuration = gather_pixels.launch_configuration(C, kind)
             yield Entry(gather_pixels._gather_kernel, types, configuration)
@@ -182,7 +182,7 @@ def picture_entries() -> Iterator[Entry]:
 
 
 def _without(types: dict[str, str], configuration: dict[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
-    """`types` without the pointers that `configuration` says are not given."""
+    """Leave out of `types` what `configuration` holds: constants, and pointers that are None."""
     return {name: kind for name, kind in types.items() if name not in configuration}, configuration
 
 

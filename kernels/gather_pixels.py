@@ -1,8 +1,8 @@
-"""Pixels of a picture by rows and columns that may repeat, and the adjoint: on a GPU one launch each.
+"""Choice of an image's pixels by rows and columns that may repeat, and its adjoint: on a GPU one launch each.
 
-What an upsampled convolution reads at the border of its picture is such a choice: the border repeated, and the lines
-around it upsampled and mirrored. Torch's own indexing takes a launch for each axis and differentiates by atomic sums;
-here each pixel adds up the places that it went to, always in the same order.
+An upsampled convolution reads such a choice at the border of its image: the border repeated, and the lines around it
+upsampled and mirrored. Torch's own indexing differentiates by atomic sums. Here each pixel adds up the places that read
+it, always in the same order.
 """
 
 # mypy: allow-incomplete-defs
@@ -19,29 +19,29 @@ from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
 
 class Line(NamedTuple):
-    """Which of the n places of a line are taken, and what became of each."""
+    """Choose places of a line of n: the source of each place of the result, and the readers of each source."""
 
-    taken: Tensor  # (I,) int64, 0..n-1
-    became: Tensor  # (n, most) int64, 0..I-1; -1 where there are no more
+    sources: Tensor  # (I,) int64, 0..n-1
+    readers: Tensor  # (n, most) int64, 0..I-1; -1 where there are no more
 
     @classmethod
-    def of(cls, taken: Sequence[int], n: int, device: torch.device) -> Line:
-        """The places `taken` of 0..n-1. Lists are made on the host and sent without a wait."""
-        became = [[i for i, place in enumerate(taken) if place == p] for p in range(n)]
-        most = max(map(len, became))
-        filled = [line + [-1] * (most - len(line)) for line in became]
-        lists = (torch.tensor(numbers, dtype=torch.int64) for numbers in (taken, filled))
+    def of(cls, sources: Sequence[int], n: int, device: torch.device) -> Line:
+        """Choose the places `sources` of 0..n-1. The host makes the lists and sends them without a wait."""
+        readers = [[i for i, place in enumerate(sources) if place == p] for p in range(n)]
+        most = max(map(len, readers))
+        filled = [line + [-1] * (most - len(line)) for line in readers]
+        lists = (torch.tensor(numbers, dtype=torch.int64) for numbers in (sources, filled))
         return cls(*(numbers.to(device, non_blocking=True) for numbers in lists))
 
 
 def gather_pixels_reference(x: Tensor, rows: Line, columns: Line) -> Tensor:
-    """The definition, by torch's own operations."""
-    return x[:, :, rows.taken[:, None], columns.taken]
+    """Define `gather_pixels` by torch's own operations."""
+    return x[:, :, rows.sources[:, None], columns.sources]
 
 
 @jit
 def _gather_kernel(x, rows, columns, out, H, W, C, high, wide, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Program (row, w, c): BLOCK_W pixels of one row of the results, BLOCK_C channels."""
+    """Copy BLOCK_W pixels of one row of a result, BLOCK_C channels, in each program (row, w, c)."""
     sample, row = (tl.program_id(0) // high).to(tl.int64), tl.program_id(0) % high
     column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -58,8 +58,10 @@ def _gather_kernel(x, rows, columns, out, H, W, C, high, wide, BLOCK_W: tl.const
 def _gather_adjoint_kernel(
     grad, rows, columns, out, H, W, C, high, wide, row_most, column_most, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Program (row, w, c): BLOCK_W pixels of one row of the pictures, BLOCK_C channels, each the sum of the places that
-    it went to in the order of rows and columns: no atomics."""
+    """Sum up the readers of BLOCK_W pixels of one row of an image, BLOCK_C channels, in each program (row, w, c).
+
+    Each program alone writes its pixels, and adds in the order of rows and columns: no race, no atomics.
+    """
     sample, row = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
     column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -78,7 +80,7 @@ def _gather_adjoint_kernel(
 
 
 def launch_configuration(C: int, dtype: torch.dtype) -> dict:
-    """Constants of a launch, 16 bytes a thread; aot.py compiles every value this can return for C >= 16."""
+    """Choose the constants of a launch, 16 bytes a thread. aot.py compiles every value for C >= 16."""
     block = min(triton.next_power_of_2(C), 64)
     return {"BLOCK_W": 2048 // dtype.itemsize // block, "BLOCK_C": block, "num_warps": 4}
 
@@ -88,55 +90,57 @@ def _output(x: Tensor, height: int, width: int) -> Tensor:
 
 
 @torch.library.custom_op("gcl_fast::gather_pixels", mutates_args=())
-def _gather(x: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
-    made = _output(x, len(rows), len(columns))
-    return made.copy_(x[:, :, rows[:, None], columns])
+def _gather(x: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
+    output = _output(x, len(rows), len(columns))
+    return output.copy_(x[:, :, rows[:, None], columns])
 
 
 @_gather.register_fake
-def _(x: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
+def _(x: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
     return _output(x, len(rows), len(columns))
 
 
 @_gather.register_kernel("cuda")
 @on_its_device
-def gather_pixels_triton(x: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
+def gather_pixels_triton(
+    x: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor
+) -> Tensor:
     """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
     (B, C, H, W), high, wide = x.shape, len(rows), len(columns)
-    x, made = x.contiguous(memory_format=torch.channels_last), _output(x, high, wide)
-    if made.numel():
+    x, output = x.contiguous(memory_format=torch.channels_last), _output(x, high, wide)
+    if output.numel():
         constants = launch_configuration(C, x.dtype)
         grid = B * high, triton.cdiv(wide, constants["BLOCK_W"]), triton.cdiv(C, constants["BLOCK_C"])
-        _gather_kernel[grid](x, rows, columns, made, H, W, C, high, wide, **constants)
-    return made
+        _gather_kernel[grid](x, rows, columns, output, H, W, C, high, wide, **constants)
+    return output
 
 
 @torch.library.custom_op("gcl_fast::gather_pixels_adjoint", mutates_args=())
-def _adjoint(grad: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
-    by_row = grad.new_zeros((*grad.shape[:2], len(row_became), grad.shape[3])).index_add_(2, rows, grad)
-    made = _output(grad, len(row_became), len(column_became)).zero_()
-    return made.index_add_(3, columns, by_row)
+def _adjoint(grad: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
+    by_row = grad.new_zeros((*grad.shape[:2], len(row_readers), grad.shape[3])).index_add_(2, rows, grad)
+    output = _output(grad, len(row_readers), len(column_readers)).zero_()
+    return output.index_add_(3, columns, by_row)
 
 
 @_adjoint.register_fake
-def _(grad: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor) -> Tensor:
-    return _output(grad, len(row_became), len(column_became))
+def _(grad: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
+    return _output(grad, len(row_readers), len(column_readers))
 
 
 @_adjoint.register_kernel("cuda")
 @on_its_device
 def gather_pixels_adjoint_triton(
-    grad: Tensor, rows: Tensor, columns: Tensor, row_became: Tensor, column_became: Tensor
+    grad: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor
 ) -> Tensor:
     """Launch the adjoint kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
-    (B, C, high, wide), H, W = grad.shape, len(row_became), len(column_became)
-    grad, made = grad.contiguous(memory_format=torch.channels_last), _output(grad, H, W)
-    if made.numel():
+    (B, C, high, wide), H, W = grad.shape, len(row_readers), len(column_readers)
+    grad, output = grad.contiguous(memory_format=torch.channels_last), _output(grad, H, W)
+    if output.numel():
         constants = launch_configuration(C, grad.dtype)
         grid = B * H, triton.cdiv(W, constants["BLOCK_W"]), triton.cdiv(C, constants["BLOCK_C"])
-        most = row_became.shape[1], column_became.shape[1]
-        _gather_adjoint_kernel[grid](grad, row_became, column_became, made, H, W, C, high, wide, *most, **constants)
-    return made
+        most = row_readers.shape[1], column_readers.shape[1]
+        _gather_adjoint_kernel[grid](grad, row_readers, column_readers, output, H, W, C, high, wide, *most, **constants)
+    return output
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -151,7 +155,7 @@ _gather.register_autograd(_backward, setup_context=_setup)
 
 
 def gather_pixels(x: Tensor, rows: Line, columns: Line) -> Tensor:
-    """Pixel (i, j) of the result is pixel (rows.taken[i], columns.taken[j]) of x.
+    """Choose pixel (rows.sources[i], columns.sources[j]) of x for pixel (i, j) of the result.
 
     Args:
         x: (B, C, H, W), any float type.
@@ -160,4 +164,4 @@ def gather_pixels(x: Tensor, rows: Line, columns: Line) -> Tensor:
     Returns:
         (B, C, I, J) in channels-last order and x's type; differentiable once.
     """
-    return torch.ops.gcl_fast.gather_pixels(x, rows.taken, columns.taken, rows.became, columns.became)
+    return torch.ops.gcl_fast.gather_pixels(x, rows.sources, columns.sources, rows.readers, columns.readers)

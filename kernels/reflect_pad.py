@@ -1,8 +1,8 @@
 """Reflect padding, with the LeakyReLU before it, in one pass.
 
-Under autocast torch pads in float32 on a CPU, and copies channels-last pictures there and back: 30 % of a step of the
-paper's sizes was padding. On a GPU its gradient adds atomically, into zeros, in an order that changes from run to run.
-So the op serves eager runs, in C++ and in Triton, and the definition compiled graphs and other types.
+On a CPU under autocast, torch pads in float32 and copies channels-last images there and back: 30 % of a step of the
+paper's sizes. On a GPU its gradient adds atomically, in an order that changes from run to run. So the op serves eager
+runs, in C++ and in Triton. The definition serves compiled graphs and other types.
 
 Padding is linear, LeakyReLU linear but for where its input is zero, so the op and its adjoint are each other's
 derivatives, to any order; R1 differentiates twice. Where the slope multiplies is read off the sign of the padded
@@ -30,7 +30,7 @@ def reflect_pad_reference(x: Tensor, padding: int, slope: float = 1.0) -> Tensor
 
 @jit
 def _mirrored(at, size):
-    """Where place `at` of a line, -size < at < 2 * size - 1, mirrors one of 0..size-1."""
+    """Return the place 0..size-1 that place `at` of a line mirrors, -size < at < 2 * size - 1."""
     return (size - 1) - tl.abs(size - 1 - tl.abs(at))
 
 
@@ -38,8 +38,11 @@ def _mirrored(at, size):
 def _pad_kernel(
     x, padded, out, H, W, C, padding, slope, SIGNED: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Program (row, w, c): BLOCK_W pixels of one row of the padded pictures, BLOCK_C channels, each read from the pixel
-    it mirrors. SIGNED: the slope multiplies where that pixel is not positive, in `padded` where that is given."""
+    """Pad BLOCK_W pixels of one row of the padded images, BLOCK_C channels, in each program (row, w, c).
+
+    Each pixel is read where it mirrors the image. SIGNED: the slope multiplies where that pixel is not positive, in
+    `padded` where it is given.
+    """
     high, wide = H + 2 * padding, W + 2 * padding
     sample, row = (tl.program_id(0) // high).to(tl.int64), tl.program_id(0) % high
     column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
@@ -61,7 +64,7 @@ def _pad_kernel(
 
 @jit
 def _folded_row(grad, column, channel, W, C, padding, inside):
-    """Sum of the up to three places of a padded row that each of its pixels went to, (BLOCK_W, BLOCK_C)."""
+    """Sum up the at most three places of a padded row that mirror each pixel, (BLOCK_W, BLOCK_C)."""
     place = (column + padding)[:, None] * C + channel[None, :]
     total = tl.load(grad + place, mask=inside, other=0.0).to(tl.float32)
     left = inside & ((column >= 1) & (column <= padding))[:, None]
@@ -76,8 +79,10 @@ def _folded_row(grad, column, channel, W, C, padding, inside):
 def _adjoint_kernel(
     grad, padded, out, H, W, C, padding, slope, SIGNED: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Program (row, w, c): BLOCK_W pixels of one row of the pictures, BLOCK_C channels, each the sum of the places that
-    mirror it, always in the same order: no atomics."""
+    """Sum up the places that mirror BLOCK_W pixels of one row of the images, BLOCK_C channels, in each program.
+
+    Each program (row, w, c) alone writes its pixels, and adds in a fixed order: no race, no atomics.
+    """
     high, wide = H + 2 * padding, W + 2 * padding
     sample, row = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
     column = tl.program_id(1) * BLOCK_W + tl.arange(0, BLOCK_W)
@@ -99,16 +104,16 @@ def _adjoint_kernel(
 
 
 def launch_configuration(C: int, dtype: torch.dtype) -> dict:
-    """Constants of a launch; aot.py compiles every value this can return for C >= 16.
+    """Choose the constants of a launch, 16 bytes a thread. aot.py compiles every value for C >= 16.
 
-    A thread moves 16 bytes; of larger blocks more would hang over the end of a row of 34 or 66 pixels.
+    Larger blocks would leave more threads idle at the end of a row of 34 or 66 pixels.
     """
     block = min(triton.next_power_of_2(C), 64)
     return {"BLOCK_W": 2048 // dtype.itemsize // block, "BLOCK_C": block, "num_warps": 4}
 
 
 def _launch(kernel: Any, x: Tensor, padded: Tensor | None, out: Tensor, padding: int, slope: float) -> Tensor:
-    """`out`, (B, H', W', C), written by `kernel`, which is told the unpadded size."""
+    """Launch `kernel`, which writes `out`, (B, H', W', C), and return it."""
     B, rows, columns, C = out.shape
     H, W = (min(size) for size in zip(x.shape[2:], (rows, columns)))
     if out.numel():
@@ -123,7 +128,7 @@ def reflect_pad_triton(x: Tensor, padded: Tensor | None, padding: int, slope: fl
     """Launch the padding kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
     B, C, H, W = x.shape
     if not 0 <= padding < min(H, W):
-        raise RuntimeError(f"reflect_pad: the padding, {padding}, must be less than both sides of {H}x{W} pictures")
+        raise RuntimeError(f"reflect_pad: the padding, {padding}, must be less than both sides of {H}x{W} images")
     out = x.new_empty((B, H + 2 * padding, W + 2 * padding, C))
     return _launch(_pad_kernel, x, padded, out, padding, slope)
 

@@ -4,15 +4,15 @@ AdaIN normalizes each channel of each sample (Huang and Belongie 2017), the deco
 C, H, W by its unbiased deviation (MUNIT). As tensor arithmetic they are some twelve passes over the picture, forward
 and backward; compiled, Inductor fuses these passes. So the op serves eager runs, in C++ on a CPU (the demo) and in
 Triton on a GPU, and the definition serves compiled graphs and float64. Structure encoder and generator, forward and
-backward on 8 pictures in bfloat16, take 0.13 s on one core with the op, 0.22 s without, and 0.12 s compiled (medians of
+backward on 8 images in bfloat16, take 0.13 s on one core with the op, 0.22 s without, and 0.12 s compiled (medians of
 15 in one process; the compiler took two minutes of the core): `python benchmarks/run.py --only networks` measures the
 eager ones.
 
-On a GPU each channel of each sample is one launch, forward and backward: a program reads its channels three times, the
-second and third time from the L2 cache. A whole sample, 1M numbers in the paper's decoder, is two: programs of PART
-numbers first leave their sums, then every program adds up those of its sample. Neither has atomics: results repeat.
-Roofline of an H100 (3.0 TB/s), bfloat16, B=32: AdaIN at 128x64x32 17 MB in, 17 MB out, 11 us, and 17 us backward; the
-layer norm at 32x256x128 67 MB and 67 MB, 45 us, which the first of its two passes makes 67.
+On a GPU AdaIN is one launch forward and one backward: a program reads its channels three times, the second and third
+time from the L2 cache. The layer norm is two and two: programs of PART numbers leave their sums, then each program adds
+up those of its sample. Neither has atomics, so results repeat.
+Roofline of an H100 (3.0 TB/s), bfloat16, B=32, not measured: AdaIN at 128x64x32 reads 17 MB and writes 17 MB, 11 us,
+backward 17 us. The layer norm at 32x256x128 reads 67 MB twice and writes 67 MB, 67 us.
 """
 
 # mypy: allow-incomplete-defs
@@ -52,13 +52,13 @@ def styled_norm_reference(
 
 @jit
 def _wide(pointer, inside):
-    """Numbers in float32, before any arithmetic: bfloat16 is wrong under the interpreter. 0 outside."""
+    """Load numbers as float32, 0 outside: the interpreter's arithmetic on bfloat16 is wrong."""
     return tl.load(pointer, mask=inside, other=0.0).to(tl.float32)
 
 
 @jit
 def _row(style, sample, stride, channel, C, otherwise):
-    """Scale or shift of a sample's channels, (1, BLOCK_C)."""
+    """Load scale or shift of a sample's channels, (1, BLOCK_C)."""
     if style is None:
         return tl.zeros_like(channel)[None, :].to(tl.float32) + otherwise
     else:
@@ -67,7 +67,7 @@ def _row(style, sample, stride, channel, C, otherwise):
 
 @jit
 def _tile(start, end, channel, C, BLOCK_R: tl.constexpr):
-    """Places of the pixels `start` and on in a sample, (BLOCK_R, BLOCK_C), and whether they are before `end`."""
+    """Return the places of BLOCK_R pixels of a sample from `start` on, (BLOCK_R, BLOCK_C), and which lie inside."""
     row = start + tl.arange(0, BLOCK_R)
     return row[:, None] * C + channel[None, :], (row < end)[:, None] & (channel < C)[None, :]
 
@@ -86,7 +86,7 @@ def _apply(x, residual, y, mean, inverse, scale, shift, slope, begin, end, chann
 
 @jit
 def _before(x, grad, place, inside, mean, inverse, scale, shift, slope):
-    """The normalized x, and the gradient before LeakyReLU."""
+    """Compute the normalized x and the gradient before LeakyReLU."""
     normal, after = (_wide(x + place, inside) - mean) * inverse, _wide(grad + place, inside)
     return normal, tl.where(normal * scale + shift > 0, after, slope * after)
 
@@ -95,9 +95,10 @@ def _before(x, grad, place, inside, mean, inverse, scale, shift, slope):
 def _sums(
     x, grad, mean, inverse, scale, shift, slope, begin, end, channel, C, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Sums over the pixels begin..end-1 of the gradient g before LeakyReLU and of g times the normalized x, (BLOCK_C,).
+    """Sum up the gradients of shift and scale over the pixels begin..end-1, (BLOCK_C,).
 
-    They are those of shift and scale."""
+    They are g, the gradient before LeakyReLU, and g times the normalized x.
+    """
     of_shift = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     of_scale = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for start in range(begin, end, BLOCK_R):
@@ -112,7 +113,7 @@ def _sums(
 def _gradient(
     x, grad, dx, mean, inverse, scale, shift, slope, a, b, begin, end, channel, C, BLOCK_R: tl.constexpr
 ):  # fmt: skip
-    """dx = inverse * (g * scale - a) - normal * b of the pixels begin..end-1: see styled_norm.cpp, backward_of."""
+    """Write dx = inverse * (g * scale - a) - normal * b of the pixels begin..end-1 (styled_norm.cpp, backward_of)."""
     for start in range(begin, end, BLOCK_R):
         place, inside = _tile(start, end, channel, C, BLOCK_R)
         normal, g = _before(x, grad, place, inside, mean, inverse, scale, shift, slope)
@@ -125,8 +126,11 @@ def _instance_kernel(
     x, scale, shift, residual, y, moments, R, C, scale_stride, shift_stride, slope, eps, BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One program per sample and BLOCK_C channels, which alone reads and writes them: no race. The deviations have a
-    pass of their own: nothing cancels, however far the mean lies from zero."""
+    """Normalize BLOCK_C channels of a sample, each by its own moments, in each program (b, c).
+
+    Each program alone writes its channels: no race. The deviations have a pass of their own, so nothing cancels where
+    the mean lies far from zero.
+    """
     sample = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     x += sample * R * C
@@ -157,7 +161,7 @@ def _instance_backward_kernel(
     x, grad, scale, shift, moments, dx, dscale, dshift, R, C, scale_stride, shift_stride, slope,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One program per sample and BLOCK_C channels, as forward: sums, then the gradient by x."""
+    """Differentiate `_instance_kernel`: each program sums up its channels, then writes their gradient by x."""
     sample = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     here = channel < C
@@ -179,8 +183,10 @@ def _instance_backward_kernel(
 
 @jit
 def _parts_kernel(x, parts, R, C, rows, count, BLOCK: tl.constexpr):
-    """Program (b, p): mean, and sum of squared deviations from it, of the pixels p*rows .. (p+1)*rows-1 of sample b, in
-    a slot that nobody else writes. parts: (B, 2, count)."""
+    """Write the mean of part p of sample b and the sum of squared deviations from it, in each program (b, p).
+
+    Part p holds the pixels p * rows .. (p + 1) * rows - 1. Each program has its own slot of `parts`, (B, 2, count).
+    """
     sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     x += sample * R * C
     begin, end = part * rows * C, tl.minimum((part + 1) * rows, R) * C
@@ -203,8 +209,11 @@ def _whole_kernel(
     x, scale, shift, residual, parts, y, moments, R, C, rows, count, scale_stride, shift_stride, slope, eps,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """Program (b, p, c): join the parts of sample b (Chan et al. 1979), the same way in each of its programs, and write
-    the pixels of part p, channels BLOCK_C*c and on. Those with p = 0 write the moments, in every channel the same."""
+    """Join the parts of sample b, then normalize part p of its pixels and block c of its channels, in each program.
+
+    All programs of a sample join in the same order (Chan et al. 1979), so they agree. Those of p = 0 write the moments,
+    equal in every channel.
+    """
     sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     x += sample * R * C
@@ -235,7 +244,10 @@ def _sums_kernel(
     x, grad, scale, shift, moments, sums, R, C, rows, count, scale_stride, shift_stride, slope,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Program (b, p, c): the gradients' sums over part p of sample b, in a slot of its own of (B, 2, count, C)."""
+    """Sum up the gradients of shift and scale over part p of sample b, in each program (b, p, c).
+
+    Each program has its own slot of `sums`, (B, 2, count, C).
+    """
     sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     channel = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     here = channel < C
@@ -256,8 +268,10 @@ def _whole_backward_kernel(
     x, grad, scale, shift, moments, sums, dx, dscale, dshift, R, C, rows, count, scale_stride, shift_stride, slope,
     eps, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """Program (b, p, c): add up the parts of sample b, all its channels, and write the gradient of its own pixels and
-    channels. Those with p = 0 and c = 0 write scale's and shift's gradients."""
+    """Add up the sums of sample b, then write the gradient of part p and block c, in each program (b, p, c).
+
+    The program of p = 0 and c = 0 writes the gradients of scale and shift.
+    """
     sample, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     moments += sample * 2 * C
     sums += sample * 2 * count * C
@@ -295,10 +309,10 @@ TILE = 4096  # numbers in the registers of 8 warps
 
 
 def instance_configuration(R: int, C: int) -> dict:
-    """Constants of a launch that normalizes each channel; aot.py compiles every value this can return for C >= 16.
+    """Choose the constants of a launch that normalizes each channel. aot.py compiles every value for C >= 16.
 
-    16 channels of bfloat16 are a sector of memory; more would leave less than one program for each of an H100's 132
-    processors where the structure encoder has 16 or 32 channels.
+    16 channels of bfloat16 are a sector of memory. With more, 32 samples of 32 channels would leave more of an H100's
+    132 processors idle.
     """
     block = min(triton.next_power_of_2(C), 16)
     tile = TILE if R * block > 1024 else 1024
@@ -306,13 +320,13 @@ def instance_configuration(R: int, C: int) -> dict:
 
 
 def whole_configuration(R: int, C: int) -> dict:
-    """Constants of the launches that normalize whole samples; aot.py compiles every value it can return for C >= 16."""
+    """Choose the constants of the launches that normalize whole samples. aot.py compiles every value for C >= 16."""
     block = min(triton.next_power_of_2(C), 64)
     return {"BLOCK_R": TILE // block, "BLOCK_C": block, "BLOCK_P": MAX_PARTS, "num_warps": 8}
 
 
 def cut(R: int, C: int, block: int) -> tuple[int, int]:
-    """How many parts a sample of R pixels is cut into, and the pixels of each but the last: a multiple of `block`."""
+    """Cut a sample of R pixels: return the number of parts, and the pixels of each but the last, whole blocks."""
     parts = min(max(triton.cdiv(R * C, PART), 1), MAX_PARTS)
     rows = triton.cdiv(triton.cdiv(R, parts), block) * block
     return triton.cdiv(R, rows), rows
@@ -381,7 +395,7 @@ def styled_norm_backward_triton(
 
 
 def _dtype(style: Tensor | None) -> torch.dtype:
-    """Of the gradient by a scale or shift."""
+    """Return the type of the gradient by a scale or shift."""
     return torch.float32 if style is None else style.dtype
 
 
@@ -429,7 +443,7 @@ def styled_norm(
 
 
 def _rows(style: Tensor, x: Tensor) -> Tensor:
-    """`style` as the op takes it, (B, C): samples may share a row, and a GPU's kernels take any float type."""
+    """Prepare `style` for the op, (B, C): samples may share a row, and a GPU's kernels take any float type."""
     style = style.expand(x.shape[:2]) if style.is_cuda else style.float().expand(x.shape[:2])
     return style if style.stride(1) == 1 else style.contiguous()
 

@@ -32,7 +32,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def together(mlps: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """What equal networks of `_mlp` make of a row block each, (K, B, S) -> (K, B, D): K products in one launch."""
+    """Run equal networks of `_mlp`, each on its block of x, (K, B, S) -> (K, B, D): a launch makes K products."""
     for layers in zip(*mlps):
         if isinstance(layers[0], nn.Linear):
             weight, bias = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
@@ -53,7 +53,7 @@ class StyledBlock(nn.Module):
         self.shift = _mlp(style, hidden, 2 * channels)
 
     def forward(self, x: Tensor, scales: Sequence[Tensor], shifts: Sequence[Tensor]) -> Tensor:
-        """Of x (B, C, H, W), and scale and shift (B, C) of the first norm and of the second."""
+        """Run the block on x (B, C, H, W), with scale and shift (B, C) of its first norm and of its second."""
         y = styled_norm(self.first(x), scales[0], shifts[0], slope=SLOPE)
         return styled_norm(self.second(y), scales[1], shifts[1], residual=x)
 
@@ -106,12 +106,12 @@ class Generator(nn.Module):
         self.part_scale.copy_(1 / std.clamp(min=1e-3))
 
     def _styles(self, part_features: Tensor) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
-        """Scales and shifts of each block. On a GPU, where launches are what they cost, their MLPs run as one."""
+        """Compute scales and shifts of each block. On a GPU, where launches are their cost, the MLPs run as one."""
         mlps = [block.get_submodule(name) for block in self.blocks for name in ("scale", "shift")]
         slices = [style for style in part_features.chunk(len(self.blocks), 1) for _ in range(2)]
         if triton_serves(part_features):
-            made = together(mlps, torch.stack(slices)).unflatten(2, (2, -1))  # (2 * blocks, B, 2, C)
-            halves = made.movedim(2, 1).flatten(0, 1).unbind()
+            rows = together(mlps, torch.stack(slices)).unflatten(2, (2, -1))  # (2 * blocks, B, 2, C)
+            halves = rows.movedim(2, 1).flatten(0, 1).unbind()
         else:
             halves = tuple(half for mlp, style in zip(mlps, slices) for half in mlp(style).chunk(2, 1))
         pairs = list(zip(halves[::2], halves[1::2]))

@@ -65,7 +65,7 @@ class Block(nn.Module):
         self.downsample = nn.Sequential(*_conv_norm(inputs, outputs, 1, stride)) if change else nn.Identity()
 
     def norms(self) -> list[nn.Module]:
-        """Those before a ReLU."""
+        """List the norms before a ReLU."""
         return [self.get_submodule(f"bn{i}") for i in range(1, self.depth + 1)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class IdentityEncoder(nn.Module):
         self.apply(_init)
 
     def _count_batch(self) -> None:
-        """Count a batch in every norm that `norm_relu` serves: on a GPU one launch, in place of 49 of a ResNet-50."""
+        """Count a batch in every norm that `norm_relu` serves: one launch on a GPU, in place of 49 of a ResNet-50."""
         blocks = (block for block in self.modules() if isinstance(block, Block))
         norms = [self.bn1, *(norm for block in blocks for norm in block.norms())]
         counts = [norm.num_batches_tracked for norm in norms if type(norm) is nn.BatchNorm2d and norm.training]

@@ -150,7 +150,7 @@ class UpsampledConv(nn.Conv2d):
         return _Interleave.apply(y, *map(_line, lines, kernels, paddings))
 
     def framed(self, x: Tensor) -> Tensor:
-        """`forward` in few operations: the border's pixels from 5 lines of the upsampled picture, all others folded."""
+        """Convolve as `forward` does, in few operations: the border from 5 lines of the upsampled image, by itself."""
         rows, columns = (_places(size, x.device) for size in x.shape[2:])
         folded = _Fold.apply(self.weight, self.taps, x.dtype)
         y = F.conv2d(gather_pixels(x, rows.bordered, columns.bordered), folded)  # (B, 4D, H, W)
@@ -161,7 +161,7 @@ class UpsampledConv(nn.Conv2d):
 
 
 class _Places(NamedTuple):
-    """Choices of a line's n places."""
+    """Hold three choices of a line's n places."""
 
     bordered: Line  # all, first and last once more
     upsampled: Line  # each twice, then two mirrored about each end
@@ -177,16 +177,16 @@ def _places(n: int, device: torch.device) -> _Places:
 
 
 class _Fold(torch.autograd.Function):
-    """5x5 kernels (D, C, 5, 5) folded into four of 3x3, (4D, C, 3, 3), one of each parity of rows and columns."""
+    """Fold 5x5 kernels (D, C, 5, 5) into four of 3x3, (4D, C, 3, 3), one of each parity of rows and columns."""
 
     @staticmethod
     def forward(weight: Tensor, taps: Tensor, dtype: torch.dtype) -> Tensor:
         D, C = weight.shape[:2]
         with torch.autocast(weight.device.type, enabled=False):
             folded = taps @ weight.permute(0, 2, 3, 1).reshape(D, 25, C)  # (D, 36, C)
-        made = weight.new_empty((2, 2, D, 3, 3, C), dtype=dtype)
-        made.copy_(folded.view(D, 2, 2, 3, 3, C).permute(1, 2, 0, 3, 4, 5))
-        return made.flatten(0, 2).permute(0, 3, 1, 2)
+        parities = weight.new_empty((2, 2, D, 3, 3, C), dtype=dtype)
+        parities.copy_(folded.view(D, 2, 2, 3, 3, C).permute(1, 2, 0, 3, 4, 5))
+        return parities.flatten(0, 2).permute(0, 3, 1, 2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -205,15 +205,17 @@ class _Fold(torch.autograd.Function):
 
 
 class _Frame(torch.autograd.Function):
-    """Groups of 2x2 outputs (B, 2 * 2 * D, H, W) laid out as a picture (B, D, 2H, 2W), its outer pixels replaced by the
-    rows (B, D, 2, 2W) and columns (B, D, 2H, 2), and a bias (D,) added."""
+    """Lay out groups of 2x2 outputs (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W), frame it and add a bias (D,).
+
+    The frame is its first and last row (B, D, 2, 2W), then its first and last column (B, D, 2H, 2).
+    """
 
     @staticmethod
     def forward(y: Tensor, across: Tensor, down: Tensor, bias: Tensor) -> Tensor:
-        picture = _laid_out(y)
-        picture[:, :, :: picture.shape[2] - 1] = across
-        picture[..., :: picture.shape[3] - 1] = down
-        return picture.add_(bias[:, None, None])
+        image = _laid_out(y)
+        image[:, :, :: image.shape[2] - 1] = across
+        image[..., :: image.shape[3] - 1] = down
+        return image.add_(bias[:, None, None])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -297,14 +299,14 @@ class _Interleave(torch.autograd.Function):
 
 
 def _laid_out(y: Tensor) -> Tensor:
-    """Groups of 2x2 pixels (B, 2 * 2 * D, H, W) -> a picture (B, D, 2H, 2W)."""
+    """Lay out groups of 2x2 pixels (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W)."""
     groups = y.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # (B, H, W, 2, 2, D)
     return groups.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def _grouped(picture: Tensor) -> Tensor:
-    """The inverse."""
-    rows = picture.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, D)
+def _grouped(image: Tensor) -> Tensor:
+    """Group an image (B, D, 2H, 2W) by 2x2 pixels, (B, 2 * 2 * D, H, W)."""
+    rows = image.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, D)
     return rows.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""What a step's launches are counted by, and the GPU of paper that they are counted on."""
+"""Count launches of ops and of small networks on paper."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ print(json.dumps([types, forward, dict(backward), str(network[0].conv.weight.gra
 
 
 def test_a_step_on_paper():
-    """Two passes under autocast: weights are cast once, padding and norm are one launch each, nothing can be read."""
+    """Count two passes under autocast: a weight is cast once, padding and norm are one launch each."""
     done = subprocess.run([sys.executable, "-c", ON_PAPER], cwd=BENCHMARKS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     types, forward, backward, weight, read = json.loads(done.stdout)
@@ -47,7 +47,7 @@ def test_a_step_on_paper():
     assert read == "DataDependentOutputException"
     assert forward["gcl_fast::reflect_pad"] == forward["gcl_fast::styled_norm"] == 2
     assert forward["gcl_fast::gather_pixels"] == 6
-    assert forward["_to_copy"] == 2 + 3  # the padded picture, twice; two weights and a bias
+    assert forward["_to_copy"] == 2 + 3  # the padded image, twice; two weights and a bias
     assert forward["convolution"] == 2 * 2 + 2 * 3  # with a bias, and three without
     assert backward["convolution_backward"] == 2 * 2 + 2 * 3 * 2  # nobody asks for the gradient by x
     assert backward["gcl_fast::styled_norm_backward"] == 2

@@ -119,7 +119,7 @@ def test_each_slice_of_the_part_features_drives_its_own_block(demo):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_generator_of_a_gpu_equals_that_of_a_cpu(demo, device, monkeypatch):
-    """Its MLPs as one and its upsampling framed, which a CPU is made to do as well, in float64."""
+    """Compare the ways of a GPU (MLPs as one, upsampling framed) with those of a CPU, on a CPU in float64 too."""
     network = deepcopy(demo.generator).to(torch.float64 if device == "cpu" else torch.float32)
     inputs = [randn(2, demo.structure.fuse.conv.out_channels, 9, 6), randn(2, 1024)]
     results = []
@@ -127,9 +127,9 @@ def test_generator_of_a_gpu_equals_that_of_a_cpu(demo, device, monkeypatch):
         network.zero_grad(set_to_none=True)
         here = deepcopy(network).to(place)
         leaves = [t.to(place, network.paint.weight.dtype).requires_grad_() for t in inputs]
-        made = here(*leaves)
-        made.backward(randn(*made.shape).to(made))
-        results.append([t.detach().cpu() for t in (made, *(t.grad for t in (*leaves, *here.parameters())))])
+        image = here(*leaves)
+        image.backward(randn(*image.shape).to(image))
+        results.append([t.detach().cpu() for t in (image, *(t.grad for t in (*leaves, *here.parameters())))])
         for module in (layers, generator) if device == "cpu" else ():
             monkeypatch.setattr(module, "triton_serves", lambda x: True)
     tolerance = (1e-10 if device == "cpu" else 2e-3) * max(float(t.abs().max()) for t in results[0])

@@ -1,5 +1,8 @@
-"""Triton's norms, padding and choice of pixels against the definitions in float64: on a GPU where there is one, and in
-Triton's interpreter, hence in a child process, where they are compared with the CPU's ops as well."""
+"""Compare Triton's norms, padding and choice of pixels with their definitions in float64.
+
+They run on a GPU where there is one, and in Triton's interpreter, hence in a child process. There the CPU's ops are
+compared as well.
+"""
 
 import os
 import subprocess
@@ -37,7 +40,7 @@ each_pad = pytest.mark.parametrize("size", PADS, ids=str)  # B, C, H, W, padding
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
-    """A GPU, or a CPU whose ops are Triton's kernels in the interpreter."""
+    """Name a GPU, or a CPU whose ops are Triton's kernels in the interpreter."""
     if request.param == "cuda":
         yield "cuda"
         return
@@ -65,8 +68,10 @@ def near(ours, truth, tolerance):
 
 
 def inputs(size, dtype, residual, styled):
-    """x with a mean well above its deviation, scale whose rows are not adjacent, one shift for all samples, residual;
-    and a direction."""
+    """Draw x, scale, shift and residual, and a direction.
+
+    The mean of x lies well above its deviation. The rows of scale are not adjacent. All samples share one shift.
+    """
     B, C, *_ = size
     x, skip, direction = (channels_last(t.to(dtype)) for t in (draw(*size) + 5, draw(*size), draw(*size).flip(3)))
     scale, shift = draw(B, 2 * C).to(dtype)[:, :C], (draw(1, C) - 1).float()
@@ -74,14 +79,14 @@ def inputs(size, dtype, residual, styled):
 
 
 def results(function, arguments, direction, *options):
-    """What `function` makes of `arguments`, and its gradients by each."""
+    """Return the result of `function` on `arguments`, and its gradient by each."""
     leaves = [t if t is None else t.detach().requires_grad_() for t in arguments]
     y = function(*leaves, *options)
     return y, *torch.autograd.grad(y, [t for t in leaves if t is not None], direction)
 
 
 def norm_op(x, scale, shift, skip, slope, whole):
-    """As `styled_norm` calls it on a GPU."""
+    """Call the op as `styled_norm` does on a GPU."""
     rows = (t if t is None else t.expand(x.shape[:2]) for t in (scale, shift))
     return torch.ops.gcl_fast.styled_norm(x, *rows, skip, slope, whole)[0]
 
@@ -105,7 +110,7 @@ def test_norms(device, dtype, size, whole, residual, slope, styled):
 
 @each_way
 def test_many_parts_are_one_sample(device, whole, residual, slope, styled, monkeypatch):
-    """Parts of 4 rows, the last of which is short; samples in one tile otherwise."""
+    """Cut samples into parts of 4 rows, the last of 3, and channels into blocks of 4 rows."""
     monkeypatch.setattr(norm, "TILE", 64)
     monkeypatch.setattr(norm, "PART", 64)
     arguments, direction = inputs((2, 16, 7, 5), torch.float32, residual, styled)
@@ -150,11 +155,11 @@ def test_results_repeat(device):
 @each_pad
 @pytest.mark.parametrize("slope", [1.0, 0.2])
 def test_padding_and_two_derivatives(device, dtype, size, slope):
-    """The second derivative pads again, with the slopes of the first."""
+    """Pad again in the second derivative, with the slopes of the first."""
     *shape, padding = size
     x, weight = draw(*shape).to(dtype), draw(*shape).flip(1).to(dtype)
     direction = draw(*shape[:2], *(side + 2 * padding for side in shape[2:])).flip(1).to(dtype)
-    found = []
+    pairs = []
     pad_op = lambda t: pad._Pad.apply(t, None, padding, slope)
     for function, kind in (
         (pad_op, lambda t: t.to(device)),
@@ -164,11 +169,11 @@ def test_padding_and_two_derivatives(device, dtype, size, slope):
         y = function(a)
         (first,) = torch.autograd.grad(y, a, g, create_graph=True)
         (second,) = torch.autograd.grad(first, g, kind(weight))
-        found.append((y, first, second))
-    for ours, truth in zip(*found, strict=True):
+        pairs.append((y, first, second))
+    for ours, truth in zip(*pairs, strict=True):
         assert ours.dtype == dtype
         near(ours, truth, TOLERANCES[dtype])
-    assert found[0][0].is_contiguous(memory_format=torch.channels_last)
+    assert pairs[0][0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_within_a_pull_back_as_in_r1(device):
@@ -190,9 +195,9 @@ def test_too_wide_a_padding_is_refused(device):
 @each_type
 @pytest.mark.parametrize(("rows", "columns"), [([0, 0, 1, 2, 2, 0], [4, 0, 0]), ([1], list(range(5)) * 9), ([], [1])])
 def test_gathering_and_its_adjoint(device, dtype, rows, columns):
-    """Places that repeat, and places that nothing takes; more columns than a program has, more channels."""
+    """Choose places that repeat and leave others out; more columns and channels than a program has."""
     x, direction = draw(2, 70, 3, 5).to(dtype), draw(2, 70, len(rows), len(columns)).to(dtype)
-    found = []
+    pairs = []
     for function, kind in (
         (gather.gather_pixels, lambda t: t.to(device)),
         (gather.gather_pixels_reference, torch.Tensor.double),
@@ -200,11 +205,11 @@ def test_gathering_and_its_adjoint(device, dtype, rows, columns):
         lines = (gather.Line.of(taken, n, kind(x).device) for taken, n in ((rows, 3), (columns, 5)))
         leaf = kind(x).detach().requires_grad_()
         y = function(leaf, *lines)
-        found.append((y, *torch.autograd.grad(y, leaf, kind(direction))))
-    for ours, truth in zip(*found, strict=True):
+        pairs.append((y, *torch.autograd.grad(y, leaf, kind(direction))))
+    for ours, truth in zip(*pairs, strict=True):
         assert ours.dtype == dtype
         near(ours, truth, TOLERANCES[dtype])
-    assert found[0][0].is_contiguous(memory_format=torch.channels_last) or not rows
+    assert pairs[0][0].is_contiguous(memory_format=torch.channels_last) or not rows
 
 
 @each_way
@@ -213,40 +218,45 @@ def test_the_cpus_ops_agree(whole, residual, slope, styled):
         pytest.skip("run by test_kernels_in_the_interpreter")
     (x, scale, shift, skip), direction = inputs((2, 5, 9, 6), torch.bfloat16, residual, styled)
     scale, shift = (t if t is None else t.float().expand(2, 5) for t in (scale, shift))
-    found = []
+    pairs = []
     for forward, backward in (
         (norm.styled_norm_triton, norm.styled_norm_backward_triton),
         (torch.ops.gcl_fast.styled_norm, torch.ops.gcl_fast.styled_norm_backward),
     ):
         y, moments = forward(x, scale, shift, skip, slope, whole)
         padded = pad.reflect_pad_triton if forward is norm.styled_norm_triton else torch.ops.gcl_fast.reflect_pad
-        found.append(
+        pairs.append(
             (y, moments, *backward(direction, x, scale, shift, moments, slope, whole), padded(x, None, 2, 0.2))
         )
-    for ours, cpu in zip(*found, strict=True):
+    for ours, cpu in zip(*pairs, strict=True):
         near(ours, cpu.double(), 1e-2 if ours.dtype == torch.bfloat16 else 1e-5)
 
 
 def test_ops_are_registered_completely(device):
+    """Check schema, autograd and fake of each op."""
     (x, scale, shift, skip), _ = inputs((2, 16, 5, 4), torch.float32, True, True)
     arguments = to(device, (x, scale, shift.expand(2, 16), skip))
-    for t in arguments:
-        t.requires_grad_()
-    torch.library.opcheck(torch.ops.gcl_fast.styled_norm.default, (*arguments, 0.2, False))
-    padded = pad.reflect_pad(x.to(device), 1, 0.2).detach()
-    torch.library.opcheck(torch.ops.gcl_fast.reflect_pad.default, (x.detach().to(device), None, 1, 0.2))
-    torch.library.opcheck(torch.ops.gcl_fast.reflect_pad_adjoint.default, (padded, padded, 1, 0.2))
-    lines = (gather.Line.of([0, 0, 2], n, padded.device) for n in (5, 4))
-    (rows, row_became), (columns, column_became) = lines
-    leaf = x.detach().to(device).requires_grad_()
-    torch.library.opcheck(torch.ops.gcl_fast.gather_pixels.default, (leaf, rows, columns, row_became, column_became))
+    padded = pad.reflect_pad(x.to(device), 1, 0.2)
+    (rows, row_readers), (columns, column_readers) = (gather.Line.of([0, 0, 2], n, padded.device) for n in (5, 4))
+    leaves = [t.detach().requires_grad_() for t in arguments]
+    ops = torch.ops.gcl_fast
+    for op, given in (
+        (ops.styled_norm, (*leaves, 0.2, False)),
+        (ops.styled_norm_backward, (arguments[0], *arguments[:3], torch.ones(2, 2, 16, device=device), 0.2, True)),
+        (ops.reflect_pad, (arguments[0], None, 1, 0.2)),
+        (ops.reflect_pad_adjoint, (padded, padded, 1, 0.2)),
+        (ops.gather_pixels, (leaves[0], rows, columns, row_readers, column_readers)),
+        (ops.gather_pixels_adjoint, (padded[:, :, :3, :3], rows, columns, row_readers, column_readers)),
+    ):
+        checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+        torch.library.opcheck(op.default, given, test_utils=checks)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(("whole", "size"), [(False, (32, 128, 64, 32)), (True, (16, 32, 256, 128))])
 def test_real_sizes(dtype, whole, size):
-    """AdaIN and layer norm of the paper's generator, by the function that the networks call."""
+    """Normalize as the paper's generator does, by the function that the networks call."""
     (x, scale, shift, _), direction = inputs(size, dtype, False, True)
     ours = results(
         lambda *t: norm.styled_norm(*t, slope=0.2, whole=whole), to("cuda", (x, scale, shift)), direction.cuda()
