@@ -3,7 +3,8 @@
 python -m gcl_fast.kernels.aot [--jobs 2] [--csv benchmarks/results/aot.csv]
 
 Prints registers, spilled bytes, shared memory and the occupancy they allow, writes the same table as CSV, and exits
-with status 1 when a kernel spills or when a kernel of this package has no entry here.
+with status 1 when a kernel spills, when a card cannot hold one block of it, or when a kernel of this package has no
+entry here. Configurations come from the functions that launch the kernels (cards.py).
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
+import io
 import os
 import pkgutil
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
@@ -41,14 +43,9 @@ from gcl_fast.kernels import (
     reflect_pad,
     styled_norm,
 )
+from gcl_fast.kernels.cards import TARGETS, Card
 
-TARGETS = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "sm_100": GPUTarget("cuda", 100, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
-}
-SHARED_PER_SM = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10, "gfx942": 64 << 10}
+OPTIONS = ("num_warps", "num_stages", "maxnreg")  # of a configuration: the compiler's; the others are constants
 FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 IMAGES = FLOATS | {"fp16": torch.float16}
 
@@ -73,31 +70,40 @@ class Entry:
         return ASTSource(fn=self.kernel, signature=types, constexprs=constants, attrs=attributes)
 
 
-def entries(target: str) -> Iterator[Entry]:
-    """Everything that can be launched on a target."""
-    draw = {"labels": "*i64", "index": "*i64", "stream": "*i64", "threshold": "*i64"}
+def entries(card: Card) -> list[Entry]:
+    """Everything that can be launched on a card, once each; a new kernel's entries join here."""
+    everything = (*contrastive_entries(card), *update_entries(), *graph_entries(card), *image_entries())
+    return list({repr(entry): entry for entry in everything}.values())
+
+
+DRAW = {"labels": "*i64", "index": "*i64", "stream": "*i64", "threshold": "*i64"}
+
+
+def contrastive_entries(card: Card) -> Iterator[Entry]:
+    """The view-invariant loss: its draw, and the log-sum-exp over negatives by either route."""
     yield Entry(
         contrastive_draw._contrastive_draw_kernel,
-        draw | {"positives": "*i64", "N": "i32", "K": "i32"},
-        contrastive_draw.DRAW_CONFIGURATION,
+        DRAW | {"positives": "*i64", "N": "i32", "K": "i32"},
+        contrastive_draw.draw_configuration(card),
     )
     scalars = {"first_row": "i32", "T": "i32", "N": "i32", "scale": "fp32", "scores_stride": "i32"}
     yield Entry(
         negative_lse._contrastive_rows_kernel,
-        draw | scalars | dict.fromkeys(("scores", "state", "factor"), "*fp32"),
+        DRAW | scalars | dict.fromkeys(("scores", "state", "factor"), "*fp32"),
         negative_lse.ROWS_CONFIGURATION,
     )
     scalars = dict.fromkeys(("B", "N", "D", "part", "parts", "query_stride", "bank_stride"), "i32") | {"scale": "fp32"}
-    results = dict.fromkeys(("query", "maximum", "total", "mean"), "*fp32")
+    types = DRAW | scalars | dict.fromkeys(("query", "maximum", "total", "mean"), "*fp32")
     for bank, dtype in FLOATS.items():
         for B in (16, 17):
             for D in (128, 256, negative_lse.MAX_FUSED_DIM):
-                configuration = negative_lse.fused_configuration(B, D, dtype)
-                if target == "gfx942":
-                    configuration["PRECISION"] = "ieee"
-                yield Entry(
-                    negative_lse._negative_lse_kernel, draw | scalars | results | {"bank": f"*{bank}"}, configuration
-                )
+                configuration = negative_lse.fused_configuration(B, D, dtype, card)
+                if configuration is not None:
+                    yield Entry(negative_lse._negative_lse_kernel, types | {"bank": f"*{bank}"}, configuration)
+
+
+def update_entries() -> Iterator[Entry]:
+    """The update of the memory bank."""
     scalars = dict.fromkeys(("N", "B", "D", "bank_stride", "feature_stride"), "i32") | {"momentum": "fp32"}
     for bank in FLOATS:
         for features in FLOATS:
@@ -107,20 +113,18 @@ def entries(target: str) -> Iterator[Entry]:
                     scalars | {"bank": f"*{bank}", "features": f"*{features}", "index": "*i64"},
                     memory_update.launch_configuration(D),
                 )
-    yield from graph_entries()
-    yield from image_entries()
 
 
-def graph_entries() -> Iterator[Entry]:
+def graph_entries(card: Card) -> Iterator[Entry]:
     """Pseudo-labels: the k-reciprocal graph and the clusters in it."""
     lists = dict.fromkeys(("neighbours", "own", "halves"), "*i32") | {"K": "i32", "HALF": "i32"}
     sets = lists | {"start": "*i64", "column": "*i32", "first_row": "i32"}
     for K in (32, 64, reciprocal_graph.MAX_NEIGHBOURS):
         configuration = reciprocal_graph.lists_configuration(K)
         yield Entry(reciprocal_graph._reciprocal_lists_kernel, lists, configuration)
-        for half in (K // 2, K // 2 + 1):
+        for half in (K // 2, min(K // 2 + 1, reciprocal_graph.MAX_HALF)):
             for fill in (False, True):
-                configuration = reciprocal_graph.sets_configuration(K, half) | {"FILL": fill}
+                configuration = reciprocal_graph.sets_configuration(K, half, card) | {"FILL": fill}
                 yield Entry(reciprocal_graph._expanded_sets_kernel, sets, configuration)
     yield Entry(
         reciprocal_graph._closeness_kernel,
@@ -197,63 +201,71 @@ def missing() -> list[str]:
                 if isinstance(value := function.fn.__globals__.get(name), JITFunction):
                     visit(value)
 
-    for entry in entries("sm_80"):
+    for entry in entries(TARGETS["sm_80"].card):
         visit(entry.kernel)
     modules = [importlib.import_module(f"{kernels.__name__}.{m.name}") for m in pkgutil.iter_modules(kernels.__path__)]
     found = {value for module in modules for value in vars(module).values() if isinstance(value, JITFunction)}
     return sorted(function.fn.__qualname__ for function in found - covered)
 
 
-def _nvidia_resources(compiled: Any, arch: int) -> tuple[int, int]:
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"  # triton ships a newer ptxas for sm_100 and up
-    ptxas = tools / ("ptxas-blackwell" if arch >= 100 and (tools / "ptxas-blackwell").exists() else "ptxas")
-    name = re.search(r"^\.target (\w+)", compiled.asm["ptx"], re.MULTILINE)
-    assert name is not None
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(compiled.asm["ptx"])
-        file.flush()
-        command = [str(ptxas), "-v", f"--gpu-name={name[1]}", file.name, "-o", os.devnull]
-        log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    return int(re.findall(r"Used (\d+) registers", log)[0]), sum(map(int, re.findall(r"(\d+) bytes spill", log)))
+def compiled(entry: Entry, target: str) -> tuple[Any, int, int]:
+    """The kernel that Triton makes for a target, the registers of a lane, and the bytes spilled.
 
-
-def _amd_resources(compiled: Any) -> tuple[int, int]:
-    count = {name: int(number) for name, number in re.findall(r"\.([vs]gpr_\w*count):\s*(\d+)", compiled.asm["amdgcn"])}
-    return count["vgpr_count"], 4 * (count["vgpr_spill_count"] + count["sgpr_spill_count"])
+    The cache is left out: what lies there comes without ptxas's log. A second call of ptxas would not do, since Triton
+    3.8 gives it flags that change the registers.
+    """
+    card, log = TARGETS[target].card, io.StringIO()
+    gpu = GPUTarget(card.backend, card.arch, TARGETS[target].warp_size)
+    options = {name: value for name, value in entry.configuration.items() if name in OPTIONS}
+    with knobs.compilation.scope(), knobs.nvidia.scope(), redirect_stdout(log):
+        knobs.compilation.always_compile = knobs.nvidia.dump_ptxas_log = True
+        kernel = triton.compile(entry.source(), target=gpu, options=options)
+    if card.backend == "cuda":
+        spilled = map(int, re.findall(r"(\d+) bytes spill", log.getvalue()))
+        return kernel, int(re.findall(r"Used (\d+) registers", log.getvalue())[0]), sum(spilled)
+    count = {name: int(number) for name, number in re.findall(r"\.([vs]gpr_\w*count):\s*(\d+)", kernel.asm["amdgcn"])}
+    return kernel, count["vgpr_count"], 4 * (count["vgpr_spill_count"] + count["sgpr_spill_count"])
 
 
 def occupancy(target: str, registers: int, shared: int, warps: int) -> float:
-    """Fraction of the processor's warps that fit: the least that registers, shared memory and warp slots allow."""
-    lanes = TARGETS[target].warp_size
-    slots, register_file = (64, 65536) if lanes == 32 else (32, 131072)  # CDNA3: 4 SIMDs of 8 waves and 512 x 64 VGPRs
-    block_registers = -(-registers // 8) * 8 * lanes * warps
-    fits = min(slots // warps, register_file // block_registers, SHARED_PER_SM[target] // max(shared + 1024, 1))
-    return fits * warps / slots
+    """Fraction of the processor's warps that fit: the least that registers, shared memory, warp and block slots allow;
+    0 where not even one block does."""
+    limit = TARGETS[target]
+    block_registers = -(-registers // limit.register_unit) * limit.register_unit * limit.warp_size * warps
+    by_shared = limit.shared // max(shared + limit.block_overhead, 1) if shared <= limit.card.block_shared else 0
+    fits = min(limit.warps // warps, limit.registers // block_registers, by_shared, limit.blocks)
+    return fits * warps / limit.warps
 
 
 def compile_entry(target: str, number: int) -> dict[str, Any]:
     """Compile one entry; returns its row of the table."""
-    entry = list(entries(target))[number]
-    options = {name: entry.configuration[name] for name in ("num_warps", "num_stages") if name in entry.configuration}
-    compiled = triton.compile(entry.source(), target=TARGETS[target], options=options)
-    nvidia = TARGETS[target].backend == "cuda"
-    registers, spills = _nvidia_resources(compiled, TARGETS[target].arch) if nvidia else _amd_resources(compiled)
-    shared, warps = compiled.metadata.shared, entry.configuration["num_warps"]
+    entry = entries(TARGETS[target].card)[number]
+    kernel, registers, spilled = compiled(entry, target)
+    shared, warps = kernel.metadata.shared, entry.configuration["num_warps"]
     pointers = dict.fromkeys(kind[1:] for kind in entry.types.values() if kind.startswith("*"))
     named = [entry.types[name][1:] for name in ("bank", "features") if name in entry.types]
     types = "/".join(named or [kind for kind in pointers if kind in FLOATS] or pointers)
     constants = " ".join(f"{name}={value}" for name, value in entry.configuration.items() if name != "num_warps")
     return {
+        "triton": triton.__version__,
         "target": target,
         "kernel": entry.kernel.fn.__name__.strip("_"),
         "types": types,
         "constants": constants,
         "warps": warps,
         "registers": registers,
-        "spilled_bytes": spills,
+        "spilled_bytes": spilled,
         "shared_bytes": shared,
         "occupancy": round(occupancy(target, registers, shared, warps), 3),
     }
+
+
+def verdict(rows: list[dict[str, Any]], uncovered: list[str]) -> tuple[str, int]:
+    """What is wrong with these rows of the table, in words, and the exit status."""
+    spilling = sum(row["spilled_bytes"] > 0 for row in rows)
+    too_large = sum(row["occupancy"] == 0 for row in rows)
+    sentence = f"{spilling} spill, {too_large} do not fit" + (f"; no entry: {uncovered}" if uncovered else "")
+    return sentence, int(spilling > 0 or too_large > 0 or bool(uncovered))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -264,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="default: all")
     options = parser.parse_args(arguments)
     uncovered = missing()
-    work = [(target, number) for target in options.targets for number, _ in enumerate(entries(target))]
+    work = [(target, n) for target in options.targets for n in range(len(entries(TARGETS[target].card)))]
     with ProcessPoolExecutor(options.jobs) as pool:
         rows = []
         for row in pool.map(compile_entry, *zip(*work, strict=True)):
@@ -279,9 +291,9 @@ def main(arguments: list[str] | None = None) -> int:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    spilling = sum(row["spilled_bytes"] > 0 for row in rows)
-    print(f"{len(rows)} kernels in {options.csv}: {spilling} spill" + (f"; no entry: {uncovered}" if uncovered else ""))
-    return int(spilling > 0 or bool(uncovered))
+    sentence, status = verdict(rows, uncovered)
+    print(f"{len(rows)} kernels in {options.csv}: {sentence}")
+    return status
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels._triton import jit, on_its_device, tl
+from gcl_fast.kernels.cards import Card, card_of
 
 NEGATIVES, FIRST_POSITIVE, SECOND_POSITIVE = range(3)  # independent families of keys
 ALL = 0xFFFFFFFF  # the threshold that draws every row
@@ -133,7 +134,9 @@ def _contrastive_draw_kernel(labels, index, stream, positives, threshold, N, K, 
     tl.store(threshold + position, prefix.to(tl.int64))
 
 
-DRAW_CONFIGURATION = {"BLOCK": 1024, "num_warps": 4}
+def draw_configuration(card: Card) -> dict[str, int]:
+    """Constants of a launch: four rows a lane."""
+    return {"BLOCK": 1024, "num_warps": 8, **card.every_register(8)}
 
 
 @on_its_device
@@ -143,7 +146,7 @@ def contrastive_draw_triton(labels: Tensor, index: Tensor, stream: Tensor, num_n
     if len(index):
         _contrastive_draw_kernel[(len(index),)](
             labels, index, stream, positives, threshold, len(labels),
-            min(num_negatives, len(labels)), **DRAW_CONFIGURATION,
+            min(num_negatives, len(labels)), **draw_configuration(card_of(labels.device)),
         )  # fmt: skip
     return positives, threshold
 

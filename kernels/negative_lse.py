@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
+from gcl_fast.kernels.cards import Card, card_of
 from gcl_fast.kernels.contrastive_draw import NEGATIVES, differs, differs_from, draw_keys, key_of, key_words
 
 CPU_TILE_BYTES = 8 << 20  # of the bank: 1 to 16 MB are equal at B=16, a whole bank is 15 % slower
@@ -106,12 +107,19 @@ def contrastive_rows_triton(
 
 @jit
 def _dot(a, b, PRECISION: tl.constexpr):
-    """float32 a times b with float32 accuracy: against bf16, a goes in as the sum of two bf16 numbers (16 bits)."""
-    if b.dtype == tl.bfloat16 and PRECISION != "ieee":
+    """float32 a times b with float32 accuracy: with "bf16x2", a goes in as the sum of two bf16 numbers (16 bits)."""
+    if PRECISION == "bf16x2":
         high = a.to(tl.bfloat16)
         return tl.dot(high, b) + tl.dot((a - high.to(tl.float32)).to(tl.bfloat16), b)
     else:
         return tl.dot(a, b.to(tl.float32), input_precision=PRECISION)
+
+
+@jit
+def _add_rows(accumulated, shrink, weights, rows, column, valid, D, PRECISION: tl.constexpr):
+    """accumulated * shrink + weights @ the columns `column` of the bank's rows."""
+    tile = tl.load(rows[:, None] + column[None, :], mask=valid[:, None] & (column < D)[None, :], other=0.0)
+    return accumulated * shrink[:, None] + _dot(weights, tile, PRECISION)
 
 
 @jit
@@ -121,11 +129,13 @@ def _negative_lse_kernel(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program (b, s): BLOCK_B crops against bank rows s*part .. (s+1)*part-1, streaming softmax in registers. Each
-    writes its own slot of the partial results: no race, no atomics, the same sum every time."""
+    writes its own slot of the partial results: no race, no atomics, the same sum every time. The accumulator is two
+    halves: one product with all of D columns would want both halves of its operand in the registers at once."""
     split = tl.program_id(1)
     crop = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)  # (BLOCK_B,)
-    column = tl.arange(0, BLOCK_D)
-    here, inside = crop < B, column < D
+    left = tl.arange(0, BLOCK_D // 2)  # columns
+    right = left + BLOCK_D // 2
+    here = crop < B
     place = crop.to(tl.int64)
     row = tl.load(index + crop, mask=here, other=0)
     own = tl.load(labels + row)
@@ -133,7 +143,8 @@ def _negative_lse_kernel(
     first, second = key_words(stream, row, 0)
     largest = tl.full((BLOCK_B,), float("-inf"), tl.float32)
     weights_sum = tl.zeros((BLOCK_B,), tl.float32)
-    accumulated = tl.zeros((BLOCK_B, BLOCK_D), tl.float32)
+    left_sum = tl.zeros((BLOCK_B, BLOCK_D // 2), tl.float32)
+    right_sum = tl.zeros((BLOCK_B, BLOCK_D // 2), tl.float32)
     end = tl.minimum((split + 1) * part, N)
     for start in range(split * part, end, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
@@ -156,41 +167,53 @@ def _negative_lse_kernel(
         shrink = tl.exp(largest - reference)
         weights = tl.exp(scores - reference[:, None])  # (BLOCK_B, BLOCK_N)
         weights_sum = weights_sum * shrink + tl.sum(weights, 1)
-        tile = tl.load(rows[:, None] + column[None, :], mask=(n < end)[:, None] & inside[None, :], other=0.0)
-        accumulated = accumulated * shrink[:, None] + _dot(weights, tile, PRECISION)
+        left_sum = _add_rows(left_sum, shrink, weights, rows, left, n < end, D, PRECISION)
+        right_sum = _add_rows(right_sum, shrink, weights, rows, right, n < end, D, PRECISION)
         largest = running
     slot = place * parts + split
     tl.store(maximum + slot, largest, mask=here)
     tl.store(total + slot, weights_sum, mask=here)
-    tl.store(mean + slot[:, None] * D + column[None, :], accumulated, mask=here[:, None] & inside[None, :])
+    mean += slot[:, None] * D
+    tl.store(mean + left[None, :], left_sum, mask=here[:, None] & (left < D)[None, :])
+    tl.store(mean + right[None, :], right_sum, mask=here[:, None] & (right < D)[None, :])
 
 
 MAX_FUSED_DIM = 512
 
 
-def fused_configuration(B: int, D: int, bank_dtype: torch.dtype) -> dict:
-    """Constants of a launch of the fused kernel; aot.py compiles every value this can return. These are the largest
-    blocks without a spill at D=512: BLOCK_B=64 spills kilobytes, so does BLOCK_N=64 in fp32."""
-    few = B <= 16
+def fused_configuration(B: int, D: int, bank_dtype: torch.dtype, card: Card) -> dict[str, Any] | None:
+    """Constants of a launch of the fused kernel, or None where the tiled route serves: an accumulator that registers do
+    not hold, or a card without matrix units for float32, on which a library's products are the quicker ones.
+
+    aot.py compiles every value this can return. These are the largest tiles without a spill in Triton 3.6 and 3.8.
+    """
+    precision, few = card.float32_precision, B <= 16
+    if D > MAX_FUSED_DIM or precision is None:
+        return None
+    block = next(block for block in (128, 256, MAX_FUSED_DIM) if block >= D)
+    if bank_dtype == torch.bfloat16:
+        tiles = (16, 32) if card.backend == "hip" else (16, 64) if few else (32, 16)
+        chunk, precision = 64, "bf16x2"
+    else:
+        tiles, chunk = (16 if few else 32, 16), 16 if block == MAX_FUSED_DIM else 32
     return {
-        "BLOCK_B": 16 if few else 32,
-        "BLOCK_N": 64 if few and bank_dtype == torch.bfloat16 else 16,
-        "BLOCK_D": next(block for block in (128, 256, MAX_FUSED_DIM) if block >= D),
-        "BLOCK_K": 64,
-        "PRECISION": "ieee" if torch.version.hip else "tf32x3",
+        **dict(zip(("BLOCK_B", "BLOCK_N"), tiles)),
+        "BLOCK_D": block,
+        "BLOCK_K": chunk,
+        "PRECISION": precision,
         "num_warps": 8,
         "num_stages": 2,
+        **card.every_register(8),
     }
 
 
 @on_its_device
 def negative_lse_fused(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float,
-    parts: int,
+    parts: int, configuration: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The fused route: launch the kernel on `parts` parts of the bank and combine them."""
     (B, D), N = query.shape, len(bank)
-    configuration = fused_configuration(B, D, bank.dtype)
     part = triton.cdiv(triton.cdiv(N, parts), configuration["BLOCK_N"]) * configuration["BLOCK_N"]
     maximum, total = query.new_empty(2, B, parts)
     mean = query.new_empty(B, parts, D)
@@ -236,10 +259,12 @@ def _negative_lse(
     with torch.autocast(query.device.type, enabled=False):
         if not query.is_cuda:
             return negative_lse_tiled(*arguments, tile=max(CPU_TILE_BYTES // (4 * max(B, D)), 1))
-        if B * N <= CUDA_TILE_SCORES or D > MAX_FUSED_DIM:
+        configuration = fused_configuration(B, D, bank.dtype, card_of(query.device))
+        if B * N <= CUDA_TILE_SCORES or configuration is None:
             return negative_lse_tiled(*arguments, tile=max(CUDA_TILE_SCORES // max(B, 1), 1))
         processors = torch.cuda.get_device_properties(query.device).multi_processor_count
-        return negative_lse_fused(*arguments, parts=max(2 * processors // triton.cdiv(B, 32), 1))
+        parts = max(2 * processors // triton.cdiv(B, configuration["BLOCK_B"]), 1)
+        return negative_lse_fused(*arguments, parts=parts, configuration=configuration)
 
 
 @_negative_lse.register_fake

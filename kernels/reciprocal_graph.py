@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
+from gcl_fast.kernels.cards import Card, card_of
 from gcl_fast.kernels.merge_rows import Rows, check_neighbours, check_range
 
 
@@ -36,11 +37,11 @@ def _reciprocal_lists_kernel(neighbours, own, halves, K, HALF, BLOCK_K: tl.const
         mask=(rank < K)[:, None] & (rank < K)[None, :],
         other=-1,
     )  # (BLOCK_K, BLOCK_K)
-    back = theirs == row
-    holds = tl.max(back.to(tl.int32), 1) > 0
-    tl.store(own + row * K + rank, tl.where(holds, neighbour, -1), mask=rank < K)
-    holds = tl.max((back & (rank < HALF)[None, :]).to(tl.int32), 1) > 0
-    tl.store(halves + row * HALF + rank, tl.where(holds, neighbour, -1), mask=rank < HALF)
+    # program_id is int32: against an int64 the whole tile becomes one, and spills
+    place = tl.where(theirs == tl.program_id(0), rank[None, :], 2147483647)
+    place = tl.min(place, 1)  # (BLOCK_K,) rank of i in each neighbour's list
+    tl.store(own + row * K + rank, tl.where(place < K, neighbour, -1), mask=rank < K)
+    tl.store(halves + row * HALF + rank, tl.where(place < HALF, neighbour, -1), mask=rank < HALF)
 
 
 @jit
@@ -112,7 +113,7 @@ def _closeness_kernel(
     tl.store(total + local, exponentials)
 
 
-MAX_NEIGHBOURS = 128
+MAX_NEIGHBOURS, MAX_HALF = 126, 64  # round(126 / 2) + 1 = 64; a tile of 128 x 128 spills
 WEIGHTS_CONFIGURATION = {"BLOCK_M": 16, "BLOCK_D": 128, "num_warps": 4}
 
 
@@ -122,12 +123,13 @@ def lists_configuration(K: int) -> dict[str, int]:
     return {"BLOCK_K": block, "num_warps": block * block // 1024}
 
 
-def sets_configuration(K: int, half: int) -> dict[str, int]:
+def sets_configuration(K: int, half: int, card: Card) -> dict[str, int]:
     """Constants of a launch; a half list has round(k1 / 2) + 1 entries, at times one more than half a block. 16 numbers
     of the tile a lane: with 32, a block of 128 x 64 spills."""
     block = lists_configuration(K)["BLOCK_K"]
     block_half = block // 2 if half <= block // 2 else block
-    return {"BLOCK_K": block, "BLOCK_H": block_half, "num_warps": min(block * block_half // 512, 16)}
+    warps = block * block_half // 512
+    return {"BLOCK_K": block, "BLOCK_H": block_half, "num_warps": warps, **card.every_register(warps)}
 
 
 def expanded_sets(neighbours: Tensor, half: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
@@ -138,11 +140,11 @@ def expanded_sets(neighbours: Tensor, half: int, begin: int, end: int) -> tuple[
     if begin == end:
         return start, neighbours.new_empty(0)
     _reciprocal_lists_kernel[(N,)](neighbours, own, halves, K, half, **lists_configuration(K))
-    launch = _expanded_sets_kernel[(end - begin,)]
-    launch(own, halves, start, own, begin, K, half, FILL=False, **sets_configuration(K, half))
+    launch, configuration = _expanded_sets_kernel[(end - begin,)], sets_configuration(K, half, card_of(start.device))
+    launch(own, halves, start, own, begin, K, half, FILL=False, **configuration)
     start = start.cumsum(0)
     column = neighbours.new_empty(int(start[-1]))
-    launch(own, halves, start, column, begin, K, half, FILL=True, **sets_configuration(K, half))
+    launch(own, halves, start, column, begin, K, half, FILL=True, **configuration)
     return start, column
 
 
@@ -151,8 +153,8 @@ def reciprocal_weights_triton(features: Tensor, neighbours: Tensor, half: int, b
     """The op on a GPU: launch the kernels. Also runs on CPU tensors under TRITON_INTERPRET=1.
 
     Raises:
-        ValueError: tensors of another shape, dtype or device, a neighbour or a range out of bounds, more than 128
-            neighbours.
+        ValueError: tensors of another shape, dtype or device, a neighbour or a range out of bounds, more than 126
+            neighbours, or half lists longer than 64.
     """
     if features.ndim != 2 or features.dtype != torch.float32 or not features.is_contiguous():
         raise ValueError("reciprocal_weights: features must be contiguous float32 of shape (N, D)")
@@ -164,10 +166,10 @@ def reciprocal_weights_triton(features: Tensor, neighbours: Tensor, half: int, b
             "reciprocal_weights: needs one row of neighbours per feature, on its device, and 0 < half <= k; got "
             f"{len(neighbours)} on {neighbours.device}, {len(features)} on {features.device}, half {half} of {K}"
         )
-    if K > MAX_NEIGHBOURS:
+    if K > MAX_NEIGHBOURS or half > MAX_HALF:
         raise ValueError(
-            f"reciprocal_weights: k1 is {K}, and the GPU's kernels hold {MAX_NEIGHBOURS} neighbours at most; "
-            "use a smaller k1, or features on the CPU"
+            f"reciprocal_weights: k1 is {K}, half {half}, and the GPU's kernels hold {MAX_NEIGHBOURS} neighbours, half "
+            f"{MAX_HALF}, at most; use a smaller k1, or features on the CPU"
         )
     start, column = expanded_sets(neighbours, half, begin, end)
     closeness = features.new_empty(len(column))
