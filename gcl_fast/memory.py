@@ -71,8 +71,8 @@ class MemoryBank(nn.Module):
         """
         if torch.is_anomaly_enabled():
             for name, value in (("f", f), ("f_new", f_new)):
-                if rows := (~value.isfinite().all(1)).nonzero().flatten().tolist():
-                    raise ValueError(f"MemoryBank.loss: {name} is not finite in batch rows {rows}")
+                if broken := (~value.isfinite().all(1)).nonzero().flatten().tolist():
+                    raise ValueError(f"MemoryBank.loss: {name} is not finite in batch rows {broken}")
         drawn, threshold = contrastive_draw(self.labels, index, self.stream, self.num_negatives)
         if positives is not None:
             drawn = positives if positives.ndim == 2 else torch.stack((positives, positives), 1)
