@@ -25,7 +25,10 @@ class Card:
 
     @property
     def float32_precision(self) -> str | None:
-        """Triton's name for products of float32 on matrix units with float32 accuracy; None where there are none."""
+        """Triton's name for products of float32 on matrix units with float32 accuracy; None where there are none.
+
+        Compute capability 7.5 has none, nor bfloat16: Triton widens and rounds that by integer arithmetic there.
+        """
         if self.backend == "cuda":
             return "tf32x3" if int(self.arch) >= 80 else None
         return "ieee" if str(self.arch).startswith(WITH_MATRIX_UNITS) else None
