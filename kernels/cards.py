@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -72,7 +73,7 @@ TARGETS = {
 
 @cache
 def _card(number: int) -> Card:
-    facts = torch.cuda.get_device_properties(number)
+    facts: Any = torch.cuda.get_device_properties(number)  # torch's stub lacks the opt-in limit
     if torch.version.hip:
         return Card("hip", facts.gcnArchName.split(":")[0], facts.shared_memory_per_block)
     return Card("cuda", 10 * facts.major + facts.minor, facts.shared_memory_per_block_optin)

@@ -8,11 +8,12 @@ mean / t): the bank is read once, and no (B, N) tensor outlives a tile. Two rout
   matrix units for float32 (NVIDIA before 8.0, AMD's RDNA), where Triton multiplies lane by lane.
 - fused: one Triton kernel, flash-attention style, the bank cut into as many parts as fill the GPU.
 
-Roofline. Estimate only; not measured on a GPU. 4 B N D FLOPs and one reading of the bank (N D numbers); H100 at 3.0 TB/s, 798 bf16 TFLOP/s; bf16 bank.
+Roofline: 4 B N D FLOPs and one reading of the bank (N D numbers); H100 at 3.0 TB/s, 798 bf16 TFLOP/s; bf16 bank.
   B=16,   N=12,936,    D=512:   13 MB, 0.4 GFLOP: 4.4 us, memory; D=2048: 53 MB, 18 us, memory. Tiled, one tile.
   B=256,  N=32,621,    D=512:   33 MB,  17 GFLOP: 21 us, products; D=2048: 86 us. Tiled, one tile of 33 MB of scores.
   B=1024, N=1,000,000, D=512: 1.0 GB, 2.1 TFLOP: 2.6 ms, products, twice that as a float32 operand goes in as two bf16
   numbers. Fused, 32 crops a program: the bank is read 32 times, mostly from L2, as programs of one part run together.
+Estimate only; not measured on a GPU.
 """
 
 # mypy: allow-incomplete-defs
