@@ -26,7 +26,10 @@ class Card:
 
     @property
     def float32_precision(self) -> str | None:
-        """Triton's name for products of float32 on matrix units with float32 accuracy; None where there are none."""
+        """Triton's name for products of float32 on matrix units with float32 accuracy; None where there are none.
+
+        Compute capability 7.5 has none, nor bfloat16: Triton widens and rounds that by integer arithmetic there.
+        """
         if self.backend == "cuda":
             return "tf32x3" if int(self.arch) >= 80 else None
         return "ieee" if str(self.arch).startswith(WITH_MATRIX_UNITS) else None
@@ -70,7 +73,7 @@ TARGETS = {
 
 @cache
 def _card(number: int) -> Card:
-    facts: Any = torch.cuda.get_device_properties(number)  # torch's stub lacks what a block may ask for
+    facts: Any = torch.cuda.get_device_properties(number)  # torch's stub lacks the opt-in limit
     if torch.version.hip:
         return Card("hip", facts.gcnArchName.split(":")[0], facts.shared_memory_per_block)
     return Card("cuda", 10 * facts.major + facts.minor, facts.shared_memory_per_block_optin)

@@ -10,7 +10,7 @@ and makes some 3 atomic operations on the parents, which stay in the L2 cache up
   N = 12,936:     1.0 M entries,  24 MB,  8 us;    0.1 M pairs, 0.3 M atomics
   N = 100,000:    7.4 M entries, 185 MB, 62 us;    0.9 M pairs, 2.7 M atomics
   N = 1,000,000:   74 M entries, 1.9 GB, 0.6 ms;   9 M pairs, 27 M atomics, 27 ms at a pessimistic 1 per ns
-This is paper: there was no GPU to measure on.
+Estimate only; not measured on a GPU.
 """
 
 # mypy: allow-incomplete-defs

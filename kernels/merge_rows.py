@@ -16,7 +16,7 @@ most), and jaccard merges 4,850 entries of 8 bytes a row into 2,950 columns, of 
   N = 1,000,000:  expand 3.2 GB, 1.1 ms;  jaccard  78 GB, 26 ms
 The chain of steps takes longer than the bytes: some 400 cycles each (a load, two reductions over a warp), 2,950 steps
 0.7 ms at 1.7 GHz. With 32 rows in flight on each of 132 SMs jaccard's two launches take 4, 33 and 330 ms at the three
-N. This is paper: there was no GPU to measure on.
+N. Estimate only; not measured on a GPU.
 """
 
 # mypy: allow-incomplete-defs

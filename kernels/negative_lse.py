@@ -4,7 +4,8 @@ The forward also leaves the softmax-weighted mean of the negatives, all that the
 mean / t): the bank is read once, and no (B, N) tensor outlives a tile. Two routes, the same numbers:
 - tiled: per tile of the bank a library matrix product, one row kernel (mask, reduce, exponentiate in place), a second
   product while the tile is in the cache. The CPU's route; on CUDA for B * N <= 2^24 (64 MB of scores, about the L2 of
-  an H100) and for D > 512, where the accumulator of the fused kernel would leave the registers.
+  an H100), for D > 512, where the accumulator of the fused kernel would leave the registers, and on cards without
+  matrix units for float32 (NVIDIA before 8.0, AMD's RDNA), where Triton multiplies lane by lane.
 - fused: one Triton kernel, flash-attention style, the bank cut into as many parts as fill the GPU.
 
 Roofline: 4 B N D FLOPs and one reading of the bank (N D numbers); H100 at 3.0 TB/s, 798 bf16 TFLOP/s; bf16 bank.
@@ -12,6 +13,7 @@ Roofline: 4 B N D FLOPs and one reading of the bank (N D numbers); H100 at 3.0 T
   B=256,  N=32,621,    D=512:   33 MB,  17 GFLOP: 21 us, products; D=2048: 86 us. Tiled, one tile of 33 MB of scores.
   B=1024, N=1,000,000, D=512: 1.0 GB, 2.1 TFLOP: 2.6 ms, products, twice that as a float32 operand goes in as two bf16
   numbers. Fused, 32 crops a program: the bank is read 32 times, mostly from L2, as programs of one part run together.
+Estimate only; not measured on a GPU.
 """
 
 # mypy: allow-incomplete-defs

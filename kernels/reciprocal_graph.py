@@ -10,7 +10,7 @@ Roofline, H100 at 3.0 TB/s, k1 = 30 (half = 16), D = 512, 28 members a row; byte
   members, both launches    2 (30 + 30 x 16) + 28       54 MB, 18 us    0.4 GB, 0.14 ms  4.2 GB, 1.4 ms
   weights                   28 x 512 + 512 float32      0.8 GB, 0.26 ms 5.9 GB, 2.0 ms   60 GB, 20 ms
 At 12,936 rows lists (1.6 MB), half lists and features (26 MB) stay in the L2 cache (50 MB), so it is quicker than that.
-This is paper: there was no GPU to measure on.
+Estimate only; not measured on a GPU.
 """
 
 # mypy: allow-incomplete-defs

@@ -242,7 +242,7 @@ def test_bad_input_is_named():
         graph(features, neighbours + 7, half, 0, 26)
     with pytest.raises(ValueError, match="half 21 of 20"):
         graph(features, neighbours, 21, 0, 26)
-    with pytest.raises(ValueError, match="k1 is 127, half 60, and the GPU's kernels hold 126, half 64"):
+    with pytest.raises(ValueError, match="k1 is 127, half 60, and the GPU's kernels hold 126 neighbours, half 64"):
         graph(features, torch.zeros(26, 127, dtype=torch.int32), 60, 0, 26)
     with pytest.raises(ValueError, match=r"contiguous int32 \(N, k\), k > 0, not torch.int64"):
         weights(*sets, neighbours.long(), 0, 26)
