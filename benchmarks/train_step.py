@@ -38,6 +38,7 @@ from reporting import RESULTS, measure_all, report
 from stages import first_batch, first_epoch, open_stage, small_config
 from waterfall import draw
 
+from gcl_fast.config_io import override
 from gcl_fast.losses import adversarial
 from gcl_fast.memory import MemoryBank
 from gcl_fast.training.generative import Generative
@@ -71,9 +72,12 @@ def ladder(stage: str, compiled: bool) -> list[str]:
     return [rung for rung in LADDER if rung not in absent | (set() if compiled else {"compile"})]
 
 
-def prepare(name: str, size: str, batch: int, device: str, on: set[str]) -> tuple[Callable[[], object], ExitStack]:
-    """A call of one step of stage `name`, with only the optimizations `on`; the stack undoes what had to be patched."""
-    config = small_config(size, device)
+def prepare(
+    name: str, size: str, batch: int, device: str, on: set[str], settings: tuple[str, ...] = ()
+) -> tuple[Callable[[], object], ExitStack]:
+    """A call of one step of stage `name`, with only the optimizations `on` and these settings ("name=value"); the stack
+    undoes what had to be patched."""
+    config = override(small_config(size, device), [*settings])
     config = replace(
         config, generative=replace(config.generative, batch=batch), joint=replace(config.joint, batch=batch)
     )

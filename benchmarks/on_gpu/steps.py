@@ -13,7 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partialmethod
 from unittest.mock import patch
 
@@ -22,6 +22,7 @@ from networks import Flops
 from torch import nn
 from train_step import LADDER, prepare
 
+from gcl_fast.config import RunConfig
 from gcl_fast.training.process import prepare_process
 from on_gpu.rows import Row, emit
 from on_gpu.targets import OFFICIAL
@@ -32,23 +33,27 @@ EVERYTHING = LADDER.keys() - {"official", "compile"}
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to take the step: optimizations that are on (of train_step.LADDER), and torch's switches."""
+    """A way to take the step: optimizations that are on (of train_step.LADDER), settings of the run ("name=value"), and
+    torch's switches."""
 
     on: frozenset[str]
+    settings: tuple[str, ...] = ()
     tf32_products: bool = False
     cudnn_benchmark: bool = False
 
 
-# Ours first: its operations are what a step needs. Steps captured as CUDA graphs belong here, beside the eager ones.
-EAGER = {
-    "ours, eager": Contender(frozenset(EVERYTHING)),
-    "eager with cudnn.benchmark": Contender(frozenset(EVERYTHING), cudnn_benchmark=True),
-    OFFICIAL: Contender(frozenset(), tf32_products=True, cudnn_benchmark=True),
-}
-COMPILED = {
-    "ours, eager": EAGER["ours, eager"],
-    "ours, compiled": Contender(frozenset(EVERYTHING | {"compile"})),
-}
+EAGER = Contender(frozenset(EVERYTHING))
+CAPTURED = replace(EAGER, settings=("cuda_graphs=on",))  # as CUDA graphs, where the run has that setting
+
+
+def contenders(device: str, compiled: bool) -> dict[str, Contender]:
+    """What is measured; ours first, whose operations are what a step needs."""
+    captured = {"ours, captured": CAPTURED} if device == "cuda" and hasattr(RunConfig, "cuda_graphs") else {}
+    if compiled:
+        return {"ours, eager": EAGER, "ours, compiled": replace(EAGER, on=EAGER.on | {"compile"}), **captured}
+    official = Contender(frozenset(), tf32_products=True, cudnn_benchmark=True)
+    return {"ours, eager": EAGER, **captured, "eager with cudnn.benchmark": replace(EAGER, cudnn_benchmark=True),
+            OFFICIAL: official}  # fmt: skip
 
 
 @contextmanager
@@ -75,15 +80,15 @@ def kernels(step: Callable[[], object]) -> tuple[int, float]:
     return len(events), sum(event.device_time for event in events) / 1e3
 
 
-def measure(stage: str, size: str, device: str, contenders: dict[str, Contender]) -> Iterator[Row]:
+def measure(stage: str, size: str, device: str, compiled: bool) -> Iterator[Row]:
     """Rows of each contender, one after the other: together they would need the memory of all."""
     what, needed = f"{stage} step", 0.0
     batch, preset, repeats = (2, "demo", 3) if size == "tiny" else (16, size, 20)
-    for name, contender in contenders.items():
+    for name, contender in contenders(device, compiled).items():
         label = {"size": f"{size}, batch {batch}"}
         torch.manual_seed(0)
         with switched(contender):
-            step, stack = prepare(stage, preset, batch, device, set(contender.on))
+            step, stack = prepare(stage, preset, batch, device, set(contender.on), contender.settings)
             with stack:
                 if not needed:
                     with torch.compiler.set_stance("force_eager"), Flops() as counted:
@@ -115,10 +120,9 @@ def main() -> None:
     parser.add_argument("--size", choices=("paper", "demo", "tiny"), required=True)
     parser.add_argument("--compile", action="store_true", help="eager beside compiled: minutes of compiling")
     options = parser.parse_args()
-    contenders = COMPILED if options.compile else EAGER
     backend = "inductor" if options.device == "cuda" else "aot_eager"
     with patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend)):
-        for row in measure(options.stage, options.size, options.device, contenders):
+        for row in measure(options.stage, options.size, options.device, options.compile):
             emit(row)
 
 

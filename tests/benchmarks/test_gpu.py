@@ -12,7 +12,7 @@ from pathlib import Path
 import gpu
 import pytest
 import torch
-from on_gpu import bounded, page, rows, state, targets
+from on_gpu import bounded, page, rows, state, steps, targets
 from on_gpu.parts import PARTS, Command, Part, Setting
 
 ROOT = Path(gpu.__file__).parents[1]
@@ -332,6 +332,16 @@ def measured(tmp_path) -> state.State:
         stamp = {"commit": "abc", "sources": "s", "date": "2026-01-01T00:00:00+00:00"}
         held.keep(key, {"status": "done", "seconds": 1.0, "rows": told, **stamp})
     return held
+
+
+def test_steps_are_captured_where_the_run_can(monkeypatch):
+    monkeypatch.setattr(steps.RunConfig, "cuda_graphs", "auto", raising=False)
+    for compiled in (False, True):
+        on_gpu, on_cpu = (steps.contenders(device, compiled) for device in ("cuda", "cpu"))
+        assert set(on_gpu) - set(on_cpu) == {"ours, captured"}
+        assert on_gpu["ours, captured"].settings == ("cuda_graphs=on",)
+        assert next(iter(on_gpu)) == "ours, eager"
+    assert targets.OFFICIAL in steps.contenders("cpu", False)
 
 
 def test_targets_are_held_against_what_was_measured(measured):
