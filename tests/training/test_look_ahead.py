@@ -75,7 +75,7 @@ def test_what_no_stage_ahead_needs_may_be_missing(tmp_path):
 @pytest.mark.parametrize("stage", ["warmup", "joint"])
 def test_a_clustering_that_cannot_be_made_here_is_told_at_the_start(tmp_path, monkeypatch, stage):
     look_ahead(tmp_path, f"{stage}.clustering.k1=129")
-    with pytest.raises(UserError, match=f"{stage}.clustering.k1=129: expected 128 or less"):
+    with pytest.raises(UserError, match=f"{stage}.clustering.k1=129: expected 126 or less"):
         look_ahead(tmp_path, f"{stage}.clustering.k1=129", device=CUDA)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install faiss-cpu"):
