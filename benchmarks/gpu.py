@@ -67,8 +67,8 @@ def environment(work: Path, trial: bool) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": work / "inductor",
         "TRITON_CACHE_DIR": work / "triton",
     }
-    kept = {} if trial else {name: str(folder) for name, folder in caches.items()}
-    return {**os.environ, **kept, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    overrides = {} if trial else {name: str(folder) for name, folder in caches.items()}
+    return {**os.environ, **overrides, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
 
 
 def map_packages(variables: Mapping[str, str]) -> None:
@@ -107,8 +107,8 @@ def execute(
     shutil.rmtree(results, ignore_errors=True)  # of a command that was killed
     results.mkdir()
     arguments = [argument.replace("{results}", str(results)) for argument in command.arguments]
-    own = {**variables, rows.FOLDER: str(results)}
-    ended = bounded.run([*tool, sys.executable, *arguments], seconds, log, own, setting.work)
+    with_rows = {**variables, rows.FOLDER: str(results)}
+    ended = bounded.run([*tool, sys.executable, *arguments], seconds, log, with_rows, setting.work)
     left = rows.read(results)
     result: dict[str, Any] = {"status": ended.status, "seconds": round(ended.seconds, 1), "rows": left}
     broken = [row["what"] for row in left if row["kind"] == "check" and not row["holds"]]
@@ -118,11 +118,11 @@ def execute(
         result |= {"status": "failed", "reason": f"{len(broken)} claims do not hold, the first: {broken[0]}"}
     elif ended.status == "failed":
         result["reason"] = f"exit status {ended.returncode}"
-    said = bounded.output(log).replace(str(setting.work), "WORK").replace(str(ROOT), "CHECKOUT")
+    text = bounded.output(log).replace(str(setting.work), "WORK").replace(str(ROOT), "CHECKOUT")
     if result["status"] != "done":
-        result["tail"] = "\n".join(said.splitlines()[-TAIL:])
+        result["tail"] = "\n".join(text.splitlines()[-TAIL:])
     if command.shown:
-        result["shown"] = "\n".join(said[max(said.find(command.shown), 0) :].splitlines()[:SHOWN])
+        result["shown"] = "\n".join(text[max(text.find(command.shown), 0) :].splitlines()[:SHOWN])
     return result
 
 

@@ -33,8 +33,8 @@ def main() -> None:
             "kernels keep to their registers": ("spills" if spills else "no spill", "no spill", not spills),
         }
         for what, (measured, allowed, holds) in claims.items():
-            said = {"size": "", "measured": measured, "allowed": allowed, "holds": holds}
-            emit({"kind": "check", "what": what, **said})
+            columns = {"size": "", "measured": measured, "allowed": allowed, "holds": holds}
+            emit({"kind": "check", "what": what, **columns})
     build.load()
 
 

@@ -40,8 +40,8 @@ def main() -> None:
     emit(row | {"repeats": 1, "per_second": 1e3 / milliseconds, "note": note})
     for stage, measured in {"random initialization": summary["initial"], **summary["stages"]}.items():
         figures = {name: measured[name] for name in ("mAP", "rank1", "ssim", "steps", "seconds") if name in measured}
-        said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        emit({"kind": "fact", "what": stage, "measured": said})
+        text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        emit({"kind": "fact", "what": stage, "measured": text})
 
 
 if __name__ == "__main__":

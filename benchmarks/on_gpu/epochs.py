@@ -121,8 +121,8 @@ def main() -> None:
     size = f"{options.crops:,} crops, batch {batch}"
     emit(row | {"what": f"{options.stage} step with loading, {config.preset}", "size": size, "unit": "images",
                 "per_second": batch / step, **same(step)})  # fmt: skip
-    said = f"from {measured} steps of {1e3 * step:.1f} ms; first decoding {loading:.1f} s, clustering {each:.2f} s"
-    row |= {"contender": "ours, extrapolated", "note": said}
+    basis = f"from {measured} steps of {1e3 * step:.1f} ms; first decoding {loading:.1f} s, clustering {each:.2f} s"
+    row |= {"contender": "ours, extrapolated", "note": basis}
     emit(row | {"what": f"{EPOCHS}, {options.stage}", "size": f"{epochs} epochs of {len(plan)} steps", "unit": "epochs",
                 "per_second": epochs / total, **same(total)})  # fmt: skip
 

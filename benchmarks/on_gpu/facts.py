@@ -41,7 +41,7 @@ def version(*names: str) -> str:
     return "not installed"
 
 
-def said(*command: str) -> str:
+def output_of(*command: str) -> str:
     """What a program prints, or "" where it is not here."""
     if shutil.which(command[0]) is None:
         return ""
@@ -51,7 +51,7 @@ def said(*command: str) -> str:
 def of_gpu() -> dict[str, Any]:
     """Card, memory, driver."""
     properties = torch.cuda.get_device_properties(0)
-    driver = said("nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv,noheader")
+    driver = output_of("nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv,noheader")
     return {
         "card": properties.name,
         "compute capability": f"{properties.major}.{properties.minor}, {properties.multi_processor_count} processors",
@@ -75,9 +75,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    common, nvcc = benchmark_facts(device), re.search(r"release (\S+),", said("nvcc", "--version"))
-    found: dict[str, Any] = of_gpu() if device == "cuda" else {}
-    found |= {
+    common, nvcc = benchmark_facts(device), re.search(r"release (\S+),", output_of("nvcc", "--version"))
+    facts: dict[str, Any] = of_gpu() if device == "cuda" else {}
+    facts |= {
         "CPU": f"{benchmark_facts('cpu')['machine']}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "Python": platform.python_version(),
@@ -86,7 +86,7 @@ def main() -> int:
         "optional": ", ".join(f"{name}: {version(*distributions)}" for distributions, name in OPTIONAL.items()),
         "commit": common["commit"],
     }
-    print(json.dumps(found))
+    print(json.dumps(facts))
     return 0
 
 

@@ -32,24 +32,24 @@ def outputs(gcl: GCL, image: Tensor, maps: Tensor, dtype: torch.dtype | None) ->
     with torch.autocast(device, dtype) if dtype else nullcontext():
         parts, embedding = gcl.identity(image)
         code = gcl.structure(maps)
-        picture = gcl.generator(code.detach(), parts.detach())
+        generated = gcl.generator(code.detach(), parts.detach())
         realism = gcl.discriminator(image)[0]
         adversarial = DiscriminatorLoss(gcl.discriminator, 1.0)(image, *3 * [image.flip(0)]).total
-    made = {
+    pairs = {
         "identity encoder, parts": (parts, gcl.identity),
         "identity encoder, embedding": (embedding, gcl.identity),
         "structure encoder": (code, gcl.structure),
-        "generator": (picture, gcl.generator),
+        "generator": (generated, gcl.generator),
         "discriminator": (realism, gcl.discriminator),
         "discriminator loss with R1": (adversarial, gcl.discriminator),
     }
-    found: dict[str, Tensor] = {}
-    for name, (output, network) in made.items():
+    tensors: dict[str, Tensor] = {}
+    for name, (output, network) in pairs.items():
         weight = next(p for p in network.parameters() if p.dim() == 4)
         direction = output.detach().sin()  # a mean square is constant behind a norm
         (gradient,) = torch.autograd.grad((output.float() * direction).sum(), weight, retain_graph=True)
-        found |= {name: output.detach().cpu(), f"gradient of {name}": gradient.cpu()}
-    return found
+        tensors |= {name: output.detach().cpu(), f"gradient of {name}": gradient.cpu()}
+    return tensors
 
 
 def main() -> None:

@@ -74,8 +74,8 @@ def contrast(device: str) -> Iterator[Row]:
             bank = rows.to(device, dtype)
             label = f"{size}, {width} bank"
             truth = _loss(view_contrastive_reference, f.double(), f_new.double(), bank.double(), given)
-            found = _loss(view_contrastive, f, f_new, bank, given)
-            for name, mine, exact in zip(("loss", "gradient of f", "gradient of f_new"), found, truth):
+            outcome = _loss(view_contrastive, f, f_new, bank, given)
+            for name, mine, exact in zip(("loss", "gradient of f", "gradient of f_new"), outcome, truth):
                 yield check(f"contrastive {name} against float64", label, off(mine, exact), 2e-5)
             yield from _routes(f_new, bank, (labels_there, index_there, threshold, stream), label, device)
             yield from _update(bank, index_there, f, label, device)
@@ -221,11 +221,11 @@ def maps(device: str) -> Iterator[Row]:
 def _augmentation(device: str) -> Iterator[Row]:
     count, batch, (H, W) = (512, 256, (256, 128)) if device == "cuda" else (6, 4, (20, 10))
     generator = np.random.default_rng(0)
-    pictures = torch.from_numpy(generator.integers(0, 256, (count, H, W, 3), dtype=np.uint8))
+    images = torch.from_numpy(generator.integers(0, 256, (count, H, W, 3), dtype=np.uint8))
     index, changes = torch.arange(batch), draw(Augmentation(), batch, generator)
-    there = pictures.to(device), index.to(device), changes.to(torch.device(device))
+    there = images.to(device), index.to(device), changes.to(torch.device(device))
     size = f"{batch} crops, {H}x{W}"
-    largest = float((sample(*there).cpu() - sample(pictures, index, changes)).abs().max())
+    largest = float((sample(*there).cpu() - sample(images, index, changes)).abs().max())
     yield check("sample_crops, largest difference from the CPU's op", size, largest, 1e-3)
     contenders = {"ours": partial(sample, *there), "plain PyTorch": partial(sample_reference, *there)}
     moved = 5 * batch * H * W * 3
@@ -265,9 +265,9 @@ def _norms_and_padding(shape: tuple[int, ...], dtype: torch.dtype, label: str, d
     for name, (ours, plain) in cases.items():
         # In float64 ours is the definition; torch's own group norm divides by another deviation
         definition = ours if name == "layer norm" else plain
-        found, exact = _both_ways(ours, x), _both_ways(definition, x.double())
-        yield check(f"{name} against float64", label, off(found[0], exact[0]), allowed)
-        yield check(f"gradient of {name} against float64", label, off(found[1], exact[1]), 20 * allowed)
+        outcome, exact = _both_ways(ours, x), _both_ways(definition, x.double())
+        yield check(f"{name} against float64", label, off(outcome[0], exact[0]), allowed)
+        yield check(f"gradient of {name} against float64", label, off(outcome[1], exact[1]), 20 * allowed)
         contenders = {"ours": partial(_both_ways, ours, x), "plain PyTorch": partial(_both_ways, plain, x)}
         yield from timed(f"{name}, both ways", label, "maps", shape[0], contenders, device, calls=5, moved=5 * x.nbytes,
                          arithmetic="fp32 matrix product")  # fmt: skip

@@ -38,9 +38,9 @@ def page(state: State, parts: Mapping[str, Part], trial: bool) -> str:
     title = "Trial on a CPU with tiny sizes: no figure here is of a GPU" if trial else f"gcl_fast on one {state.card}"
     results = state.commands.values()
     counts = {word: sum(r["status"] == word for r in results) for word in ("done", *FAILED, "no time", "left out")}
-    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing yet"
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing yet"
     commits = ", ".join(sorted({result["commit"] for result in results if result.get("rows")})) or "none"
-    lines = [f"# {title}", "", f"Written by `python benchmarks/gpu.py`. Commands: {said}. Commits: {commits}.", ""]
+    lines = [f"# {title}", "", f"Written by `python benchmarks/gpu.py`. Commands: {summary}. Commits: {commits}.", ""]
     lines += ["## Machine", "", *_table(["", ""], [[name, str(fact)] for name, fact in state.facts.items()])]
     lines += ["## Targets", "", *(["A trial meets none.", ""] if trial else targets(state))]
     for name, part in parts.items():
@@ -130,9 +130,9 @@ def _times(rows: Iterable[Row], rates: dict[str, float]) -> Iterable[list[str]]:
     for row in rows:
         groups.setdefault(_of(row), []).append(row)
     for members in groups.values():
-        own = [row for row in members if row["contender"].startswith("ours")] or members
-        peers = [row for row in members if row not in own]
-        for row in own:
+        ours = [row for row in members if row["contender"].startswith("ours")] or members
+        peers = [row for row in members if row not in ours]
+        for row in ours:
             share = fraction(row, rates)
             yield [
                 row["what"],
@@ -174,7 +174,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table, with an empty line behind it; nothing without rows. Columns that are empty are left out."""
     if not rows:
         return []
-    kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    escaped = [[row[i].replace("|", "\\|").replace("\n", " ") for i in kept] for row in [header, *rows]]
+    filled = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    escaped = [[row[i].replace("|", "\\|").replace("\n", " ") for i in filled] for row in [header, *rows]]
     lines = ["| " + " | ".join(cells) + " |" for cells in escaped]
-    return [lines[0], "|" + "---|" * len(kept), *lines[1:], ""]
+    return [lines[0], "|" + "---|" * len(filled), *lines[1:], ""]

@@ -38,8 +38,8 @@ def emit(*rows: Row) -> None:
     """Print `rows` and append them to the file of this command, one by one: what was measured survives a kill."""
     folder = os.environ.get(FOLDER)
     for row in rows:
-        kept = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
-        print("  ".join(str(value) for value in kept.values()), flush=True)
+        rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
+        print("  ".join(str(value) for value in rounded.values()), flush=True)
         if folder:
             with (Path(folder) / FILE).open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -179,6 +179,6 @@ def _of_pytest(path: Path) -> list[Row]:
             message = (failed.get("message") or "").splitlines()[0][:300] if failed is not None else "passed"
             rows.append({"kind": "check", "what": name, "size": "", "measured": message, "allowed": "passes",
                          "holds": failed is None})  # fmt: skip
-    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    whole = {"kind": "check", "what": "tests", "size": "", "measured": said, "allowed": "none fails"}
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    whole = {"kind": "check", "what": "tests", "size": "", "measured": summary, "allowed": "none fails"}
     return [{**whole, "holds": counts["failed"] == 0 and counts["passed"] > 0}, *rows]

@@ -82,8 +82,8 @@ def killed(name: str, first: str, second: str, stage: str) -> Iterator[Row]:
         process.wait()
     size = f"{first} to {second}"
     yield claim(f"killed in the {stage} stage", size, f"after {len(losses(name))} steps", reached)
-    said = finish(command(name, second, "--amp"))
-    resumed = next((line for line in said.splitlines() if line.startswith("resumed: ")), "did not resume")
+    output = finish(command(name, second, "--amp"))
+    resumed = next((line for line in output.splitlines() if line.startswith("resumed: ")), "did not resume")
     yield claim("goes on in that stage", size, resumed, resumed.startswith(f"resumed: {stage} at step"))
     steps = [(at, step) for at, step, _ in losses(name)]
     yield claim("no step is missing or taken twice", size, f"{len(steps)} steps", steps == _in_order(steps))

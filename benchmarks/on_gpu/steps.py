@@ -104,8 +104,8 @@ def measure(stage: str, size: str, device: str, compiled: bool) -> Iterator[Row]
                 yield {"kind": "fact", "what": f"first {what}, {name}", "measured": f"{first:.1f} s"}
                 if device == "cuda":
                     count, busy = kernels(step)
-                    said = {"what": f"kernels of a {what}, {name}", "measured": f"{count}, {busy:.2f} ms"}
-                    yield {"kind": "fact", **said}
+                    columns = {"what": f"kernels of a {what}, {name}", "measured": f"{count}, {busy:.2f} ms"}
+                    yield {"kind": "fact", **columns}
         del step
         if device == "cuda":
             torch.cuda.empty_cache()

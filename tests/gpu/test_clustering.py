@@ -31,11 +31,11 @@ def test_engines_find_the_same_clusters(device, engine, N, noise, eps):
     if engine == "cuml":
         pytest.importorskip("cuml")
     graph = k_reciprocal_jaccard(people(N, noise).to(device))
-    own, theirs = (dbscan(graph, eps, 4, name) for name in ("own", engine))
-    assert own.device.type == theirs.device.type == device
-    assert torch.equal(own < 0, theirs < 0)
-    assert 0 < (own < 0).sum() < N // 2
-    assert adjusted_rand_index(own.cpu(), theirs.cpu()) > 0.999
+    ours, theirs = (dbscan(graph, eps, 4, name) for name in ("own", engine))
+    assert ours.device.type == theirs.device.type == device
+    assert torch.equal(ours < 0, theirs < 0)
+    assert 0 < (ours < 0).sum() < N // 2
+    assert adjusted_rand_index(ours.cpu(), theirs.cpu()) > 0.999
 
 
 @pytest.mark.parametrize("how", [{"eps": "auto"}, {"rho": 0.01}])

@@ -49,8 +49,8 @@ def test_an_epoch_resumes_bit_for_bit(records, engine, device, cache):
 
 
 def test_extraction_sees_every_crop_once(records, engine, device):
-    found = [index for _, index in ExtractLoader(records, SIZE, device, batch_size=8)]
-    assert torch.cat(found).tolist() == list(range(23))
+    indices = [index for _, index in ExtractLoader(records, SIZE, device, batch_size=8)]
+    assert torch.cat(indices).tolist() == list(range(23))
 
 
 def test_loading_waits_for_nothing_once_it_goes(records, device, refusing_waits):

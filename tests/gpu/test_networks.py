@@ -44,14 +44,14 @@ def results(name: str, gcl: GCL, device: str, dtype: torch.dtype | None) -> dict
         "discriminator with R1": lambda: [DiscriminatorLoss(gcl.discriminator, 1.0)(image, *image.flip(0)[None]).total],
     }
     with torch.autocast(device, dtype) if dtype else nullcontext():
-        made = {f"output {i}": output for i, output in enumerate(calls[name]())}
+        tensors = {f"output {i}": output for i, output in enumerate(calls[name]())}
     # Random directions: sums behind a norm are constant, and their gradients noise
-    loss = sum((output.float() * randn(*output.shape).to(device)).sum() for output in made.values())
+    loss = sum((output.float() * randn(*output.shape).to(device)).sum() for output in tensors.values())
     network = getattr(gcl, name.split()[0])
     weights = {weight: p for weight, p in network.named_parameters() if p.dim() > 1}
     gradients = dict(zip(weights, torch.autograd.grad(loss, list(weights.values()), allow_unused=True), strict=True))
-    made |= {weight: gradient for weight, gradient in gradients.items() if gradient is not None}
-    return {key: value.detach().double().cpu() for key, value in made.items()}
+    tensors |= {weight: gradient for weight, gradient in gradients.items() if gradient is not None}
+    return {key: value.detach().double().cpu() for key, value in tensors.items()}
 
 
 @pytest.mark.parametrize(("device", "arithmetic"), CASES)
@@ -59,12 +59,12 @@ def results(name: str, gcl: GCL, device: str, dtype: torch.dtype | None) -> dict
 def test_equals_the_cpu(networks, allow_tf32, name, device, arithmetic):
     truth = results(name, networks, "cpu", None)
     allow_tf32(arithmetic == "tf32")
-    found = results(name, networks, device, AUTOCAST.get(arithmetic))
+    outcome = results(name, networks, device, AUTOCAST.get(arithmetic))
     networks.cpu()
-    assert found.keys() == truth.keys()
+    assert outcome.keys() == truth.keys()
     largest = max(value.norm() for key, value in truth.items() if not key.startswith("output"))
     for key, exact in truth.items():
         of_output, of_gradient = ALLOWED[arithmetic]
         is_output = key.startswith("output")
         allowed = of_output * exact.norm() if is_output else of_gradient * exact.norm() + 1e-3 * largest
-        assert (found[key] - exact).norm() <= allowed, key
+        assert (outcome[key] - exact).norm() <= allowed, key

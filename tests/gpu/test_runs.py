@@ -86,8 +86,8 @@ def test_all_stages_leave_finite_metrics(command, tmp_path, monkeypatch, capsys,
     arguments = command(tmp_path, "run", "--device", device)[2:]
     arguments = [argument for argument in arguments if argument != "--amp"]
     assert train.main([*flags, *arguments]) == 0
-    said = capsys.readouterr().out
-    assert ("bf16 autocast" in said or "fp16 autocast" in said) if flags else "fp32" in said
+    output = capsys.readouterr().out
+    assert ("bf16 autocast" in output or "fp16 autocast" in output) if flags else "fp32" in output
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert list(summary["stages"]) == ["warmup", "generative", "joint"]
     assert all(0 < measured["mAP"] <= 1 for measured in summary["stages"].values())

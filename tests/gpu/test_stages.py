@@ -71,9 +71,9 @@ def test_a_checkpoint_goes_on_on_another_device(opened, exact_float32, tmp_path,
     again.gcl.load_state_dict(state["gcl"])
     again.stage.load_state_dict(state["stage"])
     again.batches = it.batches  # decoders of devices differ by a level
-    found = again.step(1, device=second)
+    measured = again.step(1, device=second)
     allowed = 1e-5 if first == second else 1e-2
-    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+    assert {name: value.item() for name, value in measured.items()} == pytest.approx(
         {name: value.item() for name, value in expected.items()}, rel=allowed, abs=1e-4
     )
     for optimizer in optimizers_of(again.stage):
