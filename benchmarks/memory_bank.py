@@ -71,7 +71,7 @@ class Reference:
         return self.rows(f, f_new, index).mean()
 
     def update_(self, index: Tensor, f: Tensor) -> None:
-        memory_update_reference(self.features, index, normalize(f.float(), dim=1), self.bank.momentum)
+        memory_update_reference(self.features, index, f, self.bank.momentum)
 
 
 def crops_and_bank(

@@ -3,35 +3,56 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 namespace {
 
-// memory <- normalize(momentum * memory + (1 - momentum) * feature), in fp32
-template <class Feature>
-void blend(float* memory, const Feature* feature, int64_t D, float momentum) {
-  constexpr int LANES = 16;
+constexpr int LANES = 16;
+
+// Sum of the squares of value(d) for d < D; partial sums side by side.
+template <class Value>
+float sum_of_squares(int64_t D, Value value) {
   float lane[LANES] = {};
   for (int64_t begin = 0; begin < D; begin += LANES) {
     const int size = int(std::min<int64_t>(LANES, D - begin));
     for (int u = 0; u < size; ++u) {
-      float& value = memory[begin + u];
-      value = momentum * value + (1 - momentum) * float(feature[begin + u]);
-      lane[u] += value * value;
+      const float x = value(begin + u);
+      lane[u] += x * x;
     }
   }
-  float square = 0;
-  for (const float part : lane) square += part;
-  const float norm = std::max(std::sqrt(square), 1e-12f);
-  for (int64_t d = 0; d < D; ++d) memory[d] /= norm;
+  float sum = 0;
+  for (const float part : lane) sum += part;
+  return sum;
+}
+
+float norm_of(float squares) { return std::max(std::sqrt(squares), 1e-12f); }
+
+// memory <- normalize(momentum * memory + (1 - momentum) * normalize(feature)), in fp32; a feature that is not finite
+// leaves it alone.
+template <class Feature>
+void blend(float* memory, const Feature* feature, int64_t D, float momentum) {
+  int finite = 1;
+  const float norm = norm_of(sum_of_squares(D, [&](int64_t d) {
+    const float x = float(feature[d]);
+    finite &= std::abs(x) <= std::numeric_limits<float>::max();
+    return x;
+  }));
+  if (!finite) return;
+  const float blended = norm_of(sum_of_squares(D, [&](int64_t d) {
+    return memory[d] = momentum * memory[d] + (1 - momentum) * (float(feature[d]) / norm);
+  }));
+  for (int64_t d = 0; d < D; ++d) memory[d] /= blended;
 }
 
 // The first occurrence of an index owns its row and walks through the later ones in batch order: one writer per row.
@@ -64,12 +85,15 @@ void memory_update(Tensor bank, const Tensor& index_any, const Tensor& features_
   const int64_t *i = index.const_data_ptr<int64_t>(), B = index.size(0), N = bank.size(0);
   for (int64_t b = 0; b < B; ++b)
     STD_TORCH_CHECK(0 <= i[b] && i[b] < N, "memory_update: index ", i[b], " lies outside the bank's 0..", N - 1);
-  const auto types = std::pair(bank.scalar_type(), features.scalar_type());
-  if (types == std::pair(ScalarType::Float, ScalarType::Float)) update<float, float>(bank, i, features, momentum);
-  else if (types == std::pair(ScalarType::Float, ScalarType::BFloat16)) update<float, BFloat16>(bank, i, features, momentum);
-  else if (types == std::pair(ScalarType::BFloat16, ScalarType::Float)) update<BFloat16, float>(bank, i, features, momentum);
-  else if (types == std::pair(ScalarType::BFloat16, ScalarType::BFloat16)) update<BFloat16, BFloat16>(bank, i, features, momentum);
-  else STD_TORCH_CHECK(false, "memory_update: bank and features must be float32 or bfloat16");
+  const auto by_features = [&]<class Bank>(Bank) {
+    if (features.scalar_type() == ScalarType::Float) update<Bank, float>(bank, i, features, float(momentum));
+    else if (features.scalar_type() == ScalarType::BFloat16) update<Bank, BFloat16>(bank, i, features, float(momentum));
+    else if (features.scalar_type() == ScalarType::Half) update<Bank, Half>(bank, i, features, float(momentum));
+    else STD_TORCH_CHECK(false, "memory_update: features must be float32, bfloat16 or float16");
+  };
+  if (bank.scalar_type() == ScalarType::Float) by_features(float());
+  else if (bank.scalar_type() == ScalarType::BFloat16) by_features(BFloat16());
+  else STD_TORCH_CHECK(false, "memory_update: the bank must be float32 or bfloat16");
 }
 
 }  // namespace

@@ -87,12 +87,12 @@ class MemoryBank(nn.Module):
     def update_(self, index: Tensor, f: Tensor) -> None:
         """Blend embeddings of real crops into their rows, in place; call it after the backward pass.
 
-        M_i <- normalize(momentum * M_i + (1 - momentum) * normalize(f_i)); repeated indices in batch order.
+        M_i <- normalize(momentum * M_i + (1 - momentum) * normalize(f_i)); repeated indices in batch order. On a GPU
+        that is one launch, and one more counts the step.
 
         Args:
             index: (B,) int64 bank rows. Under several ranks pass the gathered batch, in rank order, on every rank.
             f: (B, D) training-mode embeddings, before L2 normalization. One that is not finite leaves its entry alone.
         """
-        f = torch.where(f.isfinite().all(1, keepdim=True), f.float(), self.features[index])
-        memory_update(self.features, index, normalize(f, dim=1), self.momentum)
+        memory_update(self.features, index, f, self.momentum)
         self.stream[1] += 1

@@ -106,7 +106,7 @@ def update_entries() -> Iterator[Entry]:
     """The update of the memory bank."""
     scalars = dict.fromkeys(("N", "B", "D", "bank_stride", "feature_stride"), "i32") | {"momentum": "fp32"}
     for bank in FLOATS:
-        for features in FLOATS:
+        for features in (*FLOATS, "fp16"):
             for D in (128, 256, 512, 1024, 2048):
                 yield Entry(
                     memory_update._memory_update_kernel,

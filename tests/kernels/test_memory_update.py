@@ -14,7 +14,11 @@ CASES = {  # index, D
 }
 DTYPES = pytest.mark.parametrize(
     "dtypes",
-    [(bank, features) for bank in (torch.float32, torch.bfloat16) for features in (torch.float32, torch.bfloat16)],
+    [
+        (bank, features)
+        for bank in (torch.float32, torch.bfloat16)
+        for features in (torch.float32, torch.bfloat16, torch.float16)
+    ],
 )
 
 
@@ -22,7 +26,7 @@ def case(name: str, bank_dtype: torch.dtype, feature_dtype: torch.dtype, device:
     rows, D = CASES[name]
     generator = torch.Generator().manual_seed(len(rows) + D)
     bank = normalize(torch.randn(8, D, generator=generator), dim=1).to(device, bank_dtype)
-    features = torch.randn(len(rows), D + 3, generator=generator).to(device, feature_dtype)[:, :D]  # rows not adjacent
+    features = 3 * torch.randn(len(rows), D + 3, generator=generator).to(device, feature_dtype)[:, :D]  # rows apart
     return bank, torch.tensor(rows, dtype=torch.int64, device=device), features, 0.2
 
 
@@ -30,7 +34,8 @@ def truth(bank, index, features, momentum) -> torch.Tensor:
     """One row after the other, in float64."""
     out = bank.double().clone()
     for i, f in zip(index.tolist(), features.double(), strict=True):
-        out[i] = normalize(momentum * out[i] + (1 - momentum) * f, dim=0)
+        if f.isfinite().all():
+            out[i] = normalize(momentum * out[i] + (1 - momentum) * normalize(f, dim=0), dim=0)
     return out
 
 
@@ -48,6 +53,30 @@ def check(update, name, bank_dtype, feature_dtype, device="cpu", ulps=0.5) -> No
 @pytest.mark.parametrize("update", [memory_update, memory_update_reference])
 def test_one_row_after_the_other(update, name, dtypes, device):
     check(update, name, *dtypes, device)
+
+
+@pytest.mark.parametrize("bank_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("update", [memory_update, memory_update_reference])
+def test_an_embedding_that_is_not_finite_leaves_its_row_alone(update, bank_dtype, device):
+    bank, index, features, momentum = case("repeated", bank_dtype, torch.float32, device)  # rows 3, 5, 3, 3, 0, 5, 3
+    features[0, 1], features[3, 32], features[4, 0] = torch.nan, torch.inf, -torch.inf
+    expected, before = truth(bank, index, features, momentum), bank.clone()
+    update(bank, index, features, momentum)
+    assert torch.equal(bank[0], before[0])  # its only embedding
+    torch.testing.assert_close(bank.double(), expected, rtol=0.5 * torch.finfo(bank_dtype).eps, atol=1e-6)
+    assert not torch.equal(bank[3], before[3])
+
+
+@pytest.mark.parametrize("update", [memory_update, memory_update_reference])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e30])
+def test_the_length_of_an_embedding_is_normalized_as_by_torch(update, size, device):
+    bank, index, features, momentum = case("distinct", torch.float32, torch.float32, device)
+    features = features * size  # squares underflow to 0, or overflow to infinity: as torch's, such a row adds nothing
+    expected = bank.clone()
+    expected[index] = normalize(momentum * bank[index] + (1 - momentum) * normalize(features, dim=1), dim=1)
+    update(bank, index, features, momentum)
+    torch.testing.assert_close(bank, expected, rtol=0, atol=1e-6)
+    assert bank.isfinite().all()
 
 
 @pytest.mark.parametrize("bank_dtype", [torch.float32, torch.bfloat16])
@@ -81,5 +110,7 @@ def test_bad_input_is_named():
         memory_update(bank, index, features.to("meta"), momentum)
     with pytest.raises(RuntimeError, match=r"index 8 lies outside the bank's 0..7"):
         memory_update(bank, index + 3, features, momentum)
-    with pytest.raises(RuntimeError, match="float32 or bfloat16"):
+    with pytest.raises(RuntimeError, match="features must be float32, bfloat16 or float16"):
         memory_update(bank, index, features.double(), momentum)
+    with pytest.raises(RuntimeError, match="the bank must be float32 or bfloat16"):
+        memory_update(bank.half(), index, features, momentum)
