@@ -56,7 +56,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     flag("--work", type=Path, help="folder of data, runs, logs, caches (default: runs/gpu; on a CPU OUT/work)")
     flag("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a trial with tiny sizes")
     flag("--again", action="store_true", help="run what is done as well")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not options.minutes > 0:
+        parser.error(f"--minutes {options.minutes:g}: expected more than 0")
+    return options
 
 
 def environment(work: Path, trial: bool) -> dict[str, str]:
@@ -146,7 +149,11 @@ def main(arguments: list[str] | None = None) -> int:
     deadline, trial = time.monotonic() + 60 * options.minutes, options.device == "cpu"
     out = options.out or (Path(tempfile.mkdtemp(prefix="gpu-trial-")) if trial else RESULTS)
     work = options.work or (out / "work" if trial else WORK)
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"benchmarks/gpu.py: cannot write to {work} ({error.strerror}); choose --out or --work", file=sys.stderr)
+        return 2
     setting = Setting(options.device, work.resolve())
     variables = environment(setting.work, trial)
     map_packages(variables)

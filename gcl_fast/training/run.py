@@ -18,7 +18,7 @@ from gcl_fast.config_io import difference, to_dict
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.models import GCL, check_size
-from gcl_fast.training import clustering
+from gcl_fast.training import clustering, graphs
 from gcl_fast.training import precision as arithmetic
 from gcl_fast.training.assess import Assessment
 from gcl_fast.training.checkpoint import check_fit, load_state, save_state, save_weights
@@ -65,6 +65,7 @@ class Run:
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
         self.config, self.ranks, self.folder = config, ranks, config.folder
         check_size(*config.size)
+        graphs.choose(config, ranks)  # refuses cuda_graphs=on where it cannot be, before anything is made
         (again,) = ranks.any(restarted(self.folder))  # where ranks' hosts differ, rank 0's knows
         resume = resume or again
         changed = self._open_folder(resume) if ranks.main else []

@@ -87,7 +87,7 @@ def test_ranks_share_a_gpu_only_where_they_are_told_to(monkeypatch):
     assert _ranks(Ranks(0, 3, ALONE.device)) == ", 3 ranks"
     assert placed("cpu", 7) == ALONE.device
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match=r"0 GPUs here, but this is local rank 0$"):
+    with pytest.raises(UserError, match=r"0 GPUs here, but this is local rank 0; --device cpu"):
         placed("cuda", 0)
     with pytest.raises(UserError, match="expected auto, cpu or cuda"):
         placed("tpu", 0)
