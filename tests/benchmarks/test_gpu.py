@@ -168,7 +168,7 @@ def test_without_time_nothing_begins_and_figures_stay(prove, tmp_path, monkeypat
     assert prove("--minutes", "0.001") == 1
     assert calls(tmp_path) == []
     path = tmp_path / "out" / "gpu-test-card-3000-80-gb.md"
-    assert "- good: no time: --minutes 0 are over" in path.read_text()
+    assert "- good: no time: --minutes 0.001 are over" in path.read_text()
     prove()
     monkeypatch.setattr(gpu, "sources", lambda: "others")
     prove("--minutes", "0.001")
