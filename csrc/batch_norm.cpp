@@ -166,6 +166,7 @@ GCL_CLONES void gradient_of(Sample s, const Bits* residual, const float* a, cons
 void check(const Tensor& x, const Tensor* like, std::initializer_list<const Tensor*> channels) {
   STD_TORCH_CHECK(x.dim() == 4 && channels_last(x), "batch_norm: x must be (B, C, H, W) in channels-last order");
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, "batch_norm: x must be bfloat16");
+  STD_TORCH_CHECK(x.size(1) > 0, "batch_norm: x has no channels");
   STD_TORCH_CHECK(!like || (like->dim() == 4 && channels_last(*like) && like->scalar_type() == x.scalar_type() &&
                       like->numel() == x.numel() && like->size(0) == x.size(0) && like->size(1) == x.size(1)),
       "batch_norm: residual and gradient must have the shape, type and order of x");

@@ -23,7 +23,7 @@ struct Tap {
 GCL_INLINE Tap tap(int i, int size, float scale, float shift) {
   const float to = (2 * i + 1.f) / size - 1;  // pixel centres, in coordinates that run from -1 to 1
   const float from = ((scale * to + shift + 1) * size - 1) / 2;
-  const float inside = std::min(std::max(from, 0.f), size - 1.f);  // borders are repeated
+  const float inside = std::min(std::max(0.f, from), size - 1.f);  // borders are repeated; 0 where `from` is NaN
   const int first = int(inside);
   return {first, std::min(first + 1, size - 1), inside - first};
 }

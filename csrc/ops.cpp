@@ -5,8 +5,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <atomic>
 #include <tuple>
+#include <utility>
 
 #include "rasterize.h"
 
@@ -42,9 +44,9 @@ Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_bar
   STD_TORCH_CHECK(face_index.dim() == 3 && face_index.size(0) == vertices.size(0) &&
           face_index.scalar_type() == ScalarType::Int && face_index.device() == vertices.device(),
       "rasterize_backward: face_index must be int32 of shape (B, H, W), on the device of vertices");
-  for (const Tensor& grad : {grad_depth, grad_barycentric})
+  for (const auto& [grad, values] : {std::pair(grad_depth, 1), {grad_barycentric, 3}})
     STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && grad.device() == vertices.device() &&
-            grad.numel() == face_index.numel() * (grad.dim() == 4 ? 3 : 1),
+            grad.numel() == face_index.numel() * values,
         "rasterize_backward: gradients must be float32 of shapes (B, H, W) and (B, H, W, 3), on the device of vertices");
   return check(vertices, faces, face_index.size(1), face_index.size(2));
 }
@@ -107,6 +109,9 @@ Tensor rasterize_backward(const Tensor& grad_depth_any, const Tensor& grad_baryc
   const Tensor grad_barycentric = torch::stable::contiguous(grad_barycentric_any);
   const Meshes<int64_t> m = check_gradients(grad_depth, grad_barycentric, vertices, faces, face_index);
   const Tensor narrow = narrow_faces(faces, m.V);
+  const int32_t* const drawn = face_index.const_data_ptr<int32_t>();
+  const bool named = std::all_of(drawn, drawn + face_index.numel(), [&](int32_t f) { return f < m.F; });
+  STD_TORCH_CHECK(named, "rasterize_backward: face_index names a face outside 0..", m.F - 1);
   Tensor grad = torch::stable::new_empty(vertices, vertices.sizes());
   rasterize_backward_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W}, perspective,
       {face_index.const_data_ptr<int32_t>(), grad_depth.const_data_ptr<float>(), grad_barycentric.const_data_ptr<float>()},

@@ -67,6 +67,11 @@ std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Te
   const int64_t *by_id = order.const_data_ptr<int64_t>(), *range = own.const_data_ptr<int64_t>();
   const int64_t *query_camera = query_cameras.const_data_ptr<int64_t>();
   const int64_t *gallery_camera = gallery_cameras.const_data_ptr<int64_t>();
+  for (int64_t g = 0; g < G; ++g)
+    STD_TORCH_CHECK(0 <= by_id[g] && by_id[g] < G, "rank_queries: order names gallery image ", by_id[g], ", outside 0..", G - 1);
+  for (int64_t q = 0; q < Q; ++q)
+    STD_TORCH_CHECK(0 <= range[2 * q] && range[2 * q + 1] <= G, "rank_queries: the range ", range[2 * q], "..",
+        range[2 * q + 1], " of query ", q, " leaves order's ", G);
   Tensor precision = torch::stable::new_empty(distance, {Q}, ScalarType::Double);
   Tensor first = torch::stable::new_empty(distance, {Q}, ScalarType::Long);
   Tensor penalty = torch::stable::new_empty(distance, {Q}, ScalarType::Double);
@@ -78,7 +83,10 @@ std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Te
     std::vector<Candidate> match, junk;
     for (int64_t q = begin; q < end; ++q) {
       const float* row = d + q * G;
-      if (any_nan(row, G)) nan_query.store(q, std::memory_order_relaxed);
+      if (any_nan(row, G)) {
+        nan_query.store(q, std::memory_order_relaxed);
+        continue;  // NaN has no order, and sorting it may leave the list
+      }
       match.clear();
       junk.clear();
       for (int64_t o = range[2 * q]; o < range[2 * q + 1]; ++o) {

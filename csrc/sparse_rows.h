@@ -25,6 +25,7 @@ struct SparseRows {
         value(value_.const_data_ptr<float>()), rows(start_.size(0) - 1) {}
 };
 
+// Of a square matrix: everything that the ops index with lies within it.
 inline void check_sparse(const char* op, const Tensor& start, const Tensor& column, const Tensor& value) {
   STD_TORCH_CHECK(start.dim() == 1 && start.size(0) > 0 && start.scalar_type() == ScalarType::Long && start.is_contiguous(),
       op, ": start must be contiguous int64 of shape (rows + 1)");
@@ -35,6 +36,12 @@ inline void check_sparse(const char* op, const Tensor& start, const Tensor& colu
   const int64_t entries = start.const_data_ptr<int64_t>()[start.size(0) - 1];
   STD_TORCH_CHECK(column.size(0) == entries && value.size(0) == entries, op, ": start ends at ", entries, ", but there are ",
       column.size(0), " columns and ", value.size(0), " values");
+  const int64_t *s = start.const_data_ptr<int64_t>(), rows = start.size(0) - 1;
+  STD_TORCH_CHECK(s[0] == 0 && std::is_sorted(s, s + rows + 1), op, ": start must begin at 0 and never fall");
+  const int32_t* c = column.const_data_ptr<int32_t>();
+  int32_t least = 0, most = -1;
+  for (int64_t e = 0; e < entries; ++e) least = std::min(least, c[e]), most = std::max(most, c[e]);
+  STD_TORCH_CHECK(least >= 0 && most < rows, op, ": a column lies outside 0..", rows - 1);
 }
 
 // Sum of positive sparse contributions to one row: a dense accumulator and the list of what was touched.

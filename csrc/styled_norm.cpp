@@ -219,6 +219,9 @@ std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, Style scale, Style shift
 std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, const Tensor& x, Style scale, Style shift,
     const Tensor& moments, double slope, bool whole) {
   check(x, grad, scale, shift);
+  STD_TORCH_CHECK(moments.dim() == 3 && moments.size(0) == x.size(0) && moments.size(1) == 2 && moments.size(2) == x.size(1) &&
+          moments.is_contiguous() && moments.scalar_type() == ScalarType::Float,
+      "styled_norm: moments must be contiguous float32 of shape (B, 2, C)");
   Tensor dx = torch::stable::empty_like(x);
   Tensor dscale = torch::stable::new_empty(x, {x.size(0), x.size(1)}, ScalarType::Float), dshift = torch::stable::empty_like(dscale);
   float *const m = const_cast<float*>(moments.const_data_ptr<float>()), *const ds = dscale.mutable_data_ptr<float>(),

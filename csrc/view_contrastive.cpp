@@ -97,6 +97,7 @@ void check_rows(const Tensor& labels, const Tensor& index, const Tensor& stream)
 std::tuple<Tensor, Tensor> contrastive_draw(
     const Tensor& labels, const Tensor& index, const Tensor& stream, int64_t num_negatives) {
   check_rows(labels, index, stream);
+  STD_TORCH_CHECK(num_negatives > 0, "contrastive_draw: num_negatives is ", num_negatives, ", expected at least 1");
   const int64_t N = labels.size(0), B = index.size(0);
   Tensor positives = torch::stable::new_empty(index, {B, 2}), threshold = torch::stable::new_empty(index, {B});
   const int64_t *l = labels.const_data_ptr<int64_t>(), *i = index.const_data_ptr<int64_t>();
@@ -171,9 +172,16 @@ GCL_CLONES float exp_row(float* scores, int64_t T, float largest) {
 Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const Tensor& index, const Tensor& threshold,
     const Tensor& stream, int64_t first, double temperature) {
   check_rows(labels, index, stream);
+  STD_TORCH_CHECK(scores.dim() == 2 && scores.scalar_type() == ScalarType::Float && (scores.size(1) < 2 || scores.stride(1) == 1),
+      "contrastive_rows: scores must be float32 of shape (B, T) with contiguous rows");
   const int64_t B = scores.size(0), T = scores.size(1), row_stride = scores.stride(0);
-  STD_TORCH_CHECK(scores.scalar_type() == ScalarType::Float && (T < 2 || scores.stride(1) == 1) && first + T <= labels.size(0),
-      "contrastive_rows: scores must be float32 with contiguous rows, within the bank");
+  STD_TORCH_CHECK(first >= 0 && first + T <= labels.size(0), "contrastive_rows: rows ", first, "..", first + T,
+      " lie outside the bank's ", labels.size(0));
+  STD_TORCH_CHECK(index.size(0) == B && threshold.dim() == 1 && threshold.size(0) == B &&
+          threshold.scalar_type() == ScalarType::Long && threshold.is_contiguous(),
+      "contrastive_rows: index and threshold must be contiguous int64 with one entry for each of the ", B, " rows of scores");
+  STD_TORCH_CHECK(state.dim() == 2 && state.size(0) == B && state.size(1) == 2 && state.is_contiguous() &&
+          state.scalar_type() == ScalarType::Float, "contrastive_rows: state must be contiguous float32 of shape (", B, ", 2)");
   Tensor factor = torch::stable::new_empty(scores, {B});
   float *s = scores.mutable_data_ptr<float>(), *m = state.mutable_data_ptr<float>(), *f = factor.mutable_data_ptr<float>();
   const int64_t *l = labels.const_data_ptr<int64_t>(), *i = index.const_data_ptr<int64_t>();

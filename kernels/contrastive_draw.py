@@ -141,7 +141,13 @@ def draw_configuration(card: Card) -> dict[str, int]:
 
 @on_its_device
 def contrastive_draw_triton(labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
-    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: num_negatives < 1. An index out of range is undefined: telling would cost a synchronization.
+    """
+    if num_negatives < 1:
+        raise ValueError(f"contrastive_draw: num_negatives is {num_negatives}, expected at least 1")
     positives, threshold = index.new_empty((*index.shape, 2)), index.new_empty(index.shape)
     if len(index):
         _contrastive_draw_kernel[(len(index),)](
@@ -166,7 +172,7 @@ def contrastive_draw(labels: Tensor, index: Tensor, stream: Tensor, num_negative
 
     Raises:
         ValueError: num_negatives < 1.
-        RuntimeError: tensors of another shape or dtype; on the CPU, an index out of range.
+        RuntimeError: on the CPU, tensors of another shape or dtype, an index out of range.
     """
     if num_negatives < 1:
         raise ValueError(f"contrastive_draw: num_negatives is {num_negatives}, expected at least 1")

@@ -129,7 +129,8 @@ def transposed(start: Tensor, column: Tensor, value: Tensor) -> Rows:
 
 
 def check_rows(op: str, start: Tensor, column: Tensor, value: Tensor) -> None:
-    """ValueError unless these are the contiguous arrays of sparse rows, as the CPU's ops take them."""
+    """ValueError unless these are the contiguous arrays of a square sparse matrix, as the CPU's ops take them; asks the
+    GPU, and waits for it."""
     arrays, dtypes = (start, column, value), (torch.int64, torch.int32, torch.float32)
     fits = all(array.dtype == dtype and array.ndim == 1 for array, dtype in zip(arrays, dtypes))
     fits = fits and all(array.is_contiguous() and array.device == start.device for array in arrays)
@@ -138,6 +139,10 @@ def check_rows(op: str, start: Tensor, column: Tensor, value: Tensor) -> None:
         raise ValueError(
             f"{op}: expected contiguous start (rows + 1) int64, column and value (entries) int32 and float32; got {got}"
         )
+    if (start[0] != 0) | (start[-1] != len(column)) | (start.diff() < 0).any():
+        raise ValueError(f"{op}: start must begin at 0, never fall, and end at the {len(column)} entries")
+    if ((column < 0) | (column >= len(start) - 1)).any():
+        raise ValueError(f"{op}: a column lies outside 0..{len(start) - 2}")
 
 
 def check_range(op: str, begin: int, end: int, rows: int) -> None:
@@ -178,8 +183,6 @@ def jaccard_rows_triton(
     check_rows("jaccard_rows", start, column, value)
     N = len(start) - 1
     check_range("jaccard_rows", begin, end, N)
-    if ((column < 0) | (column >= N)).any():
-        raise ValueError(f"jaccard_rows: a column lies outside 0..{N - 1}")
     least = 2 * min_similarity / (1 + min_similarity)  # s / (2 - s) >= min_similarity
     inverted = transposed(start, column, value)
     start, column, shared = merge_rows(start[begin : end + 1], column, value, inverted, least)

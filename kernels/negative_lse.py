@@ -251,10 +251,26 @@ def _finish(maximum: Tensor, total: Tensor, mean: Tensor) -> tuple[Tensor, Tenso
     return maximum + total.log(), mean / total.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
 
 
+def _check(query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor) -> None:
+    """ValueError unless the kernels stay within these tensors; an index out of range is the CPU's to tell."""
+    tensors = {"query": query, "bank": bank, "labels": labels, "index": index, "threshold": threshold, "stream": stream}
+    B, (N, D) = len(query), bank.shape
+    expected = {"query": (B, D), "bank": (N, D), "labels": (N,), "index": (B,), "threshold": (B,), "stream": (2,)}
+    wrong = [name for name, shape in expected.items() if tuple(tensors[name].shape) != shape]
+    wrong += [name for name in ("labels", "index", "threshold", "stream") if tensors[name].dtype != torch.int64]
+    if wrong or (D > 1 and bank.stride(1) != 1):
+        got = ", ".join(f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(
+            "negative_lse: expected query (B, D), bank (N, D) with contiguous rows, labels (N,), index (B,), "
+            f"threshold (B,) and stream (2,), the last four int64; got {got}"
+        )
+
+
 @torch.library.custom_op("gcl_fast::negative_lse", mutates_args=())
 def _negative_lse(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
+    _check(query, bank, labels, index, threshold, stream)
     (B, D), N = query.shape, len(bank)
     rows = labels.contiguous(), index.contiguous(), threshold.contiguous(), stream
     arguments = query.float().contiguous(), bank, *rows, temperature
