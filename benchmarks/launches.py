@@ -52,7 +52,7 @@ def prepared(name: str, config: RunConfig, inputs: Inputs, device: torch.device)
         batch = stage.settings.identities * stage.settings.crops
     images = torch.empty(batch, 3, *config.size, device=device).contiguous(memory_format=torch.channels_last)
     index = (torch.arange(batch) % len(inputs.dataset.train)).to(device)
-    step = emulated_gpu.watched(stage.step)
+    step = emulated_gpu.watched(stage.step, begins=True)
     return lambda: step(images, index, first_epoch(stage, config), 0)
 
 

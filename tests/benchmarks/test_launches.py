@@ -1,6 +1,8 @@
 """Count launches of ops and of small networks on paper."""
 
+import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +124,14 @@ def test_the_table_says_what_launchers_launch(monkeypatch):
         launched.clear()
         launch(*arguments)
         assert len(launched) == kernel_counts.kernels_of(op.default, arguments), op
+
+
+def test_the_command_counts_a_stage_s_step(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "launches.py"), "--preset", "demo", "--stage", "warmup"]
+    variables = os.environ | {"GCL_FAST_RESULTS": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "launches.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert int(row["launches"]) > 100
+    assert row["waits"] == "0"
