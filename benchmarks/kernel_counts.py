@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 Arguments = tuple[Any, ...]
 CHUNK, BLOCKS = 65536, 320  # elements of a chunk, chunks of a launch: torch's multi_tensor_apply
@@ -94,20 +95,16 @@ class Count:
             for n, argument in enumerate(op._schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
-        written = sum(_size(t) for t in tensors_in(changed or (results,)))
+        written = _bytes(changed or results)
         if kernels and written:
             self.launches[name] += kernels
-            self.read[name] += sum(_size(t) for t in tensors_in((args, *kwargs.values())))
+            self.read[name] += _bytes((args, kwargs))
             self.written[name] += written
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Find the tensors of an op's arguments, those in lists as well."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
+def _bytes(values: Any) -> int:
+    """Count the bytes of all tensors in `values`."""
+    return sum(_size(leaf) for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def _size(tensor: Tensor) -> int:

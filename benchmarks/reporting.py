@@ -29,8 +29,8 @@ def _status(field: str) -> float:
     return int(found[1]) / 1024
 
 
-def _seconds(work: Callable[[], Any], device: str) -> float:
-    """Of one call, to the end of what it has started on the device."""
+def seconds_of(work: Callable[[], Any], device: str) -> float:
+    """Time one call, to the end of what it has started on the device."""
     start = time.perf_counter()
     work()
     if device == "cuda":
@@ -71,7 +71,7 @@ def measure_all(
         if n >= 3 and time.perf_counter() - start > seconds:
             break
         for name, work in contenders.items():
-            times[name].append(_seconds(work, device))
+            times[name].append(seconds_of(work, device))
     return {name: {**spread(times[name]), "peak_mb": peaks[name], "repeats": len(times[name])} for name in contenders}
 
 
@@ -80,7 +80,7 @@ def measure(work: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[
     if repeats > 1:
         return measure_all({"it": work}, repeats, device)["it"]
     times: list[float] = []
-    peak = peak_memory(lambda: times.append(_seconds(work, device)), device)
+    peak = peak_memory(lambda: times.append(seconds_of(work, device)), device)
     return {**spread(times), "peak_mb": peak, "repeats": 1}
 
 

@@ -114,8 +114,13 @@ def find_toolkit() -> Toolkit | None:
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
     candidates = [f"{home}/bin/nvcc" for home in homes if home]
     candidates += [shutil.which("nvcc") or "", f"{USUAL_HOME}/bin/nvcc", f"{_pip_home()}/bin/nvcc"]
-    toolkits = [toolkit for nvcc in candidates if (toolkit := _toolkit_of(nvcc)) is not None]
-    return next((toolkit for toolkit in toolkits if toolkit.major == _cuda_major()), toolkits[0] if toolkits else None)
+    first = None
+    for nvcc in candidates:  # each is asked twice, which takes time at every import: no further than needed
+        toolkit = _toolkit_of(nvcc)
+        if toolkit is not None and toolkit.major == _cuda_major():
+            return toolkit
+        first = first or toolkit
+    return first
 
 
 def _cuda_major() -> str:
@@ -187,18 +192,12 @@ def recipe() -> Recipe:
     common = [*FLAGS, f'-DGCL_MARK="{mark}"', f"-I{root / 'include'}"]
     link = [f"-L{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
     if toolkit is not None:
-        common += [
-            "-DWITH_CUDA",
-            "-DUSE_CUDA",
-            f"-I{toolkit.root / 'include'}",
-        ]  # USE_CUDA opens the CUDA part of shim.h
+        # USE_CUDA opens the CUDA part of shim.h
+        common += ["-DWITH_CUDA", "-DUSE_CUDA", f"-I{toolkit.root / 'include'}"]
     host = tuple((*compiler, *common, *_own_flags(path), "-c", str(path)) for path in _sources(".cpp"))
     if toolkit is None:
-        why = (
-            f": GPU found, but {why_none} (`pip install -e '.[cuda]'` brings one of torch's version)"
-            if why_none
-            else ""
-        )
+        way_out = "`pip install -e '.[cuda]'` brings one of torch's version"
+        why = f": GPU found, but {why_none} ({way_out})" if why_none else ""
         return Recipe((compiler,), host, tuple(link), f"CPU only{why}", mark)
     capabilities = sorted({torch.cuda.get_device_capability(i) for i in gpus})
     here = ";".join(f"{major}.{minor}" for major, minor in capabilities)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import re
@@ -22,6 +23,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # whatever Python runs this, gcl_fast need not be installed
+
+from gcl_fast.atomic import write_atomically  # noqa: E402
+
 TORCH, PYTHON = ("2.11", "2.12", "2.13", "2.14"), ("3.11", "3.12", "3.13")
 TABLE = ROOT / "docs" / "versions.csv"
 LIMITS = {"install": 1800, "build": 300, "tests": 2400, "run": 900}  # seconds
@@ -143,19 +148,16 @@ def of_pair(row: dict[str, str], torch: str, python: str) -> bool:
 def write(rows: list[dict[str, str]]) -> None:
     """Write the rows as CSV and as a page, each whole or not at all."""
     rows.sort(key=lambda row: (row["torch"], row["python"]))
-    with tempfile.NamedTemporaryFile("w", dir=TABLE.parent, delete=False, newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    Path(file.name).replace(TABLE)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
     machine = f"The machine has {os.cpu_count()} cores of {os.uname().machine} and no GPU."
     shown = [name for name in COLUMNS if name not in ("install", "date")]
     lines = [f"| {' | '.join(row[name] for name in shown)} |" for row in rows]
-    with tempfile.NamedTemporaryFile("w", dir=TABLE.parent, delete=False) as page:
-        page.write(HEAD.format(machine=machine) + "\n".join(lines) + "\n")
-    Path(page.name).replace(TABLE.with_suffix(".md"))
-    for path in (TABLE, TABLE.with_suffix(".md")):
-        path.chmod(0o644)
+    page = HEAD.format(machine=machine) + "\n".join(lines) + "\n"
+    for path, content in ((TABLE, text.getvalue()), (TABLE.with_suffix(".md"), page)):
+        write_atomically(path, lambda file, content=content: file.write(content.encode()))
 
 
 def main() -> int:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from loader import write_crops
 from pseudo_labels import bank
+from reporting import seconds_of
 from stages import first_epoch, open_stage
 
 from gcl_fast.bodies import BodyParameters, save_body_parameters, walking_pose
@@ -51,22 +51,13 @@ def make_dataset(folder: Path, count: int) -> None:
     save_body_parameters(path, BodyParameters(names, "anny", pose, shape, yaw, camera, torch.ones(count)))
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Of a call, to the end of what it has started on the device."""
-    start = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def begin(stage: Generative | Joint, device: str) -> tuple[float, float]:
     """Seconds of what begins the first epoch, and of what begins each further one."""
     if isinstance(stage, Generative):
-        return seconds(lambda: stage.begin_epoch(0), device), 0.0
+        return seconds_of(lambda: stage.begin_epoch(0), device), 0.0
     stage.bank.features.copy_(bank(*stage.bank.features.shape))
-    seconds(lambda: stage.begin_epoch(1), device)  # kernels are compiled
-    further = seconds(lambda: stage.begin_epoch(1), device)
+    seconds_of(lambda: stage.begin_epoch(1), device)  # kernels are compiled
+    further = seconds_of(lambda: stage.begin_epoch(1), device)
     stage.bank.labels.copy_(torch.arange(len(stage.bank.labels)) // 17)  # the mean cluster of Market-1501; no outliers
     start = time.perf_counter()
     stage._embed(torch.arange(len(stage.bank.labels)))
@@ -108,14 +99,13 @@ def main() -> None:
             position, (images, index) = next(batches)
             meter.add(stage.step(images, index, epoch, position))
 
-    loading = seconds(lambda: take(1), device)  # decodes all crops where they are cached
+    loading = seconds_of(lambda: take(1), device)  # decodes all crops where they are cached
     take(warm - 1)
     measured = min(options.steps, len(plan) - warm)
-    step = seconds(lambda: take(measured), device) / measured
+    step = seconds_of(lambda: take(measured), device) / measured
     batch, epochs = plan.shape[1], stage.epochs - epoch
     total = once + (epochs - 1) * each + epochs * len(plan) * step + loading
-    graphs = getattr(stage, "graphs", None)  # where steps can be captured as CUDA graphs
-    how = "; ".join(filter(None, [stage.loader.notice, graphs.release() if graphs else ""]))
+    how = "; ".join(filter(None, [stage.loader.notice, stage.graphs.release()]))
     same = lambda s: {"min_ms": 1e3 * s, "median_ms": 1e3 * s, "max_ms": 1e3 * s}
     row: Row = {"kind": "time", "contender": "ours", "repeats": measured, "note": how}
     size = f"{options.crops:,} crops, batch {batch}"

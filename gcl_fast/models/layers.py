@@ -139,9 +139,9 @@ class UpsampledConv(nn.Conv2d):
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
         if triton_serves(x):
             return self.framed(x)
+        weight = self.weight
         folded = _fold(_fold(weight).movedim(2, -1)).permute(4, 2, 0, 1, 5, 3)  # (2, 2, D, C, 3, 3)
         bordered, *lines = _Border.apply(x)
         y = F.conv2d(bordered, folded.flatten(0, 2), self.bias.repeat(4))  # (B, 4D, H, W)

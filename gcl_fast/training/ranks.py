@@ -183,12 +183,9 @@ def placed(device: str, local: int) -> torch.device:
         return torch.device("cpu")
     gpus = torch.cuda.device_count()
     if gpus <= local and not (gpus and shares_gpus()):
-        way_out = "; --device cpu or auto trains without one"
-        if gpus:
-            way_out = f"; {SHARING}=1 lets ranks share them, to test correctness"
-        if reason := why_no_gpu():
-            way_out = f"; {reason}"
-        raise UserError(f"--device cuda: {gpus} GPUs here, but this is local rank {local}{way_out}")
+        share = f"{SHARING}=1 lets ranks share them, to test correctness"
+        way_out = share if gpus else why_no_gpu() or "--device cpu or auto trains without one"
+        raise UserError(f"--device cuda: {gpus} GPUs here, but this is local rank {local}; {way_out}")
     return torch.device("cuda", local % gpus)
 
 

@@ -334,8 +334,7 @@ def measured(tmp_path) -> state.State:
     return held
 
 
-def test_steps_are_captured_where_the_run_can(monkeypatch):
-    monkeypatch.setattr(steps.RunConfig, "cuda_graphs", "auto", raising=False)
+def test_steps_are_captured_where_the_run_can():
     for compiled in (False, True):
         on_gpu, on_cpu = (steps.contenders(device, compiled) for device in ("cuda", "cpu"))
         assert set(on_gpu) - set(on_cpu) == {"ours, captured"}
