@@ -30,8 +30,8 @@ class BuildOps(build_ext):
 
 
 setup(
-    packages=[*find_packages(include=["gcl_fast", "gcl_fast.*"]), "gcl_fast.kernels", "gcl_fast.csrc"],
-    package_dir={"gcl_fast.kernels": "kernels", "gcl_fast.csrc": "csrc"},
+    packages=find_packages(include=["gcl_fast", "gcl_fast.*"]),  # gcl_fast/kernels and gcl_fast/csrc are links
+    package_dir={"": "."},  # an editable install is then a path, which type checkers and editors follow
     package_data={"gcl_fast.csrc": ["*.cpp", "*.cu", "*.h"], "gcl_fast": ["py.typed", "**/assets/*"]},
     ext_modules=[Extension(f"gcl_fast.csrc.{build.NAME}", sources=[])] if build else [],
     cmdclass={"build_ext": BuildOps},

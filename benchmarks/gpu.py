@@ -9,9 +9,8 @@ gpu-CARD.csv with the same rows, and gpu-CARD.json, from which a later call goes
 these sources of the package is not run again unless --again. All three are written after every command. A command that
 takes longer than its limit is ended with everything it started, and the rest goes on.
 
-Nothing needs to be installed or downloaded: where gcl_fast is not installed, two links, gcl_fast/kernels and
-gcl_fast/csrc, stand in for the package mapping of setup.py, and PYTHONPATH names the checkout. Data sets, runs, logs
-and the caches of compilers go to --work. Exit status: 0 everything ended well, 1 something did not, 2 no GPU here.
+Nothing needs to be installed or downloaded: PYTHONPATH names the checkout. Data sets, runs, logs and the caches of
+compilers go to --work. Exit status: 0 everything ended well, 1 something did not, 2 no GPU here.
 
 A trial on the CPU writes into a temporary folder or --out, names no card and measures nothing of worth.
 """
@@ -28,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,17 +70,6 @@ def environment(work: Path, trial: bool) -> dict[str, str]:
     }
     overrides = {} if trial else {name: str(folder) for name, folder in caches.items()}
     return {**os.environ, **overrides, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
-
-
-def map_packages(variables: Mapping[str, str]) -> None:
-    """Put links in place of setup.py's package mapping where the package is not installed; say so."""
-    known = [sys.executable, "-c", "import gcl_fast.kernels, gcl_fast.csrc"]
-    if subprocess.run(known, env=dict(variables), cwd=ROOT, capture_output=True).returncode == 0:
-        return
-    for name in ("kernels", "csrc"):
-        with suppress(FileExistsError):
-            (ROOT / "gcl_fast" / name).symlink_to(Path("..") / name)
-    print("not installed: the links gcl_fast/kernels and gcl_fast/csrc stand in for the package mapping", flush=True)
 
 
 def facts_of(setting: Setting, variables: Mapping[str, str]) -> dict[str, Any] | str:
@@ -156,7 +143,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     setting = Setting(options.device, work.resolve())
     variables = environment(setting.work, trial)
-    map_packages(variables)
     facts = facts_of(setting, variables)
     if isinstance(facts, str):
         print(facts, file=sys.stderr)

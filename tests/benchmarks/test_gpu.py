@@ -111,7 +111,6 @@ def prove(monkeypatch, tmp_path):
     """prove(*flags): the exit status of the command with parts_of(tmp_path) on a card that is none."""
     monkeypatch.setattr(gpu, "PARTS", parts_of(tmp_path))
     monkeypatch.setattr(gpu, "facts_of", lambda *_: FACTS)
-    monkeypatch.setattr(gpu, "map_packages", lambda *_: None)
     monkeypatch.setattr(bounded, "GRACE", 0.2)
     return lambda *flags: gpu.main(["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), *flags])
 
@@ -187,7 +186,7 @@ spec.loader.exec_module(helpers)
 from pathlib import Path
 folder = Path({str(tmp_path)!r})
 helpers.gpu.PARTS = helpers.parts_of(folder, 60)
-helpers.gpu.facts_of, helpers.gpu.map_packages = lambda *_: helpers.FACTS, lambda *_: None
+helpers.gpu.facts_of = lambda *_: helpers.FACTS
 helpers.gpu.main(["--out", str(folder / "out"), "--work", str(folder / "work")])
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -236,19 +235,6 @@ def test_without_a_gpu_it_says_so_in_one_sentence(tmp_path):
     assert line.startswith("benchmarks/gpu.py: no GPU here")
     assert line.endswith("--device cpu tries the script with tiny sizes")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_links_stand_in_for_the_package_mapping(tmp_path, monkeypatch, capsys):
-    for package in ("gcl_fast", "kernels", "csrc"):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").write_text("")
-    monkeypatch.setattr(gpu, "ROOT", tmp_path)
-    variables = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"]}
-    gpu.map_packages(variables)
-    assert "the links gcl_fast/kernels and gcl_fast/csrc stand in" in capsys.readouterr().out
-    assert (tmp_path / "gcl_fast" / "kernels").resolve() == tmp_path / "kernels"
-    gpu.map_packages(variables)
-    assert capsys.readouterr().out == ""
 
 
 def test_sources_are_those_of_the_package(tmp_path):
