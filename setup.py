@@ -11,7 +11,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE / "csrc"), str(HERE)]  # build.py, and the errors and versions that it imports
+sys.path[:0] = [str(HERE / "gcl_fast" / "csrc"), str(HERE)]  # build.py, and the errors and versions that it imports
 try:
     import build
 except ModuleNotFoundError:  # no torch here
