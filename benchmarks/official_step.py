@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcl_fast.kernels.batch_norm import batch_norm_relu_reference
 from gcl_fast.kernels.reflect_pad import reflect_pad_reference
 from gcl_fast.losses.mixup import Mix
 from gcl_fast.losses.reconstruction import reconstruction_loss
-from gcl_fast.models import Discriminator, generator, identity, layers
+from gcl_fast.models import Discriminator, generator, layers
 from gcl_fast.training.step import GCLStep
 
 
@@ -119,7 +118,6 @@ PLAIN: dict[str, list[Patch]] = {
     "norm": [
         lambda: patch.object(layers, "styled_norm", plain_norm),
         lambda: patch.object(generator, "styled_norm", plain_norm),
-        lambda: patch.object(identity, "batch_norm_relu", batch_norm_relu_reference),
     ],
     "padding": [lambda: patch.object(layers, "reflect_pad", reflect_pad_reference)],
     "second": [lambda: patch.object(layers, "convolve", torch.conv2d)],

@@ -1,4 +1,5 @@
-// float32 and bfloat16 (its bits in a uint16_t) to and from the float32 in which kernels compute.
+// Conversions between float32, in which kernels compute, and what images are stored in: float32, or bfloat16 as the bits
+// of a uint16_t.
 #pragma once
 
 #include <stdint.h>
@@ -6,6 +7,8 @@
 #include <bit>
 
 #include "simd.h"
+
+namespace gcl {
 
 GCL_INLINE float widen(float x) { return x; }
 GCL_INLINE float widen(uint16_t x) { return std::bit_cast<float>(uint32_t(x) << 16); }
@@ -15,3 +18,5 @@ GCL_INLINE void narrow(float x, uint16_t& to) {  // bfloat16, to nearest even; N
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   to = uint16_t(x == x ? rounded : (bits >> 16) | 0x40u);
 }
+
+}  // namespace gcl

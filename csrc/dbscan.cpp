@@ -1,11 +1,10 @@
-// DBSCAN on a sparse similarity graph. distance = 1 - similarity; pairs that are not stored are farther apart than any
-// radius; a point is its own neighbour. The graph must be symmetric.
-#include <torch/csrc/stable/library.h>
-
+// CPU kernel of csr_dbscan; the definition is in kernels/csr_dbscan.py. The graph is symmetric and distance = 1 - similarity.
+// Pairs that are not stored are farther apart than any radius. A point is its own neighbour.
 #include <numeric>
 
 #include "sparse_rows.h"
 
+namespace gcl {
 namespace {
 
 // Union-find whose root is the lowest index of the set, so that clusters can be numbered in order of their first member.
@@ -29,8 +28,8 @@ struct Sets {
 // Cluster = connected component of core points (>= min_samples neighbours within eps, itself counted), numbered by its
 // lowest core point. A point that is no core but has core neighbours joins the lowest-numbered of their clusters
 // (scikit-learn's order of expansion has the same outcome); everything else is -1.
-Tensor dbscan(const Tensor& start, const Tensor& column, const Tensor& value, double eps, int64_t min_samples) {
-  check_sparse("dbscan", start, column, value);
+Tensor csr_dbscan(const Tensor& start, const Tensor& column, const Tensor& value, double eps, int64_t min_samples) {
+  check_sparse("csr_dbscan", start, column, value);
   const SparseRows graph(start, column, value);
   const int64_t N = graph.rows;
   const auto each_neighbour = [&](int64_t i, auto visit) {
@@ -65,8 +64,9 @@ Tensor dbscan(const Tensor& start, const Tensor& column, const Tensor& value, do
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
-  m.def("dbscan(Tensor start, Tensor column, Tensor value, float eps, int min_samples) -> Tensor");
+  m.def("csr_dbscan(Tensor start, Tensor column, Tensor value, float eps, int min_samples) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("dbscan", TORCH_BOX(&dbscan)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("csr_dbscan", TORCH_BOX(&gcl::csr_dbscan)); }

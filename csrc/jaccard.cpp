@@ -1,26 +1,13 @@
 // flags: -ffp-contract=off
-// k-reciprocal Jaccard similarity on sparse rows: weights, query expansion, similarity (Zhong et al. 2017, sec. 3).
+// CPU kernels of reciprocal_weights, expand_queries and jaccard_rows (Zhong et al. 2017, sec. 3); the definitions are in
+// kernels/ under these names.
 // Nothing here is N x N; each op takes a range of rows, so that ranks can share the work.
-#include <torch/csrc/stable/library.h>
-
 #include <array>
 
 #include "sparse_rows.h"
 
+namespace gcl {
 namespace {
-
-void check_range(const char* op, int64_t begin, int64_t end, int64_t rows) {
-  STD_TORCH_CHECK(0 <= begin && begin <= end && end <= rows, op, ": rows ", begin, "..", end, " of ", rows);
-}
-
-void check_neighbours(const char* op, const Tensor& neighbours, int64_t rows) {
-  STD_TORCH_CHECK(neighbours.dim() == 2 && neighbours.size(1) > 0 && neighbours.scalar_type() == ScalarType::Int &&
-          neighbours.is_contiguous(), op, ": neighbours must be contiguous int32 of shape (N, k), k > 0");
-  const int32_t* n = neighbours.const_data_ptr<int32_t>();
-  const int64_t count = neighbours.size(0) * neighbours.size(1);
-  const bool valid = std::all_of(n, n + count, [&](int32_t j) { return 0 <= j && j < rows; });
-  STD_TORCH_CHECK(valid, op, ": a neighbour lies outside 0..", rows - 1);
-}
 
 // softmax of -(2 - 2 f_i.f_j) over the members j, by the very functions that plain PyTorch calls. Rows with equal
 // neighbourhoods have a distance of exactly zero or of one rounding error, depending on the last bit of these weights, and
@@ -65,7 +52,7 @@ struct ReciprocalSets {
 
 SparseTensors reciprocal_weights(
     const Tensor& features, const Tensor& neighbours, int64_t half, int64_t begin, int64_t end) {
-  STD_TORCH_CHECK(features.dim() == 2 && features.scalar_type() == ScalarType::Float && features.is_contiguous(),
+  STD_TORCH_CHECK(is_array(features, ScalarType::Float, 2),
       "reciprocal_weights: features must be contiguous float32 of shape (N, D)");
   const int64_t N = features.size(0), K = neighbours.size(1);
   check_neighbours("reciprocal_weights", neighbours, N);
@@ -114,7 +101,7 @@ SparseTensors expand_queries(const Tensor& start, const Tensor& column, const Te
   });
 }
 
-// Columns of a square sparse matrix as rows: one counting pass, one filling pass; entries ascend as the rows do.
+// The columns of a square sparse matrix as rows. One pass counts and one fills, so entries ascend as the rows do.
 struct Transposed {
   std::vector<int64_t> start;
   std::vector<int32_t> column;
@@ -158,6 +145,7 @@ SparseTensors jaccard_rows(const Tensor& start, const Tensor& column, const Tens
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
   m.def("reciprocal_weights(Tensor features, Tensor neighbours, int half, int begin, int end) -> (Tensor, Tensor, Tensor)");
@@ -167,7 +155,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
         " -> (Tensor, Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("reciprocal_weights", TORCH_BOX(&reciprocal_weights));
-  m.impl("expand_queries", TORCH_BOX(&expand_queries));
-  m.impl("jaccard_rows", TORCH_BOX(&jaccard_rows));
+  m.impl("reciprocal_weights", TORCH_BOX(&gcl::reciprocal_weights));
+  m.impl("expand_queries", TORCH_BOX(&gcl::expand_queries));
+  m.impl("jaccard_rows", TORCH_BOX(&gcl::jaccard_rows));
 }

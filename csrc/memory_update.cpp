@@ -1,26 +1,23 @@
 // CPU kernel of the memory-bank update; the definition is in kernels/memory_update.py.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "checks.h"
+
+namespace gcl {
+namespace {
+
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-namespace {
 
 constexpr int LANES = 16;
 
-// Sum of the squares of value(d) for d < D; partial sums side by side.
+// Sums up the squares of value(d), d < D, in LANES partial sums side by side.
 template <class Value>
 float sum_of_squares(int64_t D, Value value) {
   float lane[LANES] = {};
@@ -82,9 +79,8 @@ void memory_update(Tensor bank, const Tensor& index_any, const Tensor& features_
   STD_TORCH_CHECK(index_any.scalar_type() == ScalarType::Long && (bank.size(1) < 2 || bank.stride(1) == 1),
       "memory_update: the index must be int64, bank rows contiguous");
   const Tensor index = torch::stable::contiguous(index_any), features = torch::stable::contiguous(features_any);
-  const int64_t *i = index.const_data_ptr<int64_t>(), B = index.size(0), N = bank.size(0);
-  for (int64_t b = 0; b < B; ++b)
-    STD_TORCH_CHECK(0 <= i[b] && i[b] < N, "memory_update: index ", i[b], " lies outside the bank's 0..", N - 1);
+  check_index("memory_update", index, bank.size(0));
+  const int64_t* i = index.const_data_ptr<int64_t>();
   const auto by_features = [&]<class Bank>(Bank) {
     if (features.scalar_type() == ScalarType::Float) update<Bank, float>(bank, i, features, float(momentum));
     else if (features.scalar_type() == ScalarType::BFloat16) update<Bank, BFloat16>(bank, i, features, float(momentum));
@@ -97,9 +93,10 @@ void memory_update(Tensor bank, const Tensor& index_any, const Tensor& features_
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
   m.def("memory_update(Tensor(a!) bank, Tensor index, Tensor features, float momentum) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("memory_update", TORCH_BOX(&memory_update)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("memory_update", TORCH_BOX(&gcl::memory_update)); }

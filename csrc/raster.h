@@ -1,4 +1,4 @@
-// All maths of the rasterizer, per triangle and per pixel: the CPU and the CUDA kernels share it, so they cannot drift apart.
+// All arithmetic of the rasterizer, per triangle and per pixel. The CPU and the CUDA kernels share it, so they agree.
 //
 // Built without fused multiply-add (-ffp-contract=off, --fmad=false): then every compiler and processor computes the same
 // bits, the two triangles of an edge agree on every pixel, and CPU and GPU pick the same faces.
@@ -104,14 +104,15 @@ GCL_BOTH uint32_t order(float depth) {
 GCL_BOTH Key pack(float depth, int face) { return Key(order(depth)) << 32 | uint32_t(face); }
 GCL_BOTH int face_of(Key key) { return int(key & 0xffffffffu); }
 
-struct Sample {
-  float a, b, c, depth;  // barycentric weights of the corners
+// A triangle at a pixel: the barycentric weights of its corners, and the depth.
+struct Fragment {
+  float a, b, c, depth;
 };
 
 // Barycentric weights (>= 0, their sum is 1) and depth at a pixel centre (x, y) that `cover` found inside. In double: a
 // pixel's worth costs little, and slivers keep their accuracy.
 template <bool perspective>
-GCL_BOTH Sample interpolate(const Triangle& t, double x, double y) {
+GCL_BOTH Fragment interpolate(const Triangle& t, double x, double y) {
   const double ax = t.ax - x, ay = t.ay - y, bx = t.bx - x, by = t.by - y, cx = t.cx - x, cy = t.cy - y;
   double a = edge(bx, by, cx, cy), b = edge(cx, cy, ax, ay), c = edge(ax, ay, bx, by);
   const double sign = a + b + c < 0 ? -1.0 : 1.0;
@@ -164,7 +165,7 @@ GCL_BOTH Vector face_normal(const Triangle& t) {
 // Rows of a (3, 4) affine matrix.
 GCL_BOTH float affine(const float* row, float x, float y, float z) { return row[0] * x + row[1] * y + row[2] * z + row[3]; }
 
-// Value -1..1 of a grey surface with this normal (of any length; zero: in shadow), as shade() in render/shading.py.
+// Value -1..1 of a grey surface with this normal (of any length; zero: in shadow), as shade() in kernels/structure_maps.py.
 GCL_BOTH float shade(float x, float y, float z) {
   const float length = sqrtf(x * x + y * y + z * z), scale = 1 / larger(length, FLT_MIN);
   const float head = larger(-z, 0.0f), key = larger(-0.6f * x - 0.6f * y - 0.529150262f * z, 0.0f);
@@ -172,7 +173,7 @@ GCL_BOTH float shade(float x, float y, float z) {
 }
 
 // The same for the mean of the corners' normals, taken in unit length: a corner amid large faces counts no more.
-GCL_BOTH float shade_mean(const Sample& s, Vector a, Vector b, Vector c) {
+GCL_BOTH float shade_mean(const Fragment& s, Vector a, Vector b, Vector c) {
   const float la = s.a / larger(sqrtf(a.x * a.x + a.y * a.y + a.z * a.z), FLT_MIN);
   const float lb = s.b / larger(sqrtf(b.x * b.x + b.y * b.y + b.z * b.z), FLT_MIN);
   const float lc = s.c / larger(sqrtf(c.x * c.x + c.y * c.y + c.z * c.z), FLT_MIN);

@@ -31,19 +31,19 @@ GCL_INLINE void resolve_rows(const Mesh& mesh, const Key* keys, int top, int bot
     memset(depth, 0, count * sizeof(float));
     memset(barycentric, 0, 3 * count * sizeof(float));
     float corner[9][BLOCK];
-    Sample sample[BLOCK];
+    Fragment fragment[BLOCK];
     for (int j = 0; j < n; ++j) {
       const int32_t* face = mesh.faces + 3 * int64_t(face_index[seen[j]]);
       for (int k = 0; k < 9; ++k) corner[k][j] = mesh.vertices[3 * int64_t(face[k / 3]) + k % 3];
     }
     for (int j = 0; j < n; ++j) {
       const int at = start + seen[j], row = int((at + 0.5) * per_width), column = at - row * mesh.W;
-      sample[j] = interpolate<perspective>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
+      fragment[j] = interpolate<perspective>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
           corner[5][j], corner[6][j], corner[7][j], corner[8][j]}, column + 0.5, row + 0.5);
     }
     for (int j = 0; j < n; ++j) {
-      memcpy(barycentric + 3 * seen[j], &sample[j], 3 * sizeof(float));
-      depth[seen[j]] = sample[j].depth;
+      memcpy(barycentric + 3 * seen[j], &fragment[j], 3 * sizeof(float));
+      depth[seen[j]] = fragment[j].depth;
     }
     const auto copy = [cached](void* to, const void* from, int64_t bytes) {
       cached ? void(memcpy(to, from, size_t(bytes))) : stream(to, from, bytes);

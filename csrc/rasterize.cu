@@ -90,7 +90,7 @@ __global__ void tile_kernel(Meshes<int64_t> m, Options options, Key* keys, const
   }
 }
 
-__device__ inline Sample sample_at(const Meshes<int64_t>& m, int64_t pixel, int f, bool perspective) {
+__device__ inline Fragment fragment_at(const Meshes<int64_t>& m, int64_t pixel, int f, bool perspective) {
   const Triangle t = triangle_at(m, pixel / (int64_t(m.H) * m.W), f);
   const double x = pixel % m.W + 0.5, y = pixel / m.W % m.H + 0.5;
   return perspective ? interpolate<true>(t, x, y) : interpolate<false>(t, x, y);
@@ -100,7 +100,7 @@ __global__ void resolve_kernel(Meshes<int64_t> m, bool perspective, const Key* k
   const int64_t i = thread();
   if (i >= int64_t(m.B) * m.H * m.W) return;
   const int f = face_of(keys[i]);  // -1 where EMPTY
-  const Sample s = f < 0 ? Sample{0, 0, 0, 0} : sample_at(m, i, f, perspective);
+  const Fragment s = f < 0 ? Fragment{0, 0, 0, 0} : fragment_at(m, i, f, perspective);
   out.face_index[i] = f, out.depth[i] = s.depth;
   out.barycentric[3 * i] = s.a, out.barycentric[3 * i + 1] = s.b, out.barycentric[3 * i + 2] = s.c;
 }
@@ -156,7 +156,7 @@ __global__ void shade_kernel(Meshes<int64_t> m, const Key* keys, const Key* norm
   out[i] = 1;
   if (f < 0) return;
   const int64_t mesh = i / (int64_t(m.H) * m.W), *face = face_at(m, mesh, f), first = mesh * m.V;
-  out[i] = shade_mean(sample_at(m, i, f, false), normal_at(normals, first + face[0]), normal_at(normals, first + face[1]),
+  out[i] = shade_mean(fragment_at(m, i, f, false), normal_at(normals, first + face[0]), normal_at(normals, first + face[1]),
       normal_at(normals, first + face[2]));
 }
 

@@ -1,32 +1,25 @@
 // CPU kernels of reflect padding with the LeakyReLU before it in the same pass, and of its adjoint; the definition is in
-// kernels/reflect_pad.py. Pictures are channels-last: rows of W * C numbers.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <algorithm>
+// kernels/reflect_pad.py. Images are channels-last: rows of W * C numbers.
 #include <cstring>
 #include <optional>
 #include <vector>
 
 #include "bfloat16.h"
-#include "channels_last.h"
+#include "checks.h"
 #include "simd.h"
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
+namespace gcl {
 namespace {
 
 struct Shape {
-  int64_t B, C, H, W, p;  // of the unpadded picture, and the padding
+  int64_t B, C, H, W, p;  // of the unpadded images, and the padding
   int64_t row() const { return W * C; }
   int64_t padded_row() const { return (W + 2 * p) * C; }
 };
 
 int64_t mirrored(int64_t at, int64_t size) { return at < 0 ? -at : at < size ? at : 2 * (size - 1) - at; }
 
-// One padded row from the row x it mirrors: `sign` decides where slope multiplies.
+// Writes a padded row from the row x that it mirrors. `sign` decides where slope multiplies.
 template <class T>
 GCL_CLONES void pad_row(const T* x, const T* sign, Shape s, float slope, T* out) {
   T* const middle = out + s.p * s.C;
@@ -42,7 +35,7 @@ GCL_CLONES void pad_row(const T* x, const T* sign, Shape s, float slope, T* out)
   }
 }
 
-// One row of the adjoint from the `count` padded rows that mirror it.
+// Writes a row of the adjoint from the `count` padded rows that mirror it.
 template <class T>
 GCL_CLONES void fold_row(const T* const* rows, int count, const T* sign, Shape s, float slope, float* sum, T* out) {
   const int64_t n = s.row(), border = s.p * s.C;
@@ -61,7 +54,7 @@ GCL_CLONES void fold_row(const T* const* rows, int count, const T* sign, Shape s
     for (int64_t i = 0; i < n; ++i) narrow(widen(sign[i]) > 0 ? sum[i] : slope * sum[i], out[i]);
 }
 
-// `sign` is x itself where padded is null, else the middle of the padded picture.
+// Signs are those of x where padded is null, else those of the middle of the padded images.
 template <class T>
 void pad(const T* x, const T* padded, Shape s, float slope, T* out) {
   const int64_t high = s.H + 2 * s.p, wide = s.padded_row();
@@ -92,22 +85,18 @@ void fold(const T* grad, const T* padded, Shape s, float slope, T* out) {
   });
 }
 
-bool same_size(const Tensor& x, int64_t B, int64_t C, int64_t H, int64_t W) {
-  return x.size(0) == B && x.size(1) == C && x.size(2) == H && x.size(3) == W;
-}
-
-Shape check(const Tensor& x, const std::optional<Tensor>& padded, int64_t p, int64_t taken) {
-  STD_TORCH_CHECK(x.dim() == 4 && channels_last(x), "reflect_pad: pictures must be (B, C, H, W) in channels-last order");
-  const Shape s{x.size(0), x.size(1), x.size(2) - taken, x.size(3) - taken, p};
-  STD_TORCH_CHECK(p >= 0 && p < s.H && p < s.W, "reflect_pad: the padding must be less than both sides of the picture");
-  STD_TORCH_CHECK(!padded || (padded->dim() == 4 && channels_last(*padded) && padded->scalar_type() == x.scalar_type() &&
-                      same_size(*padded, s.B, s.C, s.H + 2 * p, s.W + 2 * p)),
-      "reflect_pad: the padded picture must have the type and order of the other, and its size with the padding");
+// `removed`: what the adjoint takes off both sides together.
+Shape check_padding(const Tensor& x, const std::optional<Tensor>& padded, int64_t p, int64_t removed) {
+  STD_TORCH_CHECK(is_channels_last(x), "reflect_pad: images must be (B, C, H, W) in channels-last order");
+  const Shape s{x.size(0), x.size(1), x.size(2) - removed, x.size(3) - removed, p};
+  STD_TORCH_CHECK(p >= 0 && p < s.H && p < s.W, "reflect_pad: the padding must be less than both sides of the images");
+  STD_TORCH_CHECK(!padded || is_image_batch(*padded, x, s.B, s.C, s.H + 2 * p, s.W + 2 * p),
+      "reflect_pad: the padded images must have the type and order of the others, and their size with the padding");
   return s;
 }
 
 Tensor reflect_pad(const Tensor& x, std::optional<Tensor> padded, int64_t padding, double slope) {
-  const Shape s = check(x, padded, padding, 0);
+  const Shape s = check_padding(x, padded, padding, 0);
   Tensor out = torch::stable::new_empty(x, {s.B, s.H + 2 * padding, s.W + 2 * padding, s.C});
   const auto run = [&]<class T>(T) {
     pad<T>(static_cast<const T*>(x.const_data_ptr()), padded ? static_cast<const T*>(padded->const_data_ptr()) : nullptr, s,
@@ -115,13 +104,13 @@ Tensor reflect_pad(const Tensor& x, std::optional<Tensor> padded, int64_t paddin
   };
   if (x.scalar_type() == ScalarType::Float) run(float());
   else if (x.scalar_type() == ScalarType::BFloat16) run(uint16_t());
-  else STD_TORCH_CHECK(false, "reflect_pad: pictures must be float32 or bfloat16");
+  else STD_TORCH_CHECK(false, "reflect_pad: images must be float32 or bfloat16");
   return out;
 }
 
 Tensor reflect_pad_adjoint(const Tensor& grad, std::optional<Tensor> padded, int64_t padding, double slope) {
-  const Shape s = check(grad, padded, padding, 2 * padding);
-  STD_TORCH_CHECK(padded || slope == 1, "reflect_pad_adjoint: a slope needs the padded picture");
+  const Shape s = check_padding(grad, padded, padding, 2 * padding);
+  STD_TORCH_CHECK(padded || slope == 1, "reflect_pad_adjoint: a slope needs the padded images");
   Tensor out = torch::stable::new_empty(grad, {s.B, s.H, s.W, s.C});
   const auto run = [&]<class T>(T) {
     fold<T>(static_cast<const T*>(grad.const_data_ptr()),
@@ -130,11 +119,12 @@ Tensor reflect_pad_adjoint(const Tensor& grad, std::optional<Tensor> padded, int
   };
   if (grad.scalar_type() == ScalarType::Float) run(float());
   else if (grad.scalar_type() == ScalarType::BFloat16) run(uint16_t());
-  else STD_TORCH_CHECK(false, "reflect_pad: pictures must be float32 or bfloat16");
+  else STD_TORCH_CHECK(false, "reflect_pad: images must be float32 or bfloat16");
   return out;
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
   m.def("reflect_pad(Tensor x, Tensor? padded, int padding, float slope) -> Tensor");
@@ -142,6 +132,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("reflect_pad", TORCH_BOX(&reflect_pad));
-  m.impl("reflect_pad_adjoint", TORCH_BOX(&reflect_pad_adjoint));
+  m.impl("reflect_pad", TORCH_BOX(&gcl::reflect_pad));
+  m.impl("reflect_pad_adjoint", TORCH_BOX(&gcl::reflect_pad_adjoint));
 }

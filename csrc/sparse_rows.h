@@ -1,15 +1,12 @@
-// Sparse matrices in compressed rows: reading one, and building one in parallel when no row's length is known before.
+// Sparse matrices in compressed rows: a view of one, and building one in parallel where no row's length is known before.
 #pragma once
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
-#include <cstdint>
 #include <tuple>
 #include <vector>
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+#include "checks.h"
+
+namespace gcl {
 
 using SparseTensors = std::tuple<Tensor, Tensor, Tensor>;  // start (rows + 1) int64, column int32, value float32
 
@@ -25,29 +22,10 @@ struct SparseRows {
         value(value_.const_data_ptr<float>()), rows(start_.size(0) - 1) {}
 };
 
-// Of a square matrix: everything that the ops index with lies within it.
-inline void check_sparse(const char* op, const Tensor& start, const Tensor& column, const Tensor& value) {
-  STD_TORCH_CHECK(start.dim() == 1 && start.size(0) > 0 && start.scalar_type() == ScalarType::Long && start.is_contiguous(),
-      op, ": start must be contiguous int64 of shape (rows + 1)");
-  STD_TORCH_CHECK(column.dim() == 1 && column.scalar_type() == ScalarType::Int && column.is_contiguous(),
-      op, ": column must be contiguous int32 of shape (entries)");
-  STD_TORCH_CHECK(value.dim() == 1 && value.scalar_type() == ScalarType::Float && value.is_contiguous(),
-      op, ": value must be contiguous float32 of shape (entries)");
-  const int64_t entries = start.const_data_ptr<int64_t>()[start.size(0) - 1];
-  STD_TORCH_CHECK(column.size(0) == entries && value.size(0) == entries, op, ": start ends at ", entries, ", but there are ",
-      column.size(0), " columns and ", value.size(0), " values");
-  const int64_t *s = start.const_data_ptr<int64_t>(), rows = start.size(0) - 1;
-  STD_TORCH_CHECK(s[0] == 0 && std::is_sorted(s, s + rows + 1), op, ": start must begin at 0 and never fall");
-  const int32_t* c = column.const_data_ptr<int32_t>();
-  int32_t least = 0, most = -1;
-  for (int64_t e = 0; e < entries; ++e) least = std::min(least, c[e]), most = std::max(most, c[e]);
-  STD_TORCH_CHECK(least >= 0 && most < rows, op, ": a column lies outside 0..", rows - 1);
-}
-
-// Sum of positive sparse contributions to one row: a dense accumulator and the list of what was touched.
+// Sums up positive sparse contributions to one row, in a dense accumulator with a list of the touched columns.
 class RowAccumulator {
  public:
-  explicit RowAccumulator(int64_t columns) : total_(columns, 0.0f), kept_((columns + 63) / 64, 0) {}
+  explicit RowAccumulator(int64_t columns) : total_(columns, 0.0f), bits_((columns + 63) / 64, 0) {}
 
   void add(int32_t column, float value) {
     if (total_[column] == 0.0f) touched_.push_back(column);
@@ -67,10 +45,10 @@ class RowAccumulator {
       visit(column, total_[column]);
       total_[column] = 0.0f;
     };
-    if (touched_.size() * 8 > kept_.size()) {  // walking a bit set sorts for free, at one step per 64 columns
-      for (const int32_t column : touched_) kept_[column >> 6] |= uint64_t{1} << (column & 63);
-      for (size_t w = 0; w < kept_.size(); ++w)
-        for (uint64_t& word = kept_[w]; word; word &= word - 1) take(int32_t(w * 64 + __builtin_ctzll(word)));
+    if (touched_.size() * 8 > bits_.size()) {  // walking a bit set sorts for free, at one step per 64 columns
+      for (const int32_t column : touched_) bits_[column >> 6] |= uint64_t{1} << (column & 63);
+      for (size_t w = 0; w < bits_.size(); ++w)
+        for (uint64_t& word = bits_[w]; word; word &= word - 1) take(int32_t(w * 64 + __builtin_ctzll(word)));
     } else {
       std::sort(touched_.begin(), touched_.end());
       for (const int32_t column : touched_) take(column);
@@ -80,11 +58,11 @@ class RowAccumulator {
 
  private:
   std::vector<float> total_;
-  std::vector<uint64_t> kept_;  // all zero between calls
+  std::vector<uint64_t> bits_;  // all zero between calls
   std::vector<int32_t> touched_;
 };
 
-// Entries of consecutive rows, as one worker writes them.
+// The entries of consecutive rows, which one worker writes.
 struct RowBlock {
   std::vector<int32_t> column;
   std::vector<float> value;
@@ -96,7 +74,7 @@ struct RowBlock {
   }
 };
 
-// Rows begin..end of a sparse matrix, in parallel. make_worker() makes the scratch memory of one thread and returns
+// Builds the rows begin..end-1 of a sparse matrix in parallel. make_worker() makes the scratch memory of one thread and returns
 // worker(row, block), which appends that row's entries. The result does not depend on the number of threads.
 template <class MakeWorker>
 SparseTensors build_rows(const Tensor& like, int64_t begin, int64_t end, MakeWorker make_worker) {
@@ -131,3 +109,5 @@ SparseTensors build_rows(const Tensor& like, int64_t begin, int64_t end, MakeWor
   }
   return {start, column, value};
 }
+
+}  // namespace gcl

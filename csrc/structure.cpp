@@ -58,7 +58,7 @@ GCL_CLONES void shade_rows(const Mesh& mesh, const float* normals, const Key* ke
         }
       }
       for (int j = 0; j < n; ++j) {
-        const Sample s = interpolate<false>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
+        const Fragment s = interpolate<false>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
             corner[5][j], corner[6][j], corner[7][j], corner[8][j]}, left + seen[j] + 0.5, row + 0.5);
         grey[j] = shade_mean(s, {normal[0][j], normal[1][j], normal[2][j]}, {normal[3][j], normal[4][j], normal[5][j]},
             {normal[6][j], normal[7][j], normal[8][j]});

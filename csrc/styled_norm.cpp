@@ -1,30 +1,23 @@
 // CPU kernels of the decoder's two norms, with scale and shift, LeakyReLU and residual in the same pass, and their
-// gradient; the definition is in kernels/styled_norm.py. Pictures are channels-last: rows of C numbers.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <algorithm>
+// gradient; the definition is in kernels/styled_norm.py. Images are channels-last: rows of C numbers.
 #include <cmath>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "bfloat16.h"
-#include "channels_last.h"
+#include "checks.h"
 #include "simd.h"
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
+namespace gcl {
 namespace {
 
 constexpr int LANES = 16;  // channels side by side in registers
 constexpr float EPS = 1e-5f;
 
-// One sample: `rows` pixels of C channels, and what is known of each channel.
+// One image: `rows` pixels of C channels, and the style of each channel.
 template <class T>
-struct Sample {
+struct Image {
   const T* x;
   int64_t rows, C;
   const float *scale, *shift;  // C
@@ -37,7 +30,7 @@ struct Moments {
 
 constexpr int64_t BLOCK = 64;  // rows summed at once: sums of sums keep float32's rounding small
 
-// sum(value(row, lane)) over the rows, for `width` channels.
+// Sums up value(row, lane) over the rows, for `width` channels.
 template <class Value>
 GCL_INLINE void sum_rows(int64_t rows, int width, Value value, float* out) {
   std::fill(out, out + width, 0.0f);
@@ -58,7 +51,7 @@ GCL_INLINE void sum_rows(int64_t rows, int width, Value value, float* out) {
 }
 
 template <class T>
-GCL_INLINE void moments_of(Sample<T> s, bool whole, Moments m) {
+GCL_INLINE void moments_of(Image<T> s, bool whole, Moments m) {
   const float count = float(s.rows);
   for (int64_t c = 0; c < s.C; c += LANES) {
     const int width = int(std::min<int64_t>(LANES, s.C - c));
@@ -80,7 +73,7 @@ GCL_INLINE void moments_of(Sample<T> s, bool whole, Moments m) {
 }
 
 template <class T>
-GCL_INLINE void apply(Sample<T> s, Moments m, const T* residual, float* factor, T* out) {
+GCL_INLINE void apply(Image<T> s, Moments m, const T* residual, float* factor, T* out) {
   for (int64_t c = 0; c < s.C; ++c) factor[c] = m.inverse[c] * s.scale[c];
   for (int64_t r = 0; r < s.rows; ++r) {
     const T *x = s.x + r * s.C, *skip = residual ? residual + r * s.C : nullptr;
@@ -101,7 +94,7 @@ GCL_INLINE void apply(Sample<T> s, Moments m, const T* residual, float* factor, 
 // With n = (x - mean) * inverse and g the gradient before LeakyReLU: d shift = sum g, d scale = sum g n, and
 // dx = inverse * (g s - mean(g s)) - n * k * sum(g s n), s the scale, k from the derivative of the deviation.
 template <class T>
-GCL_INLINE void backward_of(Sample<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
+GCL_INLINE void backward_of(Image<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
     float* dshift, T* out) {
   const auto before = [&](int64_t r, int64_t c) {  // gradient before LeakyReLU
     const float n = (widen(s.x[r * s.C + c]) - m.mean[c]) * m.inverse[c];
@@ -138,38 +131,37 @@ GCL_INLINE void backward_of(Sample<T> s, const T* grad, bool whole, Moments m, f
 }
 
 template <class T>
-GCL_CLONES void forward_sample(Sample<T> s, bool whole, Moments m, const T* residual, float* factor, T* out) {
+GCL_CLONES void forward_image(Image<T> s, bool whole, Moments m, const T* residual, float* factor, T* out) {
   moments_of(s, whole, m);
   apply(s, m, residual, factor, out);
 }
 
 template <class T>
-GCL_CLONES void backward_sample(Sample<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
+GCL_CLONES void backward_image(Image<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
     float* dshift, T* out) {
   backward_of(s, grad, whole, m, a, b, dscale, dshift, out);
 }
 
-using Style = std::optional<Tensor>;  // (B, C), rows may be one and the same; none: a constant
+using Style = std::optional<Tensor>;  // (B, C), whose rows may share memory; none: a constant
 
-// The row of each sample.
-struct Rows {
+// The row of a style that each image takes.
+struct StyleRows {
   std::vector<float> constant;
   const float* first;
   int64_t stride;
-  Rows(const Style& style, int64_t C, float otherwise)
+  StyleRows(const Style& style, int64_t C, float otherwise)
       : constant(style ? 0 : C, otherwise), first(style ? style->const_data_ptr<float>() : constant.data()),
         stride(style ? style->stride(0) : 0) {}
   const float* of(int64_t b) const { return first + b * stride; }
 };
 
-void check(const Tensor& x, const Tensor& like, const Style& scale, const Style& shift) {
-  STD_TORCH_CHECK(x.dim() == 4 && channels_last(x), "styled_norm: x must be (B, C, H, W) in channels-last order");
-  STD_TORCH_CHECK(like.dim() == 4 && channels_last(like) && like.scalar_type() == x.scalar_type() && like.numel() == x.numel() &&
-          like.size(1) == x.size(1),
+void check_styled(const Tensor& x, const Tensor& like, const Style& scale, const Style& shift) {
+  STD_TORCH_CHECK(is_channels_last(x), "styled_norm: x must be (B, C, H, W) in channels-last order");
+  STD_TORCH_CHECK(is_image_batch(like, x, x.size(0), x.size(1), x.size(2), x.size(3)),
       "styled_norm: residual and gradient must have the shape, type and order of x");
-  for (const Style* t : {&scale, &shift})
-    STD_TORCH_CHECK(!*t || ((*t)->dim() == 2 && (*t)->size(0) == x.size(0) && (*t)->size(1) == x.size(1) &&
-                        (x.size(1) < 2 || (*t)->stride(1) == 1) && (*t)->scalar_type() == ScalarType::Float),
+  for (const Style* style : {&scale, &shift})
+    STD_TORCH_CHECK(!*style || ((*style)->dim() == 2 && (*style)->size(0) == x.size(0) && (*style)->size(1) == x.size(1) &&
+                        (x.size(1) < 2 || (*style)->stride(1) == 1) && (*style)->scalar_type() == ScalarType::Float),
         "styled_norm: scale and shift must be float32 of shape (B, C), contiguous in C");
 }
 
@@ -177,13 +169,14 @@ template <class T>
 void forward(const Tensor& x, const Style& scale, const Style& shift, const std::optional<Tensor>& residual,
     float slope, bool whole, float* moments, Tensor& y) {
   const int64_t B = x.size(0), C = x.size(1), rows = x.size(2) * x.size(3), size = rows * C;
-  const T *from = static_cast<const T*>(x.const_data_ptr()), *skip = residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr;
-  const Rows s(scale, C, 1), t(shift, C, 0);
+  const T* from = static_cast<const T*>(x.const_data_ptr());
+  const T* skip = residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr;
+  const StyleRows s(scale, C, 1), t(shift, C, 0);
   T* const to = static_cast<T*>(y.mutable_data_ptr());
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> factor(C);
     for (int64_t b = begin; b < end; ++b)
-      forward_sample<T>({from + b * size, rows, C, s.of(b), t.of(b), slope}, whole,
+      forward_image<T>({from + b * size, rows, C, s.of(b), t.of(b), slope}, whole,
           {moments + 2 * b * C, moments + (2 * b + 1) * C}, skip ? skip + b * size : nullptr, factor.data(),
           to + b * size);
   });
@@ -194,19 +187,19 @@ void backward(const Tensor& grad, const Tensor& x, const Style& scale, const Sty
     bool whole, Tensor& dx, float* dscale, float* dshift) {
   const int64_t B = x.size(0), C = x.size(1), rows = x.size(2) * x.size(3), size = rows * C;
   const T *from = static_cast<const T*>(x.const_data_ptr()), *g = static_cast<const T*>(grad.const_data_ptr());
-  const Rows s(scale, C, 1), t(shift, C, 0);
+  const StyleRows s(scale, C, 1), t(shift, C, 0);
   T* const to = static_cast<T*>(dx.mutable_data_ptr());
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> a(C), k(C);
     for (int64_t b = begin; b < end; ++b)
-      backward_sample<T>({from + b * size, rows, C, s.of(b), t.of(b), slope}, g + b * size, whole,
+      backward_image<T>({from + b * size, rows, C, s.of(b), t.of(b), slope}, g + b * size, whole,
           {moments + 2 * b * C, moments + (2 * b + 1) * C}, a.data(), k.data(), dscale + b * C, dshift + b * C, to + b * size);
   });
 }
 
 std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, Style scale, Style shift, std::optional<Tensor> residual,
     double slope, bool whole) {
-  check(x, residual ? *residual : x, scale, shift);
+  check_styled(x, residual ? *residual : x, scale, shift);
   Tensor y = torch::stable::empty_like(x);
   Tensor moments = torch::stable::new_empty(x, {x.size(0), 2, x.size(1)}, ScalarType::Float);
   float* const m = moments.mutable_data_ptr<float>();
@@ -218,9 +211,9 @@ std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, Style scale, Style shift
 
 std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, const Tensor& x, Style scale, Style shift,
     const Tensor& moments, double slope, bool whole) {
-  check(x, grad, scale, shift);
-  STD_TORCH_CHECK(moments.dim() == 3 && moments.size(0) == x.size(0) && moments.size(1) == 2 && moments.size(2) == x.size(1) &&
-          moments.is_contiguous() && moments.scalar_type() == ScalarType::Float,
+  check_styled(x, grad, scale, shift);
+  STD_TORCH_CHECK(is_array(moments, ScalarType::Float, 3) && moments.size(0) == x.size(0) && moments.size(1) == 2 &&
+          moments.size(2) == x.size(1),
       "styled_norm: moments must be contiguous float32 of shape (B, 2, C)");
   Tensor dx = torch::stable::empty_like(x);
   Tensor dscale = torch::stable::new_empty(x, {x.size(0), x.size(1)}, ScalarType::Float), dshift = torch::stable::empty_like(dscale);
@@ -235,6 +228,7 @@ std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, cons
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
   m.def("styled_norm(Tensor x, Tensor? scale, Tensor? shift, Tensor? residual, float slope, bool whole) -> (Tensor, Tensor)");
@@ -243,6 +237,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("styled_norm", TORCH_BOX(&styled_norm));
-  m.impl("styled_norm_backward", TORCH_BOX(&styled_norm_backward));
+  m.impl("styled_norm", TORCH_BOX(&gcl::styled_norm));
+  m.impl("styled_norm_backward", TORCH_BOX(&gcl::styled_norm_backward));
 }

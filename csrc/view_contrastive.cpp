@@ -1,21 +1,15 @@
 // CPU kernels of the view-invariant loss: the draw of positives and negatives, and the row kernel between the two matrix
 // products, which masks the scores of one tile of the bank, reduces them and turns them into softmax weights in place.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 #include <tuple>
 #include <vector>
 
+#include "checks.h"
 #include "simd.h"
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
+namespace gcl {
 namespace {
 
 enum Family : uint32_t { NEGATIVES, FIRST_POSITIVE, SECOND_POSITIVE };  // as in kernels/contrastive_draw.py
@@ -42,7 +36,7 @@ struct Keys {
 
 GCL_INLINE uint32_t key_of(Keys keys, uint32_t n) { return mix(mix(n ^ keys.first) + keys.second); }
 
-// Which bank rows are of another cluster than `row`; an outlier (label < 0) is a cluster of one.
+// The cluster of bank row `row`, with the label `own`. An outlier (label < 0) is a cluster of one.
 struct Cluster {
   const int64_t* labels;
   int64_t row, own;
@@ -52,12 +46,12 @@ GCL_INLINE bool differs(Cluster cluster, int64_t n) {
   return cluster.own < 0 ? n != cluster.row : cluster.labels[n] != cluster.own;
 }
 
-// Keys of the rows of other clusters; the largest key elsewhere.
+// Writes the keys of the rows of other clusters, and the largest key for the others.
 GCL_CLONES void negative_keys(Cluster cluster, int64_t N, Keys keys, uint32_t* out) {
   for (int64_t n = 0; n < N; ++n) out[n] = differs(cluster, n) ? key_of(keys, uint32_t(n)) : ~0u;
 }
 
-// The K-th smallest of N keys. They are uniform, so a histogram of their leading bits leaves a handful of candidates.
+// Returns the K-th smallest of N keys. They are uniform, so a histogram of their leading bits leaves a handful of candidates.
 uint32_t kth_smallest(const std::vector<uint32_t>& keys, int64_t K) {
   constexpr int shift = 20;
   std::vector<int32_t> histogram(1 << (32 - shift));
@@ -84,19 +78,17 @@ void draw_positives(Cluster cluster, int64_t N, const int64_t* stream, int64_t* 
   }
 }
 
-void check_rows(const Tensor& labels, const Tensor& index, const Tensor& stream) {
-  for (const Tensor* tensor : {&labels, &index, &stream})
-    STD_TORCH_CHECK(tensor->dim() == 1 && tensor->scalar_type() == ScalarType::Long && tensor->is_contiguous(),
-        "view_contrastive: labels, index and stream must be contiguous int64 vectors");
-  STD_TORCH_CHECK(stream.size(0) == 2, "view_contrastive: stream must be (seed, step)");
-  const int64_t *i = index.const_data_ptr<int64_t>(), B = index.size(0), N = labels.size(0);
-  for (int64_t b = 0; b < B; ++b)
-    STD_TORCH_CHECK(0 <= i[b] && i[b] < N, "view_contrastive: index ", i[b], " lies outside the bank's 0..", N - 1);
+// Labels of the bank's rows, the rows of the crops, and the (seed, step) of a draw.
+void check_draw(const char* op, const Tensor& labels, const Tensor& index, const Tensor& stream) {
+  STD_TORCH_CHECK(is_array(labels, ScalarType::Long, 1), op, ": labels must be a contiguous int64 vector");
+  STD_TORCH_CHECK(is_array(stream, ScalarType::Long, 1) && stream.size(0) == 2, op,
+      ": stream must be two contiguous int64 numbers, (seed, step)");
+  check_index(op, index, labels.size(0));
 }
 
 std::tuple<Tensor, Tensor> contrastive_draw(
     const Tensor& labels, const Tensor& index, const Tensor& stream, int64_t num_negatives) {
-  check_rows(labels, index, stream);
+  check_draw("contrastive_draw", labels, index, stream);
   STD_TORCH_CHECK(num_negatives > 0, "contrastive_draw: num_negatives is ", num_negatives, ", expected at least 1");
   const int64_t N = labels.size(0), B = index.size(0);
   Tensor positives = torch::stable::new_empty(index, {B, 2}), threshold = torch::stable::new_empty(index, {B});
@@ -115,7 +107,7 @@ std::tuple<Tensor, Tensor> contrastive_draw(
   return {positives, threshold};
 }
 
-// e^x for x <= 0, branch-free, so that it vectorizes: 2^n * polynomial (Cephes; 1 ulp). NaN stays NaN.
+// Returns e^x for x <= 0 as 2^n * polynomial (Cephes; 1 ulp). It has no branch, so that it vectorizes. NaN stays NaN.
 GCL_INLINE float exp_of_negative(float x) {
   constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding and taking it away rounds to an integer
   const float y = x < -87.0f ? -87.0f : x;
@@ -171,17 +163,15 @@ GCL_CLONES float exp_row(float* scores, int64_t T, float largest) {
 // maximum) in place; state (B, 2): running maximum and sum. Returns (B,) the factor for what earlier tiles accumulated.
 Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const Tensor& index, const Tensor& threshold,
     const Tensor& stream, int64_t first, double temperature) {
-  check_rows(labels, index, stream);
+  check_draw("contrastive_rows", labels, index, stream);
   STD_TORCH_CHECK(scores.dim() == 2 && scores.scalar_type() == ScalarType::Float && (scores.size(1) < 2 || scores.stride(1) == 1),
       "contrastive_rows: scores must be float32 of shape (B, T) with contiguous rows");
   const int64_t B = scores.size(0), T = scores.size(1), row_stride = scores.stride(0);
   STD_TORCH_CHECK(first >= 0 && first + T <= labels.size(0), "contrastive_rows: rows ", first, "..", first + T,
       " lie outside the bank's ", labels.size(0));
-  STD_TORCH_CHECK(index.size(0) == B && threshold.dim() == 1 && threshold.size(0) == B &&
-          threshold.scalar_type() == ScalarType::Long && threshold.is_contiguous(),
+  STD_TORCH_CHECK(index.size(0) == B && is_array(threshold, ScalarType::Long, 1) && threshold.size(0) == B,
       "contrastive_rows: index and threshold must be contiguous int64 with one entry for each of the ", B, " rows of scores");
-  STD_TORCH_CHECK(state.dim() == 2 && state.size(0) == B && state.size(1) == 2 && state.is_contiguous() &&
-          state.scalar_type() == ScalarType::Float, "contrastive_rows: state must be contiguous float32 of shape (", B, ", 2)");
+  STD_TORCH_CHECK(is_array(state, ScalarType::Float, 2) && state.size(0) == B && state.size(1) == 2, "contrastive_rows: state must be contiguous float32 of shape (", B, ", 2)");
   Tensor factor = torch::stable::new_empty(scores, {B});
   float *s = scores.mutable_data_ptr<float>(), *m = state.mutable_data_ptr<float>(), *f = factor.mutable_data_ptr<float>();
   const int64_t *l = labels.const_data_ptr<int64_t>(), *i = index.const_data_ptr<int64_t>();
@@ -190,8 +180,8 @@ Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const
     for (int64_t b = begin; b < end; ++b) {
       float *row = s + b * row_stride, *running = m + 2 * b;
       const Keys keys(k, i[b], NEGATIVES);
-      const float found = mask_row(row, T, first, {l, i[b], l[i[b]]}, keys, uint32_t(t[b]), float(1 / temperature));
-      const float largest = std::max(running[0], found);
+      const float tile_largest = mask_row(row, T, first, {l, i[b], l[i[b]]}, keys, uint32_t(t[b]), float(1 / temperature));
+      const float largest = std::max(running[0], tile_largest);
       const float reference = largest == -INF ? 0.0f : largest;  // nothing drawn so far
       f[b] = std::exp(running[0] - reference);
       running[1] = running[1] * f[b] + exp_row(row, T, reference);
@@ -202,6 +192,7 @@ Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
   m.def("contrastive_draw(Tensor labels, Tensor index, Tensor stream, int num_negatives) -> (Tensor, Tensor)");
@@ -210,6 +201,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
-  m.impl("contrastive_draw", TORCH_BOX(&contrastive_draw));
-  m.impl("contrastive_rows", TORCH_BOX(&contrastive_rows));
+  m.impl("contrastive_draw", TORCH_BOX(&gcl::contrastive_draw));
+  m.impl("contrastive_rows", TORCH_BOX(&gcl::contrastive_rows));
 }

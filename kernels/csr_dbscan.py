@@ -1,8 +1,8 @@
-"""DBSCAN on a sparse similarity graph on the GPU: PyTorch's own operations around one kernel, which joins core points.
+"""DBSCAN on a sparse similarity graph.
 
-Counting, numbering and border points are gathers, a running sum and an integer minimum by scatter; all that needs a
-kernel is the union-find. Its root is the least index of the component whatever the order of the atomics, so the labels
-are those of the CPU's op, run after run.
+On a GPU it is PyTorch's own operations around one kernel, which joins core points. Counting, numbering and border
+points are gathers, a running sum and an integer minimum by scatter; only the union-find needs a kernel. Its root is the
+least index of the component whatever the order of the atomics, so the labels are those of the CPU's op in every run.
 
 Roofline, H100 at 3.0 TB/s, on the benchmark's graph: 74 entries a row (similarity from 0.01), 18 of them within a
 radius of 0.6, 9 once each pair is taken once. The filter reads 12 bytes an entry and writes 13; the join reads 8 a pair
@@ -21,17 +21,65 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._sparse_rows import check_rows
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
-from gcl_fast.kernels.merge_rows import check_rows
+
+
+def csr_dbscan_reference(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
+    """Define `csr_dbscan` in plain PyTorch, with N^2 memory."""
+    N = len(start) - 1
+    point = torch.arange(N, device=start.device)
+    near = torch.eye(N, dtype=torch.bool, device=start.device)
+    near[torch.repeat_interleave(point, start.diff()), column.long()] |= (1 - value).double() <= eps
+    core = near.sum(1) >= min_samples
+    to_core = near & core
+    lowest = torch.where(core, point, N)  # the lowest core point that a core point is connected with
+    while not torch.equal(lower := torch.where(to_core, lowest, N).amin(1).where(core, lowest), lowest):
+        lowest = lower
+    number = (core & (lowest == point)).cumsum(0) - 1
+    label = torch.where(core, number[lowest.clamp_max(N - 1)], N)
+    label = torch.where(core, label, torch.where(to_core, label, N).amin(1))
+    return label.masked_fill(label == N, -1)
+
+
+def csr_dbscan(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
+    """Cluster the points of a symmetric sparse similarity graph by DBSCAN; distance = 1 - similarity.
+
+    A core point has at least `min_samples` points within eps, itself counted. Clusters are the connected components of
+    core points, numbered by their lowest core point. Another point with core points within eps joins the
+    lowest-numbered of their clusters.
+
+    Args:
+        start, column, value: the similarities as N sparse rows, (N + 1,) int64, (entries,) int32 and (entries,)
+            float32. Pairs that are not stored are never neighbours; a point is its own neighbour.
+        eps: radius, a distance in 0..1.
+        min_samples: points that make a core point.
+
+    Returns:
+        (N,) int64 cluster of each point, -1 for an outlier.
+
+    Raises:
+        RuntimeError: arrays that are no sparse rows (on a GPU a ValueError).
+
+    Example:
+        >>> similarity = torch.tensor([[1.0, 0.9, 0.1], [0.9, 1.0, 0.0], [0.1, 0.0, 1.0]])
+        >>> start, column = torch.tensor([0, 3, 6, 9]), torch.arange(3).repeat(3).int()
+        >>> csr_dbscan(start, column, similarity.flatten(), eps=0.5, min_samples=2)
+        tensor([ 0,  0, -1])
+    """
+    return torch.ops.gcl_fast.csr_dbscan(start, column, value, eps, min_samples)
 
 
 @jit
 def _join_kernel(a, b, parent, pairs, BLOCK: tl.constexpr):
-    """A lane per pair. parent[x] <= x always. To join high with low < high, low becomes high's parent if it is less
-    than the one before, which is what atomic_min does; what is left is to join the parent before with low: again a pair
-    with a lesser high, until the two meet or high was a root. No step loses a connection and each lowers high, so in
-    any order of the lanes it ends with the same sets and their least points as roots. Relaxed order is enough, since a
-    lane acts only on what its own atomic returned."""
+    """Join the two sets of each pair, a lane per pair.
+
+    parent[x] <= x always. To join high with low < high, low becomes high's parent if it is less than the parent before,
+    which is what atomic_min does. Then the parent before remains to be joined with low: a pair with a lesser high. That
+    goes on until the two meet or high was a root. No step loses a connection and each lowers high, so any order of the
+    lanes ends with the same sets and their least points as roots. Relaxed order is enough, since a lane acts only on
+    what its own atomic returned.
+    """
     pair = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = pair < pairs
     one, other = tl.load(a + pair, mask=live, other=0), tl.load(b + pair, mask=live, other=0)
@@ -48,7 +96,7 @@ JOIN_CONFIGURATION = {"BLOCK": 256, "num_warps": 4}
 
 
 def components(a: Tensor, b: Tensor, N: int) -> Tensor:
-    """(N,) int32: the least point of each point's connected component, for edges a[e] - b[e] (int32)."""
+    """Return the least point of each point's connected component, (N,) int32, for edges a[e] - b[e] (int32)."""
     root = torch.arange(N, dtype=torch.int32, device=a.device)
     if len(a):
         grid = (triton.cdiv(len(a), JOIN_CONFIGURATION["BLOCK"]),)
@@ -59,9 +107,9 @@ def components(a: Tensor, b: Tensor, N: int) -> Tensor:
 
 
 @on_its_device
-def dbscan_triton(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
-    """The op on a GPU, by the rule in `gcl_fast.pseudo_labels.dbscan`; on CPU tensors too under TRITON_INTERPRET=1."""
-    check_rows("dbscan", start, column, value)
+def csr_dbscan_triton(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
+    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    check_rows("csr_dbscan", start, column, value)
     N = len(start) - 1
     point = torch.arange(N, dtype=torch.int32, device=start.device)
     row = torch.repeat_interleave(point, start.diff())
@@ -80,4 +128,9 @@ def dbscan_triton(start: Tensor, column: Tensor, value: Tensor, eps: float, min_
 
 
 load()
-torch.library.register_kernel("gcl_fast::dbscan", "cuda", dbscan_triton)
+torch.library.register_kernel("gcl_fast::csr_dbscan", "cuda", csr_dbscan_triton)
+
+
+@torch.library.register_fake("gcl_fast::csr_dbscan")
+def _(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
+    return start.new_empty(len(start) - 1)

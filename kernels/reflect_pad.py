@@ -1,12 +1,13 @@
 """Reflect padding, with the LeakyReLU before it, in one pass.
 
-On a CPU under autocast, torch pads in float32 and copies channels-last images there and back: 30 % of a step of the
-paper's sizes. On a GPU its gradient adds atomically, in an order that changes from run to run. So the op serves eager
-runs, in C++ and in Triton. The definition serves compiled graphs and other types.
+On a CPU under autocast, torch pads in float32 and copies channels-last images there and back, which costs 30 % of a
+step of the paper's sizes (`python benchmarks/train_step.py --size paper`). On a GPU its gradient adds atomically, in an
+order that changes from run to run. So the op serves eager runs, in C++ and in Triton. The definition serves compiled
+graphs and other types.
 
-Padding is linear, LeakyReLU linear but for where its input is zero, so the op and its adjoint are each other's
-derivatives, to any order; R1 differentiates twice. Where the slope multiplies is read off the sign of the padded
-picture, which the convolution behind keeps anyway.
+Padding is linear, and LeakyReLU is linear except where its input is zero. So the op and its adjoint are each other's
+derivatives, to any order; R1 differentiates twice. The sign of the padded images tells where the slope multiplies. The
+next convolution keeps these images anyway.
 """
 
 # mypy: allow-incomplete-defs
@@ -24,7 +25,7 @@ from gcl_fast.kernels._triton import jit, on_its_device, tl, triton, triton_serv
 
 
 def reflect_pad_reference(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
-    """The definition, by torch's own operations."""
+    """Define `reflect_pad` in plain PyTorch."""
     return F.pad(x if slope == 1 else F.leaky_relu(x, slope), (padding,) * 4, mode="reflect")
 
 
@@ -147,54 +148,26 @@ def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     Args:
         x: (B, C, H, W), any float type.
         padding: less than H and W.
-        slope: of LeakyReLU below zero, positive; 1 leaves it out.
+        slope: factor of LeakyReLU below zero, positive; 1 leaves it out.
 
     Returns:
         (B, C, H + 2 * padding, W + 2 * padding) in x's type; differentiable to any order.
 
     Raises:
         RuntimeError: the padding is not less than both sides.
+
+    Example:
+        >>> reflect_pad(torch.tensor([[1.0, -2.0], [3.0, 4.0]]).view(1, 1, 2, 2), 1, slope=0.5)[0, 0]
+        tensor([[ 4.,  3.,  4.,  3.],
+                [-1.,  1., -1.,  1.],
+                [ 4.,  3.,  4.,  3.],
+                [-1.,  1., -1.,  1.]])
     """
     in_cpp = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     if not in_cpp and not triton_serves(x):
         return reflect_pad_reference(x, padding, slope)
-    return _Pad.apply(x, None, padding, slope)
-
-
-class _Pad(torch.autograd.Function):
-    """slope where `padded` (None: the result) is not positive, times x, padded."""
-
-    @staticmethod
-    def forward(x: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        return torch.ops.gcl_fast.reflect_pad(x, padded, padding, slope).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, padded, ctx.padding, ctx.slope = inputs
-        ctx.save_for_backward(None if ctx.slope == 1 else output if padded is None else padded)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _Adjoint.apply(grad, *ctx.saved_tensors, ctx.padding, ctx.slope), None, None, None
-
-
-class _Adjoint(torch.autograd.Function):
-    """The adjoint of `_Pad` at a given `padded`."""
-
-    @staticmethod
-    def forward(grad: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        return torch.ops.gcl_fast.reflect_pad_adjoint(grad, padded, padding, slope).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, padded, ctx.padding, ctx.slope = inputs
-        ctx.save_for_backward(padded)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _Pad.apply(grad, *ctx.saved_tensors, ctx.padding, ctx.slope), None, None, None
+    x = x.contiguous(memory_format=torch.channels_last)
+    return torch.ops.gcl_fast.reflect_pad(x, None, padding, slope).permute(0, 3, 1, 2)
 
 
 load()
@@ -212,3 +185,24 @@ def _(x: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
 def _(grad: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
     B, C, H, W = grad.shape
     return grad.new_empty((B, H - 2 * padding, W - 2 * padding, C))
+
+
+def _save_signs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, padded, ctx.padding, ctx.slope = inputs
+    ctx.save_for_backward(None if ctx.slope == 1 else output.permute(0, 3, 1, 2) if padded is None else padded)
+
+
+def _backward_by(adjoint: Any) -> Any:
+    """Return the backward of an op whose derivative is `adjoint`, at the signs that it saved."""
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        images = grad.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        return adjoint(images, *ctx.saved_tensors, ctx.padding, ctx.slope).permute(0, 3, 1, 2), None, None, None
+
+    return backward
+
+
+_ADJOINTS = {"reflect_pad": "reflect_pad_adjoint", "reflect_pad_adjoint": "reflect_pad"}
+for _name, _adjoint in _ADJOINTS.items():
+    _backward = _backward_by(getattr(torch.ops.gcl_fast, _adjoint))
+    torch.library.register_autograd(f"gcl_fast::{_name}", _backward, setup_context=_save_signs)

@@ -19,14 +19,19 @@ from rasterize import eggs, walkers
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcl_fast.data.augment import Augmentation, draw, sample, sample_reference
+from gcl_fast.data.augment import Augmentation, draw
 from gcl_fast.evaluation import evaluate, rank
-from gcl_fast.kernels import negative_lse as lse
-from gcl_fast.kernels.batch_norm import batch_norm_relu, batch_norm_relu_reference
 from gcl_fast.kernels.cards import card_of
 from gcl_fast.kernels.contrastive_draw import contrastive_draw
 from gcl_fast.kernels.memory_update import memory_update
+from gcl_fast.kernels.negative_lse import (
+    CUDA_TILE_SCORES,
+    fused_configuration,
+    negative_lse_fused,
+    negative_lse_tiled,
+)
 from gcl_fast.kernels.reflect_pad import reflect_pad, reflect_pad_reference
+from gcl_fast.kernels.sample_crops import sample_crops, sample_crops_reference
 from gcl_fast.kernels.styled_norm import styled_norm
 from gcl_fast.kernels.view_contrastive import view_contrastive, view_contrastive_reference
 from gcl_fast.memory import MemoryBank
@@ -92,14 +97,14 @@ def _routes(
 ) -> Iterator[Row]:
     """Both routes of `negative_lse`, one against the other, and their times."""
     B, D = query.shape
-    scores = lse.CUDA_TILE_SCORES if device == "cuda" else 64
+    scores = CUDA_TILE_SCORES if device == "cuda" else 64
     labels, index, threshold, stream = draws
     route = lambda how: partial(how, query, bank, labels, index, threshold, stream, TEMPERATURE)
-    tiled = partial(route(lse.negative_lse_tiled), tile=max(scores // B, 1))
+    tiled = partial(route(negative_lse_tiled), tile=max(scores // B, 1))
     routes: dict[str, Callable[[], object]] = {"ours, tiled": tiled}
-    configuration = lse.fused_configuration(B, D, bank.dtype, card_of(bank.device)) if device == "cuda" else None
+    configuration = fused_configuration(B, D, bank.dtype, card_of(bank.device)) if device == "cuda" else None
     if configuration is not None:
-        whole, fused = tiled(), partial(route(lse.negative_lse_fused), configuration=configuration)
+        whole, fused = tiled(), partial(route(negative_lse_fused), configuration=configuration)
         for parts in (1, 3, 64):
             apart = max(map(off, fused(parts=parts), whole))
             # beside a bfloat16 bank a float32 crop goes in as two bfloat16 numbers, 16 bits
@@ -210,7 +215,7 @@ def _ranking(device: str) -> Iterator[Row]:
 
 
 def maps(device: str) -> Iterator[Row]:
-    """Augmentation, styled norms, reflect padding, batch norm: maps of the paper's networks."""
+    """Augmentation, styled norms, reflect padding: maps of the paper's networks."""
     yield from _augmentation(device)
     shapes = [(16, 256, 64, 32), (16, 64, 256, 128)] if device == "cuda" else [(2, 8, 9, 7)]
     for shape in shapes:
@@ -223,11 +228,11 @@ def _augmentation(device: str) -> Iterator[Row]:
     generator = np.random.default_rng(0)
     images = torch.from_numpy(generator.integers(0, 256, (count, H, W, 3), dtype=np.uint8))
     index, changes = torch.arange(batch), draw(Augmentation(), batch, generator)
-    there = images.to(device), index.to(device), changes.to(torch.device(device))
+    there = images.to(device), index.to(device), *changes.to(torch.device(device))
     size = f"{batch} crops, {H}x{W}"
-    largest = float((sample(*there).cpu() - sample(images, index, changes)).abs().max())
+    largest = float((sample_crops(*there).cpu() - sample_crops(images, index, *changes)).abs().max())
     yield check("sample_crops, largest difference from the CPU's op", size, largest, 1e-3)
-    contenders = {"ours": partial(sample, *there), "plain PyTorch": partial(sample_reference, *there)}
+    contenders = {"ours": partial(sample_crops, *there), "plain PyTorch": partial(sample_crops_reference, *there)}
     moved = 5 * batch * H * W * 3
     yield from timed("sample_crops", size, "crops", batch, contenders, device, calls=5, moved=moved,
                      arithmetic="fp32 matrix product")  # fmt: skip
@@ -241,16 +246,10 @@ def _norms_and_padding(shape: tuple[int, ...], dtype: torch.dtype, label: str, d
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).to(device)
     x = x.contiguous(memory_format=torch.channels_last)
     scale, shift = torch.randn(2, *shape[:2], generator=torch.Generator().manual_seed(2)).to(device)
-    weight, bias = scale[0], shift[0]
 
     def norm(x: Tensor, whole: bool, how: Callable[..., Tensor]) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
         return how(x, scale.to(wide), shift.to(wide), slope=0.2, whole=whole)
-
-    def batch(x: Tensor, how: Callable[..., Tensor]) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        state = [torch.zeros_like(weight, dtype=wide), torch.ones_like(weight, dtype=wide)]
-        return how(x, *state, weight.to(wide), bias.to(wide), training=True, momentum=0.1, eps=1e-5)
 
     def pad(x: Tensor, how: Callable[..., Tensor]) -> Tensor:
         return how(x, 1, 0.2)
@@ -259,7 +258,6 @@ def _norms_and_padding(shape: tuple[int, ...], dtype: torch.dtype, label: str, d
         "AdaIN": (partial(norm, whole=False, how=styled_norm), partial(norm, whole=False, how=plain_norm)),
         "layer norm": (partial(norm, whole=True, how=styled_norm), partial(norm, whole=True, how=plain_norm)),
         "reflect padding": (partial(pad, how=reflect_pad), partial(pad, how=reflect_pad_reference)),
-        "batch norm with ReLU": (partial(batch, how=batch_norm_relu), partial(batch, how=batch_norm_relu_reference)),
     }
     allowed = 2e-6 if dtype == torch.float32 else 6e-3
     for name, (ours, plain) in cases.items():

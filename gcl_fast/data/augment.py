@@ -1,9 +1,8 @@
-"""uint8 crops -> normalized batches, with the warm-up stage's augmentation. One definition for every source of crops.
+"""What happens to a crop on its way into a batch: the warm-up stage's augmentation, and normalization.
 
-What happens to a crop is drawn by `draw`, a pure function of its generator; `sample` gathers crops and applies it: in
-one pass of C++ on the CPU (csrc/crops.cpp), in a few tensor operations elsewhere. 64 crops of 128x64 take 2.4 ms of one
-core (in plain PyTorch 16), where DALI's own warp and colour operators take 26; and decoded, cached and fallback crops
-agree exactly.
+`draw` is a pure function of its generator. The op `kernels.sample_crops` gathers uint8 crops and applies what was
+drawn, so decoded, cached and fallback crops agree exactly. `python benchmarks/loader.py` compares it with DALI's own
+warp and colour operators.
 """
 
 from __future__ import annotations
@@ -13,11 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-
-from gcl_fast.csrc.build import load
-
-load()
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -82,37 +76,5 @@ def jitter_and_normalize(brightness: np.ndarray, contrast: np.ndarray, saturatio
     return np.concatenate([matrix, (0.5 * (1 - contrast) - mean) / std], axis=2)
 
 
-def sample(crops: torch.Tensor, index: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Crops (N, H, W, 3) uint8 at `index` (B,), changed -> (B, 3, H, W) float32 in channels_last memory."""
-    if crops.device.type == "cpu":
-        return torch.ops.gcl_fast.sample_crops(crops, index, *draws).permute(0, 3, 1, 2)
-    return sample_reference(crops, index, draws)
-
-
-def sample_reference(crops: torch.Tensor, index: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """`sample` in plain PyTorch, on any device."""
-    placement, colour, erased = draws
-    batch, (_, height, width, _) = len(index), crops.shape
-    # A linear map of colours commutes with interpolation, and the other way round it needs no second layout
-    pixels = colour[:, :, 3, None].baddbmm(colour[:, :, :3], crops[index].view(batch, -1, 3).float().mT)
-    affine = placement.new_zeros(batch, 2, 3)
-    affine[:, 0, 0], affine[:, 1, 1] = placement[:, 1], placement[:, 0]
-    affine[:, 0, 2], affine[:, 1, 2] = placement[:, 3], placement[:, 2]
-    grid = F.affine_grid(affine, [batch, 3, height, width], align_corners=False)
-    pixels = pixels.view(batch, 3, height, width)
-    pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    y = (torch.arange(height, device=crops.device) + 0.5) / height
-    x = (torch.arange(width, device=crops.device) + 0.5) / width
-    top, bottom, left, right = erased[:, :, None].unbind(1)  # each (B, 1)
-    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
-    pixels.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0)  # 0 is the mean colour once normalized
-    return pixels.contiguous(memory_format=torch.channels_last)
-
-
 def _draws(*values: np.ndarray) -> Draws:
     return Draws(*(torch.from_numpy(value.astype(np.float32)) for value in values))
-
-
-@torch.library.register_fake("gcl_fast::sample_crops")
-def _(crops, index, placement, colour, erased):
-    return crops.new_empty((len(index), *crops.shape[1:]), dtype=torch.float32)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from gcl_fast.data.augment import Augmentation, Draws, draw, no_change, sample
+from gcl_fast.data.augment import Augmentation, Draws, draw, no_change
 from gcl_fast.data.cache import CropCache, choose_cache
 from gcl_fast.data.files import PictureFiles
 from gcl_fast.data.records import Records
+from gcl_fast.kernels.sample_crops import sample_crops
 
 FILL_BATCH = 64  # crops decoded at once when a cache is filled
 
@@ -59,7 +60,7 @@ class TrainLoader:
         """
         steps = list(plan[start:].numpy())
         for step, (positions, (crops, where)) in enumerate(zip(steps, self._crops(steps)), start):
-            image = sample(crops, where, self._draws(positions, epoch, step).to(crops.device))
+            image = sample_crops(crops, where, *self._draws(positions, epoch, step).to(crops.device))
             yield image, torch.from_numpy(positions).to(self._device, non_blocking=True)
 
     def _crops(self, steps: list[np.ndarray]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -107,7 +108,7 @@ class ExtractLoader:
     def __iter__(self) -> Iterator[Batch]:
         for positions, images in zip(self._plan, self._files.batches(self._plan)):
             where = torch.arange(len(images), device=self._device)
-            image = sample(images, where, no_change(len(images)).to(self._device))
+            image = sample_crops(images, where, *no_change(len(images)).to(self._device))
             yield image, torch.from_numpy(positions).to(self._device, non_blocking=True)
 
 

@@ -13,20 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gcl_fast.csrc.build import load
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.reranking import Reranking, reranked_distances
-
-load()
-
-
-@torch.library.register_fake("gcl_fast::rank_queries")
-def _(
-    distance: Tensor, order: Tensor, own: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
-) -> tuple[Tensor, ...]:
-    average = distance.new_empty(len(distance), dtype=torch.float64)
-    return average, query_cameras.new_empty(len(distance)), torch.empty_like(average)
-
+from gcl_fast.kernels.rank_queries import identity_ranges, rank_queries
 
 MAX_RANK = 50
 TILE_ENTRIES = 2**25  # distances held at a time: 128 MB
@@ -40,26 +29,6 @@ class Retrieval:
     cmc: Tensor  # (50,) float64: cmc[r] = share of queries whose first match is among the first r + 1
     mINP: float  # mean over queries of matches / place of the last match (Ye et al. 2021)
     num_queries: int  # that have a match in another camera
-
-
-def rank_queries_reference(
-    distance: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The definition, by sorting: average precision, place of the first match (-1: none), inverse negative penalty."""
-    rows: list[tuple[float, int, float]] = []
-    for d, identity, camera in zip(distance, query_ids, query_cameras):
-        keep = ~((gallery_ids == identity) & (gallery_cameras == camera))
-        d, order = d[keep].sort(stable=True)
-        match = (gallery_ids[keep][order] == identity).double()  # (valid gallery,)
-        place = match.nonzero().flatten()
-        if len(place) == 0:
-            rows.append((0.0, -1, 0.0))
-            continue
-        last_of_tie = torch.searchsorted(d, d[place], right=True) - 1  # equal distances enter together
-        average = float((match.cumsum(0)[last_of_tie] / (last_of_tie + 1)).mean())
-        rows.append((average, int(place[0]), len(place) / (int(place[-1]) + 1)))
-    precision, first, penalty = torch.tensor(rows, dtype=torch.float64).view(-1, 3).unbind(1)
-    return precision, first.long(), penalty
 
 
 def rank(
@@ -140,10 +109,7 @@ class _Lists:
             if values.shape != (size,) or values.is_floating_point():
                 raise ValueError(f"rank: {name} must be {size} integers, not {values.dtype} {tuple(values.shape)}")
         self.query_cameras, self.gallery_cameras = query_cameras.long().cpu(), gallery_cameras.long().cpu()
-        ids, self.order = gallery_ids.long().cpu().sort(stable=True)
-        wanted = query_ids.long().cpu()
-        begin, end = (torch.searchsorted(ids, wanted, right=right) for right in (False, True))
-        self.own = torch.stack((begin, end), dim=1)  # (Q, 2)
+        self.order, self.ranges = identity_ranges(query_ids, gallery_ids)
 
     def retrieval(self, distances: Iterable[Tensor]) -> Retrieval:
         """Metrics of distances (rows, G) of all queries in turn."""
@@ -154,10 +120,10 @@ class _Lists:
         return self._summary(ranked)
 
     def _rank(self, distance: Tensor, tile: slice) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.gcl_fast.rank_queries(
+        return rank_queries(
             distance.float().cpu().contiguous(),
             self.order,
-            self.own[tile].contiguous(),
+            self.ranges[tile].contiguous(),
             self.query_cameras[tile].contiguous(),
             self.gallery_cameras,
         )

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gcl_fast.kernels.batch_norm import batch_norm_relu
 from gcl_fast.models.config import IdentityConfig
 from gcl_fast.models.convolution import StemConv
 from gcl_fast.models.layers import relu, widen
@@ -22,9 +21,9 @@ def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple
 
 
 def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
-    """relu(norm(x) + residual), (B, C, H, W) each; in one pass where `kernels.batch_norm` has it.
+    """Compute relu(norm(x) + residual), (B, C, H, W) each.
 
-    Eager, a plain batch norm does not count its batches here: the encoder does for all of them (`_count_batch`).
+    In an eager run a plain batch norm does not count its batches here: the encoder does for all (`_count_batch`).
     """
     if type(norm) is not nn.BatchNorm2d or torch.compiler.is_compiling():
         y = norm(x)
@@ -33,17 +32,8 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
     assert running_mean is not None
     assert running_var is not None
     assert norm.momentum is not None
-    return batch_norm_relu(
-        x,
-        running_mean,
-        running_var,
-        norm.weight,
-        norm.bias,
-        residual,
-        training=norm.training,
-        momentum=norm.momentum,
-        eps=norm.eps,
-    )
+    y = F.batch_norm(x, running_mean, running_var, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps)
+    return F.relu(y if residual is None else y.add_(residual), inplace=True)  # the norm's backward reads x, not y
 
 
 class Block(nn.Module):

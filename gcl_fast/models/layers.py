@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gcl_fast.kernels import reflect_pad as eager
 from gcl_fast.kernels._triton import triton_serves
 from gcl_fast.kernels.gather_pixels import Line, gather_pixels
+from gcl_fast.kernels.reflect_pad import reflect_pad as eager_reflect_pad
 from gcl_fast.kernels.styled_norm import styled_norm
 from gcl_fast.models.convolution import convolve
 
@@ -49,7 +49,7 @@ def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     Compiled for the CPU, the backward of torch's own runs element by element; that of concatenated slices does not.
     """
     if not (torch.compiler.is_compiling() and x.device.type == "cpu"):
-        return eager.reflect_pad(x, padding, slope)
+        return eager_reflect_pad(x, padding, slope)
     x = leaky_relu(x, slope)
     for dim in (2, 3):
         before = x.narrow(dim, 1, padding).flip(dim)

@@ -1,8 +1,7 @@
 """DBSCAN on the sparse Jaccard graph: one function, three engines, one result.
 
-Rule of all engines: a core point has at least `min_samples` points within eps, itself counted; clusters are the
-connected components of core points, numbered by their lowest core point; another point with core points within eps
-joins the lowest-numbered of their clusters; the rest is -1. (cuML numbers and settles such points in its own order.)
+The op `kernels.csr_dbscan` states the rule of all engines. (cuML numbers clusters, and settles points between two of
+them, in its own order.)
 """
 
 from __future__ import annotations
@@ -13,16 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.csrc.build import load
-from gcl_fast.kernels import csr_dbscan  # noqa: F401  (the op on a GPU)
-
-load()
-
-
-@torch.library.register_fake("gcl_fast::dbscan")
-def _(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
-    return start.new_empty(len(start) - 1)
-
+from gcl_fast.kernels.csr_dbscan import csr_dbscan
 
 ENGINES = ("own", "sklearn", "cuml")
 
@@ -51,7 +41,7 @@ def csr_arrays(similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _own(similarity: Tensor, eps: float, min_samples: int) -> Tensor:
-    return torch.ops.gcl_fast.dbscan(*csr_arrays(similarity), eps, min_samples)
+    return csr_dbscan(*csr_arrays(similarity), eps, min_samples)
 
 
 def _sklearn(similarity: Tensor, eps: float, min_samples: int) -> Tensor:

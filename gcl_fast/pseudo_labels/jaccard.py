@@ -8,66 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.csrc.build import load
-from gcl_fast.kernels import merge_rows, reciprocal_graph  # noqa: F401  (the ops on a GPU)
+from gcl_fast.kernels.expand_queries import expand_queries, expand_queries_reference
+from gcl_fast.kernels.jaccard_rows import jaccard_rows, jaccard_rows_reference
+from gcl_fast.kernels.reciprocal_weights import reciprocal_weights, reciprocal_weights_reference
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours_reference
 from gcl_fast.pseudo_labels.search import Search, find_neighbours
 from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 from gcl_fast.versions import SPARSE_WARNING
 
-load()
 ALONE = Team()
 COUNTED_ROWS = 2**15  # at 3,000 similarities a row 0.8 GB
 
 
-def _dynamic_rows(rows: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    entries = torch.library.get_ctx().new_dynamic_size()
-    return (
-        like.new_empty(rows + 1, dtype=torch.int64),
-        like.new_empty(entries, dtype=torch.int32),
-        like.new_empty(entries),
-    )
-
-
-@torch.library.register_fake("gcl_fast::reciprocal_weights")
-def _(features: Tensor, neighbours: Tensor, half: int, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
-    return _dynamic_rows(end - begin, features)
-
-
-@torch.library.register_fake("gcl_fast::expand_queries")
-def _(
-    start: Tensor, column: Tensor, value: Tensor, neighbours: Tensor, begin: int, end: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _dynamic_rows(end - begin, value)
-
-
-@torch.library.register_fake("gcl_fast::jaccard_rows")
-def _(
-    start: Tensor, column: Tensor, value: Tensor, min_similarity: float, begin: int, end: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _dynamic_rows(end - begin, value)
-
-
 def k_reciprocal_jaccard_reference(features: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
-    """The definition, dense: (N, N) similarity. Needs N^2 memory and a Python loop; for tests and benchmarks."""
+    """Define `k_reciprocal_jaccard` by the definitions of its ops: dense (N, N) similarity, with N^2 memory."""
     N = len(features)
-    _, rank = nearest_neighbours_reference(features, k1)
-    rank = rank.long()
-
-    def reciprocal(i: int, k: int) -> Tensor:
-        forward = rank[i, :k]
-        return forward[(rank[forward, :k] == i).any(1)]
-
-    half = [reciprocal(i, half_length(k1)) for i in range(N)]
-    V = torch.zeros(N, N)
-    for i in range(N):
-        own = reciprocal(i, k1)
-        expanded = [own] + [half[j] for j in own if torch.isin(half[j], own).sum() > 2 / 3 * len(half[j])]
-        members = torch.cat(expanded).unique()
-        V[i, members] = torch.softmax(-(2 - 2 * features[members] @ features[i]), 0)
-    V = V[rank[:, :k2]].mean(1)
-    shared = torch.stack([torch.minimum(row, V).sum(1) for row in V])
-    return (shared / (2 - shared)).clamp_max(1)
+    _, neighbours = nearest_neighbours_reference(features, k1)
+    weights = reciprocal_weights_reference(features, neighbours, min(half_length(k1), neighbours.shape[1]), 0, N)
+    sets = expand_queries_reference(*weights, neighbours[:, :k2], 0, N)
+    start, column, value = jaccard_rows_reference(*sets, 0.0, 0, N)
+    return torch.sparse_csr_tensor(start, column, value, (N, N)).to_dense()
 
 
 def k_reciprocal_jaccard(
@@ -117,16 +77,16 @@ def fuzzy_sets(features: Tensor, neighbours: Tensor, k1: int, k2: int, team: Tea
     if N == 0:
         start = torch.zeros(1, dtype=torch.int64, device=features.device)
         return SparseRows(start, start.new_empty(0, dtype=torch.int32), features.new_empty(0))
-    ops, (begin, end) = torch.ops.gcl_fast, team.rows(N)
+    begin, end = team.rows(N)
     half = min(half_length(k1), neighbours.shape[1])
-    weights = team.join_rows(*ops.reciprocal_weights(features, neighbours, half, begin, end))
-    return team.join_rows(*ops.expand_queries(*weights, neighbours[:, :k2].contiguous(), begin, end))
+    weights = team.join_rows(*reciprocal_weights(features, neighbours, half, begin, end))
+    return team.join_rows(*expand_queries(*weights, neighbours[:, :k2].contiguous(), begin, end))
 
 
 def jaccard_similarity(sets: SparseRows, min_similarity: float, team: Team = ALONE) -> Tensor:
     """(N, N) sparse CSR: s / (2 - s), s = sum_j min(V_ij, V_kj), where it reaches `min_similarity`."""
     N = len(sets.start) - 1
-    start, column, value = team.join_rows(*torch.ops.gcl_fast.jaccard_rows(*sets, min_similarity, *team.rows(N)))
+    start, column, value = team.join_rows(*jaccard_rows(*sets, min_similarity, *team.rows(N)))
     if len(column) < 2**31:
         start = start.int()
     else:
@@ -144,7 +104,7 @@ def faint_pairs(sets: SparseRows, below: float, bins: int, team: Team = ALONE) -
     begin, end = team.rows(len(sets.start) - 1)
     counts = torch.zeros(bins, dtype=torch.int64, device=sets.value.device)
     for first in range(begin, end, COUNTED_ROWS):
-        value = torch.ops.gcl_fast.jaccard_rows(*sets, 0.0, first, min(first + COUNTED_ROWS, end))[2]
+        value = jaccard_rows(*sets, 0.0, first, min(first + COUNTED_ROWS, end))[2]
         counts += value.histc(bins, 0, below).long()
     return team.add(counts) // 2  # every pair was met twice
 

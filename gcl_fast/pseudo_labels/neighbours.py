@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcl_fast.csrc.build import load
-
-load()
+from gcl_fast.kernels.merge_top_k import merge_top_k
 
 TILE = (
     2048  # rows and columns of one product: 16 MB of fp32, large enough for full speed, small enough to stay in cache
@@ -58,9 +56,9 @@ def search_for(queries: Tensor, features: Tensor, k: int, everyone: bool = False
             block, columns = queries[r : r + TILE], features[c : c + TILE]
             tile = buffer[: len(block) * len(columns)].view(len(block), len(columns))
             torch.mm(block, columns.T, out=tile)
-            torch.ops.gcl_fast.merge_top_k(similarity, index, tile, r, c)
+            merge_top_k(similarity, index, tile, r, c)
             if everyone and c > r:
-                torch.ops.gcl_fast.merge_top_k_columns(similarity, index, tile, c, r)
+                merge_top_k(similarity, index, tile.T, c, r)
     return similarity, index
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gcl_fast.kernels.expand_queries import expand_queries
+from gcl_fast.kernels.reciprocal_weights import reciprocal_weights
 from gcl_fast.pseudo_labels.cluster import FAINT, PseudoLabels
 from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
 from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
@@ -95,14 +97,14 @@ def cluster_jointly(
         min_samples: points within the radius, itself counted, that make a core point.
         plain_weight: 0..1.
     """
-    N, ops = len(distances.features), torch.ops.gcl_fast
+    N = len(distances.features)
     neighbours, largest = distances.nearest(min(k1, N))
     half = min(half_length(k1), neighbours.shape[1])
-    start, column, _ = ops.reciprocal_weights(distances.features.cpu(), neighbours, half, 0, N)
+    start, column, _ = reciprocal_weights(distances.features.cpu(), neighbours, half, 0, N)
     weight = torch.exp(-distances.at(start, column))
     row = torch.repeat_interleave(torch.arange(N), start.diff())
     weight /= torch.zeros(N).index_add_(0, row, weight)[row]
-    sets = SparseRows(*ops.expand_queries(start, column, weight, neighbours[:, :k2].contiguous(), 0, N))
+    sets = SparseRows(*expand_queries(start, column, weight, neighbours[:, :k2].contiguous(), 0, N))
     graph = jaccard_similarity(sets, FAINT)
     start, column, similarity = csr_arrays(graph)
     plain = distances.at(start, column) / max(largest, 1e-12)

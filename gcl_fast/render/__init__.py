@@ -1,8 +1,9 @@
-"""Camera, rasterizer and shading: meshes to structure maps. The kernels are in csrc/."""
+"""From meshes to images: the camera of a crop, the rasterizer and the structure maps. The ops are in kernels/."""
 
+from gcl_fast.kernels.rasterize import Fragments, rasterize, rasterize_reference
+from gcl_fast.kernels.structure_maps import shade, vertex_normals
 from gcl_fast.render.camera import project
-from gcl_fast.render.rasterizer import Fragments, rasterize, rasterize_reference
-from gcl_fast.render.shading import render_structure, render_structure_reference, shade, vertex_normals
+from gcl_fast.render.structure import render_structure, render_structure_reference
 
 __all__ = [
     "Fragments",

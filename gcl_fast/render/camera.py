@@ -1,4 +1,4 @@
-"""Weak-perspective camera of a crop: bodies in metres to pixels."""
+"""The weak-perspective camera of a crop, which takes bodies in metres to pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 def view_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
-    """Rotation from the body frame (y up, facing +z) to the image frame (x right, y down, depth away from the camera).
+    """Return the rotation from the body frame to the image frame.
+
+    The body frame has y up and the body facing +z; the image frame x right, y down, and depth away from the camera.
 
     Args:
         yaw: (B,) degrees about +y; 0 faces the camera, +90 faces the image's right.
@@ -23,11 +25,11 @@ def view_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
 
 
 def view_transform(vertices: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int]) -> Tensor:
-    """Affine map (B, 3, 4) from the body frame to pixels and depth; arguments as in `project`."""
+    """Return the affine map (B, 3, 4) from the body frame to pixels and depth; arguments as in `project`."""
     H, W = size
     scale, x, y, pitch = camera.unbind(-1)
     linear = (scale * H)[:, None, None] * view_rotation(yaw, pitch)
-    height = vertices[..., 1].contiguous()  # ten times faster than amax over the strided view
+    height = vertices[..., 1].contiguous()  # amax is slow over the strided view
     middle = height.amax(1, keepdim=True) / 2  # (B, 1), half way up the vertical axis
     origin = torch.stack((x * W, y * H, torch.zeros_like(x)), dim=-1) - linear[..., 1] * middle
     return torch.cat((linear, origin[..., None]), dim=-1)
@@ -45,6 +47,14 @@ def project(vertices: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int]
 
     Returns:
         (B, V, 3) pixels (x right, y down) and depth, all in the same unit; smaller depth is nearer.
+
+    Example:
+        >>> body = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.5, 1.0, 0.0]]])  # feet, head, left hand
+        >>> camera = torch.tensor([[0.4, 0.5, 0.6, 0.0]])
+        >>> project(body, torch.zeros(1), camera, (100, 50))[0, :, :2]
+        tensor([[ 25., 100.],
+                [ 25.,  20.],
+                [ 45.,  60.]])
     """
     transform = view_transform(vertices, yaw, camera, size)
     return vertices @ transform[..., :3].transpose(1, 2) + transform[:, None, :, 3]

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize, one_hot
 
 from gcl_fast.config import ClusteringConfig
 from gcl_fast.errors import UserError
-from gcl_fast.kernels.reciprocal_graph import MAX_NEIGHBOURS
+from gcl_fast.kernels.reciprocal_weights import MAX_NEIGHBOURS
 from gcl_fast.pseudo_labels import PseudoLabels, cluster, health
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 from gcl_fast.pseudo_labels.search import choose

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from gcl_fast.config import RunConfig
 from gcl_fast.errors import UserError
-from gcl_fast.render import rasterizer
+from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS
 from gcl_fast.training.ranks import Ranks
 
 EAGER = 2  # steps of a kind before its capture: kernels are compiled in them, optimizer states and workspaces made
@@ -65,7 +65,7 @@ def _hindrance_of_rendering(config: RunConfig) -> str:
         return "pre-rendered structure maps come from the CPU"
     if config.smpl:
         return "smplx, which poses the SMPL body, waits for the device"
-    if not rasterizer.HAS_CUDA_KERNELS:
+    if not HAS_CUDA_KERNELS:
         return "the rasterizer runs on the CPU"
     return ""
 

@@ -11,7 +11,7 @@ from gcl_fast import __version__
 from gcl_fast.config import RunConfig
 from gcl_fast.csrc.build import recipe
 from gcl_fast.pseudo_labels.search import choose
-from gcl_fast.render.rasterizer import HAS_CUDA_KERNELS
+from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS
 from gcl_fast.training import graphs
 from gcl_fast.training.device import why_no_gpu
 from gcl_fast.training.inputs import Inputs

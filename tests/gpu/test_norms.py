@@ -1,11 +1,10 @@
-"""The generator's norms, padding and batch norm at the networks' sizes on a device, against float64."""
+"""The generator's norms and padding at the networks' sizes on a device, against float64."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcl_fast.kernels.batch_norm import batch_norm_relu
 from gcl_fast.kernels.reflect_pad import reflect_pad, reflect_pad_reference
 from gcl_fast.kernels.styled_norm import styled_norm
 
@@ -75,25 +74,3 @@ def test_reflect_pad(device, shape, padding, dtype, allowed):
         (second,) = torch.autograd.grad(first, direction, draw(shape, 2).to(place, kind))
         results.append([y.detach(), first.detach(), second])
     check(*results, allowed)
-
-
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("dtype", "allowed"), CASES)
-@pytest.mark.parametrize(("device", "shape"), SHAPES)
-def test_batch_norm_relu(device, shape, dtype, allowed, training):
-    C, moments = shape[1], (torch.zeros(shape[1]).double(), torch.ones(shape[1]).double())
-    maps, channels = {"x": draw(shape, 2), "residual": draw(shape, 1)}, {"weight": draw((C,), 1), "bias": draw((C,))}
-    normal = F.batch_norm(maps["x"], *moments, channels["weight"], channels["bias"], training, 0.3, 1e-3)
-    direction = away_from_the_kink(draw(shape, 4), normal + maps["residual"])
-    results = []
-    for place, kind in ((device, dtype), ("cpu", torch.float64)):
-        wide = torch.promote_types(kind, torch.float32)
-        leaves = {name: value.to(place, kind).requires_grad_() for name, value in maps.items()}
-        leaves |= {name: value.to(place, wide).requires_grad_() for name, value in channels.items()}
-        mean, variance = torch.zeros(C, device=place, dtype=wide), torch.ones(C, device=place, dtype=wide)
-        x = leaves["x"].to(memory_format=torch.channels_last)
-        options = {"training": training, "momentum": 0.3, "eps": 1e-3}
-        y = batch_norm_relu(x, mean, variance, leaves["weight"], leaves["bias"], leaves["residual"], **options)
-        gradients = torch.autograd.grad(y, list(leaves.values()), direction.to(place, kind))
-        results.append([y.detach(), *gradients, mean, variance])
-    check(*results, 3 * allowed)

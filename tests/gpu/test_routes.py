@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gcl_fast.kernels import negative_lse as lse
 from gcl_fast.kernels.contrastive_draw import contrastive_draw
 from gcl_fast.kernels.memory_update import memory_update
+from gcl_fast.kernels.negative_lse import negative_lse
 from gcl_fast.kernels.view_contrastive import view_contrastive, view_contrastive_reference
 
 STREAM = torch.tensor([(5 << 40) + 3, 7])
@@ -55,7 +55,7 @@ def test_either_route_is_as_exact_as_float64_allows(device, size, bank_dtype):
 @pytest.mark.parametrize(("device", "size"), SIZES)
 def test_the_result_is_the_same_every_time(device, size, bank_dtype):
     f, _, bank, labels, index, _, threshold, stream = case(*size, bank_dtype, device)
-    once, again = (lse.negative_lse(f, bank, labels, index, threshold, stream, TEMPERATURE) for _ in range(2))
+    once, again = (negative_lse(f, bank, labels, index, threshold, stream, TEMPERATURE) for _ in range(2))
     assert torch.equal(once, again)
 
 

@@ -91,20 +91,6 @@ def test_rows_can_be_shared_out():
         assert torch.equal(whole[0].diff(), torch.cat([part[0].diff() for part in parts]))
 
 
-def test_ops_are_registered_whole():
-    rows = features(20, 8)
-    neighbours = nearest_neighbours(rows, 6)[1]
-    sets = neighbourhoods(rows, 6, 3)
-    check = lambda op, arguments: torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_faketensor"))
-    check(ops.reciprocal_weights.default, (rows, neighbours, 4, 0, 20))
-    check(ops.expand_queries.default, (*sets, neighbours, 0, 20))
-    check(ops.jaccard_rows.default, (*sets, 0.0, 3, 20))
-    check(ops.dbscan.default, (*sets, 0.5, 3))
-    lists = torch.full((20, 3), -torch.inf), torch.zeros(20, 3, dtype=torch.int32)
-    check(ops.merge_top_k.default, (*lists, torch.rand(12, 9), 4, 0))
-    check(ops.merge_top_k_columns.default, (*lists, torch.rand(12, 9), 4, 0))
-
-
 def test_bad_input_is_named():
     rows = features(20, 8)
     bad = rows.clone()

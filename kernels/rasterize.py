@@ -1,4 +1,8 @@
-"""Which face of a mesh each pixel sees: the op (C++/CUDA, csrc/), its reference in plain PyTorch, its registration."""
+"""The rasterizer: which face of a mesh each pixel sees, at what depth, and where on the face.
+
+Its kernels are C++ on a CPU and CUDA on a GPU, and both share their arithmetic (csrc/raster.h). Where the library was
+built without CUDA, the CPU serves tensors on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ load()
 
 
 class Fragments(NamedTuple):
-    """What a rasterizer sees at each pixel."""
+    """Holds what a rasterizer sees at each pixel."""
 
     face_index: Tensor  # (B, H, W) int32, -1 = background
     depth: Tensor  # (B, H, W), 0 = background
@@ -27,7 +31,7 @@ class Fragments(NamedTuple):
 def rasterize(
     vertices: Tensor, faces: Tensor, size: tuple[int, int], *, cull_backfaces: bool = False, perspective: bool = False
 ) -> Fragments:
-    """The nearest face at the centre of every pixel of a batch of meshes.
+    """Find the nearest face at the centre of every pixel of a batch of meshes.
 
     Pixel (row, column) is sampled at y = row + 0.5, x = column + 0.5. A centre on a shared edge belongs to exactly one
     of its faces; among equally near faces the lowest index wins, so the result does not depend on threads or device.
@@ -36,7 +40,7 @@ def rasterize(
         vertices: (B, V, 3) float32: x (right) and y (down) in pixels, and depth; smaller depth is nearer.
         faces: (F, 3) or (B, F, 3) int64 vertex indices, counter-clockwise seen from outside.
         size: (H, W) in pixels.
-        cull_backfaces: leave out faces seen from behind; the picture of a closed mesh stays the same.
+        cull_backfaces: leave out faces seen from behind; the image of a closed mesh stays the same.
         perspective: depth is distance along the camera's axis and x, y have been divided by it: interpolate
             perspective-correctly, and leave out faces with a corner that is not before the camera (depth > 0).
 
@@ -47,6 +51,15 @@ def rasterize(
     Raises:
         RuntimeError: wrong shape, dtype or device; on the CPU also an index out of range (on the GPU such a face is not
             drawn, because telling the host would cost a synchronization).
+
+    Example:
+        >>> vertices = torch.tensor([[[0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 3.0, 1.0]]])
+        >>> seen = rasterize(vertices, torch.tensor([[0, 2, 1]]), size=(2, 3))
+        >>> seen.face_index[0]
+        tensor([[ 0,  0, -1],
+                [ 0, -1, -1]], dtype=torch.int32)
+        >>> seen.depth[0, 0]
+        tensor([1., 1., 0.])
     """
     depth, barycentric, face_index = torch.ops.gcl_fast.rasterize(vertices, faces, *size, cull_backfaces, perspective)
     return Fragments(face_index, depth, barycentric)
@@ -57,7 +70,7 @@ def _edge(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _interpolate(corners: Tensor, centre: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
-    """Barycentric weights (..., 3) and depth (...) at pixel centres (..., 2) of triangles (..., 3 corners, 3)."""
+    """Return barycentric weights (..., 3) and depth (...) of triangles (..., 3 corners, 3) at centres (..., 2)."""
     a, b, c = (corners[..., :2] - centre[..., None, :]).unbind(-2)
     weight = torch.stack((_edge(b, c), _edge(c, a), _edge(a, b)), dim=-1)
     if perspective:
@@ -69,7 +82,16 @@ def _interpolate(corners: Tensor, centre: Tensor, perspective: bool) -> tuple[Te
 def rasterize_reference(
     vertices: Tensor, faces: Tensor, size: tuple[int, int], *, cull_backfaces: bool = False, perspective: bool = False
 ) -> Fragments:
-    """The definition of `rasterize`: every face against every pixel, in the dtype of `vertices`, differentiable."""
+    """Define `rasterize` in plain PyTorch: every face against every pixel, in the dtype of `vertices`.
+
+    Arguments and result are those of `rasterize`; it is differentiable as well.
+
+    Example:
+        >>> vertices = torch.tensor([[[0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 3.0, 1.0]]], dtype=torch.float64)
+        >>> rasterize_reference(vertices, torch.tensor([[0, 2, 1]]), size=(2, 3)).face_index[0]
+        tensor([[ 0,  0, -1],
+                [ 0, -1, -1]], dtype=torch.int32)
+    """
     H, W = size
     rows, columns = torch.meshgrid(*(torch.arange(n, device=vertices.device) + 0.5 for n in size), indexing="ij")
     centre = torch.stack((columns, rows), dim=-1).to(vertices.dtype)  # (H, W, 2)
@@ -98,20 +120,29 @@ def rasterize_reference(
 
 
 def _owns(triangle: Tensor, weight: Tensor, clockwise: Tensor) -> Tensor:
-    """Whether every edge that a pixel centre lies on is a left or a top edge of its triangle."""
+    """Tell whether every edge that a pixel centre lies on is a left or a top edge of its triangle."""
     step = triangle[..., [2, 0, 1], :2] - triangle[..., [1, 2, 0], :2]  # the edges opposite to corners a, b, c
     dx, dy = torch.where(clockwise[..., None, None], step, -step).unbind(-1)
     return ((weight != 0) | (dy < 0) | ((dy == 0) & (dx > 0))).all(-1)
 
 
 @torch.library.register_fake("gcl_fast::rasterize")
-def _(vertices, faces, height, width, cull_backfaces=False, perspective=False):
+def _(
+    vertices: Tensor, faces: Tensor, height: int, width: int, cull_backfaces: bool = False, perspective: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     shape = (vertices.shape[0], height, width)
     return vertices.new_empty(shape), vertices.new_empty((*shape, 3)), vertices.new_empty(shape, dtype=torch.int32)
 
 
 @torch.library.register_fake("gcl_fast::rasterize_backward")
-def _(grad_depth, grad_barycentric, vertices, faces, face_index, perspective):
+def _(
+    grad_depth: Tensor,
+    grad_barycentric: Tensor,
+    vertices: Tensor,
+    faces: Tensor,
+    face_index: Tensor,
+    perspective: bool,
+) -> Tensor:
     return torch.empty_like(vertices, memory_format=torch.contiguous_format)
 
 
@@ -131,16 +162,16 @@ for _device in ("cpu", "cuda"):
     torch.library.register_autocast("gcl_fast::rasterize", _device, torch.float32)
 
 
-def _through_the_cpu(name: str) -> Callable[..., Any]:
-    """The op `name` for tensors on a GPU, by its CPU kernel: arguments are copied there, results back.
+def through_the_cpu(name: str) -> Callable[..., Any]:
+    """Return the op `name` for tensors on a GPU by its CPU kernel, between two copies.
 
-    The first call of a process warns of it, with the way out.
+    The first call of a process warns of it and names what the library was built for.
     """
     op = getattr(torch.ops.gcl_fast, name)
 
     def kernel(*arguments: Any) -> Any:
         device = arguments[0].device
-        _warn_of_the_detour()
+        warn_of_the_detour()
         results = op(*tree_map_only(Tensor, Tensor.cpu, arguments))
         return tree_map_only(Tensor, lambda result: result.to(device), results)
 
@@ -148,7 +179,8 @@ def _through_the_cpu(name: str) -> Callable[..., Any]:
 
 
 @cache
-def _warn_of_the_detour() -> None:
+def warn_of_the_detour() -> None:
+    """Warn once in a process that tensors on a GPU go by the CPU."""
     warnings.warn(
         f"gcl_fast's rasterizer serves GPU tensors on the CPU, between two copies: its ops were built for"
         f" {recipe().notice}",
@@ -156,8 +188,8 @@ def _warn_of_the_detour() -> None:
     )
 
 
-# Built without CUDA, since there was no toolkit: the header says so, and it is slower, but it runs.
-HAS_CUDA_KERNELS = torch._C._dispatch_has_kernel_for_dispatch_key("gcl_fast::structure", "CUDA")
+# A library that was built without a CUDA toolkit has none: the run's header says so, and tensors go by the CPU.
+HAS_CUDA_KERNELS = torch._C._dispatch_has_kernel_for_dispatch_key("gcl_fast::rasterize", "CUDA")
 if not HAS_CUDA_KERNELS:
-    for _name in ("rasterize", "rasterize_backward", "structure"):
-        torch.library.register_kernel(f"gcl_fast::{_name}", "cuda", _through_the_cpu(_name))
+    for _name in ("rasterize", "rasterize_backward"):
+        torch.library.register_kernel(f"gcl_fast::{_name}", "cuda", through_the_cpu(_name))

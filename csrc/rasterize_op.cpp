@@ -1,29 +1,28 @@
-// Every op of the rasterizer: schema, checks, allocation, and the calls into the CPU and CUDA code. Stable ABI only.
+// The rasterizer's ops: schemas, checks, allocation, and the calls into the CPU and the CUDA code. Stable ABI only.
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
+#ifdef WITH_CUDA
+#include <cuda_runtime.h>
+#endif
+
 #include <atomic>
 #include <tuple>
 #include <utility>
 
+#include "checks.h"
 #include "rasterize.h"
-
-extern "C" const char gcl_fast_mark[] = GCL_MARK;  // build.py looks for it in a library on disk
+#ifdef WITH_CUDA
+#include "rasterize_cuda.h"
+#endif
 
 namespace gcl {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
 constexpr int64_t MOST = 1 << 30;  // of pixels, vertices or faces: indices are int
 
-// Sizes and pointers of what an op was given; faces are still int64.
-Meshes<int64_t> check(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) {
+// Returns the sizes and pointers of an op's meshes; faces are still int64.
+Meshes<int64_t> check_meshes(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) {
   STD_TORCH_CHECK(vertices.dim() == 3 && vertices.size(2) == 3 && vertices.scalar_type() == ScalarType::Float,
       "rasterize: vertices must be float32 of shape (B, V, 3)");
   STD_TORCH_CHECK((faces.dim() == 2 || faces.dim() == 3) && faces.size(-1) == 3 && faces.scalar_type() == ScalarType::Long,
@@ -48,16 +47,16 @@ Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_bar
     STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && grad.device() == vertices.device() &&
             grad.numel() == face_index.numel() * values,
         "rasterize_backward: gradients must be float32 of shapes (B, H, W) and (B, H, W, 3), on the device of vertices");
-  return check(vertices, faces, face_index.size(1), face_index.size(2));
+  return check_meshes(vertices, faces, face_index.size(1), face_index.size(2));
 }
 
 void check_transform(const Tensor& transform, const Tensor& vertices) {
   STD_TORCH_CHECK(transform.dim() == 3 && transform.size(0) == vertices.size(0) && transform.size(1) == 3 &&
           transform.size(2) == 4 && transform.scalar_type() == ScalarType::Float && transform.device() == vertices.device(),
-      "structure: transform must be float32 of shape (B, 3, 4), on the device of vertices");
+      "structure_maps: transform must be float32 of shape (B, 3, 4), on the device of vertices");
 }
 
-// Faces as int32, which halves what every mesh reads; raises for one that names no vertex.
+// Returns the faces as int32, which halves what every mesh reads. Raises for one that names no vertex.
 Tensor narrow_faces(const Tensor& faces, int64_t V) {
   Tensor narrow = torch::stable::new_empty(faces, faces.sizes(), ScalarType::Int);
   const int64_t* index = faces.const_data_ptr<int64_t>();
@@ -92,7 +91,7 @@ struct Outputs {
 std::tuple<Tensor, Tensor, Tensor> rasterize(
     const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
-  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
   const Tensor narrow = narrow_faces(faces, m.V);
   const Outputs out(vertices, m.B, H, W);
   if (m.B > 0)
@@ -119,10 +118,10 @@ Tensor rasterize_backward(const Tensor& grad_depth_any, const Tensor& grad_baryc
   return grad;
 }
 
-Tensor structure(const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
+Tensor structure_maps(const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
-  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
   check_transform(transform, vertices);
   const Tensor narrow = narrow_faces(faces, m.V);
   Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
@@ -136,10 +135,6 @@ Tensor structure(const Tensor& vertices_any, const Tensor& faces_any, const Tens
 }  // namespace gcl
 
 #ifdef WITH_CUDA
-#include <cuda_runtime.h>
-
-#include "rasterize_cuda.h"
-
 namespace gcl {
 namespace {
 
@@ -167,7 +162,7 @@ std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
     const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
   const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
-  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
   const Outputs out(vertices, m.B, H, W);
   if (m.B > 0) {  // an empty grid is a launch error
     const DeviceWorkspace work(vertices, m, false);
@@ -192,12 +187,12 @@ Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& gr
   return grad;
 }
 
-Tensor structure_on_cuda(
+Tensor structure_maps_on_cuda(
     const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
   const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
-  const Meshes<int64_t> m = check(vertices, faces, H, W);
+  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
   check_transform(transform, vertices);
   Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
   if (m.B > 0) {
@@ -214,21 +209,21 @@ Tensor structure_on_cuda(
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CUDA, m) {
   m.impl("rasterize", TORCH_BOX(&gcl::rasterize_on_cuda));
   m.impl("rasterize_backward", TORCH_BOX(&gcl::rasterize_backward_on_cuda));
-  m.impl("structure", TORCH_BOX(&gcl::structure_on_cuda));
+  m.impl("structure_maps", TORCH_BOX(&gcl::structure_maps_on_cuda));
 }
 #endif
 
-STABLE_TORCH_LIBRARY(gcl_fast, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
   m.def(
       "rasterize(Tensor vertices, Tensor faces, int height, int width, bool cull_backfaces=False, bool perspective=False)"
       " -> (Tensor depth, Tensor barycentric, Tensor face_index)");
   m.def(
       "rasterize_backward(Tensor grad_depth, Tensor grad_barycentric, Tensor vertices, Tensor faces, Tensor face_index,"
       " bool perspective) -> Tensor");
-  m.def("structure(Tensor vertices, Tensor faces, Tensor transform, int height, int width) -> Tensor");
+  m.def("structure_maps(Tensor vertices, Tensor faces, Tensor transform, int height, int width) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {
   m.impl("rasterize", TORCH_BOX(&gcl::rasterize));
   m.impl("rasterize_backward", TORCH_BOX(&gcl::rasterize_backward));
-  m.impl("structure", TORCH_BOX(&gcl::structure));
+  m.impl("structure_maps", TORCH_BOX(&gcl::structure_maps));
 }

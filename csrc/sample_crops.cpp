@@ -1,20 +1,14 @@
-// Training batches from decoded crops in one pass: gather, scale, shift and mirror, colours, normalization, erasing.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <algorithm>
-#include <cstdint>
+// CPU kernel of sample_crops: it gathers crops and scales, shifts, mirrors, colours, normalizes and erases each in one pass.
+// The definition is in kernels/sample_crops.py.
 #include <vector>
 
+#include "checks.h"
 #include "simd.h"
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
+namespace gcl {
 namespace {
 
-// Where an output coordinate falls in the input: the two pixels around it and the weight of the second.
+// The two input pixels around an output coordinate, and the weight of the second.
 struct Tap {
   int first, second;
   float weight;
@@ -33,11 +27,14 @@ GCL_INLINE bool within(int i, int size, float from, float to) {
   return centre >= from && centre < to;
 }
 
+// The numbers of one crop, as kernels/sample_crops.py describes them.
 struct Change {
-  const float *placement, *colour, *erased;  // scale y, x, shift y, x; 3 x (matrix row, offset); top, bottom, left, right
+  const float* placement;  // scale y, scale x, shift y, shift x
+  const float* colour;     // three times a matrix row and its offset
+  const float* erased;     // top, bottom, left, right
 };
 
-// What one thread needs for one crop after the other.
+// Buffers of one thread, used for one crop after the other.
 struct Scratch {
   std::vector<int> first, second;
   std::vector<float> weight, keep, r, g, b;
@@ -67,7 +64,7 @@ GCL_CLONES void sample(const uint8_t* crop, int H, int W, Change change, Scratch
       b[x] = m[8] * red + m[9] * green + m[10] * blue + m[11];
     }
     const bool erase = within(y, H, e[0], e[1]);
-    if (p[1] == 1 && p[3] == 0) {  // the columns stay where they are
+    if (p[1] == 1 && p[3] == 0) {  // the columns do not move
       for (int x = 0; x < W; ++x) {
         const float kept = erase ? keep[x] : 1.f;
         out[3 * x] = kept * r[x], out[3 * x + 1] = kept * g[x], out[3 * x + 2] = kept * b[x];
@@ -84,24 +81,23 @@ GCL_CLONES void sample(const uint8_t* crop, int H, int W, Change change, Scratch
   }
 }
 
+// `values` contiguous float32 numbers for each of the B crops.
+void check_change(const Tensor& t, int64_t B, int64_t values, const char* name) {
+  STD_TORCH_CHECK(t.size(0) == B && t.numel() == B * values && t.scalar_type() == ScalarType::Float && t.is_contiguous(),
+      "sample_crops: ", name, " must be contiguous float32 with ", values, " values for each of the ", B, " crops");
+}
+
 Tensor sample_crops(
     const Tensor& crops, const Tensor& index, const Tensor& placement, const Tensor& colour, const Tensor& erased) {
-  STD_TORCH_CHECK(crops.dim() == 4 && crops.size(3) == 3 && crops.scalar_type() == ScalarType::Byte && crops.is_contiguous(),
+  STD_TORCH_CHECK(is_array(crops, ScalarType::Byte, 4) && crops.size(3) == 3,
       "sample_crops: crops must be contiguous uint8 of shape (N, H, W, 3)");
-  STD_TORCH_CHECK(index.dim() == 1 && index.scalar_type() == ScalarType::Long && index.is_contiguous(),
-      "sample_crops: index must be contiguous int64 of shape (B,)");
-  const int64_t N = crops.size(0), H = crops.size(1), W = crops.size(2), B = index.size(0);
+  const int64_t N = crops.size(0), H = crops.size(1), W = crops.size(2);
   STD_TORCH_CHECK(H < 32768 && W < 32768, "sample_crops: crops must be smaller than 32768 pixels a side");
-  const auto check = [&](const Tensor& t, int64_t values, const char* name) {
-    STD_TORCH_CHECK(t.size(0) == B && t.numel() == B * values && t.scalar_type() == ScalarType::Float && t.is_contiguous(),
-        "sample_crops: ", name, " must be contiguous float32 with ", values, " values for each of the ", B, " crops");
-  };
-  check(placement, 4, "placement");
-  check(colour, 12, "colour");
-  check(erased, 4, "erased");
-  const int64_t* const i = index.const_data_ptr<int64_t>();
-  for (int64_t k = 0; k < B; ++k)
-    STD_TORCH_CHECK(i[k] >= 0 && i[k] < N, "sample_crops: index ", i[k], " is outside 0..", N - 1);
+  check_index("sample_crops", index, N);
+  const int64_t *const i = index.const_data_ptr<int64_t>(), B = index.size(0);
+  check_change(placement, B, 4, "placement");
+  check_change(colour, B, 12, "colour");
+  check_change(erased, B, 4, "erased");
   Tensor out = torch::stable::new_empty(crops, {B, H, W, 3}, ScalarType::Float);
   const uint8_t* const from = crops.const_data_ptr<uint8_t>();
   const float *const p = placement.const_data_ptr<float>(), *const m = colour.const_data_ptr<float>(),
@@ -116,8 +112,9 @@ Tensor sample_crops(
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
   m.def("sample_crops(Tensor crops, Tensor index, Tensor placement, Tensor colour, Tensor erased) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("sample_crops", TORCH_BOX(&sample_crops)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("sample_crops", TORCH_BOX(&gcl::sample_crops)); }

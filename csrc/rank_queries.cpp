@@ -1,26 +1,19 @@
-// Retrieval metrics of each query from its row of distances, without sorting the row: a match's rank is the number of
-// entries nearer than it, and counting is one vector pass per match.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <algorithm>
+// CPU kernel of rank_queries; the definition is in kernels/rank_queries.py. A row of distances is not sorted: the rank of a
+// match is the number of entries nearer than it, and counting is one vector pass per match.
 #include <atomic>
-#include <cstdint>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "checks.h"
 #include "simd.h"
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
+namespace gcl {
 namespace {
 
 using Candidate = std::pair<float, int64_t>;  // distance, gallery index: ordered by distance, then index
 
-// How many of `size` distances are at most `limit`.
+// Counts the distances that are at most `limit`.
 GCL_CLONES int64_t count_within(const float* distance, int64_t size, float limit) {
   int32_t count = 0;
   for (int64_t g = 0; g < size; ++g) count += distance[g] <= limit;
@@ -33,7 +26,7 @@ GCL_CLONES bool any_nan(const float* distance, int64_t size) {
   return count != 0;
 }
 
-// One query. junk: sorted candidates that do not count (same identity, same camera); match: sorted true matches.
+// One query. `junk` holds the sorted candidates that do not count (same identity, same camera), `match` the sorted matches.
 struct Query {
   const float* distance;
   int64_t gallery;
@@ -44,7 +37,7 @@ struct Query {
     return count_within(distance, gallery, limit) - junk_within;
   }
 
-  // Place of a match in the list sorted by distance, then gallery index, 0 = first.
+  // Returns the place of a match in the list sorted by distance, then gallery index; 0 is the first.
   int64_t place(const Candidate& candidate, int64_t within_its_distance) const {
     const auto behind = [&](const Candidate& c) { return c.first == candidate.first && c.second >= candidate.second; };
     int64_t tied_behind = 0;
@@ -54,17 +47,17 @@ struct Query {
 };
 
 // Returns average precision (Q) float64, place of the first match (Q) int64 (-1: the query has no match) and inverse
-// negative penalty (Q) float64. order: gallery indices sorted by identity; own (Q, 2): each query's range in it.
-std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Tensor& order, const Tensor& own,
+// negative penalty (Q) float64. order: gallery indices sorted by identity; ranges (Q, 2): each query's identity in it.
+std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Tensor& order, const Tensor& ranges,
     const Tensor& query_cameras, const Tensor& gallery_cameras) {
-  STD_TORCH_CHECK(distance.dim() == 2 && distance.scalar_type() == ScalarType::Float && distance.is_contiguous(),
+  STD_TORCH_CHECK(is_array(distance, ScalarType::Float, 2),
       "rank_queries: distance must be contiguous float32 of shape (Q, G)");
   const int64_t Q = distance.size(0), G = distance.size(1);
-  for (const auto& [tensor, size] : {std::pair(&order, G), {&own, 2 * Q}, {&query_cameras, Q}, {&gallery_cameras, G}})
+  for (const auto& [tensor, size] : {std::pair(&order, G), {&ranges, 2 * Q}, {&query_cameras, Q}, {&gallery_cameras, G}})
     STD_TORCH_CHECK(tensor->scalar_type() == ScalarType::Long && tensor->is_contiguous() && tensor->numel() == size,
-        "rank_queries: order, own and cameras must be contiguous int64 of the sizes of distance");
+        "rank_queries: order, ranges and cameras must be contiguous int64 of the sizes of distance");
   const float* d = distance.const_data_ptr<float>();
-  const int64_t *by_id = order.const_data_ptr<int64_t>(), *range = own.const_data_ptr<int64_t>();
+  const int64_t *by_id = order.const_data_ptr<int64_t>(), *range = ranges.const_data_ptr<int64_t>();
   const int64_t *query_camera = query_cameras.const_data_ptr<int64_t>();
   const int64_t *gallery_camera = gallery_cameras.const_data_ptr<int64_t>();
   for (int64_t g = 0; g < G; ++g)
@@ -111,14 +104,15 @@ std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Te
       }
     }
   });
-  STD_TORCH_CHECK(nan_query < 0, "rank: the distances of query ", nan_query.load(), " hold NaN");
+  STD_TORCH_CHECK(nan_query < 0, "rank_queries: the distances of query ", nan_query.load(), " hold NaN");
   return {precision, first, penalty};
 }
 
 }  // namespace
+}  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
-  m.def("rank_queries(Tensor distance, Tensor order, Tensor own, Tensor query_cameras, Tensor gallery_cameras)"
+  m.def("rank_queries(Tensor distance, Tensor order, Tensor ranges, Tensor query_cameras, Tensor gallery_cameras)"
         " -> (Tensor, Tensor, Tensor)");
 }
-STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("rank_queries", TORCH_BOX(&rank_queries)); }
+STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) { m.impl("rank_queries", TORCH_BOX(&gcl::rank_queries)); }
