@@ -35,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 ALL = ("warmup", "generative", "joint")
 
@@ -110,7 +110,7 @@ def arithmetic() -> str:
     """In which --amp trains on this machine, in a word of ARITHMETICS, nothing for bfloat16."""
     import torch
 
-    from gcl_fast.training.precision import choose
+    from gcl_fast.optim.precision import choose
 
     dtype = choose(True, torch.device("cuda" if torch.cuda.is_available() else "cpu")).dtype
     return "" if dtype == torch.bfloat16 else str(dtype or torch.float32).removeprefix("torch.")
@@ -194,8 +194,8 @@ class Grid:
         """`key: full -> row` for each setting in which `row`, as its run has written it, differs from the full one."""
         import yaml
 
-        from gcl_fast.config_io import difference, to_dict
-        from gcl_fast.training.arguments import parse
+        from gcl_fast.command_line import parse
+        from gcl_fast.settings import difference, to_dict
 
         full = to_dict(parse(self._flags(FULL, seed, ROWS[FULL]))[0])
         trained = yaml.safe_load((self._run(row, seed) / "config.yaml").read_text())
@@ -231,8 +231,8 @@ class Grid:
 
     def _expected(self, row: str) -> list[str]:
         """What the row's switch alone changes, where `settings` have not set it for all rows."""
-        from gcl_fast.config_io import difference, to_dict
-        from gcl_fast.training.arguments import parse
+        from gcl_fast.command_line import parse
+        from gcl_fast.settings import difference, to_dict
 
         full, other = (to_dict(parse(self.settings_of(ROWS[r]))[0]) for r in (FULL, row))
         return difference(full, other)
@@ -243,8 +243,7 @@ class Grid:
 
     def switch(self, plan: Row) -> str:
         """What `plan` sets; a longer warm-up in a schedule stretched to its length."""
-        from gcl_fast.config import preset, warmup_preset
-        from gcl_fast.config_io import override
+        from gcl_fast.settings import override, preset, warmup_preset
 
         if not plan.longer:
             return plan.switch

@@ -74,7 +74,7 @@ def matrix(device: str, repeats: int = 7) -> float:
 
 def measure_ceilings(device: str, repeats: int = 7) -> Ceilings:
     """The ceilings of `device` ("cpu" or "cuda"); a second or two."""
-    from gcl_fast.training.precision import choose  # its import builds the ops: not for whoever wants a rate alone
+    from gcl_fast.optim.precision import choose  # its import builds the ops: not for whoever wants a rate alone
 
     dtype = choose(True, torch.device(device)).dtype or torch.float32
     return Ceilings(

@@ -25,7 +25,7 @@ from torchvision import transforms
 
 from gcl_fast.data import Augmentation, Records, TrainLoader, files, open_dataset, shuffled_plan
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 
 class PeerDataset(Dataset):

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gcl_fast.config import RunConfig
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.losses.adversarial import DiscriminatorLoss
-from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
-from gcl_fast.training.precision import Precision, choose
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.optim.precision import Precision, choose
+from gcl_fast.settings import RunConfig
 
 PLAIN = "plain PyTorch, float32"
 

@@ -19,7 +19,7 @@ from gcl_fast.kernels.reflect_pad import reflect_pad_reference
 from gcl_fast.losses.mixup import Mix
 from gcl_fast.losses.reconstruction import reconstruction_loss
 from gcl_fast.models import Discriminator, generator, identity, layers
-from gcl_fast.training.step import GCLStep
+from gcl_fast.stages.gcl_step import GCLStep
 
 
 class OfficialStep(GCLStep):

@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
@@ -37,16 +37,18 @@ from reporting import facts
 from stages import KINDS, first_epoch, open_stage
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from gcl_fast.config import RunConfig
-from gcl_fast.errors import UserError, entry
-from gcl_fast.training import ranks as processes
-from gcl_fast.training.arguments import parse
-from gcl_fast.training.health import RunningStatistics
-from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
-from gcl_fast.training.logs import RunLog
-from gcl_fast.training.loop import Interrupted, Interruption, Position, Stage, run_stage
-from gcl_fast.training.precision import choose, planned_steps
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.command_line import parse
+from gcl_fast.distributed import ranks as processes
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.entry import entry
+from gcl_fast.errors import UserError
+from gcl_fast.inputs import make_embedded_dataset, open_inputs
+from gcl_fast.optim.precision import choose, planned_steps
+from gcl_fast.optim.stability import RunningStatistics
+from gcl_fast.run.logs import RunLog
+from gcl_fast.run.loop import Interrupted, Interruption, Position, run_stage
+from gcl_fast.settings import RunConfig
+from gcl_fast.stages.stage import Stage
 
 WARM = 3  # steps before anything is timed: compilation, first allocations
 

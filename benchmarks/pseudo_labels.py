@@ -32,12 +32,12 @@ from reporting import RESULTS, measure, report, spread
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from gcl_fast.process import prepare_process
 from gcl_fast.pseudo_labels.cluster import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.eps import RADII, eps_auto
 from gcl_fast.pseudo_labels.jaccard import ALONE, checked, fuzzy_sets, jaccard_similarity, neighbour_lists
 from gcl_fast.pseudo_labels.search import ENGINES, Search
-from gcl_fast.training.process import prepare_process
 
 BARE_ROWS = 33_000  # the bare product of more takes longer than it tells
 RHO_ROWS = 100_000  # rho is a share of all pairs: beyond, it asks for hundreds of neighbours a row

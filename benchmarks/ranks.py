@@ -22,11 +22,11 @@ from reporting import append, spread
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gcl_fast.config import preset
+from gcl_fast.distributed import ranks as processes
+from gcl_fast.distributed.ranks import BUCKET_BYTES, Ranks
 from gcl_fast.models import GCL
-from gcl_fast.training import ranks as processes
-from gcl_fast.training.process import prepare_process
-from gcl_fast.training.ranks import BUCKET_BYTES, Ranks
+from gcl_fast.process import prepare_process
+from gcl_fast.settings import preset
 
 
 def sent_per_step() -> dict[str, int]:

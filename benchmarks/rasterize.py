@@ -32,8 +32,8 @@ from torch import Tensor
 
 from gcl_fast.bodies import AnnyBody, walking_pose
 from gcl_fast.csrc import build
+from gcl_fast.process import prepare_process
 from gcl_fast.render import project, rasterize, render_structure
-from gcl_fast.training.process import prepare_process
 
 SIZE = (256, 128)
 BODY_FACES = 27_400  # from here on the body itself, below it an egg of about as many faces

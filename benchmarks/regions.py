@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-from gcl_fast.training import step
-from gcl_fast.training.loop import Stage
-from gcl_fast.training.warmups import cluster
+from gcl_fast.stages import gcl_step as step
+from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.warmups import cluster
 
 PREFIX = "gcl_fast::"
 

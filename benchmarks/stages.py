@@ -8,17 +8,17 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from gcl_fast.config import RunConfig, preset
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
+from gcl_fast.optim.precision import Precision
+from gcl_fast.run.initialize import initialize
+from gcl_fast.settings import RunConfig, preset
+from gcl_fast.stages.generative import Generative
+from gcl_fast.stages.joint import Joint
+from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.warmups.cluster import Warmup
 from gcl_fast.synthetic import WorldConfig
-from gcl_fast.training.generative import Generative
-from gcl_fast.training.initialize import initialize
-from gcl_fast.training.inputs import Inputs
-from gcl_fast.training.joint import Joint
-from gcl_fast.training.loop import Stage
-from gcl_fast.training.precision import Precision
-from gcl_fast.training.ranks import Ranks
-from gcl_fast.training.warmups.cluster import Warmup
 
 KINDS: dict[str, type[Warmup] | type[Generative] | type[Joint]] = {
     "warmup": Warmup,

@@ -38,15 +38,15 @@ from reporting import RESULTS, measure_all, report
 from stages import first_batch, first_epoch, open_stage, small_config
 from waterfall import draw
 
-from gcl_fast.config_io import override
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.losses import adversarial
 from gcl_fast.memory import MemoryBank
-from gcl_fast.training.generative import Generative
-from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
-from gcl_fast.training.joint import Joint
-from gcl_fast.training.precision import choose
-from gcl_fast.training.process import ALLOCATOR, SPINS
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.optim.precision import choose
+from gcl_fast.process import ALLOCATOR, SPINS
+from gcl_fast.settings import override
+from gcl_fast.stages.generative import Generative
+from gcl_fast.stages.joint import Joint
 
 LADDER = {  # what is switched on, in this order -> what a row of the table calls it
     "official": "official step, float32",

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from gcl_fast.errors import UserError, entry, in_one_line
-from gcl_fast.training.process import prepare_process
+from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
@@ -23,9 +24,9 @@ with in_one_line():
     from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
     from gcl_fast.bodies.regressor import SIZE
     from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
+    from gcl_fast.distributed import ranks as processes
     from gcl_fast.evaluation.figures import pair_grid
     from gcl_fast.evaluation.protocol import to_unit
-    from gcl_fast.training import ranks as processes
 
 PREVIEWED = 48  # crops in the preview, from the most certain to the most doubtful
 NAMED = 5  # doubtful crops that are named

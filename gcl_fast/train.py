@@ -10,8 +10,8 @@ from pathlib import Path
 # Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
-from gcl_fast.errors import entry, in_one_line  # noqa: E402
-from gcl_fast.training.process import prepare_process  # noqa: E402
+from gcl_fast.entry import INTERRUPTED, entry, in_one_line  # noqa: E402
+from gcl_fast.process import prepare_process  # noqa: E402
 
 
 @entry
@@ -20,10 +20,10 @@ def main(arguments: list[str] | None) -> int:
     prepare_process()  # may restart the process: before torch is imported
 
     with in_one_line():
-        from gcl_fast.training import ranks as processes
-        from gcl_fast.training.arguments import parse
-        from gcl_fast.training.loop import Interrupted
-        from gcl_fast.training.run import Run
+        from gcl_fast.command_line import parse
+        from gcl_fast.distributed import ranks as processes
+        from gcl_fast.run.loop import Interrupted
+        from gcl_fast.run.run import Run
 
     config, resume = parse(arguments)
     try:
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None) -> int:
         return 0
     except Interrupted as stopped:
         print(f"gcl_fast: {stopped}", file=sys.stderr, flush=True)
-        return 130
+        return INTERRUPTED
     finally:
         processes.stop()
 

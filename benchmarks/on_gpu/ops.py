@@ -30,11 +30,11 @@ from gcl_fast.kernels.reflect_pad import reflect_pad, reflect_pad_reference
 from gcl_fast.kernels.styled_norm import styled_norm
 from gcl_fast.kernels.view_contrastive import view_contrastive, view_contrastive_reference
 from gcl_fast.memory import MemoryBank
+from gcl_fast.process import prepare_process
 from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
 from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, k_reciprocal_jaccard, neighbourhoods
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, rasterize_reference, render_structure, render_structure_reference
-from gcl_fast.training.process import prepare_process
 from on_gpu.rows import Row, check, emit
 from on_gpu.timing import timed
 

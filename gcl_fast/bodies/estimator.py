@@ -1,6 +1,6 @@
 """From person crops to body parameters, with the weights that ship with the package.
 
-The weights come from `python -m gcl_fast.training.estimator`: synthetic people only, in clutter. On the 600 query crops
+The weights come from `python -m gcl_fast.estimator_training`: synthetic people only, in clutter. On the 600 query crops
 of the demo's world, which they never saw, the yaw is off by 3.1 degrees in the median, 99.5 % within 30; silhouettes of
 estimated and true bodies overlap (intersection over union) by 0.793 in the crop's view, by 0.749 turned by 90 degrees
 (`python -m gcl_fast.estimate --truth`). Before training aligned bodies in pixels (training/alignment.py) and saw heads
@@ -49,7 +49,7 @@ def load_weights(path: Path = WEIGHTS) -> BodyRegressor:
         reason = str(error).splitlines()[0].rstrip(":")
         raise UserError(f"{path}: no weights of the estimator ({reason}); reinstall, or train them again") from error
     if unknown or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise UserError(f"{path}: weights of another network; train them with `python -m gcl_fast.training.estimator`")
+        raise UserError(f"{path}: weights of another network; train them with `python -m gcl_fast.estimator_training`")
     return network.eval().to(memory_format=torch.channels_last)
 
 

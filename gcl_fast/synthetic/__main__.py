@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from gcl_fast.errors import entry
+from gcl_fast.entry import entry
 from gcl_fast.synthetic import WorldConfig, make_world
 
 

@@ -10,8 +10,8 @@ import pytest
 import reporting
 import yaml
 
-from gcl_fast.config_io import to_dict
-from gcl_fast.training.arguments import parse
+from gcl_fast.command_line import parse
+from gcl_fast.settings import to_dict
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 
 from gcl_fast import estimate
+from gcl_fast import inputs as run_inputs
 from gcl_fast.bodies import BodyParameters, load_body_parameters, posture, save_body_parameters
-from gcl_fast.config import preset
-from gcl_fast.config_io import override
 from gcl_fast.data import open_dataset
 from gcl_fast.errors import UserError
+from gcl_fast.inputs import Inputs, body_parameter_file
+from gcl_fast.settings import override, preset
 from gcl_fast.synthetic.cutouts import Scenery
-from gcl_fast.training import inputs as run_inputs
-from gcl_fast.training.inputs import Inputs, body_parameter_file
 
 
 @pytest.fixture(scope="module")

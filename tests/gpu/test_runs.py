@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcl_fast import evaluate, train
-from gcl_fast.training import run as runs
+from gcl_fast.run import run as runs
 
 on_gpu = pytest.mark.gpu
 CASES = [  # stage, device it is killed on, device it goes on on

@@ -12,7 +12,7 @@ from gcl_fast.losses import (
 )
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL, load_official
-from gcl_fast.training.precision import Precision
+from gcl_fast.optim.precision import Precision
 
 PICTURES = {"x_rec": "x_recon", "x_new": "x_nv", "x_cyc": "x_nv2recon"}
 PARTS = {"parts": "feat", "parts_rec": "feat_recon", "parts_new": "feat_nv", "parts_cyc": "feat_nv2recon"}
