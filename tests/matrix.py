@@ -41,8 +41,8 @@ HEAD = """# Versions that were tried
 
 `python tests/matrix.py` wrote this page: for each pair a fresh environment, a build of the C++ ops, the unit tests
 (all but the rooms of whole runs: assessment, benchmarks, run, stages), and a tiny run of all stages. Its mAP only
-shows that the run went through, since six people say nothing of quality. {machine} A pair that is not listed was not tried.
-“Without DALI” repeats the loader's tests and the run after DALI was removed from the environment.
+shows that the run went through, since six people say nothing of quality. {machine} A pair that is not listed was not
+tried. “Without DALI” repeats the loader's tests and the run after DALI was removed from the environment.
 
 | Python | torch | torchvision | Triton | NumPy | DALI | build | unit tests | all stages | no DALI: tests | run | of |
 |---|---|---|---|---|---|---|---|---|---|---|---|
