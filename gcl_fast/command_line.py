@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from gcl_fast.errors import UserError
+from gcl_fast.models import check_size
 from gcl_fast.optim.optimizers import BACKENDS
 from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, override, preset, source_preset, warmup_preset
 
@@ -15,6 +16,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
 
     Raises:
         SystemExit: --help, or an unknown or malformed flag (status 2).
+        UserError: crops of a size that the networks cannot take.
     """
     parser = argparse.ArgumentParser(
         prog="torchrun gcl_fast/train.py",
@@ -75,6 +77,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
         _refuse_conflicts(config)
     except UserError as error:
         parser.error(str(error))
+    check_size(*config.size)
     return config, resume
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -116,6 +116,33 @@ def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
 def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:
     """Where the body parameters of `split` lie."""
     return Path(dataset.root) / "body_parameters" / f"{split}.npz"
+
+
+def prepare_inputs(config: RunConfig, ranks: Ranks, finished: Sequence[str]) -> Inputs:
+    """Make the embedded datasets where they are missing, and open what a run trains on.
+
+    Args:
+        config: the settings.
+        ranks: all of them call this; rank 0 makes what is missing.
+        finished: the stages that are complete. The source is opened where its stage is not among them.
+
+    Raises:
+        UserError: as `open_inputs` and `open_source`, or there is a source and the other stages would begin without it.
+    """
+    with_source = config.source is not None and "source" not in finished
+    if with_source and "source" not in config.stages:
+        assert config.source is not None
+        raise UserError(
+            f"--source {config.source.dataset}: {config.folder} has not been trained on it; add source to --stages"
+        )
+    if ranks.main:
+        if with_source:
+            prepare_source(config)
+        if config.dataset == "synthetic":
+            make_embedded_dataset(config)
+    ranks.barrier()
+    inputs = open_inputs(config)
+    return replace(inputs, source=open_source(config, inputs.dataset)) if with_source else inputs
 
 
 def make_embedded_dataset(config: RunConfig) -> Path:

@@ -210,7 +210,7 @@ def emulated_gpu() -> Iterator[None]:
     from gcl_fast.render import rasterizer
     from gcl_fast.run import checkpoint
     from gcl_fast.run.meter import Meter
-    from gcl_fast.run.run import Run
+    from gcl_fast.run.session import Session
 
     torch.cuda.get_device_name = lambda *_: "emulated"
     torch.cuda.get_device_capability = lambda *_: (int(os.environ.get("EMULATED_SM", "8")), 0)
@@ -222,7 +222,7 @@ def emulated_gpu() -> Iterator[None]:
     assess.PICTURED = 1  # crops in the picture of views: each takes 0.6 s
     graphs.install()
 
-    save, open_source, batches, open_stage = torch.save, Source.__init__, Source.batches, Run._stage
+    save, open_source, batches, open_stage = torch.save, Source.__init__, Source.batches, Session.begin
     on_cpu = lambda state, file: save(tree_map_only(OnDevice, lambda t: t.values.clone(), state), file)
     checkpoint.torch = SimpleNamespace(load=torch.load, save=on_cpu)
 
@@ -233,13 +233,13 @@ def emulated_gpu() -> Iterator[None]:
     def decoded(self: Source, plan: Any) -> Iterator[Tensor]:
         return (batch.to(self.of_batches) for batch in batches(self, plan))
 
-    def staged(self: Run, name: str) -> Any:
+    def staged(self: Session, name: str, make: Any) -> Any:
         global stage
-        opened, stage = open_stage(self, name), name
+        opened, stage = open_stage(self, name, make), name
         opened.step = watched(opened.step, begins=True)
         return opened
 
-    Source.__init__, Source.batches, Run._stage, Meter.add = opened, decoded, staged, watched(Meter.add)
+    Source.__init__, Source.batches, Session.begin, Meter.add = opened, decoded, staged, watched(Meter.add)
     with Dispatch(), Names():
         yield
 

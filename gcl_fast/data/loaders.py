@@ -11,6 +11,7 @@ from gcl_fast.data.augment import Augmentation, Draws, draw, no_change, sample
 from gcl_fast.data.cache import CropCache, choose_cache
 from gcl_fast.data.files import PictureFiles
 from gcl_fast.data.records import Records
+from gcl_fast.random_streams import Stream, numpy_generator
 
 FILL_BATCH = 64  # crops decoded at once when a cache is filled
 
@@ -74,7 +75,7 @@ class TrainLoader:
     def _draws(self, positions: np.ndarray, epoch: int, step: int) -> Draws:
         if self._augmentation is None:
             return no_change(len(positions))
-        generator = np.random.default_rng([self._seed, epoch, step])
+        generator = numpy_generator(self._seed, epoch, step, Stream.AUGMENTATION)
         drawn = draw(self._augmentation, self._world_size * len(positions), generator)
         first = self._rank * len(positions)
         return Draws(*(value[first : first + len(positions)] for value in drawn))

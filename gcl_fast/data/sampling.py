@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from gcl_fast.errors import UserError
+from gcl_fast.random_streams import Stream, numpy_generator
 
 
 def shuffled_plan(
@@ -74,7 +75,7 @@ def identity_plan(
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:
-    return np.random.default_rng([seed, epoch])
+    return numpy_generator(seed, epoch, 0, Stream.ORDER)
 
 
 def _members(labels: np.ndarray) -> list[np.ndarray]:

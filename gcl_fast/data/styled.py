@@ -11,6 +11,7 @@ from torch import Tensor
 from gcl_fast.data.readers import PICTURES
 from gcl_fast.data.records import Records
 from gcl_fast.errors import UserError
+from gcl_fast.random_streams import Stream, numpy_generator
 
 
 class Pictures:
@@ -54,7 +55,7 @@ class Pictures:
         crops = plan.numpy()
         members, available = self._members[crops], self._count[crops]  # (steps, batch, most), (steps, batch)
         steps, batch, most = members.shape
-        keys = np.random.default_rng([seed, epoch, 7]).random((steps, world_size, batch, most))[:, rank]
+        keys = numpy_generator(seed, epoch, 0, Stream.STYLE).random((steps, world_size, batch, most))[:, rank]
         shuffled = np.take_along_axis(members, np.where(members < 0, 2.0, keys).argsort(-1), -1)
         turn = np.arange(count) % available[..., None]  # (steps, batch, count)
         return torch.from_numpy(np.take_along_axis(shuffled, turn, -1).reshape(steps, batch * count))

@@ -19,9 +19,9 @@ from gcl_fast.optim.optimizers import adam
 from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.schedule import set_learning_rate
 from gcl_fast.optim.update import descend
+from gcl_fast.random_streams import Stream, torch_generator
 from gcl_fast.settings import GenerativeConfig
 
-YAW = 0  # the stream of random numbers that yaws come from
 LAST_YAW = {"paper": 315, "code": 270}  # the official code never draws 315
 
 
@@ -30,7 +30,7 @@ def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, las
 
     The ranks' yaws in rank order are those that one process would draw for the whole batch.
     """
-    generator = torch.Generator().manual_seed(hash((seed, epoch, position, YAW)) & 0x7FFF_FFFF_FFFF_FFFF)
+    generator = torch_generator(seed, epoch, position, Stream.YAW)
     yaw = 45.0 * torch.randint(1, last // 45 + 1, (ranks.world_size, count), generator=generator)
     return yaw[ranks.rank].to(ranks.device, non_blocking=True)
 

@@ -10,8 +10,8 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.losses.cluster_memory import Clusters, cluster_centres
 from gcl_fast.losses.mixup import Mix, choose_partners
 from gcl_fast.memory import MemoryBank
+from gcl_fast.random_streams import Stream, numpy_generator
 
-MIXUP = 1  # the stream of random numbers that mixes come from
 BETA = 0.6  # both parameters of the distribution of weights (Chen et al. 2022)
 
 
@@ -28,7 +28,7 @@ def draw_mix(
         index: (B,) bank rows of this rank's crops.
     """
     everyone = ranks.gather(index)
-    random = np.random.default_rng(hash((seed, epoch, position, MIXUP)) & 0x7FFF_FFFF_FFFF_FFFF)
+    random = numpy_generator(seed, epoch, position, Stream.MIXUP)
     share = random.beta(BETA, BETA, len(everyone)).astype(np.float32)
     drawn = np.maximum(share, 1 - share), random.integers(len(everyone), size=len(everyone))
     mine = slice(ranks.rank * len(index), (ranks.rank + 1) * len(index))

@@ -18,7 +18,7 @@ from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 from gcl_fast.stages.source import Source
 from gcl_fast.stages.stage import Stage
-from gcl_fast.stages.warmups import warmup_of
+from gcl_fast.stages.warmups import make_warmup
 
 CLUSTERED = ["warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6", "warmup.steps_per_epoch=4"]
 SETTINGS = {  # kind of stage -> what makes it tiny
@@ -68,8 +68,7 @@ def opened(world: Path, source_world: Path) -> Callable[..., Opened]:
         gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
         precision.compile(*gcl.children())
         stages = {"source": Source, "reconstruction": Generative, "generative": Generative, "joint": Joint}
-        stage_type = stages.get(kind) or warmup_of(config)
-        stage = stage_type(config, gcl, inputs, Ranks(0, 1, torch.device(device)), precision)
+        stage = stages.get(kind, make_warmup)(config, gcl, inputs, Ranks(0, 1, torch.device(device)), precision)
         if begin:
             stage.begin_epoch(0)
         return Opened(stage, gcl, list(islice(stage.loader.epoch(stage.plan(0), 0), 3)) if begin else [])

@@ -23,7 +23,7 @@ from gcl_fast.process import prepare_process
 
 prepare_process()
 from gcl_fast import train
-from gcl_fast.run import run
+from gcl_fast.run import session
 
 for line in sys.stdin:
     child = os.fork()

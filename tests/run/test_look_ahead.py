@@ -14,7 +14,8 @@ from gcl_fast.data import Records, ReIDDataset
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs
-from gcl_fast.run.run import FREE_ON_RESUME, Run
+from gcl_fast.run.folder import FREE_ON_RESUME
+from gcl_fast.run.session import Session
 from gcl_fast.settings import override, preset
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -33,11 +34,11 @@ def assessment(root, query, *settings, device=CPU):
 
 
 def look_ahead(root, *settings, done=(), device=CPU):
-    run = object.__new__(Run)
-    run.assessment = assessment(root, 0, *settings, device=device)
-    run.config, run.inputs, run.ranks = run.assessment.config, run.assessment.inputs, run.assessment.ranks
-    run.summary = {"stages": {stage: {} for stage in done}}
-    run._look_ahead()
+    session = object.__new__(Session)
+    session.assessment = opened = assessment(root, 0, *settings, device=device)
+    session.config, session.inputs, session.ranks = opened.config, opened.inputs, opened.ranks
+    session.folder = SimpleNamespace(finished=list(done))
+    session._look_ahead()
 
 
 @pytest.mark.parametrize("stages", ["[warmup,generative]", "[joint]"])

@@ -19,10 +19,11 @@ from gcl_fast import evaluate, generate, train
 from gcl_fast.assessment import assess
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
-from gcl_fast.run import checkpoint, logs
-from gcl_fast.run import run as runs
+from gcl_fast.inputs import prepare_inputs
+from gcl_fast.run import checkpoint, folder, logs
+from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.loop import Position
-from gcl_fast.run.run import Run
+from gcl_fast.run.session import Session
 from gcl_fast.settings import STAGES, override, preset
 
 
@@ -164,16 +165,19 @@ def reopen(tmp_path):
         Image.new("RGB", (64, 128), (i, i, i)).save(tmp_path / "crops" / f"{i}.png")
     alone = Ranks(0, 1, torch.device("cpu"))
 
-    def make(*settings: str, stages=("generative", "joint"), ranks=alone) -> Run:
+    def make(*settings: str, stages=("generative", "joint"), ranks=alone) -> Session:
         config = replace(preset("demo"), dataset="folder", data_root=str(tmp_path / "crops"), stages=stages)
-        return Run(override(config, [f"runs={tmp_path}", "name=run", "height=64", "width=40", *settings]), ranks, True)
+        config = override(config, [f"runs={tmp_path}", "name=run", "height=64", "width=40", *settings])
+        folder = RunFolder(config, ranks, resume=True)
+        return Session(config, prepare_inputs(config, ranks, folder.finished), ranks, folder)
 
     return make
 
 
-def save(run: Run, step: int) -> bool:
-    """Leave `run` with a checkpoint of its generative stage, which trained nothing."""
-    return run._save(SimpleNamespace(name="generative", state_dict=dict), Position(step=step), run._crops("generative"))
+def save(session: Session, step: int) -> bool:
+    """Write a checkpoint of a generative stage that trained nothing; return whether the disk took it."""
+    session.position, session.crops = Position(step=step), session._digest_of_crops("generative")
+    return session._save(SimpleNamespace(name="generative", state_dict=dict))
 
 
 def full(*_: object) -> None:
@@ -181,17 +185,25 @@ def full(*_: object) -> None:
 
 
 def test_a_run_goes_on_in_the_stage_it_stopped_in_or_not_at_all(reopen, capsys):
-    run = reopen()
-    assert save(run, 9)
+    session = reopen()
+    assert save(session, 9)
     told = r"stopped in the generative stage at step 9.*--stages generative joint does"
     for stages in (STAGES, ("warmup", "joint"), ("joint",)):
         with pytest.raises(UserError, match=told):
             reopen(stages=stages)
-    assert reopen("joint.clustering.eps=0.5", stages=("generative",)).state["at"]["step"] == 9
+    assert reopen("joint.clustering.eps=0.5", stages=("generative",)).folder.state["at"]["step"] == 9
     assert "changed on resuming: joint.clustering.eps: auto -> 0.5" in capsys.readouterr().out
-    run.summary["stages"]["generative"] = {"steps": 10}
-    assert save(run, 10)
-    assert reopen("joint.clustering.eps=0.5", stages=("warmup", "joint")).state["at"]["step"] == 10
+    session.folder.summary["stages"]["generative"] = {"steps": 10}
+    assert save(session, 10)
+    assert reopen("joint.clustering.eps=0.5", stages=("warmup", "joint")).folder.state["at"]["step"] == 10
+
+
+def test_a_checkpoint_of_another_version_is_refused(reopen, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "VERSION", folder.VERSION - 1)
+        save(reopen(), 9)
+    with pytest.raises(UserError, match=r"are of version 1, and this gcl_fast resumes version 2.*--init"):
+        reopen()
 
 
 def test_ranks_that_see_other_checkpoints_are_refused(reopen):
@@ -204,51 +216,48 @@ def test_ranks_that_see_other_checkpoints_are_refused(reopen):
         reopen(ranks=Apart(0, 1, torch.device("cpu")))
 
 
-def test_other_crops_than_a_stage_was_begun_on_are_refused(reopen, monkeypatch, tmp_path):
-    def begun(run, name):
-        raise LookupError(name)
+def test_other_crops_than_a_stage_was_begun_on_are_refused(reopen, tmp_path):
+    def made(*_):
+        raise LookupError
 
-    monkeypatch.setattr(Run, "_stage", begun)
     save(reopen(), 9)
     min((tmp_path / "crops").iterdir()).unlink()
-    run = reopen()
     with pytest.raises(UserError, match="generative was begun on other crops"):
-        run.train("generative")
-    run.state["stage"] = "warmup"  # which is complete: a stage may begin on other crops
+        reopen().begin("generative", made)
+    session = reopen()
+    session.folder.state["stage"] = "warmup"  # which is complete: a stage may begin on other crops
     with pytest.raises(LookupError):
-        run.train("generative")
-    run.state["stage"] = "generative"
-    del run.state["crops"]  # a checkpoint from before there was a digest
-    with pytest.raises(LookupError):
-        run.train("generative")
+        session.begin("generative", made)
 
 
 def test_views_that_cannot_be_made_do_not_end_the_run(reopen, monkeypatch, tmp_path):
-    run = reopen()
+    session = reopen()
     (tmp_path / "crops" / "body_parameters").write_text("")  # no folder can be made
     with pytest.warns(UserWarning, match="generative: SSIM or picture of views left out .cannot write body parameters"):
-        assert run.assessment.after("generative", run.gcl, tmp_path / "views") == {}
-    monkeypatch.setattr(run.assessment, "fidelity", lambda gcl: {"ssim": 0.5})
+        assert session.assessment.after("generative", session.gcl, tmp_path / "views") == {}
+    monkeypatch.setattr(session.assessment, "fidelity", lambda gcl: {"ssim": 0.5})
     monkeypatch.setattr(assess, "draw_views", full)
     with pytest.warns(UserWarning, match="No space left"):
-        assert run.assessment.after("joint", run.gcl, tmp_path / "views") == {"ssim": 0.5}
+        assert session.assessment.after("joint", session.gcl, tmp_path / "views") == {"ssim": 0.5}
 
 
 def test_a_full_disk_ends_no_run_and_the_summary_is_written_later(reopen, monkeypatch, tmp_path, capsys):
-    run = reopen(stages=("generative",))
-    run.summary["stages"]["generative"] = {"steps": 9}
-    assert save(run, 9)
-    with warnings.catch_warnings(record=True) as warned, reopen(stages=("generative",)) as run:
+    session = reopen(stages=("generative",))
+    session.folder.summary["stages"]["generative"] = {"steps": 9}
+    assert save(session, 9)
+    session = reopen(stages=("generative",))
+    with warnings.catch_warnings(record=True) as warned, session.folder:
         warnings.simplefilter("always")
-        for module, name in ((runs, "training_curves"), (logs, "write_atomically"), (checkpoint, "write_atomically")):
+        for module, name in ((folder, "training_curves"), (logs, "write_atomically"), (checkpoint, "write_atomically")):
             monkeypatch.setattr(module, name, full)
-        assert not save(run, 10)
+        assert not save(session, 10)
     for file in ("step_000000010.pt", "curves.png", "summary.json"):
         assert any(f"{file} could not be written" in str(warning.message) for warning in warned)
     assert "done, without" in capsys.readouterr().out
     monkeypatch.undo()
-    with reopen(stages=("generative",)) as run:
-        run.train("generative")
+    session = reopen(stages=("generative",))
+    with session.folder:
+        assert not session.awaits("generative")
     assert "done: " in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stages"] == {"generative": {"steps": 9}}
 

@@ -20,7 +20,7 @@ from gcl_fast.models import GCL
 from gcl_fast.optim import precision as arithmetic
 from gcl_fast.run.checkpoint import load_state, save_weights
 from gcl_fast.settings import from_dict, override, preset, to_dict, warmup_preset
-from gcl_fast.stages.warmups import WARMUPS, warmup_of
+from gcl_fast.stages.warmups import WARMUPS, make_warmup
 
 TINY = {
     "cluster": ["warmup.memory=hardest", "warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6",
@@ -40,9 +40,8 @@ def open_stage(config):
     torch.manual_seed(0)
     ranks = Ranks(0, 1, torch.device("cpu"))
     gcl = GCL(config.model)
-    return warmup_of(config)(
-        config, gcl, open_inputs(config), ranks, arithmetic.choose(False, ranks.device, "off")
-    ), gcl
+    precision = arithmetic.choose(False, ranks.device, "off")
+    return make_warmup(config, gcl, open_inputs(config), ranks, precision), gcl
 
 
 def drive(stage, start=(0, 0), stop=None):
@@ -165,7 +164,7 @@ def test_command_line():
     config, _ = parse(["--warmup", "none"])
     assert (config.warmup, config.stages) == (None, ("generative", "joint"))
     with pytest.raises(UserError, match="there is no warm-up"):
-        warmup_of(config)
+        make_warmup(config, None, None, None, None)
     assert WARMUPS.keys() == {"cluster", "jvtc", "mmcl"}
 
 

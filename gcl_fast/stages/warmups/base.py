@@ -33,7 +33,7 @@ class MemoryWarmup:
     graphs: StepGraphs
 
     def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
-        assert config.warmup is not None  # `warmup_of` has seen to it
+        assert config.warmup is not None  # `make_warmup` has seen to it
         self.settings = config.warmup
         self.config, self.ranks, self.precision = config, ranks, precision
         self.records = records = inputs.dataset.train
