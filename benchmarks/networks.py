@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from official_step import discriminator_loss, plain_layers
+from official_step import plain_layers
 from parts import Part
 from stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from gcl_fast.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.losses.adversarial import DiscriminatorLoss
 from gcl_fast.optim.precision import Precision, choose
 from gcl_fast.settings import RunConfig
+from gcl_fast.stages.reference_step import discriminator_loss
 
 PLAIN = "plain PyTorch, float32"
 

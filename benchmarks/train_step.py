@@ -33,7 +33,7 @@ import torch
 from ceilings import measure_ceilings
 from memory_bank import Official
 from networks import Flops
-from official_step import PLAIN, OfficialStep, plain_layers
+from official_step import PLAIN, plain_layers
 from reporting import RESULTS, measure_all, report
 from stages import first_batch, first_epoch, open_stage, small_config
 from waterfall import draw
@@ -45,8 +45,10 @@ from gcl_fast.memory import MemoryBank
 from gcl_fast.optim.precision import choose
 from gcl_fast.process import ALLOCATOR, SPINS
 from gcl_fast.settings import override
+from gcl_fast.stages.gcl_step import GCLStep, IdentityTraining
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
+from gcl_fast.stages.reference_step import ReferenceStep
 
 LADDER = {  # what is switched on, in this order -> what a row of the table calls it
     "official": "official step, float32",
@@ -98,7 +100,6 @@ def prepare(
             stage.bank.labels.copy_(torch.arange(MARKET) // 17)  # the mean cluster of Market-1501
         if "bank" not in on:
             stage.bank = Official(stage.bank)
-        step.bank = stage.bank
     if "fused" not in on:
         step.optimizers = [
             torch.optim.Adam(
@@ -108,8 +109,10 @@ def prepare(
         ]
         if isinstance(stage, Joint):
             stage.optimizer = torch.optim.SGD(stage.gcl.identity.parameters(), lr=0.0, momentum=0.9, nesterov=True)
+    if isinstance(stage, Joint):
+        step.identity = IdentityTraining(stage.bank, stage.optimizer, config.joint.batch_statistics)
     if "batched" not in on:
-        stage.gcl_step = OfficialStep(step, layout)
+        stage.gcl_step = cast(GCLStep, ReferenceStep(step, layout, fixed_maps=True))
     stack = ExitStack()
     if plain := PLAIN.keys() - on:
         stack.enter_context(plain_layers(*plain))

@@ -1,12 +1,16 @@
-"""One update of GCL: structure maps, forward pass, D against detached fakes, then G (and E_id) against the new D."""
+"""One update of GCL: structure maps, forward pass, D against detached fakes, then G and E_id against the new D.
+
+`reference_step.py` is the same update in one page, as the paper and its official code write it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
@@ -43,18 +47,30 @@ def kind_of(position: int, r1_every: int) -> int:
     return min(position % r1_every, 1)
 
 
+class IdentityTraining(NamedTuple):
+    """What the joint stage has and the generative stage lacks: the bank that teaches E_id, and its optimizer.
+
+    With `batch_statistics` E_id normalizes by the batch, as the official code does; else by its running statistics.
+    Batches of 16 crops can be too few for the first: E_id then trains on embeddings that no evaluation sees.
+    """
+
+    bank: MemoryBank
+    optimizer: Optimizer
+    batch_statistics: bool = True
+
+
 class GCLStep:
     """The update of D, G, E_str and, in the joint stage, E_id; owns the optimizers of the first three.
 
     Args:
+        gcl: the networks.
         settings: loss weights, R1, weight decay.
-        structure_maps: (index, yaw) -> structure maps of the training crops.
-        lr: of both Adams.
-        bank: of the joint stage; None in the generative stage, where E_id rests in eval mode.
-        batch_statistics: whether E_id, where it trains, normalizes by the batch, as the official code does, or rests in
-            eval mode. Batches of 16 can be too few: the demo's encoder ranks at 73 % mAP by its running statistics, at
-            26 % by those of 16 crops in a row.
-        backend: of the optimizers.
+        structure_maps: (index (B,), yaw (B,) in degrees) -> structure maps (B, 1, H, W) of the training crops.
+        ranks: gradients are averaged over them.
+        precision: the arithmetic of the forward passes.
+        lr: learning rate of both Adams.
+        identity: given in the joint stage. Without it E_id is frozen, in eval mode.
+        backend: whose fused optimizers, "torch" or "apex".
     """
 
     def __init__(
@@ -65,11 +81,10 @@ class GCLStep:
         ranks: Ranks,
         precision: Precision,
         lr: float,
-        bank: MemoryBank | None = None,
-        batch_statistics: bool = True,
+        identity: IdentityTraining | None = None,
         backend: str = "torch",
     ) -> None:
-        self.gcl, self.settings, self.bank, self.batch_statistics = gcl, settings, bank, batch_statistics
+        self.gcl, self.settings, self.identity = gcl, settings, identity
         self.structure_maps, self.ranks, self.precision = structure_maps, ranks, precision
         self.discriminator_loss = DiscriminatorLoss(gcl.discriminator, settings.r1)
         precision.compile(self.discriminator_loss, fullgraph=True)
@@ -86,38 +101,40 @@ class GCLStep:
         index: Tensor,
         yaw: Tensor,
         position: int,
-        identity_optimizer: torch.optim.Optimizer | None = None,
         mix: Mix | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """One step on crops (B, 3, H, W), their indices (B,) and novel yaws (B,) in degrees, `position` in its epoch.
+        """Update D, then G and E_str, and E_id in the joint stage.
 
-        With `mix` the joint stage draws a fourth picture of each crop, of mixed part features.
+        Args:
+            images: crops (B, 3, H, W).
+            index: (B,) their indices among the training crops.
+            yaw: (B,) of their novel views, in degrees.
+            position: of the step in its epoch; every `r1_every`th takes the R1 penalty.
+            mix: in the joint stage, draws a fourth image of each crop, of mixed part features.
 
         Returns:
-            device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the real
-            crops, detached, before L2 normalization.
+            device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the crops,
+            detached, before L2 normalization.
         """
-        gcl, joint = self.gcl, identity_optimizer is not None
+        gcl, joint = self.gcl, self.identity
         gcl.train()
-        gcl.identity.train(joint and self.batch_statistics).requires_grad_(joint)
+        gcl.identity.train(joint is not None and joint.batch_statistics).requires_grad_(joint is not None)
         optimizer_d, optimizer_g = self.optimizers
         both = self.structure_maps(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw]))  # (2B, 1, H, W)
         structure, structure_new = both.contiguous(memory_format=torch.channels_last).chunk(2)
         with self.precision.autocast():
-            views = generative_forward(gcl, images, structure, structure_new, train_identity=joint)
+            views = generative_forward(gcl, images, structure, structure_new, train_identity=joint is not None)
             every = self.settings.r1_every if position % self.settings.r1_every == 0 else 0
             terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes), every=every)
         skipped_d = descend(terms.total, self.ranks, optimizer_d)
 
-        contrast = None
-        if self.bank is not None:
-            contrast = self.bank.loss(views.embedding, views.embedding_new, index)
+        contrast = None if joint is None else joint.bank.loss(views.embedding, views.embedding_new, index)
         with self.precision.autocast():
             mixup = None if mix is None else self._mixup(views, mix)
             losses = generator_losses(
                 views, images, self.adversarial, self.settings.weights, view=contrast, mixup=mixup
             )
-        trained = [optimizer_g] if identity_optimizer is None else [identity_optimizer, optimizer_g]
+        trained = [optimizer_g] if joint is None else [joint.optimizer, optimizer_g]
         skipped_g = descend(losses["total"], self.ranks, *trained)
         self.ranks.average_norms(gcl.identity)
         metrics = {"loss": losses.pop("total"), **losses}

@@ -20,7 +20,7 @@ from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.schedule import set_learning_rate
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.clustering import label_to_train, report
-from gcl_fast.stages.gcl_step import LAST_YAW, GCLStep, draw_yaw, kind_of
+from gcl_fast.stages.gcl_step import LAST_YAW, GCLStep, IdentityTraining, draw_yaw, kind_of
 from gcl_fast.stages.graphs import StepGraphs
 from gcl_fast.stages.mixup import draw_mix
 
@@ -50,17 +50,6 @@ class Joint:
             seed=config.seed,
         ).to(ranks.device)
         self.clusters = Clusters.from_labels(self.bank.labels)
-        self.gcl_step = GCLStep(
-            gcl,
-            config.generative,
-            inputs.structure_maps("train", ranks.device),
-            ranks,
-            precision,
-            settings.lr,
-            self.bank,
-            settings.batch_statistics,
-            config.optimizer_backend,
-        )
         self.optimizer = nesterov(
             gcl.identity.parameters(),
             settings.lr_identity,
@@ -68,6 +57,16 @@ class Joint:
             backend=config.optimizer_backend,
         )
         precision.prepare(self.optimizer)
+        self.gcl_step = GCLStep(
+            gcl,
+            config.generative,
+            inputs.structure_maps("train", ranks.device),
+            ranks,
+            precision,
+            settings.lr,
+            IdentityTraining(self.bank, self.optimizer, settings.batch_statistics),
+            config.optimizer_backend,
+        )
         optimizers = [*self.gcl_step.optimizers, self.optimizer]
         self.graphs = StepGraphs(config, ranks, self.name, optimizers, rendering=True)
 
@@ -120,7 +119,7 @@ class Joint:
         if mixed:
             weight, partner, clusters, centroids = mixed
             mix = Mix(weight, partner, clusters, centroids, self.bank.temperature)
-        metrics, embedding = self.gcl_step(images, index, yaw, position, self.optimizer, mix)
+        metrics, embedding = self.gcl_step(images, index, yaw, position, mix)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
         return metrics
 

@@ -62,7 +62,7 @@ class Recorder:
     def set_learning_rate(self, rate):
         self.seen.append(rate)
 
-    def __call__(self, images, index, yaw, position, optimizer, mix):
+    def __call__(self, images, index, yaw, position, mix):
         self.seen.append(yaw)
         return {}, torch.ones(len(index), 256)
 
