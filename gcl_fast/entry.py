@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 
+from gcl_fast.console import open_console
 from gcl_fast.errors import UserError
 from gcl_fast.versions import check_torch
 
@@ -20,6 +21,7 @@ def in_one_line() -> Iterator[None]:
     The version of torch is checked first, without importing it. The first import builds the C++ ops, which takes
     seconds, or minutes with CUDA kernels: Ctrl-C ends that in one line as well (status 130).
     """
+    open_console()
     try:
         check_torch()
         yield
@@ -40,6 +42,7 @@ def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
 
     @wraps(main)
     def run(arguments: list[str] | None = None) -> int:
+        open_console()
         try:
             return main(arguments)
         except UserError as error:

@@ -72,13 +72,13 @@ def find_neighbours(
     N = len(features)
     chosen, why = choose(N, engine, features.device)
     if chosen == "exact" or N == 0:
-        log.info("nearest neighbours: %s", why)
+        log.debug("nearest neighbours: %s", why)
         return nearest_neighbours(features, k, rows)[1], Search("exact", 1.0, why)
     _, index, recall, effort = approximate_neighbours(features.cpu(), k, rows)
     notice = (
         f"{why}: recall@{min(k, N)} {recall:.3f} on {min(SAMPLE, N):,} sampled rows (faiss HNSW, {effort} candidates)"
     )
-    log.info("nearest neighbours: %s", notice)
+    log.debug("nearest neighbours: %s", notice)
     if recall < ENOUGH:
         warnings.warn(
             f"nearest neighbours: {notice}, below {ENOUGH}: these embeddings have little structure to follow; "
