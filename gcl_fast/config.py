@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gcl_fast.errors import UserError
-from gcl_fast.losses.generative import LossWeights
-from gcl_fast.models.config import ModelConfig
+from gcl_fast.losses.generator_terms import LossWeights
+from gcl_fast.models.sizes import ModelConfig
 from gcl_fast.pseudo_labels.eps import is_eps
 from gcl_fast.synthetic.world import WorldConfig
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcl_fast.models.config import DiscriminatorConfig
 from gcl_fast.models.layers import SLOPE, ConvBlock, ResidualBlock, widen
+from gcl_fast.models.sizes import DiscriminatorConfig
 
 
 class Discriminator(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.identity_encoder import IdentityEncoder
 
 
 def of_another_domain(encoder: IdentityEncoder) -> IdentityEncoder:

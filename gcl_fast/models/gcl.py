@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from gcl_fast.models.config import ModelConfig
 from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.generator import Generator
-from gcl_fast.models.identity import IdentityEncoder
-from gcl_fast.models.structure import StructureEncoder
+from gcl_fast.models.identity_encoder import IdentityEncoder
+from gcl_fast.models.sizes import ModelConfig
+from gcl_fast.models.structure_encoder import StructureEncoder
 
 
 class GCL(nn.Module):

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from gcl_fast.kernels._triton import triton_serves
 from gcl_fast.kernels.styled_norm import styled_norm
-from gcl_fast.models.config import GeneratorConfig
 from gcl_fast.models.layers import (
     SLOPE,
     ConvBlock,
@@ -19,6 +18,7 @@ from gcl_fast.models.layers import (
     UpsampledConv,
     init_kaiming,
 )
+from gcl_fast.models.sizes import GeneratorConfig
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gcl_fast.config import RunConfig
 from gcl_fast.data import TrainLoader, shuffled_plan
 from gcl_fast.losses.cluster_memory import Clusters
-from gcl_fast.losses.mixup import Mix
+from gcl_fast.losses.soft_labels import Mix
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training.clustering import label_to_train, report

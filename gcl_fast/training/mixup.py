@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.losses.cluster_memory import Clusters, cluster_centres
-from gcl_fast.losses.mixup import Mix, choose_partners
+from gcl_fast.losses.soft_labels import Mix, choose_partners
 from gcl_fast.memory import MemoryBank
 from gcl_fast.training.ranks import Ranks
 

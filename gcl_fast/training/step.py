@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gcl_fast.config import GenerativeConfig
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
-from gcl_fast.losses.generative import Views, generative_forward, generator_losses
-from gcl_fast.losses.mixup import Mix, mix_parts, soft_label_loss
+from gcl_fast.losses.generator_terms import Views, generative_forward, generator_losses
 from gcl_fast.losses.reconstruction import reconstruction_loss
+from gcl_fast.losses.soft_labels import Mix, mix_parts, soft_label_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.training.optimizers import adam

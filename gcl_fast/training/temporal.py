@@ -7,9 +7,9 @@ import torch
 from gcl_fast.config import RunConfig
 from gcl_fast.data import Records
 from gcl_fast.errors import UserError
-from gcl_fast.evaluation.visual_temporal import retrieve_jointly
+from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
 from gcl_fast.models import GCL
-from gcl_fast.pseudo_labels.temporal import TemporalModel
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel
 from gcl_fast.training.clustering import label
 from gcl_fast.training.extract import extract
 from gcl_fast.training.inputs import Inputs

@@ -12,8 +12,8 @@ from gcl_fast.config import JVTCConfig, RunConfig
 from gcl_fast.losses.cluster_memory import Clusters
 from gcl_fast.losses.local_global import global_loss, local_loss, mean_direction
 from gcl_fast.models import GCL
-from gcl_fast.pseudo_labels.temporal import TemporalModel
-from gcl_fast.pseudo_labels.visual_temporal import Distances, cluster_jointly
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel
+from gcl_fast.pseudo_labels.visual_temporal_labels import Distances, cluster_jointly
 from gcl_fast.training.clustering import camera_centred, report
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision

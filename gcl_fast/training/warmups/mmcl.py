@@ -10,7 +10,7 @@ from torch import Tensor
 from gcl_fast.config import MMCLConfig, RunConfig
 from gcl_fast.losses.multi_label import multi_label_loss
 from gcl_fast.models import GCL
-from gcl_fast.pseudo_labels.multi_label import predict_labels
+from gcl_fast.pseudo_labels.label_prediction import predict_labels
 from gcl_fast.training.inputs import Inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.errors import UserError
-from gcl_fast.models.config import StructureConfig
 from gcl_fast.models.layers import ConvBlock, ResidualBlock, init_kaiming
+from gcl_fast.models.sizes import StructureConfig
 
 DILATIONS = (3, 6, 9)
 

@@ -10,9 +10,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gcl_fast.kernels.batch_norm import batch_norm_relu
-from gcl_fast.models.config import IdentityConfig
 from gcl_fast.models.convolution import StemConv
 from gcl_fast.models.layers import relu, widen
+from gcl_fast.models.sizes import IdentityConfig
 
 SMALL = 1e-6  # least value of a map that is averaged by its cubes
 
