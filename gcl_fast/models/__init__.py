@@ -1,6 +1,7 @@
-"""The networks of GCL, their sizes, and weights made elsewhere."""
+"""The networks of GCL, their sizes, and weights from other projects."""
 
 from gcl_fast.models.discriminator import Discriminator
+from gcl_fast.models.domain_norms import of_another_domain
 from gcl_fast.models.gcl import GCL
 from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity_encoder import IdentityEncoder
@@ -23,6 +24,7 @@ __all__ = [
     "load_imagenet_backbone",
     "load_official",
     "min_size",
+    "of_another_domain",
     "read_official",
     "to_official",
 ]
