@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gcl_fast.kernels.batch_norm import batch_norm_relu_reference
 from gcl_fast.kernels.reflect_pad import reflect_pad_reference
-from gcl_fast.models import generator, identity, layers
+from gcl_fast.models import generator, identity_encoder, layers
 
 
 def plain_norm(
@@ -40,7 +40,7 @@ PLAIN: dict[str, list[Patch]] = {
     "norm": [
         lambda: patch.object(layers, "styled_norm", plain_norm),
         lambda: patch.object(generator, "styled_norm", plain_norm),
-        lambda: patch.object(identity, "batch_norm_relu", batch_norm_relu_reference),
+        lambda: patch.object(identity_encoder, "batch_norm_relu", batch_norm_relu_reference),
     ],
     "padding": [lambda: patch.object(layers, "reflect_pad", reflect_pad_reference)],
     "second": [lambda: patch.object(layers, "convolve", conv2d)],

@@ -33,10 +33,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.process import prepare_process
-from gcl_fast.pseudo_labels.cluster import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.eps import RADII, eps_auto
 from gcl_fast.pseudo_labels.jaccard import ALONE, checked, fuzzy_sets, jaccard_similarity, neighbour_lists
+from gcl_fast.pseudo_labels.jaccard_labels import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.search import ENGINES, Search
 
 BARE_ROWS = 33_000  # the bare product of more takes longer than it tells

@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from gcl_fast.evaluation.generation import ssim
 from gcl_fast.evaluation.reranking import Reranking
 from gcl_fast.evaluation.retrieval import Retrieval, evaluate
+from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.models import GCL
 
 Autocast = Callable[[], AbstractContextManager[object]]

@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
 from gcl_fast.evaluation.frechet import FrechetDistance, InceptionFeatures, installed
-from gcl_fast.evaluation.generation import ssim
 from gcl_fast.evaluation.protocol import Autocast, Batches, novel_views, retrieve, to_unit
+from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.models import GCL
 
 INCEPTION, OWN = "frechet_torchvision_inception", "frechet_distance_own_encoder"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.errors import UserError
-from gcl_fast.pseudo_labels.approximate import ENOUGH, SAMPLE, approximate_neighbours
+from gcl_fast.pseudo_labels.approximate_neighbours import ENOUGH, SAMPLE, approximate_neighbours
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 
 log = logging.getLogger(__name__)

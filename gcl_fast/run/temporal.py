@@ -8,11 +8,11 @@ from gcl_fast.assessment.extract import extract
 from gcl_fast.data.camera_time import check_time
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
-from gcl_fast.evaluation.visual_temporal import retrieve_jointly
+from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
-from gcl_fast.pseudo_labels.temporal import TemporalModel
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.clustering import label
 

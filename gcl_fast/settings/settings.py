@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gcl_fast.errors import UserError
-from gcl_fast.losses.generative import LossWeights
-from gcl_fast.models.config import ModelConfig
+from gcl_fast.losses.generator_terms import LossWeights
+from gcl_fast.models.sizes import ModelConfig
 from gcl_fast.pseudo_labels.eps import is_eps
 from gcl_fast.synthetic.world import WorldConfig
 
@@ -32,7 +32,7 @@ SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 
 @dataclass(frozen=True)
 class ClusteringConfig:
-    """How the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.cluster`)."""
+    """How the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.jaccard_labels`)."""
 
     k1: int = 30
     k2: int = 6

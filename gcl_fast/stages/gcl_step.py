@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
-from gcl_fast.losses.generative import Views, generative_forward, generator_losses
-from gcl_fast.losses.mixup import Mix, mix_parts, soft_label_loss
+from gcl_fast.losses.generator_terms import Views, generative_forward, generator_losses
 from gcl_fast.losses.reconstruction import reconstruction_loss
+from gcl_fast.losses.soft_labels import Mix, mix_parts, soft_label_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.optim.optimizers import adam

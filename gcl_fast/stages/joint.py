@@ -12,7 +12,7 @@ from gcl_fast.data import TrainLoader, shuffled_plan
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import Inputs
 from gcl_fast.losses.cluster_memory import Clusters
-from gcl_fast.losses.mixup import Mix
+from gcl_fast.losses.soft_labels import Mix
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.optim.optimizers import nesterov

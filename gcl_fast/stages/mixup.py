@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.losses.cluster_memory import Clusters, cluster_centres
-from gcl_fast.losses.mixup import Mix, choose_partners
+from gcl_fast.losses.soft_labels import Mix, choose_partners
 from gcl_fast.memory import MemoryBank
 from gcl_fast.random_streams import Stream, numpy_generator
 

@@ -6,9 +6,9 @@ import torch
 
 from gcl_fast.pseudo_labels import PseudoLabels
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
+from gcl_fast.pseudo_labels.cluster_health import health
 from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, eps_by_rho
-from gcl_fast.pseudo_labels.health import health
 from gcl_fast.pseudo_labels.search import Search
 
 N = 70_000

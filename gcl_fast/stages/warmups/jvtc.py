@@ -16,8 +16,8 @@ from gcl_fast.losses.local_global import global_loss, local_loss, mean_direction
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.update import descend
-from gcl_fast.pseudo_labels.temporal import TemporalModel
-from gcl_fast.pseudo_labels.visual_temporal import Distances, cluster_jointly
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel
+from gcl_fast.pseudo_labels.visual_temporal_labels import Distances, cluster_jointly
 from gcl_fast.settings import JVTCConfig, RunConfig
 from gcl_fast.stages.clustering import camera_centred, report
 from gcl_fast.stages.warmups.base import PassWarmup

@@ -13,7 +13,7 @@ from gcl_fast.losses.multi_label import multi_label_loss
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.update import descend
-from gcl_fast.pseudo_labels.multi_label import predict_labels
+from gcl_fast.pseudo_labels.label_prediction import predict_labels
 from gcl_fast.settings import MMCLConfig, RunConfig
 from gcl_fast.stages.warmups.base import PassWarmup
 

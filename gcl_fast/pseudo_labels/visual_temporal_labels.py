@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gcl_fast.pseudo_labels.cluster import FAINT, PseudoLabels
 from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
 from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import half_length, jaccard_similarity
+from gcl_fast.pseudo_labels.jaccard_labels import FAINT, PseudoLabels
 from gcl_fast.pseudo_labels.search import Search
 from gcl_fast.pseudo_labels.sharing import SparseRows
-from gcl_fast.pseudo_labels.temporal import TemporalModel, joint_similarity
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel, joint_similarity
 
 TILE_ENTRIES = 2**23  # distances held at a time
 

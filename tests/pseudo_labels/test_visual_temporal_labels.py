@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from gcl_fast.pseudo_labels import cluster, visual_temporal
+from gcl_fast.pseudo_labels import cluster, visual_temporal_labels
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
-from gcl_fast.pseudo_labels.temporal import TemporalModel, joint_similarity
-from gcl_fast.pseudo_labels.visual_temporal import Distances, cluster_jointly
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel, joint_similarity
+from gcl_fast.pseudo_labels.visual_temporal_labels import Distances, cluster_jointly
 
 
 def gauss(distance: float, sigma: float) -> float:
@@ -62,7 +62,7 @@ def people(noise: float, twins: bool = False):
 
 
 def test_by_looks_alone_it_is_the_clustering_of_the_engine(monkeypatch):
-    monkeypatch.setattr(visual_temporal, "TILE_ENTRIES", 5000)  # several tiles
+    monkeypatch.setattr(visual_temporal_labels, "TILE_ENTRIES", 5000)  # several tiles
     features, _, cameras, frames = people(0.5)
     found = cluster_jointly(
         Distances(features, cameras, frames, None), 6, 2, eps=0.5, eps_scale=1.0, min_samples=3, plain_weight=0.0
@@ -133,7 +133,7 @@ def test_pairs_come_in_parts(monkeypatch):
     labels = torch.tensor([0, 1, 0, -1, 0, 1, 0, -1, 0])
     cameras, frames = torch.tensor([1, 1, 2, 2, 1, 2, 1, 1, 2]), torch.arange(0, 90, 10)
     whole = TemporalModel.fit(labels, cameras, frames, 10, 12, 0.1)
-    monkeypatch.setattr("gcl_fast.pseudo_labels.temporal.PAIRS", 11)  # two rows of the larger cluster at a time
+    monkeypatch.setattr("gcl_fast.pseudo_labels.temporal_model.PAIRS", 11)  # two rows of the larger cluster at a time
     assert torch.equal(TemporalModel.fit(labels, cameras, frames, 10, 12, 0.1).likelihood, whole.likelihood)
     seen = [(later, earlier) for later in range(9) for earlier in range(later) if labels[later] == labels[earlier] >= 0]
     counts = torch.zeros(2, 2, 12)

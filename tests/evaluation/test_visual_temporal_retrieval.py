@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
-from gcl_fast.evaluation import visual_temporal
+from gcl_fast.evaluation import visual_temporal_retrieval
 from gcl_fast.evaluation.protocol import retrieve
-from gcl_fast.evaluation.visual_temporal import retrieve_jointly
-from gcl_fast.pseudo_labels.temporal import TemporalModel
+from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel
 
 
 def records(rows: list[tuple[int, int, int]]) -> Records:
@@ -38,7 +38,7 @@ def twins():
 def test_time_puts_the_right_twin_first(twins, monkeypatch):
     assert retrieve(*twins).cmc[0] == 0
     assert retrieve(*twins).mAP == pytest.approx(0.5)
-    monkeypatch.setattr(visual_temporal, "TILE_ENTRIES", 12)  # two queries at a time
+    monkeypatch.setattr(visual_temporal_retrieval, "TILE_ENTRIES", 12)  # two queries at a time
     found = retrieve_jointly(*twins, model())
     assert (found.mAP, float(found.cmc[0]), found.num_queries) == (1, 1, 3)
 

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from gcl_fast.losses.mixup import Mix, choose_partners, mix_parts, soft_label_loss
+from gcl_fast.losses.soft_labels import Mix, choose_partners, mix_parts, soft_label_loss
 
 
 def mix_of(weight, partner, clusters=None, centroids=None):

@@ -1,4 +1,4 @@
-"""Identity encoder: a residual network whose last map yields part features and an embedding."""
+"""Identity encoder: a residual network whose last map gives part features and an embedding."""
 
 from __future__ import annotations
 
@@ -10,21 +10,30 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gcl_fast.kernels.batch_norm import batch_norm_relu
-from gcl_fast.models.config import IdentityConfig
 from gcl_fast.models.convolution import StemConv
 from gcl_fast.models.layers import relu, widen
+from gcl_fast.models.sizes import IdentityConfig
 
-SMALL = 1e-6  # least value of a map that is averaged by its cubes
+SMALL = 1e-6  # values of a map are clamped from below before their cubes are averaged
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """Build a convolution without a bias, and its batch norm."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
 
 
 def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
-    """relu(norm(x) + residual), (B, C, H, W) each; in one pass where `kernels.batch_norm` has it.
+    """Compute relu(norm(x) + residual), in one pass where `kernels.batch_norm` serves.
 
-    Eager, a plain batch norm does not count its batches here: the encoder does for all of them (`_count_batch`).
+    An eager batch norm does not count its batches in this call: the encoder counts for all of them (`_count_batch`).
+
+    Args:
+        norm: batch norm over C channels.
+        x: (B, C, H, W).
+        residual: (B, C, H, W), or None for 0.
+
+    Returns:
+        (B, C, H, W).
     """
     if type(norm) is not nn.BatchNorm2d or torch.compiler.is_compiling():
         y = norm(x)
@@ -47,8 +56,17 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
 
 
 class Block(nn.Module):
-    """Residual block with torchvision's tensor names: two 3x3 convolutions (basic), or 1x1, 3x3 at a quarter of the
-    width, 1x1 (bottleneck). The first 3x3 carries the stride."""
+    """Residual block with the tensor names of torchvision.
+
+    "basic" has two 3x3 convolutions. "bottleneck" has 1x1, 3x3 at a quarter of the width, and 1x1. The first 3x3
+    convolution carries the stride.
+
+    Args:
+        kind: "basic" or "bottleneck".
+        inputs: channels of the input.
+        outputs: channels of the output.
+        stride: 1 or 2.
+    """
 
     def __init__(self, kind: str, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -65,10 +83,11 @@ class Block(nn.Module):
         self.downsample = nn.Sequential(*_conv_norm(inputs, outputs, 1, stride)) if change else nn.Identity()
 
     def norms(self) -> list[nn.Module]:
-        """List the norms before a ReLU."""
+        """Return the batch norms that come before a ReLU."""
         return [self.get_submodule(f"bn{i}") for i in range(1, self.depth + 1)]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the block on a map (B, inputs, H, W)."""
         y = x
         for i, norm in enumerate(self.norms(), start=1):
             residual = self.downsample(x) if i == self.depth else None
@@ -77,13 +96,19 @@ class Block(nn.Module):
 
 
 def generalized_mean(x: Tensor) -> Tensor:
-    """Cubic mean over the map, (B, C, H, W), not negative -> (B, C), float32 (Radenovic et al. 2018, GeM, p = 3)."""
+    """Compute the cubic mean over the map (GeM with p = 3, Radenovic et al. 2018).
+
+    Args:
+        x: (B, C, H, W), not negative.
+
+    Returns:
+        (B, C) float32.
+    """
     return _CubicMean.apply(x)
 
 
 class _CubicMean(torch.autograd.Function):
-    """m = (mean x^3)^(1/3), dm/dx = x^2 / m^2 / (H W): by autograd's own rules it is 17 ms on one core for 64 maps of
-    256x16x8 in bfloat16, so 2.7."""
+    """Computes m = (mean x^3)^(1/3) and its gradient dm/dx = x^2 / m^2 / (H W), in fewer passes than autograd takes."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -103,9 +128,16 @@ class _CubicMean(torch.autograd.Function):
 
 
 def stripe_means(x: Tensor, count: int) -> Tensor:
-    """Means over `count` stripes of the map from top to bottom, (B, C, H, W) -> (B, C, count), float32.
+    """Compute the means over horizontal stripes of the map, from top to bottom.
 
-    Stripes overlap by a row where `count` does not divide H, as those of `torch.nn.AdaptiveAvgPool2d`.
+    Stripes overlap by a row where `count` does not divide H, as in `torch.nn.AdaptiveAvgPool2d`.
+
+    Args:
+        x: (B, C, H, W).
+        count: number of stripes.
+
+    Returns:
+        (B, C, count) float32.
     """
     if x.shape[2] % count:
         return F.adaptive_avg_pool2d(widen(x), (count, 1)).squeeze(3)
@@ -113,7 +145,10 @@ def stripe_means(x: Tensor, count: int) -> Tensor:
 
 
 class _StripeMeans(torch.autograd.Function):
-    """The gradient of torch's own pooling comes in another memory order, so all that lies before would copy it."""
+    """Computes stripe means with a gradient in the memory order of the map; torch's pooling gives it in another order.
+
+    Every layer before the pooling would have to copy such a gradient.
+    """
 
     @staticmethod
     def forward(x: Tensor, count: int) -> Tensor:
@@ -134,9 +169,19 @@ class _StripeMeans(torch.autograd.Function):
 
 
 class IdentityEncoder(nn.Module):
-    """Crops -> part features and embedding.
+    """Encodes crops into part features and an embedding.
 
     Tensors are named as in torchvision's ResNet and in the official checkpoints (conv1, layer1.0.conv1, ..., feat_bn).
+
+    Args:
+        config: sizes.
+
+    Example:
+        >>> from gcl_fast.models import ModelConfig
+        >>> encoder = IdentityEncoder(ModelConfig.demo().identity).eval()
+        >>> part_features, embedding = encoder(torch.randn(2, 3, 128, 64))
+        >>> part_features.shape, embedding.shape
+        (torch.Size([2, 1024]), torch.Size([2, 256]))
     """
 
     def __init__(self, config: IdentityConfig):
@@ -154,15 +199,22 @@ class IdentityEncoder(nn.Module):
         self.apply(_init)
 
     def _count_batch(self) -> None:
-        """Count a batch in every norm that `norm_relu` serves: one launch on a GPU, in place of 49 of a ResNet-50."""
+        """Count a batch in every norm that `norm_relu` serves; a GPU needs one launch instead of one per norm."""
         blocks = (block for block in self.modules() if isinstance(block, Block))
         norms = [self.bn1, *(norm for block in blocks for norm in block.norms())]
-        counts = [norm.num_batches_tracked for norm in norms if type(norm) is nn.BatchNorm2d and norm.training]
-        if tracked := [count for count in counts if count is not None]:
-            torch._foreach_add_(tracked, 1)
+        buffers = [norm.num_batches_tracked for norm in norms if type(norm) is nn.BatchNorm2d and norm.training]
+        if counts := [count for count in buffers if count is not None]:
+            torch._foreach_add_(counts, 1)
 
     def feature_map(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> the last map, (B, C, H/16, W/16) at the paper's sizes, H/8 at the demo's."""
+        """Compute the last map of the network.
+
+        Args:
+            image: crops (B, 3, H, W), ImageNet-normalized.
+
+        Returns:
+            (B, C, H/16, W/16) at the paper's sizes, (B, C, H/8, W/8) at the demo's.
+        """
         if not torch.compiler.is_compiling():
             self._count_batch()
         x = norm_relu(self.bn1, self.conv1(image))
@@ -173,11 +225,14 @@ class IdentityEncoder(nn.Module):
         return x
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Of ImageNet-normalized crops (B, 3, H, W).
+        """Encode crops.
+
+        Args:
+            image: crops (B, 3, H, W), ImageNet-normalized.
 
         Returns:
-            part features (B, channels * parts), column c * parts + p: channel c's mean over stripe p from the top;
-            embedding (B, D), float32, before L2 normalization.
+            Part features (B, channels * parts), where column c * parts + p is the mean of channel c over stripe p from
+            the top, and embeddings (B, D) float32, before L2 normalization.
         """
         x = self.feature_map(image)
         parts = stripe_means(x, self.config.parts).to(x.dtype).flatten(1)
@@ -186,6 +241,7 @@ class IdentityEncoder(nn.Module):
 
 
 def _init(module: nn.Module) -> None:
+    """Draw Kaiming-normal weights (fan out), and set biases to zero."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):

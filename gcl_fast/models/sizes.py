@@ -10,7 +10,10 @@ from gcl_fast.errors import UserError
 
 @dataclass(frozen=True)
 class IdentityConfig:
-    """Residual network; `channels`, `blocks` and `strides` by stage. The defaults are ResNet-50 with last stride 1."""
+    """Holds the sizes of the identity encoder, a residual network. The defaults are ResNet-50 with last stride 1.
+
+    `channels`, `blocks` and `strides` have one entry per stage of the network.
+    """
 
     stem_kernel: int = 7
     stem_channels: int = 64
@@ -20,53 +23,62 @@ class IdentityConfig:
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     strides: tuple[int, ...] = (1, 2, 2, 1)
     pooling: Literal["average", "gem"] = "average"
-    projection: int | None = 512  # width of the Linear before the batch norm; None: the pooled map goes in as it is
+    projection: int | None = 512  # width of the Linear before the batch norm; None: no Linear
     parts: int = 4  # horizontal stripes of the part features
 
     @property
     def embedding(self) -> int:
+        """Return the size D of an embedding."""
         return self.projection or self.channels[-1]
 
     @property
     def part_features(self) -> int:
+        """Return the number P of part features of a crop."""
         return self.channels[-1] * self.parts
 
 
 @dataclass(frozen=True)
 class StructureConfig:
-    """Four convolutions (the first and the last of stride 2), residual blocks, dilated branches of width `branch`."""
+    """Holds the sizes of the structure encoder: four convolutions, residual blocks, dilated branches.
+
+    The first and the last convolution have stride 2.
+    """
 
     channels: tuple[int, int, int, int] = (16, 32, 32, 64)
     blocks: int = 4
-    branch: int = 32
+    branch: int = 32  # channels of each of the four branches
 
     @property
     def code(self) -> int:
+        """Return the number of channels of the structure code."""
         return 4 * self.branch
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """`blocks` AdaIN residual blocks, each driven by its own slice of the part features, then two upsamplings."""
+    """Holds the sizes of the generator: AdaIN residual blocks, then two upsamplings.
+
+    Each of the `blocks` is driven by its own slice of the part features.
+    """
 
     blocks: int = 4
     hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
-    standardize: bool = False  # the part features first, by the statistics that `Generator.calibrate` was given
-    upsampled: tuple[int, int] = (64, 32)
+    standardize: bool = False  # standardize the part features by the statistics of `Generator.calibrate`
+    upsampled: tuple[int, int] = (64, 32)  # channels after each upsampling
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """`scales` equal networks, each on a picture half as large as the one before."""
+    """Holds the sizes of the discriminator: `scales` equal networks, each on an image half as large as the last."""
 
     scales: int = 3
-    channels: int = 32
+    channels: int = 32  # of the first convolutions; the residual blocks have twice as many
     blocks: int = 4
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All sizes of `gcl_fast.models.GCL`.
+    """Holds all sizes of `gcl_fast.models.GCL`.
 
     Raises:
         UserError: the generator's blocks do not divide the part features into equal slices.
@@ -86,7 +98,7 @@ class ModelConfig:
 
     @classmethod
     def demo(cls) -> ModelConfig:
-        """Small networks for 128x64 crops on two CPU cores; 16 or a multiple of 32 channels."""
+        """Return the sizes of small networks for 128x64 crops on two CPU cores; channels are 16 or a multiple of 32."""
         return cls(
             identity=IdentityConfig(
                 stem_kernel=5,

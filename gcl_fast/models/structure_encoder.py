@@ -1,4 +1,4 @@
-"""Structure encoder: a grey render of the body -> a code of pose and shape, without identity."""
+"""Structure encoder: turns a grey render of the body into a code of pose and shape, without identity."""
 
 from __future__ import annotations
 
@@ -6,33 +6,64 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.errors import UserError
-from gcl_fast.models.config import StructureConfig
 from gcl_fast.models.layers import ConvBlock, ResidualBlock, init_kaiming
+from gcl_fast.models.sizes import StructureConfig
 
 DILATIONS = (3, 6, 9)
 
 
 def min_size() -> tuple[int, int]:
-    """Smallest picture (height, width) that all networks take; both sides must also be multiples of 4.
+    """Return the smallest size of images that all networks take; both sides must also be multiples of 4.
 
-    A quarter of each side must exceed the widest reflect padding, 9, of the structure encoder.
+    A quarter of each side must exceed 9, the widest reflect padding of the structure encoder.
+
+    Returns:
+        Height and width in pixels.
+
+    Example:
+        >>> min_size()
+        (40, 40)
     """
     side = 4 * (max(DILATIONS) + 1)
     return side, side
 
 
 def check_size(height: int, width: int) -> None:
-    """Raises UserError where the networks do not take pictures of this size."""
+    """Check that the networks take images of this size.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+
+    Raises:
+        UserError: a side is below `min_size()`, or no multiple of 4.
+
+    Example:
+        >>> check_size(128, 64)
+        >>> check_size(128, 50)
+        Traceback (most recent call last):
+        gcl_fast.errors.UserError: images of 128x50 do not fit the networks: take at least 40x40 ...
+    """
     least = min_size()
     if height < least[0] or width < least[1] or height % 4 or width % 4:
         raise UserError(
-            f"pictures of {height}x{width} do not fit the networks: "
+            f"images of {height}x{width} do not fit the networks: "
             f"take at least {least[0]}x{least[1]} (height x width), both multiples of 4"
         )
 
 
 class StructureEncoder(nn.Module):
-    """Structure map (B, 1, H, W) in [-1, 1] -> structure code (B, code, H/4, W/4)."""
+    """Encodes a structure map into a structure code.
+
+    Args:
+        config: sizes.
+
+    Example:
+        >>> from gcl_fast.models import ModelConfig
+        >>> encoder = StructureEncoder(ModelConfig.demo().structure)
+        >>> encoder(torch.rand(1, 1, 128, 64)).shape
+        torch.Size([1, 64, 32, 16])
+    """
 
     def __init__(self, config: StructureConfig):
         super().__init__()
@@ -54,10 +85,22 @@ class StructureEncoder(nn.Module):
         self.apply(init_kaiming)
 
     def forward(self, structure_map: Tensor) -> Tensor:
+        """Encode structure maps.
+
+        Args:
+            structure_map: (B, 1, H, W) in [-1, 1].
+
+        Returns:
+            (B, config.code, H/4, W/4).
+
+        Raises:
+            UserError: the maps have a size that `check_size` refuses.
+        """
         check_size(*structure_map.shape[-2:])
         x = self.blocks(self.stem(structure_map))
         return self.fuse(torch.cat([self.near(x), *(branch(x) for branch in self.dilated)], 1))
 
 
 def _linear(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> ConvBlock:
+    """Build a convolution with instance norm and without activation."""
     return ConvBlock(inputs, outputs, kernel, dilation=dilation, norm="instance", activate=False)

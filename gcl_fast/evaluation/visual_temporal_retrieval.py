@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcl_fast.data import Records
 from gcl_fast.evaluation.retrieval import Retrieval, rank_tiles
-from gcl_fast.pseudo_labels.temporal import TemporalModel, joint_similarity
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel, joint_similarity
 
 TILE_ENTRIES = 2**23  # similarities made at a time
 

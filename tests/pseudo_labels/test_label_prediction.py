@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from gcl_fast.pseudo_labels import multi_label
-from gcl_fast.pseudo_labels.multi_label import predict_labels
+from gcl_fast.pseudo_labels import label_prediction
+from gcl_fast.pseudo_labels.label_prediction import predict_labels
 
 
 def on_circle(*degrees: float) -> torch.Tensor:
@@ -43,7 +43,7 @@ def by_definition(features: torch.Tensor, threshold: float) -> list[set[int]]:
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.2, 0.5, 0.8, 0.999999])
 def test_it_follows_the_definition(threshold, monkeypatch, device):
-    monkeypatch.setattr(multi_label, "TILE_ENTRIES", 5000)  # several tiles
+    monkeypatch.setattr(label_prediction, "TILE_ENTRIES", 5000)  # several tiles
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(8, 6, generator=generator).repeat_interleave(5, 0)
     features = normalize(centres + 0.6 * torch.randn(40, 6, generator=generator), dim=1)

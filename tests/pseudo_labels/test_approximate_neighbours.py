@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from gcl_fast.errors import UserError
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard, nearest_neighbours
-from gcl_fast.pseudo_labels.approximate import approximate_neighbours
+from gcl_fast.pseudo_labels.approximate_neighbours import approximate_neighbours
 from gcl_fast.pseudo_labels.search import MANY, choose, find_neighbours
 
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss-cpu is not installed")
@@ -59,7 +59,7 @@ def test_search_grows_until_it_is_enough_and_warns_where_it_never_is(monkeypatch
     *_, recall, effort = approximate_neighbours(scattered, 10)
     assert recall >= 0.95
     assert effort > 20
-    monkeypatch.setattr("gcl_fast.pseudo_labels.approximate.LAST_EFFORT", 20)
+    monkeypatch.setattr("gcl_fast.pseudo_labels.approximate_neighbours.LAST_EFFORT", 20)
     with (
         caplog.at_level(logging.INFO),
         pytest.warns(UserWarning, match=r'recall@10 0\.\d+ on 1,000 sampled rows .*"exact"'),

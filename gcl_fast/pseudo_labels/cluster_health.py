@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
-from gcl_fast.pseudo_labels.cluster import PseudoLabels
+from gcl_fast.pseudo_labels.jaccard_labels import PseudoLabels
 
 ONE_CLUSTER, NO_CLUSTER = 0.5, 0.95  # shares of all crops: one cluster holds most of them; nearly all are outliers
 
