@@ -42,8 +42,8 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--smpl", metavar="FILE", help="SMPL body model, where the body parameters are for it (default body: Anny)")
     flag(
         "--feature-loss-on",
-        choices=("code", "paper"),
-        help="part features compared: x_rec and x_cyc, or x_new and x_cyc",
+        choices=("reconstruction", "novel_view"),
+        help="image whose part features are compared with the crop's, besides x_cyc (default: reconstruction)",
     )
     flag("--amp", action="store_true", help="mixed precision: bfloat16 where the hardware multiplies in it")
     flag("--compile", choices=("auto", "on", "off"), help="torch.compile the networks (default: auto)")

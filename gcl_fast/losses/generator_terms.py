@@ -12,7 +12,7 @@ from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
 from gcl_fast.losses.reconstruction import reconstruction_loss
 from gcl_fast.models import GCL
 
-FeatureLossOn = Literal["code", "paper"]
+FeatureLossOn = Literal["reconstruction", "novel_view"]
 
 
 class Views(NamedTuple):
@@ -50,7 +50,7 @@ class LossWeights:
     adversarial: float = 1.0
     view: float = 1.0
     mixup: float = 0.0  # of images with mixed part features (Chen et al. 2022); one more pass of G and E_id unless 0
-    feature_loss_on: FeatureLossOn = "code"
+    feature_loss_on: FeatureLossOn = "reconstruction"
 
 
 def generative_forward(
@@ -118,8 +118,8 @@ def generator_losses(
         views: result of `generative_forward`, with its graph.
         image: crops (B, 3, H, W).
         adversarial: adversarial loss of the generator.
-        weights: `feature_loss_on` "code" compares P(x_rec) and P(x_cyc) with P(x), as the official implementation does;
-            "paper" compares P(x_new) and P(x_cyc), as the paper's figure does.
+        weights: with `feature_loss_on` "reconstruction" P(x_rec) and P(x_cyc) are compared with P(x), as in the
+            official code; with "novel_view" P(x_new) and P(x_cyc) are, as in the paper's figure.
         view: scalar view-invariant loss, in the joint stage.
         mixup: scalar loss of images with mixed part features, where it is on in the joint stage.
 
@@ -136,14 +136,20 @@ def generator_losses(
         >>> sorted(losses)[:4], losses["total"].requires_grad
         (['adversarial_cyc', 'adversarial_new', 'adversarial_rec', 'feature_cyc'], True)
     """
-    first, parts_first = ("rec", views.parts_rec) if weights.feature_loss_on == "code" else ("new", views.parts_new)
-    losses = {
-        "image_rec": reconstruction_loss(views.x_rec, image),
-        "image_cyc": reconstruction_loss(views.x_cyc, image),
-        f"feature_{first}": reconstruction_loss(parts_first, views.parts),
-        "feature_cyc": reconstruction_loss(views.parts_cyc, views.parts),
-    }
-    losses |= zip(("adversarial_rec", "adversarial_new", "adversarial_cyc"), adversarial(*views.fakes).unbind())
-    losses |= {name: loss for name, loss in (("view", view), ("mixup", mixup)) if loss is not None}
-    weighted = [getattr(weights, name.split("_")[0]) * loss for name, loss in losses.items()]
-    return losses | {"total": torch.stack(weighted).sum()}
+    on_novel_view = weights.feature_loss_on == "novel_view"
+    kind, parts = ("new", views.parts_new) if on_novel_view else ("rec", views.parts_rec)
+    rec, new, cyc = adversarial(*views.fakes).unbind()
+    terms = [  # name, weight, loss
+        ("image_rec", weights.image, reconstruction_loss(views.x_rec, image)),
+        ("image_cyc", weights.image, reconstruction_loss(views.x_cyc, image)),
+        (f"feature_{kind}", weights.feature, reconstruction_loss(parts, views.parts)),
+        ("feature_cyc", weights.feature, reconstruction_loss(views.parts_cyc, views.parts)),
+        ("adversarial_rec", weights.adversarial, rec),
+        ("adversarial_new", weights.adversarial, new),
+        ("adversarial_cyc", weights.adversarial, cyc),
+        ("view", weights.view, view),
+        ("mixup", weights.mixup, mixup),
+    ]
+    given = [(name, weight, loss) for name, weight, loss in terms if loss is not None]
+    total = torch.stack([weight * loss for _, weight, loss in given]).sum()
+    return {name: loss for name, _, loss in given} | {"total": total}

@@ -163,7 +163,7 @@ class GenerativeConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     r1: float = 0.01
     r1_every: int = 1  # nth step of an epoch that takes the R1 penalty, n times as heavy (lazy R1)
-    yaws: Literal["paper", "code"] = "paper"  # of novel views, here and in the joint stage: 45 to 315, or to 270
+    last_yaw: Literal[315, 270] = 315  # degrees; novel views are drawn at 45, 90, ... up to it. Official code: 270
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,11 @@ class JointConfig:
     momentum: float = 0.2
     num_negatives: int = 8192
     terms: tuple[float, float, float] = (1.0, 1.0, 1.0)  # weights within the view-invariant loss, see `MemoryBank.loss`
-    own_entry: Literal["code", "paper"] = "code"  # its first term compares with the crop's stored entry, or its live f
-    negatives: Literal["code", "paper"] = "code"  # of its third term are compared with f_new, or with f
-    decay: Literal["paper", "code"] = "paper"  # at decay_epoch: of all, or of the identity encoder alone
+    # The first term compares with the crop's entry as it is stored, as in the official code, or with its live embedding
+    own_entry: Literal["stored", "live"] = "stored"
+    # The third term compares negatives with the novel view's embedding, as in the official code, or with the crop's
+    negatives_of: Literal["novel_view", "crop"] = "novel_view"
+    decay: Literal["all", "identity"] = "all"  # which learning rates fall at decay_epoch. Official code: identity
     refresh_outliers: bool = False  # embed the last epoch's outliers anew before clustering; else their entries stay
     batch_statistics: bool = True  # the identity encoder's batch norms train too; False: they keep what they have
     clustering: ClusteringConfig = ClusteringConfig()

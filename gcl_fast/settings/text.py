@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 import typing
@@ -34,14 +35,45 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
     return config
 
 
+# Settings and values that runs of gcl_fast 0.1 were written with, and what they are called since
+RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "joint.own_entry": ("joint.own_entry", {"code": "stored", "paper": "live"}),
+    "joint.negatives": ("joint.negatives_of", {"code": "novel_view", "paper": "crop"}),
+    "joint.decay": ("joint.decay", {"paper": "all", "code": "identity"}),
+    "generative.yaws": ("generative.last_yaw", {"paper": 315, "code": 270}),
+    "generative.weights.feature_loss_on": (
+        "generative.weights.feature_loss_on",
+        {"code": "reconstruction", "paper": "novel_view"},
+    ),
+}
+
+
+def _renamed(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a run's settings in which those of RENAMED have the names and values of today."""
+    data = copy.deepcopy(data)
+    for path, (new_path, values) in RENAMED.items():
+        *rooms, name = path.split(".")
+        place: Any = data
+        for room in rooms:
+            place = place.get(room) if isinstance(place, dict) else None
+        if isinstance(place, dict) and name in place:
+            value = place.pop(name)
+            place[new_path.rpartition(".")[2]] = values.get(value, value)
+    return data
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain dictionaries, lists, numbers and strings: what goes to config.yaml."""
     return _plain(dataclasses.asdict(config))
 
 
 def from_dict(data: dict[str, Any]) -> RunConfig:
-    """The inverse of `to_dict`."""
-    return _build(RunConfig, data, "config")
+    """Return the settings that `to_dict` made a dictionary of; one of gcl_fast 0.1 is read as well.
+
+    Raises:
+        UserError: an unknown setting, or a value of another type or out of range.
+    """
+    return _build(RunConfig, _renamed(data), "config")
 
 
 def difference(old: Any, new: Any, prefix: str = "") -> list[str]:

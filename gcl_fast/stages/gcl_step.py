@@ -26,8 +26,6 @@ from gcl_fast.optim.update import descend
 from gcl_fast.random_streams import Stream, torch_generator
 from gcl_fast.settings import GenerativeConfig
 
-LAST_YAW = {"paper": 315, "code": 270}  # the official code never draws 315
-
 
 def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, last: int = 315) -> Tensor:
     """(count,) yaws in degrees of this rank's crops, uniform over 45, 90, ..., `last`; equal arguments, equal yaws.

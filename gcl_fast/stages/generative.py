@@ -14,7 +14,7 @@ from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.schedule import ramp_then_cosine
 from gcl_fast.settings import RunConfig
-from gcl_fast.stages.gcl_step import LAST_YAW, GCLStep, draw_yaw, kind_of
+from gcl_fast.stages.gcl_step import GCLStep, draw_yaw, kind_of
 from gcl_fast.stages.graphs import StepGraphs
 
 
@@ -66,7 +66,7 @@ class Generative:
         self.gcl_step.set_learning_rate(s.lr * factor)
         if epoch < s.reconstruction_epochs:
             return self.graphs(self.gcl_step.reconstruct, (images, index))
-        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, LAST_YAW[s.yaws])
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, s.last_yaw)
         return self.graphs(self._update, (images, index, yaw), (kind_of(position, s.r1_every),))
 
     def _update(self, position: int, images: Tensor, index: Tensor, yaw: Tensor) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.schedule import set_learning_rate
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.clustering import label_to_train, report
-from gcl_fast.stages.gcl_step import LAST_YAW, GCLStep, IdentityTraining, draw_yaw, kind_of
+from gcl_fast.stages.gcl_step import GCLStep, IdentityTraining, draw_yaw, kind_of
 from gcl_fast.stages.graphs import StepGraphs
 from gcl_fast.stages.mixup import draw_mix
 
@@ -44,8 +44,8 @@ class Joint:
             settings.momentum,
             settings.temperature,
             settings.num_negatives,
-            live=settings.own_entry == "paper",
-            own_negatives=settings.negatives == "paper",
+            live=settings.own_entry == "live",
+            own_negatives=settings.negatives_of == "crop",
             terms=settings.terms,
             seed=config.seed,
         ).to(ranks.device)
@@ -103,10 +103,9 @@ class Joint:
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """Update D, then G, E_str and E_id, then the bank."""
         decay = 0.1 if epoch >= self.settings.decay_epoch else 1.0
-        self.gcl_step.set_learning_rate(self.settings.lr * (decay if self.settings.decay == "paper" else 1.0))
+        self.gcl_step.set_learning_rate(self.settings.lr * (decay if self.settings.decay == "all" else 1.0))
         set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
-        last = LAST_YAW[self.config.generative.yaws]
-        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, last)
+        yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, self.config.generative.last_yaw)
         mixed: tuple[Tensor, ...] = ()
         if self.config.generative.weights.mixup:
             drawn = draw_mix(self.bank, self.clusters, index, self.config.seed, epoch, position, self.ranks)

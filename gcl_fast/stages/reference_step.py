@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gcl_fast.losses.soft_labels import Mix
 from gcl_fast.losses.reconstruction import reconstruction_loss
+from gcl_fast.losses.soft_labels import Mix
 from gcl_fast.models import Discriminator
 from gcl_fast.stages.gcl_step import GCLStep
 

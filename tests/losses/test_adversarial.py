@@ -135,7 +135,7 @@ def test_weights_and_the_feature_switch():
     expected = 2 * ((x_rec - real).abs().mean() + (x_cyc - real).abs().mean()) + 0.5 * kinds.sum() + 7 * 1.5 + 11 * 0.5
     expected = expected + 3 * ((parts_rec - parts).abs().mean() + (parts_cyc - parts).abs().mean())
     torch.testing.assert_close(code["total"], expected)
-    paper = generator_losses(views, real, adversarial, LossWeights(feature_loss_on="paper"))
+    paper = generator_losses(views, real, adversarial, LossWeights(feature_loss_on="novel_view"))
     torch.testing.assert_close(paper["feature_new"], (parts_new - parts).abs().mean())
     assert "feature_rec" not in paper
     assert not {"view", "mixup"} & paper.keys()

@@ -147,8 +147,8 @@ def test_a_stopped_run_goes_on(train, differing, tmp_path):
 
 @pytest.mark.slow
 def test_switches_of_the_paper_and_the_code(train):
-    settings = ("warmup.memory=cameras", "generative.weights.feature_loss_on=paper", "joint.own_entry=paper")
-    _, waits = train("switched", (), (*SHORT, *settings, "joint.negatives=paper", "joint.decay=code"))
+    settings = ("warmup.memory=cameras", "generative.weights.feature_loss_on=novel_view", "joint.own_entry=live")
+    _, waits = train("switched", (), (*SHORT, *settings, "joint.negatives_of=crop", "joint.decay=identity"))
     assert waits["within"] == []
 
 

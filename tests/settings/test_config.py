@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -89,12 +90,29 @@ def test_difference_names_what_changed():
     assert difference(old, old) == []
 
 
+def test_settings_of_older_runs_are_read():
+    old = to_dict(RunConfig())
+    old["joint"] |= {"own_entry": "paper", "decay": "code", "negatives": "paper"}
+    old["generative"] |= {"yaws": "code"}
+    old["generative"]["weights"]["feature_loss_on"] = "paper"
+    del old["joint"]["negatives_of"], old["generative"]["last_yaw"], old["cuda_graphs"]
+    before = copy.deepcopy(old)
+    config = from_dict(old)
+    assert (config.joint.own_entry, config.joint.decay, config.joint.negatives_of) == ("live", "identity", "crop")
+    assert (config.generative.last_yaw, config.generative.weights.feature_loss_on) == (270, "novel_view")
+    assert old == before
+    old["joint"] |= {"own_entry": "code", "decay": "paper", "negatives": "code"}
+    old["generative"] |= {"yaws": "paper"}
+    old["generative"]["weights"]["feature_loss_on"] = "code"
+    assert from_dict(old) == RunConfig()
+
+
 def test_command_line():
-    config, resume = parse(["--amp", "--stages", "joint", "warmup", "--feature-loss-on", "paper", "--resume"])
+    config, resume = parse(["--amp", "--stages", "joint", "warmup", "--feature-loss-on", "novel_view", "--resume"])
     assert config.amp
     assert resume
     assert config.stages == ("warmup", "joint")  # training order, whatever the order given
-    assert config.generative.weights.feature_loss_on == "paper"
+    assert config.generative.weights.feature_loss_on == "novel_view"
     assert parse([])[0].stages == STAGES
 
 

@@ -33,9 +33,9 @@ def joint(world):
 
 def test_defaults_are_the_codes_where_they_can_be():
     paper = preset("paper")
-    assert (paper.joint.own_entry, paper.joint.negatives) == ("code", "code")
-    assert paper.generative.weights.feature_loss_on == "code"
-    assert (paper.generative.yaws, paper.joint.decay) == ("paper", "paper")  # the code's are mistakes
+    assert (paper.joint.own_entry, paper.joint.negatives_of) == ("stored", "novel_view")
+    assert paper.generative.weights.feature_loss_on == "reconstruction"
+    assert (paper.generative.last_yaw, paper.joint.decay) == (315, "all")  # the code's are mistakes
     assert (paper.joint.terms, paper.joint.refresh_outliers) == ((1, 1, 1), False)
 
 
@@ -45,12 +45,12 @@ def test_the_code_never_draws_315_degrees():
     assert drawn[270] == drawn[315][:-1]
 
 
-@pytest.mark.parametrize("yaws", ["paper", "code"])
-def test_yaws_reach_the_joint_step(joint, monkeypatch, yaws):
-    stage, seen = joint(f"generative.yaws={yaws}", "joint.batch=300"), []
+@pytest.mark.parametrize("last", [315, 270])
+def test_yaws_reach_the_joint_step(joint, monkeypatch, last):
+    stage, seen = joint(f"generative.last_yaw={last}", "joint.batch=300"), []
     monkeypatch.setattr(stage, "gcl_step", Recorder(seen))
     stage.step(torch.zeros(300, 3, 128, 64), torch.zeros(300, dtype=torch.int64), 0, 0)
-    assert max(seen[-1].tolist()) == {"paper": 315, "code": 270}[yaws]
+    assert max(seen[-1].tolist()) == last
 
 
 class Recorder:
@@ -67,7 +67,7 @@ class Recorder:
         return {}, torch.ones(len(index), 256)
 
 
-@pytest.mark.parametrize(("decay", "generator"), [("paper", 0.1), ("code", 1.0)])
+@pytest.mark.parametrize(("decay", "generator"), [("all", 0.1), ("identity", 1.0)])
 def test_who_decays(joint, monkeypatch, decay, generator):
     stage, seen = joint(f"joint.decay={decay}"), []
     monkeypatch.setattr(stage, "gcl_step", Recorder(seen))
@@ -92,11 +92,11 @@ def test_refresh_of_outlier_rows(joint, refresh):
     torch.testing.assert_close(bank.features, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("own_entry", ["code", "paper"])
-@pytest.mark.parametrize("negatives", ["code", "paper"])
+@pytest.mark.parametrize("own_entry", ["stored", "live"])
+@pytest.mark.parametrize("negatives", ["novel_view", "crop"])
 @pytest.mark.parametrize("terms", [(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 2)])
 def test_view_invariant_loss_by_its_terms(joint, own_entry, negatives, terms):
-    settings = [f"joint.own_entry={own_entry}", f"joint.negatives={negatives}", f"joint.terms={list(terms)}"]
+    settings = [f"joint.own_entry={own_entry}", f"joint.negatives_of={negatives}", f"joint.terms={list(terms)}"]
     bank = joint(*settings).bank
     generator = torch.Generator().manual_seed(2)
     f, f_new = (normalize(torch.randn(4, 256, generator=generator), dim=1) for _ in range(2))
@@ -111,9 +111,9 @@ def test_view_invariant_loss_by_its_terms(joint, own_entry, negatives, terms):
         return softplus(against - (query * positive).sum(1) / t).mean()
 
     expected = (
-        terms[0] * term(f_new, f if own_entry == "paper" else rows[index], f_new)
+        terms[0] * term(f_new, f if own_entry == "live" else rows[index], f_new)
         + terms[1] * term(f_new, rows[positives[:, 1]], f_new)
-        + terms[2] * term(f, rows[positives[:, 0]], f if negatives == "paper" else f_new)
+        + terms[2] * term(f, rows[positives[:, 0]], f if negatives == "crop" else f_new)
     )
     torch.testing.assert_close(bank.loss(f, f_new, index, positives), expected, rtol=1e-5, atol=1e-5)
 
@@ -121,9 +121,9 @@ def test_view_invariant_loss_by_its_terms(joint, own_entry, negatives, terms):
 def test_each_switch_is_one_setting():
     base = preset("demo")
     for name, value in {
-        "own_entry": "paper",
-        "negatives": "paper",
-        "decay": "code",
+        "own_entry": "live",
+        "negatives_of": "crop",
+        "decay": "identity",
         "refresh_outliers": "true",
     }.items():
         changed = override(base, [f"joint.{name}={value}"])
