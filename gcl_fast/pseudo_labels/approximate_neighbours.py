@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gcl_fast.pseudo_labels.neighbours import search_for
 
-ENOUGH = 0.95  # recall at which the search stops growing
+ENOUGH = 0.95  # recall from which the number of candidates grows no more
 SAMPLE = 1000  # rows that are searched exactly as well: the recall has a standard error below 0.003 for lists of 30
 LINKS, BUILD_EFFORT = 32, 40  # of the graph: edges per node, candidates visited when a row is added
 LAST_EFFORT = 2048  # most candidates that a search visits; the first search visits k + SPARE
