@@ -49,7 +49,7 @@ class InceptionFeatures(nn.Module):
 
 
 def installed() -> bool:
-    """Check that torchmetrics is installed, which computes the distance."""
+    """Return whether torchmetrics is installed, which computes the distance."""
     return importlib.util.find_spec("torchmetrics") is not None
 
 

@@ -58,7 +58,7 @@ class DiscriminatorLoss(nn.Module):
 
         Args:
             real: crops (B, 3, H, W).
-            fakes: K kinds of generated images, (B, 3, H, W) each; they are detached here.
+            fakes: K kinds of generated images, (B, 3, H, W) each; they are detached.
             every: the penalty is taken every so many steps and weighs so many times more; 0 leaves it out of this step
                 (lazy regularization, Karras et al. 2020, section 3.1).
 
@@ -119,7 +119,7 @@ class GeneratorAdversarialLoss(nn.Module):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Keep gradients from the trainable parameters of `module` inside the context; its input still gets them.
+    """Freeze the trainable parameters of `module` inside the context; gradients still reach its input.
 
     A third of the backward pass is saved: the gradients by the weights.
 

@@ -56,7 +56,7 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
 
 
 class Block(nn.Module):
-    """Residual block with the tensor names of torchvision.
+    """Represents a residual block with the tensor names of torchvision.
 
     "basic" has two 3x3 convolutions. "bottleneck" has 1x1, 3x3 at a quarter of the width, and 1x1. The first 3x3
     convolution carries the stride.

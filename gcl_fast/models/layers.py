@@ -261,7 +261,7 @@ class _Frame(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, across: Tensor, down: Tensor, bias: Tensor) -> Tensor:
-        image = _laid_out(y)
+        image = _lay_out(y)
         image[:, :, :: image.shape[2] - 1] = across
         image[..., :: image.shape[3] - 1] = down
         return image.add_(bias[:, None, None])
@@ -280,7 +280,7 @@ class _Frame(torch.autograd.Function):
         inner[..., :: grad.shape[3] - 1].zero_()
         across = grad[:, :, :: grad.shape[2] - 1].clone(memory_format=torch.channels_last)
         across[..., :: grad.shape[3] - 1].zero_()  # corners are the columns'
-        return _grouped(inner), across, down, bias
+        return _group(inner), across, down, bias
 
 
 class _Border(torch.autograd.Function):
@@ -331,7 +331,7 @@ class _Interleave(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        image = _laid_out(y)
+        image = _lay_out(y)
         image[:, :, 0] += top
         image[:, :, -1] += bottom
         image[..., 0] += left
@@ -345,16 +345,16 @@ class _Interleave(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return _grouped(grad), grad[:, :, 0], grad[:, :, -1], grad[..., 0], grad[..., -1]
+        return _group(grad), grad[:, :, 0], grad[:, :, -1], grad[..., 0], grad[..., -1]
 
 
-def _laid_out(y: Tensor) -> Tensor:
+def _lay_out(y: Tensor) -> Tensor:
     """Lay out groups of 2x2 pixels (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W)."""
     groups = y.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # (B, H, W, 2, 2, D)
     return groups.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def _grouped(image: Tensor) -> Tensor:
+def _group(image: Tensor) -> Tensor:
     """Group an image (B, D, 2H, 2W) by 2x2 pixels, (B, 2 * 2 * D, H, W)."""
     rows = image.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, D)
     return rows.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)

@@ -19,7 +19,7 @@ RADII = [step / 25 for step in range(1, 25)]  # 0.04 .. 0.96
 
 
 def is_eps(eps: float | str | None) -> bool:
-    """Check that `eps` is None, "auto", or a radius in 0..1; 1 is excluded, because it would join every pair."""
+    """Return whether `eps` is None, "auto", or a radius in 0..1; 1 is excluded, because it would join every pair."""
     return eps is None or eps == "auto" or (not isinstance(eps, str) and 0 <= eps < 1)
 
 
