@@ -181,8 +181,8 @@ def view_fidelity(
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
 
     Returns:
-        `ssim_reconstruction`, over the whole image at yaw 0. Where the true views are known also `ssim` of the novel
-        view and `ssim_copy` of the untouched crop, both against the true view and on the person's pixels.
+        `ssim_reconstruction`, over the whole image at yaw 0. With `true_views` also `ssim` of the novel view and
+        `ssim_copy` of the untouched crop; both compare with the true view, on the person's pixels.
 
     Example:
         >>> from contextlib import nullcontext

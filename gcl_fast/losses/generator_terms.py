@@ -66,8 +66,8 @@ def generative_forward(
         x_rec = G(E_str(m), p),   x_new = G(E_str(m_new), p),   x_cyc = G(E_str(m), P(x_new)),   p = P(x)
 
     P gives the part features of the identity encoder, m and m_new are structure maps (Chen et al. 2021; equations in
-    docs/algorithm.md). An identity encoder in training mode sees x, x_rec, x_new, x_cyc as four batches in this order,
-    because the statistics of its batch norms are per kind of image. Networks without such statistics see one batch.
+    docs/algorithm.md). An identity encoder in training mode sees x, x_rec, x_new and x_cyc as four batches in this
+    order: its batch norms take statistics per kind of image. Networks without such statistics see one batch.
 
     Args:
         gcl: the networks; the caller puts `gcl.identity` in training or in eval mode.
@@ -145,5 +145,5 @@ def generator_losses(
     }
     losses |= zip(("adversarial_rec", "adversarial_new", "adversarial_cyc"), adversarial(*views.fakes).unbind())
     losses |= {name: loss for name, loss in (("view", view), ("mixup", mixup)) if loss is not None}
-    weighted = [getattr(weights, name.split("_")[0]) * loss for name, loss in losses.items()]
-    return losses | {"total": torch.stack(weighted).sum()}
+    terms = [getattr(weights, name.split("_")[0]) * loss for name, loss in losses.items()]
+    return losses | {"total": torch.stack(terms).sum()}

@@ -231,8 +231,8 @@ class IdentityEncoder(nn.Module):
             image: crops (B, 3, H, W), ImageNet-normalized.
 
         Returns:
-            Part features (B, channels * parts), where column c * parts + p is the mean of channel c over stripe p from
-            the top, and embeddings (B, D) float32, before L2 normalization.
+            Part features (B, channels * parts), and embeddings (B, D) float32 before L2 normalization. Column
+            c * parts + p of the part features is the mean of channel c over stripe p from the top.
         """
         x = self.feature_map(image)
         parts = stripe_means(x, self.config.parts).to(x.dtype).flatten(1)

@@ -41,9 +41,9 @@ def eps_by_rho(similarity: Tensor, rho: float, complete: bool = True, faint: Ten
     N, column = similarity.shape[0], similarity.col_indices()
     point = torch.arange(N, dtype=column.dtype, device=column.device)
     row = torch.repeat_interleave(point, similarity.crow_indices().diff())
-    stored = 1 - similarity.values()[column > row]
-    distance = stored[stored > 0]
-    pairs = N * (N - 1) // 2 - (len(stored) - len(distance))
+    values = 1 - similarity.values()[column > row]
+    distance = values[values > 0]
+    pairs = N * (N - 1) // 2 - (len(values) - len(distance))
     if pairs == 0:
         return 0.0  # all points are equal, or there is one point
     count = max(1, round(rho * pairs))

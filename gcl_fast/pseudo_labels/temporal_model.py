@@ -33,9 +33,9 @@ class TemporalModel(NamedTuple):
     ) -> TemporalModel:
         """Estimate a temporal model from pseudo-labels.
 
-        For each two cameras it is the histogram of the frame differences of every two crops of one cluster, smoothed by
-        a Gaussian window (Li and Zhang 2020) and divided by its largest value. As shares of 3,000 bins the
-        values would be below 0.01, where the logistic curve is flat.
+        The frame differences of every two crops of one cluster make a histogram for each two cameras. It is smoothed by
+        a Gaussian window (Li and Zhang 2020) and divided by its largest value. As shares of 3,000 bins the values would
+        be below 0.01, where the logistic curve is flat.
 
         Args:
             labels: (N,) int64 pseudo-labels, outlier = -1.
