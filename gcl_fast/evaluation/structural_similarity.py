@@ -1,4 +1,4 @@
-"""Similarity of generated and true images."""
+"""Structural similarity (SSIM) of generated and true images."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINDOW, SIGMA = 11, 1.5
-C1, C2 = 0.01**2, 0.03**2
+WINDOW, SIGMA = 11, 1.5  # pixels
+C1, C2 = 0.01**2, 0.03**2  # constants of Wang et al. 2004, for values in 0..1
 
 
 def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity (Wang et al. 2004): 11 x 11 Gaussian window, sigma 1.5, mean over channels.
+    """Compute the structural similarity (Wang et al. 2004, eq. 13) as a mean over channels and windows.
+
+    The window is Gaussian, of 11 x 11 pixels with sigma 1.5.
 
     Args:
-        x, y: (B, C, H, W) in 0..1, at least 11 x 11.
-        mask: (B, H, W) bool; the mean is taken over its pixels. Windows that reach over the border are not used, so the
-            outer 5 pixels of the mask do not count.
+        x: (B, C, H, W) in 0..1, at least 11 x 11.
+        y: (B, C, H, W) in 0..1.
+        mask: (B, H, W) bool, the pixels over which the mean is taken. Windows that reach over the border are not used,
+            so the outer 5 pixels of the mask do not count. None: all pixels.
 
     Returns:
         (B,) float32 in -1..1; NaN where a mask has no pixel.
 
     Raises:
         ValueError: shapes do not fit, or images are smaller than the window.
+
+    Example:
+        >>> image = torch.rand(1, 3, 32, 16)
+        >>> bool(ssim(image, image) > ssim(image, image.roll(1, dims=2)))
+        True
     """
     if x.shape != y.shape or x.ndim != 4 or (mask is not None and mask.shape != (x.shape[0], *x.shape[2:])):
         raise ValueError(
@@ -46,7 +54,7 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def _blur(image: Tensor) -> Tensor:
-    """Gaussian mean over the window at every place where it fits, one axis after the other."""
+    """Compute the Gaussian mean over each window inside the image, one axis after the other."""
     offset = torch.arange(WINDOW, device=image.device, dtype=image.dtype) - WINDOW // 2
     kernel = torch.softmax(-(offset**2) / (2 * SIGMA**2), 0)
     B, C, H, W = image.shape

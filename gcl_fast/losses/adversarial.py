@@ -58,7 +58,7 @@ class DiscriminatorLoss(nn.Module):
 
         Args:
             real: crops (B, 3, H, W).
-            fakes: K kinds of generated images, (B, 3, H, W) each; they are detached here.
+            fakes: K kinds of generated images, (B, 3, H, W) each; they are detached.
             every: the penalty is taken every so many steps and weighs so many times more; 0 leaves it out of this step
                 (lazy regularization, Karras et al. 2020, section 3.1).
 
@@ -66,12 +66,13 @@ class DiscriminatorLoss(nn.Module):
             The loss and its terms; the weight of the real term and of the penalty is K.
         """
         # Gradients of a float16 pass would vanish: they are about 1e-9 at initialization.
-        half = torch.is_autocast_enabled(real.device.type) and torch.get_autocast_dtype(real.device.type) == torch.half
-        with torch.autocast(real.device.type, enabled=False) if half else nullcontext():
+        device = real.device.type
+        is_half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.half
+        with torch.autocast(device, enabled=False) if is_half else nullcontext():
             real_maps, penalty = self._penalized(real) if every else (self.discriminator(real), real.new_zeros(()))
         real_term = torch.stack([(widen(m) - 1).square().mean() for m in real_maps]).sum()
         fake_terms = _mean_square(self.discriminator(torch.cat(fakes).detach()), len(fakes), 0.0)
-        # One real pass of weight K in place of one for every kind of fake: the sum is the same.
+        # One real pass of weight K replaces one pass per kind of fake: the sum is the same.
         total = fake_terms.sum() + len(fakes) * (real_term + self.gamma * every * penalty)
         return DiscriminatorTerms(total, fake_terms, real_term, penalty)
 
@@ -119,7 +120,7 @@ class GeneratorAdversarialLoss(nn.Module):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Keep gradients from the trainable parameters of `module` inside the context; its input still gets them.
+    """Freeze the trainable parameters of `module` inside the context; gradients still reach its input.
 
     A third of the backward pass is saved: the gradients by the weights.
 

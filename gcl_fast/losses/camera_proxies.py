@@ -78,9 +78,9 @@ def camera_proxy_loss(
         same = proxies.cluster == proxies.cluster[target][:, None]
         positive = same & other_camera
         hard = s.masked_fill(same, -torch.inf).topk(min(HARD, s.shape[1]), dim=1).values
-        # A crop without a positive proxy takes its own one: its terms stay finite, and `unpaired` sets them to zero.
-        unpaired = ~positive.any(1)
-        positive = positive.scatter(1, target[:, None], unpaired[:, None])
+        # A crop without a positive proxy takes its own one: its terms stay finite, and `is_unpaired` sets them to zero.
+        is_unpaired = ~positive.any(1)
+        positive = positive.scatter(1, target[:, None], is_unpaired[:, None])
         normalizer = torch.cat((s.masked_fill(~positive, -torch.inf), hard), 1).logsumexp(1)
         between = normalizer - (s * positive).sum(1) / positive.sum(1)
-        return inside + INTER_WEIGHT * between.masked_fill(unpaired, 0).mean()
+        return inside + INTER_WEIGHT * between.masked_fill(is_unpaired, 0).mean()

@@ -34,7 +34,9 @@ def local_loss(f: Tensor, variants: int, temperature: float = 0.1) -> Tensor:
 
 
 def global_loss(f: Tensor, features: Tensor, clusters: Clusters, rows: Tensor, temperature: float = 0.05) -> Tensor:
-    """Classify crops among all rows of the memory; the rows of their cluster share the target (eq. 5 and 6).
+    """Classify crops among all rows of the memory; the rows of their cluster share the target.
+
+    Li and Zhang 2020, eq. 5 and 6, define the loss.
 
     Args:
         f: (B, D) embeddings, before L2 normalization; gradients reach f only.

@@ -81,5 +81,5 @@ def soft_label_loss(f: Tensor, mix: Mix) -> Tensor:
     """
     with torch.autocast(f.device.type, enabled=False):
         logits = normalize(f.float(), dim=1) @ mix.centroids.T / mix.temperature  # (B, C)
-        own, other = (cross_entropy(logits, target, reduction="none") for target in mix.clusters.unbind(1))
-        return (mix.weight * own + (1 - mix.weight) * other).mean()
+        crop_term, partner_term = (cross_entropy(logits, target, reduction="none") for target in mix.clusters.unbind(1))
+        return (mix.weight * crop_term + (1 - mix.weight) * partner_term).mean()

@@ -8,7 +8,7 @@ from gcl_fast.models.identity_encoder import IdentityEncoder
 
 
 def of_another_domain(encoder: IdentityEncoder) -> IdentityEncoder:
-    """Return an encoder for crops of another domain, which shares every parameter and has its own running statistics.
+    """Return an encoder of another domain, which shares every parameter and has its own running statistics.
 
     In training mode each encoder normalizes by its own batch and follows the statistics of its own domain. In eval mode
     each uses the statistics it has followed. A step of the optimizer on one trains the other. Scales and shifts are

@@ -32,7 +32,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
-def together(mlps: Sequence[nn.Module], x: Tensor) -> Tensor:
+def run_mlps(mlps: Sequence[nn.Module], x: Tensor) -> Tensor:
     """Run K equal networks of `_mlp`, each on its block of x; one launch computes K products.
 
     Args:
@@ -52,7 +52,7 @@ def together(mlps: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 class StyledBlock(nn.Module):
-    """Residual block whose two instance norms take scale and shift from a slice of the part features.
+    """Represents a residual block whose two instance norms take scale and shift from a slice of the part features.
 
     The norms are AdaIN (Huang and Belongie 2017, eq. 8).
 
@@ -159,7 +159,7 @@ class Generator(nn.Module):
         mlps = [block.get_submodule(name) for block in self.blocks for name in ("scale", "shift")]
         slices = [style for style in part_features.chunk(len(self.blocks), 1) for _ in range(2)]
         if triton_serves(part_features):
-            rows = together(mlps, torch.stack(slices)).unflatten(2, (2, -1))  # (2 * blocks, B, 2, C)
+            rows = run_mlps(mlps, torch.stack(slices)).unflatten(2, (2, -1))  # (2 * blocks, B, 2, C)
             halves = rows.movedim(2, 1).flatten(0, 1).unbind()
         else:
             halves = tuple(half for mlp, style in zip(mlps, slices) for half in mlp(style).chunk(2, 1))

@@ -56,7 +56,7 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
 
 
 class Block(nn.Module):
-    """Residual block with the tensor names of torchvision.
+    """Represents a residual block with the tensor names of torchvision.
 
     "basic" has two 3x3 convolutions. "bottleneck" has 1x1, 3x3 at a quarter of the width, and 1x1. The first 3x3
     convolution carries the stride.
@@ -231,8 +231,8 @@ class IdentityEncoder(nn.Module):
             image: crops (B, 3, H, W), ImageNet-normalized.
 
         Returns:
-            Part features (B, channels * parts), where column c * parts + p is the mean of channel c over stripe p from
-            the top, and embeddings (B, D) float32, before L2 normalization.
+            Part features (B, channels * parts), and embeddings (B, D) float32 before L2 normalization. Column
+            c * parts + p of the part features is the mean of channel c over stripe p from the top.
         """
         x = self.feature_map(image)
         parts = stripe_means(x, self.config.parts).to(x.dtype).flatten(1)

@@ -181,9 +181,9 @@ class UpsampledConv(nn.Conv2d):
         if triton_serves(x):
             return self.framed(x)
         weight = self.weight
-        folded = _fold(_fold(weight).movedim(2, -1)).permute(4, 2, 0, 1, 5, 3)  # (2, 2, D, C, 3, 3)
-        bordered, *lines = _Border.apply(x)
-        y = F.conv2d(bordered, folded.flatten(0, 2), self.bias.repeat(4))  # (B, 4D, H, W)
+        kernels_3x3 = _fold(_fold(weight).movedim(2, -1)).permute(4, 2, 0, 1, 5, 3)  # (2, 2, D, C, 3, 3)
+        x_with_border, *lines = _Border.apply(x)
+        y = F.conv2d(x_with_border, kernels_3x3.flatten(0, 2), self.bias.repeat(4))  # (B, 4D, H, W)
         kernels = (weight[:, :, 0], weight[:, :, 4], weight[..., 0], weight[..., 4])
         paddings = ("reflect", "reflect", "replicate", "replicate")
         return _Interleave.apply(y, *map(_line, lines, kernels, paddings))
@@ -200,8 +200,8 @@ class UpsampledConv(nn.Conv2d):
             (B, D, 2H, 2W).
         """
         rows, columns = (_places(size, x.device) for size in x.shape[2:])
-        folded = _Fold.apply(self.weight, self.taps, x.dtype)
-        y = F.conv2d(gather_pixels(x, rows.bordered, columns.bordered), folded)  # (B, 4D, H, W)
+        kernels_3x3 = _Fold.apply(self.weight, self.taps, x.dtype)
+        y = F.conv2d(gather_pixels(x, rows.bordered, columns.bordered), kernels_3x3)  # (B, 4D, H, W)
         lines = gather_pixels(x, rows.outer, columns.upsampled), gather_pixels(x, rows.upsampled, columns.outer)
         across = F.conv2d(lines[0], self.weight, stride=(5, 1))  # (B, D, 2, 2W), the first row and the last
         down = F.conv2d(lines[1], self.weight, stride=(1, 5))  # (B, D, 2H, 2)
@@ -232,9 +232,9 @@ class _Fold(torch.autograd.Function):
     def forward(weight: Tensor, taps: Tensor, dtype: torch.dtype) -> Tensor:
         D, C = weight.shape[:2]
         with torch.autocast(weight.device.type, enabled=False):
-            folded = taps @ weight.permute(0, 2, 3, 1).reshape(D, 25, C)  # (D, 36, C)
+            kernels = taps @ weight.permute(0, 2, 3, 1).reshape(D, 25, C)  # (D, 36, C)
         parities = weight.new_empty((2, 2, D, 3, 3, C), dtype=dtype)
-        parities.copy_(folded.view(D, 2, 2, 3, 3, C).permute(1, 2, 0, 3, 4, 5))
+        parities.copy_(kernels.view(D, 2, 2, 3, 3, C).permute(1, 2, 0, 3, 4, 5))
         return parities.flatten(0, 2).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -246,10 +246,10 @@ class _Fold(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (taps,) = ctx.saved_tensors
         D, C = grad.shape[0] // 4, grad.shape[1]
-        folded = grad.new_empty((D, 2, 2, 3, 3, C), dtype=taps.dtype)
-        folded.copy_(grad.permute(0, 2, 3, 1).unflatten(0, (2, 2, D)).permute(2, 0, 1, 3, 4, 5))
+        kernels = grad.new_empty((D, 2, 2, 3, 3, C), dtype=taps.dtype)
+        kernels.copy_(grad.permute(0, 2, 3, 1).unflatten(0, (2, 2, D)).permute(2, 0, 1, 3, 4, 5))
         with torch.autocast(grad.device.type, enabled=False):
-            weight = taps.T @ folded.view(D, 36, C)  # (D, 25, C)
+            weight = taps.T @ kernels.view(D, 36, C)  # (D, 25, C)
         return weight.view(D, 5, 5, C).permute(0, 3, 1, 2), None, None
 
 
@@ -261,7 +261,7 @@ class _Frame(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, across: Tensor, down: Tensor, bias: Tensor) -> Tensor:
-        image = _laid_out(y)
+        image = _lay_out(y)
         image[:, :, :: image.shape[2] - 1] = across
         image[..., :: image.shape[3] - 1] = down
         return image.add_(bias[:, None, None])
@@ -280,28 +280,28 @@ class _Frame(torch.autograd.Function):
         inner[..., :: grad.shape[3] - 1].zero_()
         across = grad[:, :, :: grad.shape[2] - 1].clone(memory_format=torch.channels_last)
         across[..., :: grad.shape[3] - 1].zero_()  # corners are the columns'
-        return _grouped(inner), across, down, bias
+        return _group(inner), across, down, bias
 
 
 class _Border(torch.autograd.Function):
     """Repeats the border of x (B, C, H, W) once, and subtracts its first line from its second one at each side.
 
-    The results are (B, C, H + 2, W + 2), and the differences at the top and the bottom (B, C, W), at the left and the
-    right (B, C, H). By autograd's own rules the gradient of each line would be a whole image of zeros.
+    The first result is (B, C, H + 2, W + 2). The differences are (B, C, W) at the top and the bottom, and (B, C, H) at
+    the left and the right. By autograd's own rules the gradient of each line would be a whole image of zeros.
     """
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         (batch, channels, height, width), order = x.shape, torch.channels_last
-        bordered = torch.empty(
+        output = torch.empty(
             batch, channels, height + 2, width + 2, dtype=x.dtype, device=x.device, memory_format=order
         )
-        bordered[:, :, 1:-1, 1:-1] = x
-        bordered[:, :, 1:-1, 0], bordered[:, :, 1:-1, -1] = x[..., 0], x[..., -1]
-        bordered[:, :, 0], bordered[:, :, -1] = bordered[:, :, 1], bordered[:, :, -2]
+        output[:, :, 1:-1, 1:-1] = x
+        output[:, :, 1:-1, 0], output[:, :, 1:-1, -1] = x[..., 0], x[..., -1]
+        output[:, :, 0], output[:, :, -1] = output[:, :, 1], output[:, :, -2]
         top, bottom = x[:, :, 1] - x[:, :, 0], x[:, :, -2] - x[:, :, -1]
         left, right = x[..., 1] - x[..., 0], x[..., -2] - x[..., -1]
-        return bordered, top, bottom, left, right
+        return output, top, bottom, left, right
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -331,7 +331,7 @@ class _Interleave(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        image = _laid_out(y)
+        image = _lay_out(y)
         image[:, :, 0] += top
         image[:, :, -1] += bottom
         image[..., 0] += left
@@ -345,16 +345,16 @@ class _Interleave(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return _grouped(grad), grad[:, :, 0], grad[:, :, -1], grad[..., 0], grad[..., -1]
+        return _group(grad), grad[:, :, 0], grad[:, :, -1], grad[..., 0], grad[..., -1]
 
 
-def _laid_out(y: Tensor) -> Tensor:
+def _lay_out(y: Tensor) -> Tensor:
     """Lay out groups of 2x2 pixels (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W)."""
     groups = y.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # (B, H, W, 2, 2, D)
     return groups.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def _grouped(image: Tensor) -> Tensor:
+def _group(image: Tensor) -> Tensor:
     """Group an image (B, D, 2H, 2W) by 2x2 pixels, (B, 2 * 2 * D, H, W)."""
     rows = image.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, D)
     return rows.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Pseudo-labels of a memory bank: Jaccard graph, radius, DBSCAN."""
+"""Pseudo-labels of a memory bank by appearance: k-reciprocal Jaccard graph, radius, DBSCAN."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What one clustering found."""
+    """Holds the result of one clustering."""
 
     labels: Tensor  # (N,) int64 on the device of the features, clusters 0..num_clusters-1, outlier = -1
-    eps: float
+    eps: float  # radius of DBSCAN, a distance in 0..1
     num_clusters: int
     num_outliers: int
-    engine: str  # of DBSCAN
-    search: Search  # of neighbours
+    engine: str  # of DBSCAN: "own", "sklearn" or "cuml"
+    search: Search  # how the neighbours were found
 
 
 def cluster(
@@ -37,25 +37,38 @@ def cluster(
     engine: str = "auto",
     group: dist.ProcessGroup | None = None,
 ) -> PseudoLabels:
-    """DBSCAN on the k-reciprocal Jaccard distance of L2-normalized embeddings.
+    """Cluster L2-normalized embeddings by DBSCAN on their k-reciprocal Jaccard distance.
 
     Args:
         features: (N, D) floating point, L2-normalized rows.
-        k1, k2: see `k_reciprocal_jaccard`.
-        rho: share of all pairs whose mean distance is the radius, where `eps` is None.
-        eps: radius; None: by `rho`; "auto": by `eps_auto`, without a number to choose.
-        min_samples: points within the radius, itself counted, that make a core point.
-        backend: of DBSCAN: "own", "sklearn", "cuml", or "auto": "own", which needs milliseconds where the dense input
-            of cuML first has to be filled and moved.
+        k1: neighbours that make a neighbourhood, see `k_reciprocal_jaccard`.
+        k2: neighbourhoods that are averaged, see `k_reciprocal_jaccard`.
+        rho: share of all pairs whose mean distance is the radius, 0..1; used where `eps` is None.
+        eps: radius in 0..1, 1 excluded; None: by `rho`; "auto": by `eps_auto`, without a number to choose.
+        min_samples: number of points within the radius that make a core point, the point itself included.
+        backend: of DBSCAN: "own", "sklearn", "cuml", or "auto", which is "own": it reads the sparse graph, while cuML
+            needs a dense matrix.
         engine: of the neighbour search: "exact", "approximate", or "auto", which chooses by N, see `find_neighbours`.
-        group: ranks that share the work, each calling with the same features, and all getting the same labels; None:
-            this process does it alone (ranks with equal features still agree).
+        group: ranks that share the work. Each passes the same features, and all get the same labels. None: this process
+            works alone; ranks with equal features still get equal labels.
+
+    Returns:
+        Pseudo-labels, the radius, and the counts of clusters and outliers.
 
     Raises:
         ValueError: bad features (NaN rows are named), an unknown backend or engine, or eps outside 0..1.
+        UserError: `engine` is "approximate" and faiss is not installed.
+        ModuleNotFoundError: `backend` is "cuml", which is not installed.
+
+    Example:
+        >>> from torch import eye
+        >>> features = eye(3).repeat_interleave(5, 0)  # three people, five equal crops each
+        >>> clustering = cluster(features, k1=5, k2=2, eps=0.5)
+        >>> clustering.num_clusters, clustering.labels.tolist()
+        (3, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2])
     """
-    scan = "own" if backend == "auto" else backend
-    if scan not in ENGINES:
+    dbscan_engine = "own" if backend == "auto" else backend
+    if dbscan_engine not in ENGINES:
         raise ValueError(f"cluster: unknown backend {backend!r}; there are auto, {', '.join(ENGINES)}")
     if not is_eps(eps):
         raise ValueError(
@@ -66,13 +79,13 @@ def cluster(
     neighbours, search = neighbour_lists(features, k1, team, engine)
     sets = fuzzy_sets(features, neighbours, k1, k2, team)
     similarity, radius = _graph_and_radius(sets, eps, rho, min_samples, team)
-    labels = dbscan(similarity, radius, min_samples, scan)
+    labels = dbscan(similarity, radius, min_samples, dbscan_engine)
     return PseudoLabels(
         labels=labels.to(features.device),
         eps=radius,
         num_clusters=int(labels.max()) + 1 if len(labels) else 0,
         num_outliers=int((labels < 0).sum()),
-        engine=scan,
+        engine=dbscan_engine,
         search=search,
     )
 
@@ -80,7 +93,7 @@ def cluster(
 def _graph_and_radius(
     sets: SparseRows, eps: float | str | None, rho: float, min_samples: int, team: Team
 ) -> tuple[Tensor, float]:
-    """The similarity graph, as far as it is needed to find the radius and the neighbours within it."""
+    """Compute the radius, and the similarity graph as far as the radius and DBSCAN need it."""
     if eps is not None:
         radius = RADII[-1] if eps == "auto" else float(eps)
         similarity = jaccard_similarity(sets, max(0.0, 1 - radius - 1e-6), team)  # rounding must not cost a neighbour
@@ -89,7 +102,16 @@ def _graph_and_radius(
 
 
 def graph_and_eps_by_rho(sets: SparseRows, rho: float, team: Team) -> tuple[Tensor, float]:
-    """The radius by `eps_by_rho` and a similarity graph with all pairs within it."""
+    """Compute the radius by `eps_by_rho`, and a similarity graph with all pairs within it.
+
+    Args:
+        sets: fuzzy set of each of the N rows (`fuzzy_sets`).
+        rho: share of all pairs, 0..1.
+        team: ranks that share the work.
+
+    Returns:
+        The graph (N, N) as sparse CSR, and the radius.
+    """
     similarity = jaccard_similarity(sets, FAINT, team)
     radius = eps_by_rho(similarity, rho, complete=False)
     if radius is None:

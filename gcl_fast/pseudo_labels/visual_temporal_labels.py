@@ -1,4 +1,4 @@
-"""Pseudo-labels by looks and, where a model of it is given, by time: re-ranked distance, radius, DBSCAN."""
+"""Pseudo-labels by appearance and, with a temporal model, by time: re-ranked distance, radius, DBSCAN (JVTC)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,25 @@ from gcl_fast.pseudo_labels.search import Search
 from gcl_fast.pseudo_labels.sharing import SparseRows
 from gcl_fast.pseudo_labels.temporal_model import TemporalModel, joint_similarity
 
-TILE_ENTRIES = 2**23  # distances held at a time
+TILE_ENTRIES = 2**23  # distances that are in memory at a time
 
 
 class Distances:
-    """Distances of all rows, a tile at a time: 1 - joint similarity with a temporal model, 2 - 2 cos without.
+    """Computes the distances of all rows tile by tile: 1 - joint similarity with a temporal model, 2 - 2 cos without.
 
     Args:
         features: (N, D) unit rows.
-        cameras, frames: (N,) int64.
-        temporal: None: looks alone.
+        cameras: (N,) int64.
+        frames: (N,) int64.
+        temporal: temporal model; None: appearance alone.
+
+    Example:
+        >>> zeros = torch.zeros(3, dtype=torch.int64)
+        >>> distances = Distances(torch.eye(3), cameras=zeros, frames=zeros, temporal=None)
+        >>> [tile for _, _, tile in distances.tiles()]
+        [tensor([[0., 2., 2.],
+                [2., 0., 2.],
+                [2., 2., 0.]])]
     """
 
     def __init__(self, features: Tensor, cameras: Tensor, frames: Tensor, temporal: TemporalModel | None) -> None:
@@ -34,7 +43,7 @@ class Distances:
         self.temporal = None if temporal is None else temporal.to(device)
 
     def tiles(self) -> Iterator[tuple[int, int, Tensor]]:
-        """(first row, end, distances (rows, N)); the diagonal is 0."""
+        """Yield the first row and the end of each tile, and its distances (rows, N); the diagonal is 0."""
         N = len(self.features)
         step = max(1, TILE_ENTRIES // max(N, 1))
         for begin in range(0, N, step):
@@ -42,6 +51,7 @@ class Distances:
             yield begin, end, self._tile(slice(begin, end))
 
     def _tile(self, rows: slice) -> Tensor:
+        """Compute the distances of `rows` to all rows."""
         visual = self.features[rows] @ self.features.T
         if self.temporal is None:
             distance = (2 - 2 * visual).clamp_min_(0)
@@ -52,16 +62,31 @@ class Distances:
         return distance
 
     def nearest(self, k: int) -> tuple[Tensor, float]:
-        """(N, k) int32 nearest rows, itself first, on the CPU; and the largest distance of all."""
+        """Find the nearest rows of each row.
+
+        Args:
+            k: neighbours per row, the row itself included; at most N.
+
+        Returns:
+            (N, k) int32 on the CPU, the row itself first; and the largest of all distances.
+        """
         index, largest = [], 0.0
         for begin, _, distance in self.tiles():
             largest = max(largest, float(distance.max()))
-            distance.diagonal(begin).fill_(-1)  # before its duplicates
+            distance.diagonal(begin).fill_(-1)  # the row itself comes before its duplicates
             index.append(distance.topk(k, largest=False).indices.int().cpu())
         return torch.cat(index), largest
 
     def at(self, start: Tensor, column: Tensor) -> Tensor:
-        """(entries,) distances at the entries of N sparse rows; on the CPU, as these are."""
+        """Compute the distances at the entries of sparse rows.
+
+        Args:
+            start: (N + 1,) int64 on the CPU, first entry of each row.
+            column: (entries,) int32 on the CPU.
+
+        Returns:
+            (entries,) on the CPU.
+        """
         lengths, parts = start.diff(), []
         for begin, end, distance in self.tiles():
             row = torch.repeat_interleave(torch.arange(end - begin), lengths[begin:end])
@@ -81,19 +106,30 @@ def cluster_jointly(
     min_samples: int = 1,
     plain_weight: float = 0.3,
 ) -> PseudoLabels:
-    """DBSCAN on plain_weight * d + (1 - plain_weight) * Jaccard distance of k-reciprocal neighbourhoods by d.
+    """Cluster rows by DBSCAN on plain_weight * d + (1 - plain_weight) * d_J.
 
-    Rows whose neighbourhoods have next to nothing in common, a Jaccard similarity below FAINT, are taken to be at
-    distance 1: no radius reaches them.
+    d is the distance of `distances` over its largest value. d_J is the Jaccard distance of the k-reciprocal
+    neighbourhoods by d (Zhong et al. 2017, eq. 12). Rows with a Jaccard similarity below FAINT count as distance 1: no
+    radius reaches them.
 
     Args:
-        distances: d; where it counts plainly it is divided by the largest of all.
-        k1, k2: neighbours, see `k_reciprocal_jaccard`.
-        rho: share of all pairs whose mean distance is the radius, where `eps` is None.
-        eps: radius; None: by `rho`; "auto": by `eps_auto`.
+        distances: of N rows.
+        k1: neighbours that make a neighbourhood, see `k_reciprocal_jaccard`.
+        k2: neighbourhoods that are averaged, see `k_reciprocal_jaccard`.
+        rho: share of all pairs whose mean distance is the radius, 0..1; used where `eps` is None.
+        eps: radius in 0..1; None: by `rho`; "auto": by `eps_auto`.
         eps_scale: factor of the radius.
-        min_samples: points within the radius, itself counted, that make a core point.
+        min_samples: number of points within the radius that make a core point, the point itself included.
         plain_weight: 0..1.
+
+    Returns:
+        Pseudo-labels, the radius after `eps_scale`, and the counts of clusters and outliers.
+
+    Example:
+        >>> features, zeros = torch.eye(3).repeat_interleave(4, 0), torch.zeros(12, dtype=torch.int64)
+        >>> distances = Distances(features, cameras=zeros, frames=zeros, temporal=None)
+        >>> cluster_jointly(distances, k1=4, k2=1, eps=0.5).labels.tolist()
+        [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
     """
     N, ops = len(distances.features), torch.ops.gcl_fast
     neighbours, largest = distances.nearest(min(k1, N))

@@ -1,4 +1,4 @@
-"""SSIM against its definition, window by window in float64."""
+"""Compare SSIM with its definition, window by window in float64."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from gcl_fast.evaluation import ssim
 
 
 def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(H - 10, W - 10) of two (H, W) images: Wang et al. 2004, eq. 13, with the weights of their figure."""
+    """Compute eq. 13 of Wang et al. 2004 for two images (H, W), as a map (H - 10, W - 10)."""
     offset = np.arange(11) - 5
     weight = np.exp(-(offset[:, None] ** 2 + offset[None] ** 2) / (2 * 1.5**2))
     weight /= weight.sum()
@@ -47,7 +47,7 @@ def test_equal_inverted_and_masked_out(images):
     assert ssim(x, x, torch.zeros(2, 17, 23, dtype=torch.bool)).isnan().all()
 
 
-def test_wrong_shapes_are_told(images):
+def test_wrong_shapes_are_refused(images):
     x, y = images
     with pytest.raises(ValueError, match=r"mask \(B, H, W\), not .* and \(2, 17\)"):
         ssim(x, y, torch.ones(2, 17, dtype=torch.bool))
@@ -58,7 +58,7 @@ def test_wrong_shapes_are_told(images):
 def test_is_the_mean_of_torchmetrics_map_where_the_window_fits(images):
     torchmetrics = pytest.importorskip("torchmetrics.functional.image")
     x, y = images
-    measure = torchmetrics.structural_similarity_index_measure  # its own mean takes in mirrored borders
+    measure = torchmetrics.structural_similarity_index_measure  # its own mean includes mirrored borders
     _, whole = measure(y, x, data_range=1.0, reduction="none", return_full_image=True)
     torch.testing.assert_close(ssim(x, y), whole[:, :, 5:-5, 5:-5].mean((1, 2, 3)), rtol=0, atol=1e-5)
     mask = torch.rand(2, 17, 23, generator=torch.Generator().manual_seed(1)) > 0.6

@@ -1,4 +1,4 @@
-"""JVTC+: retrieval by looks and time together."""
+"""Check retrieval by appearance and time (JVTC+)."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def records(rows: list[tuple[int, int, int]]) -> Records:
 
 
 def model() -> TemporalModel:
-    """One walk from camera 1 to camera 2 in 1,000 frames."""
+    """Fit a temporal model to one walk from camera 1 to camera 2 in 1,000 frames."""
     return TemporalModel.fit(torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([0, 1000]), 100, 100, 3.0)
 
 
 @pytest.fixture
 def twins():
-    """Three queries in camera 1; each has its own crop and a slightly more similar stranger's in camera 2."""
+    """Make three queries in camera 1, each with its own crop and a more similar one of a stranger in camera 2."""
     query = records([(p, 1, 10_000 * p) for p in (1, 2, 3)])
     gallery = records([(p, 2, 10_000 * p + 1100) for p in (1, 2, 3)] + [(9, 2, 10_000 * p + 6000) for p in (1, 2, 3)])
     looks = torch.eye(3, 4)

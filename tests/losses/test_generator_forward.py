@@ -1,4 +1,4 @@
-"""How the generative forward pass meets the batch norms of the identity encoder."""
+"""Check how the generative forward pass batches images for the batch norms of the identity encoder."""
 
 import torch
 
@@ -6,7 +6,7 @@ from gcl_fast.losses import generative_forward
 from gcl_fast.models import GCL, ModelConfig
 
 
-def test_one_pass_for_two_pictures_where_nothing_depends_on_the_batch():
+def test_one_pass_for_two_images_where_nothing_depends_on_the_batch():
     torch.manual_seed(0)
     gcl = GCL(ModelConfig.demo()).eval()
     image, maps = torch.randn(2, 3, 48, 44), torch.rand(2, 2, 1, 48, 44)

@@ -1,4 +1,4 @@
-"""One whole step of the generative and of the joint stage equals the official implementation's, in float32."""
+"""Compare a whole step of the generative and of the joint stage with the official implementation, in float32."""
 
 import pytest
 import torch
@@ -26,10 +26,9 @@ LOSSES = {
     "adversarial_cyc": "loss_gen_adv_nv2recon",
     "total": "loss_gen_total",
 }
-# Stage 3 on formula weights amplifies rounding: fifty batch norms over four random crops, three times in a row. These
-# are twice the distances of the official float32 values from the same step in float64, and of two losses (image_cyc,
-# feature_rec) thrice what a CPU without AVX-512 is off. (With the official arithmetic of the norms, two threads and the
-# golden run's kind of CPU, every value here is equal to the last digit or two.)
+# Stage 3 amplifies rounding: fifty batch norms over four random crops, three times in a row. The tolerances are twice
+# the distances of the official float32 values from the same step in float64. For two losses (image_cyc, feature_rec)
+# they are three times the distance that a CPU without AVX-512 shows.
 ROUNDING = {
     "embedding": 1e-3,
     "x_rec": 3e-4,
@@ -83,7 +82,7 @@ def test_step_equals_the_official_one(exact_float32, stage, compiled, weights, n
         torch.compiler.reset()
         Precision(device, None, "", compiled=True).compile(*gcl.children(), discriminator_loss)
 
-    # The compiler and a GPU order sums anew: their own rounding, amplified alike, on top of the official one's.
+    # The compiler and a GPU add in another order: their rounding is amplified as well.
     factor = 3 if (joint and compiled) or device == "cuda" else 1
 
     def equal(name, ours, theirs):

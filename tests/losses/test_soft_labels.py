@@ -1,4 +1,4 @@
-"""Mixup of generated features: partners, mixed features and soft labels by hand."""
+"""Compare partners, mixed part features and soft labels with results by hand."""
 
 import torch
 from torch.nn.functional import normalize

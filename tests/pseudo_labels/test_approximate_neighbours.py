@@ -1,4 +1,4 @@
-"""The approximate search: recall as measured, determinism, the choice of an engine, and what is said of it."""
+"""Check the approximate search: recall, determinism, choice of the engine, and its report."""
 
 import importlib.util
 import logging
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def crops(N: int, D: int = 64) -> torch.Tensor:
-    """Unit rows of identities of about 15, identities and noise in subspaces."""
+    """Draw unit rows of identities with about 15 crops each; identities and noise lie in subspaces."""
     draw = lambda *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
     identity = torch.arange(N) % max(1, N // 15)
     return normalize(draw(N // 15 + 1, 12)[identity] @ draw(12, D) + draw(N, 6) @ draw(6, D) + 0.3 * draw(N, D))
@@ -28,7 +28,7 @@ def share(found: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 @needs_faiss
-def test_recall_is_what_it_says():
+def test_measured_recall_is_the_true_one():
     features = crops(3000)
     similarity, index, recall, effort = approximate_neighbours(features, 20)
     exact_similarity, exact = nearest_neighbours(features, 20)
@@ -48,7 +48,7 @@ def test_ranges_and_threads_do_not_matter():
     whole = approximate_neighbours(features, 12)[1]
     torch.set_num_threads(3)
     parts = [approximate_neighbours(features, 12, rows)[1] for rows in [(0, 200), (200, 200), (200, 700)]]
-    assert torch.get_num_threads() == 3  # building by one thread left the setting as it was
+    assert torch.get_num_threads() == 3  # the graph is built by one thread, and the setting is restored
     torch.set_num_threads(threads)
     assert torch.equal(torch.cat(parts), whole)
 

@@ -1,4 +1,4 @@
-"""What a clustering's health says."""
+"""Check agreement, sizes and advice in the report on a clustering."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""DBSCAN engines against each other, and the edges of `cluster`."""
+"""Compare the engines of DBSCAN, and check edge cases of `cluster`."""
 
 import sys
 import types
@@ -33,7 +33,7 @@ def test_own_equals_sklearn(seed, min_samples, eps, device):
 def test_border_point_joins_the_lowest_numbered_cluster(engine, device):
     graph = torch.eye(12, device=device)
     graph[:5, :5] = graph[6:11, 6:11] = 0.9  # two cliques of core points
-    for a, b in [(4, 5), (5, 6), (5, 11)]:  # 5 lies between them and is no core; 11 is near 5 only
+    for a, b in [(4, 5), (5, 6), (5, 11)]:  # 5 lies between them and is no core point; 11 is near 5 only
         graph[a, b] = graph[b, a] = 0.9
     assert dbscan(graph.to_sparse_csr(), 0.2, 5, engine).tolist() == [0] * 6 + [1] * 5 + [-1]
     turned = graph.flip(0, 1)
@@ -45,7 +45,7 @@ def test_edges(device):
     assert cluster(torch.zeros(0, 4, device=device)).labels.shape == (0,)
     one = cluster(torch.ones(1, 4, device=device) / 2)
     assert (one.num_clusters, one.num_outliers, one.eps) == (0, 1, 0.0)
-    count = 50 if device == "cpu" else 20  # which k1 of more equal rows a GPU takes is not specified
+    count = 50 if device == "cpu" else 20  # of more than k1 equal rows a GPU may take any
     equal = cluster(torch.ones(count, 4, device=device) / 2)
     assert (equal.num_clusters, equal.num_outliers) == (1, 0)
     apart = cluster(torch.eye(9, device=device), k1=4, k2=1, eps=0.01)
@@ -81,7 +81,7 @@ def test_wrong_arguments():
 
 
 def test_cuml_is_called_as_documented(monkeypatch):
-    """cuml.cluster.DBSCAN(eps=, min_samples=, metric="precomputed").fit_predict(dense N x N) -> labels."""
+    """Check the call of cuml.cluster.DBSCAN(eps=, min_samples=, metric="precomputed").fit_predict(dense N x N)."""
     calls = []
 
     class DBSCAN:

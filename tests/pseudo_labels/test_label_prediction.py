@@ -1,4 +1,4 @@
-"""MPLP on a case made by hand, and against its definition."""
+"""Compare MPLP with its definition, and check a case by hand."""
 
 import pytest
 import torch
@@ -18,7 +18,8 @@ def sets(labels: torch.Tensor) -> list[set[int]]:
 
 
 def test_a_chain_is_cut_where_the_neighbours_are_not_mutual():
-    # 0 at 10 degrees from 1, 1 at 4 from 2 and 3: 0 looks at 1 alone, and 1 has nearer ones than 0
+    # Row 0 is 10 degrees from row 1; rows 2 and 3 are nearer to row 1. So row 0 has one candidate, row 1, which has
+    # nearer neighbours than row 0.
     features = on_circle(0, 10, 14, 17, 90)
     labels = predict_labels(features, threshold=float(torch.cos(torch.deg2rad(torch.tensor(11.0)))))
     assert sets(labels) == [{0}, {1, 2, 3, 0}, {2, 3, 1}, {3, 2, 1}, {4}]

@@ -1,4 +1,4 @@
-"""Time between cameras on a case made by hand; clustering by looks and time."""
+"""Check the temporal model on a case by hand, and clustering by appearance and time."""
 
 import math
 
@@ -17,7 +17,7 @@ def gauss(distance: float, sigma: float) -> float:
 
 
 def test_model_of_two_walks():
-    # two people walk from camera 2 to camera 5 in 30 and 32 bins; an outlier walks the other way
+    # Two people walk from camera 2 to camera 5 in 30 and 32 bins; an outlier walks back
     labels = torch.tensor([0, 0, 1, 1, -1, -1])
     cameras = torch.tensor([2, 5, 5, 2, 2, 5])
     frames = torch.tensor([1000, 1300, 9320, 9000, 400, 100])
@@ -27,7 +27,7 @@ def test_model_of_two_walks():
     seen = model.similarity(*(torch.tensor([x]) for x in (5, 1305)), torch.tensor([2, 2]), torch.tensor([995, 975]))
     torch.testing.assert_close(seen, torch.tensor([[1.0, (gauss(1, 2) + gauss(3, 2)) / peak]]))
     back = model.similarity(*(torch.tensor([x]) for x in (2, 1305)), torch.tensor([5, 9]), torch.tensor([995, 995]))
-    assert back.tolist() == [[0, 0]]  # nobody was seen walking back, and camera 9 is not known
+    assert back.tolist() == [[0, 0]]  # no cluster walks back, and the model does not know camera 9
     # the order of the two crops does not matter
     args = torch.tensor([5, 2, 2]), torch.tensor([1305, 975, 1400])
     both = model.similarity(*args, *args)
@@ -48,7 +48,7 @@ def test_joint_similarity_by_the_formula():
 
 
 def people(noise: float, twins: bool = False):
-    """24 people in 3 cameras, 2 crops in each; `twins`: every two look the same and walk at other times."""
+    """Draw 24 people in 3 cameras with 2 crops each; with `twins`, every two look the same and walk at other times."""
     generator = torch.Generator().manual_seed(0)
     identity = torch.arange(24).repeat_interleave(6)
     look = torch.randn(24, 16, generator=generator)
@@ -89,7 +89,7 @@ def test_the_distance_is_a_mixture_of_plain_and_jaccard(temporal):
 
 
 def jaccard_distance(distance, k1, k2):
-    """Zhong et al. 2017 on a dense distance matrix."""
+    """Compute the Jaccard distance of Zhong et al. 2017 on a dense distance matrix."""
     N = len(distance)
     rank = (distance - torch.eye(N)).argsort(1)
 
