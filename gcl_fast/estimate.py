@@ -20,8 +20,8 @@ with in_one_line():
     import torch
 
     from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align, load_body_parameters
-    from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
-    from gcl_fast.bodies.regressor import SIZE
+    from gcl_fast.bodies.body_estimator import DOUBTFUL, WEIGHTS, estimate_to_file
+    from gcl_fast.bodies.body_regressor import SIZE
     from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
     from gcl_fast.evaluation.figures import pair_grid
     from gcl_fast.evaluation.protocol import to_unit

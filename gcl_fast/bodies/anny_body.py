@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.bodies.model import BodyModel, Posed
+from gcl_fast.bodies.body_model import BodyModel, Posed
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
 from gcl_fast.bodies.skinning import Skeleton, skin
 

@@ -16,7 +16,7 @@ from gcl_fast.render.camera import view_rotation
 from gcl_fast.synthetic.backdrops import COLUMNS, FOCAL, SKY_ROWS, smooth_noise
 from gcl_fast.synthetic.cameras import Camera, to_linear
 from gcl_fast.synthetic.paint import Painter
-from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, vertex_normals
+from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, mesh_normals
 from gcl_fast.synthetic.tailor import dress
 from gcl_fast.synthetic.template import Figure, Template
 from gcl_fast.synthetic.wardrobe import Look
@@ -155,7 +155,7 @@ class Studio:
         corners = mesh.faces[face]
         mix = lambda values: np.einsum("pkc,pk->pc", values.take(corners, axis=0), weight)
         cloth, material = mix(mesh.cloth), mesh.material[face]
-        normal = mix(vertex_normals(world, mesh.faces))
+        normal = mix(mesh_normals(world, mesh.faces))
         facing = tilt[2]  # away from the camera, in the world
         normal = np.where((normal @ facing > 0.0)[:, None] & (material != BODY)[:, None], -normal, normal)
         normal += self._folds(cloth, material, rng)

@@ -84,7 +84,7 @@ def disc(inner: float, outer: float, half_angle: float, droop: float) -> tuple[n
     return vertices.reshape(-1, 3), grid_faces(3, len(turn), closed=False)
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def mesh_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit normals (V, 3), area-weighted means over the faces around each vertex."""
     a, b, c = (vertices.take(faces[:, corner], axis=0) for corner in range(3))
     (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T  # np.cross takes three times as long

@@ -14,9 +14,9 @@ from gcl_fast.synthetic.shapes import (
     drape,
     grid_faces,
     join,
+    mesh_normals,
     piece,
     rounded_box,
-    vertex_normals,
 )
 from gcl_fast.synthetic.template import Figure
 from gcl_fast.synthetic.wardrobe import Look
@@ -108,7 +108,7 @@ def _clothed(figure: Figure, look: Look) -> np.ndarray:
     ease = np.where(upper, UPPER_EASE[upper_kind] * np.where(on_arm, 0.6, narrow), np.where(lower, 0.006, 0.0))
     ease = ease + hair_depth(template, look.hair)
     vertices = figure.vertices + cover[:, None] * (smooth - figure.vertices)
-    vertices += ease[:, None] * vertex_normals(smooth, template.faces)
+    vertices += ease[:, None] * mesh_normals(smooth, template.faces)
     for side, sign in (("left", 1), ("right", -1)):
         here = sign * template.vertices[:, 0] > 0
         if upper_kind in SLEEVE_WIDTH:
@@ -125,7 +125,7 @@ def _shoes(figure: Figure) -> list[Mesh]:
     shoes = []
     for index, faces in figure.template.shoes:
         vertices = figure.vertices[index]
-        outside = vertices + 0.007 * vertex_normals(vertices, faces)
+        outside = vertices + 0.007 * mesh_normals(vertices, faces)
         shoes.append(piece(outside, faces, SHOE, figure.template.vertices[index]))
     return shoes
 

@@ -161,7 +161,7 @@ def file_name(config: WorldConfig, key: CropKey) -> str:
     return f"{person}_c{key.camera + 1}s1_{frame:06d}_{key.number + 1:02d}.jpg"
 
 
-def key_of(config: WorldConfig, name: str) -> CropKey:
+def crop_key(config: WorldConfig, name: str) -> CropKey:
     """The key of a crop from its file name. Raises UserError for a name that is not of this world."""
     match = NAME.match(name)
     if match:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcl_fast.data import Records, files, open_dataset
+from gcl_fast.data import Records, image_files, open_dataset
 
 ENGINES = {
-    "dali-cpu": ("gcl_fast.data.pipeline", "DaliSource"),
-    "torchvision": ("gcl_fast.data.jpeg", "TorchvisionSource"),
-    "torchvision-gpu": ("gcl_fast.data.nvjpeg", "NvjpegSource"),  # its steps, on the CPU
-    "pillow": ("gcl_fast.data.pillow", "PillowSource"),
+    "dali-cpu": ("gcl_fast.data.dali_decoder", "DaliDecoder"),
+    "torchvision": ("gcl_fast.data.torchvision_decoder", "TorchvisionDecoder"),
+    "torchvision-gpu": ("gcl_fast.data.nvjpeg_decoder", "NvjpegDecoder"),  # its steps, on the CPU
+    "pillow": ("gcl_fast.data.pillow_decoder", "PillowDecoder"),
 }
 
 
@@ -21,7 +21,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """The name of the only decoder that loaders find."""
     if request.param == "dali-cpu":
         pytest.importorskip("nvidia.dali")
-    monkeypatch.setattr(files, "DECODERS", [(request.param, *ENGINES[request.param])])
+    monkeypatch.setattr(image_files, "DECODERS", [(request.param, *ENGINES[request.param])])
     return request.param
 
 

@@ -14,9 +14,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from gcl_fast.data import ExtractLoader, TrainLoader, find_broken, jpeg, nvjpeg, open_dataset
-from gcl_fast.data.files import PictureFiles
-from gcl_fast.data.pillow import decode
+from gcl_fast.data import ExtractLoader, TrainLoader, find_broken, nvjpeg_decoder, open_dataset, torchvision_decoder
+from gcl_fast.data.image_files import ImageFiles
+from gcl_fast.data.pillow_decoder import decode
 from gcl_fast.data.resize import bicubic
 
 SIZE = (48, 24)
@@ -98,7 +98,7 @@ def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
     paths = [tmp_path / name for name in odd]
     for path, contents in zip(paths, odd.values()):
         path.write_bytes(contents)
-    loader = PictureFiles(paths, SIZE, CPU, 2)
+    loader = ImageFiles(paths, SIZE, CPU, 2)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             (images,) = loader.batches([np.arange(len(paths))])
@@ -156,7 +156,7 @@ def refusing(monkeypatch) -> Callable[[bytes], None]:
                     raise RuntimeError("no such colours\nat some line of C++")
             return torchvision.io.decode_jpeg(encoded, **options)
 
-        for module in (jpeg, nvjpeg):
+        for module in (torchvision_decoder, nvjpeg_decoder):
             monkeypatch.setattr(module, "decode_jpeg", decode_jpeg)
 
     return make
@@ -168,7 +168,7 @@ def test_a_file_that_torchvision_refuses_is_decoded_by_pillow(own_crops, engine,
     for path in own_crops.paths:
         path.write_bytes(saved(Image.open(io.BytesIO(path.read_bytes())), "JPEG", subsampling=subsampling))
     refusing(own_crops.paths[5].read_bytes())
-    loader = PictureFiles(own_crops.paths, SIZE, CPU, 2)
+    loader = ImageFiles(own_crops.paths, SIZE, CPU, 2)
     plan = [np.arange(0, 6), np.arange(6, 12), np.array([5, 1])]
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -186,14 +186,14 @@ def without(monkeypatch, *modules: str) -> None:
 
 
 def test_without_dali_torchvision_decodes(crops, monkeypatch):
-    without(monkeypatch, "gcl_fast.data.pipeline")
+    without(monkeypatch, "gcl_fast.data.dali_decoder")
     loader = TrainLoader(crops, SIZE)
     assert loader.engine == "torchvision"
     assert loader.notice.startswith("torchvision (no DALI: ")
 
 
 def test_without_both_pillow_decodes(crops, monkeypatch):
-    without(monkeypatch, "gcl_fast.data.pipeline", "gcl_fast.data.jpeg")
+    without(monkeypatch, "gcl_fast.data.dali_decoder", "gcl_fast.data.torchvision_decoder")
     loader = TrainLoader(crops, SIZE)
     assert loader.engine == "pillow"
     assert loader.notice.startswith("pillow (no DALI: ")
@@ -204,19 +204,19 @@ def test_a_torchvision_without_decoders_is_passed_over(crops, monkeypatch):
     def not_built(*_, **__):
         raise RuntimeError("decode_jpeg: torchvision not compiled with libjpeg support\nmore")
 
-    without(monkeypatch, "gcl_fast.data.pipeline")
-    monkeypatch.setattr(jpeg, "decode_jpeg", not_built)
-    notice = PictureFiles(crops.paths, SIZE, CPU, 2).note
+    without(monkeypatch, "gcl_fast.data.dali_decoder")
+    monkeypatch.setattr(torchvision_decoder, "decode_jpeg", not_built)
+    notice = ImageFiles(crops.paths, SIZE, CPU, 2).note
     assert notice.endswith("no libjpeg in torchvision: decode_jpeg: torchvision not compiled with libjpeg support)")
 
 
 def test_without_nvjpeg_the_cpu_decodes_for_a_gpu(crops, monkeypatch):
-    without(monkeypatch, "gcl_fast.data.pipeline", "gcl_fast.data.nvjpeg")
-    source = PictureFiles(crops.paths, SIZE, torch.device("cuda", 0), 2)
+    without(monkeypatch, "gcl_fast.data.dali_decoder", "gcl_fast.data.nvjpeg_decoder")
+    source = ImageFiles(crops.paths, SIZE, torch.device("cuda", 0), 2)
     assert source.engine == "torchvision"
     assert "; no nvJPEG: " in source.note
 
 
 def test_dali_comes_first(crops):
     pytest.importorskip("nvidia.dali")
-    assert PictureFiles(crops.paths, SIZE, CPU, 2).note == "dali-cpu"
+    assert ImageFiles(crops.paths, SIZE, CPU, 2).note == "dali-cpu"

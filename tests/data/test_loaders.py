@@ -252,7 +252,7 @@ def test_errors_that_are_no_picture_s_fault_are_not_swallowed(crops, monkeypatch
     def out_of_memory(plan):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(loader._files._source, "batches", out_of_memory)
+    monkeypatch.setattr(loader._files._decoder, "batches", out_of_memory)
     with pytest.raises(RuntimeError, match="out of memory"):
         next(loader.epoch(torch.tensor([[0, 1]]), 0))
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from gcl_fast.bodies import load_body_parameters
 from gcl_fast.errors import UserError
-from gcl_fast.synthetic import WorldConfig, build, make_world, read_config
+from gcl_fast.synthetic import WorldConfig, make_world, read_config, world_folder
 from gcl_fast.synthetic.__main__ import main
-from gcl_fast.synthetic.world import DISTRACTOR, JUNK, TEST, TRAIN, CropKey, file_name, key_of
+from gcl_fast.synthetic.world import DISTRACTOR, JUNK, TEST, TRAIN, CropKey, crop_key, file_name
 
 SMALL = WorldConfig(identities=2, cameras=2, crops=2, size=(64, 32), seed=5)
 
@@ -37,7 +37,9 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def test_layout_is_that_of_market1501(world: Path) -> None:
-    names = {split: sorted(p.name for p in (world / folder).iterdir()) for split, folder in build.FOLDERS.items()}
+    names = {
+        split: sorted(p.name for p in (world / folder).iterdir()) for split, folder in world_folder.FOLDERS.items()
+    }
     people = {split: {name.split("_")[0] for name in listed} for split, listed in names.items()}
     assert people == {"train": {"0001", "0002"}, "query": {"0003", "0004"}, "gallery": {"0003", "0004", "0000", "-1"}}
     assert len(names["train"]) == 2 * 2 * 2
@@ -66,21 +68,21 @@ def test_seed_and_difficulty_change_the_pictures(world: Path, tmp_path: Path) ->
 
 
 def test_killed_run_goes_on(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = build._write_unit, []
+    write, written = world_folder._write_unit, []
 
-    def stop_after_two(root: str, config: WorldConfig, unit: build.Unit) -> None:
+    def stop_after_two(root: str, config: WorldConfig, unit: world_folder.Unit) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(unit)
         write(root, config, unit)
 
-    monkeypatch.setattr(build, "_write_unit", stop_after_two)
+    monkeypatch.setattr(world_folder, "_write_unit", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         make_world(tmp_path, SMALL, progress=False, workers=1)
     assert json.loads((tmp_path / "world.json").read_text())["complete"] is False
     next((tmp_path / "bounding_box_train").iterdir()).write_bytes(b"")  # a finished person is not drawn again
-    later: list[build.Unit] = []
-    monkeypatch.setattr(build, "_write_unit", lambda *args: (later.append(args[2]), write(*args)))
+    later: list[world_folder.Unit] = []
+    monkeypatch.setattr(world_folder, "_write_unit", lambda *args: (later.append(args[2]), write(*args)))
     make_world(tmp_path, SMALL, progress=False, workers=1)
     assert not set(later) & set(written)
     there, expected = contents(tmp_path), contents(world)
@@ -89,7 +91,7 @@ def test_killed_run_goes_on(world: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_second_call_returns_at_once(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_write_unit", None)
+    monkeypatch.setattr(world_folder, "_write_unit", None)
     assert make_world(world, SMALL) == world
 
 
@@ -116,8 +118,8 @@ def full_disk(*_: object) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-    monkeypatch.setattr(build, "_write_unit", full_disk)
-    monkeypatch.setattr(build, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
+    monkeypatch.setattr(world_folder, "_write_unit", full_disk)
+    monkeypatch.setattr(world_folder, "ProcessPoolExecutor", lambda count, **_: ThreadPoolExecutor(count))
     with pytest.raises(UserError, match=rf"cannot write a synthetic world to {tmp_path}: .*No space left.*make room"):
         make_world(tmp_path, SMALL, progress=False, workers=workers)
 
@@ -130,7 +132,7 @@ def test_parts_are_not_open_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
         opened.append(load(*args, **options))
         return opened[-1]
 
-    monkeypatch.setattr(build.np, "load", counted)
+    monkeypatch.setattr(world_folder.np, "load", counted)
     make_world(tmp_path, replace(SMALL, identities=1), progress=False, workers=1)
     assert len([part for part in opened if "split" in part.files]) == 4
 
@@ -160,7 +162,7 @@ def test_names_tell_their_keys(kind: int) -> None:
     for identity in range(30):
         camera = identity % 6 if kind in (DISTRACTOR, JUNK) else (5 * identity) % 6
         key = CropKey(kind, identity, camera, 0 if kind in (DISTRACTOR, JUNK) else identity % 3)
-        assert key_of(config, file_name(config, key)) == key
+        assert crop_key(config, file_name(config, key)) == key
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_names_tell_their_keys(kind: int) -> None:
 )
 def test_names_of_no_crop(name: str) -> None:
     with pytest.raises(UserError, match="no crop of this synthetic world"):
-        key_of(SMALL, name)
+        crop_key(SMALL, name)
 
 
 def test_command(world: Path, capsys: pytest.CaptureFixture) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from gcl_fast.atomic import write_atomically
 from gcl_fast.bodies import posture
+from gcl_fast.bodies.body_regressor import SIZE, BodyRegressor, yaw_and_confidence
 from gcl_fast.bodies.parameters import BodyParameters, load_body_parameters, save_body_parameters
-from gcl_fast.bodies.regressor import SIZE, BodyRegressor, yaw_and_confidence
 from gcl_fast.data import ExtractLoader, Records
 from gcl_fast.errors import UserError
 
@@ -30,7 +30,7 @@ WEIGHTS = Path(__file__).parent / "assets" / "estimator.safetensors"
 DOUBTFUL = 0.5  # confidence below which a crop is flagged
 
 
-def save_weights(path: Path, network: BodyRegressor) -> None:
+def save_regressor(path: Path, network: BodyRegressor) -> None:
     """Write the weights in half precision: 4 MB. Raises UserError where `path` cannot be written."""
     state = network.state_dict().items()
     halved = {name: tensor.detach().half().contiguous() for name, tensor in state if tensor.is_floating_point()}
@@ -40,7 +40,7 @@ def save_weights(path: Path, network: BodyRegressor) -> None:
         raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error
 
 
-def load_weights(path: Path = WEIGHTS) -> BodyRegressor:
+def load_regressor(path: Path = WEIGHTS) -> BodyRegressor:
     """The network, ready to estimate. Raises UserError where the file is missing, damaged or of another network."""
     network = BodyRegressor()
     try:
@@ -60,7 +60,7 @@ def estimate(records: Records, device: torch.device | str = "cpu", weights: Path
     Crops of any size are seen as 128 x 64. `confidence` is the network's probability that the yaw is within about 30
     degrees; below `DOUBTFUL` a crop shows several people, hardly any, or may as well be seen from behind.
     Raises UserError where the weights cannot be read."""
-    network = load_weights(weights).to(device)
+    network = load_regressor(weights).to(device)
     loader = ExtractLoader(records, SIZE, device)
     parts: list[tuple[Tensor, ...]] = []
     for image, _ in loader:

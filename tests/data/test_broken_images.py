@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcl_fast.data import drop_broken, find_broken, pictures
+from gcl_fast.data import broken_images, drop_broken, find_broken
 from gcl_fast.errors import UserError
 
 
@@ -65,8 +65,8 @@ def test_broken_pictures_as_an_error(damaged):
 def test_verdicts_are_remembered_until_the_file_changes(damaged, monkeypatch):
     first = find_broken(damaged)
     decoded = []
-    decode = pictures._decode
-    monkeypatch.setattr(pictures, "_decode", lambda path: decoded.append(path.name) or decode(path))
+    decode = broken_images._decode
+    monkeypatch.setattr(broken_images, "_decode", lambda path: decoded.append(path.name) or decode(path))
     assert find_broken(damaged) == first
     assert decoded == ["007.jpg"]  # it is not there: it may come back
     Image.new("RGB", (20, 40)).save(damaged.paths[4])
@@ -85,7 +85,7 @@ def test_what_the_system_refuses_is_asked_for_again(own_crops, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pictures.Image, "open", refuse)
+        patch.setattr(broken_images.Image, "open", refuse)
         assert find_broken(own_crops) == dict.fromkeys(range(12), "Permission denied")
     assert find_broken(own_crops) == {}
 

@@ -10,7 +10,7 @@ from gcl_fast.data import TrainLoader
 
 pytest.importorskip("nvidia.dali")
 
-from gcl_fast.data.pipeline import DaliSource
+from gcl_fast.data.dali_decoder import DaliDecoder
 
 SIZE = (48, 24)
 
@@ -18,13 +18,13 @@ SIZE = (48, 24)
 @pytest.fixture
 def builds(monkeypatch) -> list[int]:
     """Batch sizes of the pipelines that were built."""
-    built, build = [], DaliSource._build
+    built, build = [], DaliDecoder._build
 
     def counted(self, batch_size):
         built.append(batch_size)
         return build(self, batch_size)
 
-    monkeypatch.setattr(DaliSource, "_build", counted)
+    monkeypatch.setattr(DaliDecoder, "_build", counted)
     return built
 
 

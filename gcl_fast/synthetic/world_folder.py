@@ -31,8 +31,8 @@ from gcl_fast.synthetic.world import (
     VERSION,
     CropKey,
     WorldConfig,
+    crop_key,
     file_name,
-    key_of,
     world_of,
 )
 
@@ -104,7 +104,7 @@ def true_views(
     config = read_config(root)
     world = world_of(config)
     turns = torch.as_tensor(yaw, dtype=torch.float32).expand(len(names)).tolist()
-    views = [world.view(key_of(config, name), turn) for name, turn in zip(names, turns)]
+    views = [world.view(crop_key(config, name), turn) for name, turn in zip(names, turns)]
     pictures = torch.from_numpy(np.stack([picture for picture, _ in views])).permute(0, 3, 1, 2).contiguous()
     masks = torch.from_numpy(np.stack([mask for _, mask in views]))
     if size is not None and size != config.size:

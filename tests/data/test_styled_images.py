@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gcl_fast.data.records import Records
-from gcl_fast.data.styled import Pictures
+from gcl_fast.data.styled_images import StyledImages
 from gcl_fast.errors import UserError
 
 
@@ -25,7 +25,7 @@ def styled(folder: Path, *names: str) -> str:
 
 
 def test_without_a_folder_a_crop_is_its_picture(records):
-    pictures = Pictures(records)
+    pictures = StyledImages(records)
     plan = torch.tensor([[2, 0], [1, 1]])
     assert pictures.draw(plan, 1, seed=0, epoch=0).tolist() == plan.tolist()
     assert pictures.draw(plan, 3, seed=0, epoch=0).tolist() == [[2, 2, 2, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
@@ -37,7 +37,7 @@ def test_styled_pictures_belong_to_the_crop_of_their_name(records, tmp_path):
         tmp_path / "camstyle", "0001_c1s1_000451_01_fake_1to2.jpg", "0001_c1s1_000451_01_fake_1to3.jpg",
         "0003_c3s1_000451_01_fake_3to1.jpg", "0009_c9s1_000451_01_fake_9to1.jpg", "Thumbs.db",
     )  # fmt: skip
-    pictures = Pictures(records, folder)
+    pictures = StyledImages(records, folder)
     assert pictures.owner.tolist() == [0, 1, 2, 0, 0, 2]
     assert pictures.records.paths[5].name == "0003_c3s1_000451_01_fake_3to1.jpg"
     drawn = pictures.draw(torch.tensor([[0, 1, 2]] * 50), 2, seed=0, epoch=0).view(50, 3, 2)
@@ -48,7 +48,7 @@ def test_styled_pictures_belong_to_the_crop_of_their_name(records, tmp_path):
 
 def test_two_ranks_draw_what_one_draws(records, tmp_path):
     folder = styled(tmp_path / "camstyle", *(f"0001_c1s1_000451_01_fake_1to{c}.jpg" for c in range(2, 7)))
-    pictures = Pictures(records, folder)
+    pictures = StyledImages(records, folder)
     plan = torch.zeros(10, 4, dtype=torch.long)
     whole = pictures.draw(plan, 2, seed=3, epoch=1)
     halves = [pictures.draw(plan[:, :2], 2, 3, 1, rank, 2) for rank in range(2)]
@@ -58,6 +58,6 @@ def test_two_ranks_draw_what_one_draws(records, tmp_path):
 
 def test_a_wrong_folder_is_named(records, tmp_path):
     with pytest.raises(UserError, match="absent"):
-        Pictures(records, str(tmp_path / "absent"))
+        StyledImages(records, str(tmp_path / "absent"))
     with pytest.raises(UserError, match="expected 0001_c1s1_000451_01_fake_1to2"):
-        Pictures(records, styled(tmp_path / "other", "picture.jpg", "x_fake_1to2.jpg"))
+        StyledImages(records, styled(tmp_path / "other", "picture.jpg", "x_fake_1to2.jpg"))

@@ -13,7 +13,7 @@ from gcl_fast.data.records import Records
 from gcl_fast.errors import UserError
 
 
-class Pictures:
+class StyledImages:
     """The pictures of each crop of `records`.
 
     Args:

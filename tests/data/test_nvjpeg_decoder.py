@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.data.jpeg import TorchvisionSource
-from gcl_fast.data.nvjpeg import NvjpegSource, for_nvjpeg
+from gcl_fast.data.nvjpeg_decoder import NvjpegDecoder, for_nvjpeg
+from gcl_fast.data.torchvision_decoder import TorchvisionDecoder
 
 SIZE = (48, 24)
 KINDS = [dict(subsampling=0), dict(subsampling=2), dict(subsampling=0, progressive=True), dict(format="PNG")]
@@ -31,7 +31,7 @@ def mixed(own_crops):
 
 
 def expected(paths, plan) -> torch.Tensor:
-    return torch.cat(list(TorchvisionSource(paths, SIZE, torch.device("cpu"), 1).batches(plan)))
+    return torch.cat(list(TorchvisionDecoder(paths, SIZE, torch.device("cpu"), 1).batches(plan)))
 
 
 def assert_close(images: torch.Tensor, truth: torch.Tensor, device: torch.device) -> None:
@@ -44,12 +44,12 @@ def assert_close(images: torch.Tensor, truth: torch.Tensor, device: torch.device
 
 def test_batches_equal_those_of_the_cpu(mixed, device):
     plan = [np.array(step) for step in ([0, 1, 2, 3], [4, 8, 0], [1, 5, 9, 3], [7, 7, 2, 6, 2], [10], [11])]
-    images = torch.cat(list(NvjpegSource(mixed, SIZE, device, 2).batches(plan)))
+    images = torch.cat(list(NvjpegDecoder(mixed, SIZE, device, 2).batches(plan)))
     assert_close(images, expected(mixed, plan), device)
 
 
 def test_a_device_without_an_index_is_the_current_one(mixed, device):
-    source = NvjpegSource(mixed, SIZE, device, 2)
+    source = NvjpegDecoder(mixed, SIZE, device, 2)
     assert source._device.index == (torch.cuda.current_device() if device.type == "cuda" else None)
 
 
@@ -69,7 +69,7 @@ def test_batches_while_the_device_is_busy(mixed, device):
     """Memory that the caller's stream still works on is not decoded into, and the caller does not wait."""
     plan = [np.array([i % 12, (i + 2) % 12, (i + 5) % 12, (i + 8) % 12]) for i in range(24)]
     truth = expected(mixed, plan).split(4)
-    source = NvjpegSource(mixed, SIZE, device, 2)
+    source = NvjpegDecoder(mixed, SIZE, device, 2)
     list(source.batches(plan[:2]))
     side = 2048 if device.type == "cuda" else 16
     load, sums = torch.ones(side, side, device=device), []
@@ -87,7 +87,7 @@ def test_batches_while_the_device_is_busy(mixed, device):
 
 def test_what_nvjpeg_refuses_the_cpu_decodes(mixed, device, caplog):
     """A file that is no JPEG behind its header."""
-    source = NvjpegSource(mixed, SIZE, device, 2)
+    source = NvjpegDecoder(mixed, SIZE, device, 2)
     png = io.BytesIO()
     Image.open(mixed[3]).save(png, "PNG")
     crops = source._decode_together({0: mixed[0].read_bytes(), 3: png.getvalue()})

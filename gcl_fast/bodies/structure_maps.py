@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gcl_fast.bodies.model import BodyModel
+from gcl_fast.bodies.body_model import BodyModel
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.errors import UserError
 from gcl_fast.render import render_structure

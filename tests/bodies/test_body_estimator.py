@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gcl_fast.bodies import posture
-from gcl_fast.bodies.estimator import WEIGHTS, load_weights, save_weights
-from gcl_fast.bodies.regressor import YAWS, BodyRegressor, soft_direction, yaw_and_confidence
+from gcl_fast.bodies.body_estimator import WEIGHTS, load_regressor, save_regressor
+from gcl_fast.bodies.body_regressor import YAWS, BodyRegressor, soft_direction, yaw_and_confidence
 from gcl_fast.errors import UserError
 
 
@@ -40,13 +40,13 @@ def test_a_crop_and_its_mirror_image_get_mirrored_answers(exact_float32, device)
 
 def test_shipped_weights_are_small_and_load():
     assert WEIGHTS.stat().st_size < 5e6
-    assert not load_weights().training
+    assert not load_regressor().training
 
 
 def test_weights_come_back_in_half_precision(tmp_path):
     network = BodyRegressor().eval()
-    save_weights(tmp_path / "new" / "w.safetensors", network)
-    back = load_weights(tmp_path / "new" / "w.safetensors")
+    save_regressor(tmp_path / "new" / "w.safetensors", network)
+    back = load_regressor(tmp_path / "new" / "w.safetensors")
     torch.testing.assert_close(back.hidden.weight, network.hidden.weight.half().float())
 
 
@@ -61,10 +61,10 @@ def test_wrong_weights_are_named(tmp_path, damage):
         tensors[first if damage == "other shape" else "stray"] = tensors.pop(first)[:3]
         save_file(tensors, path)
     with pytest.raises(UserError, match=r"w\.safetensors"):
-        load_weights(path)
+        load_regressor(path)
 
 
 def test_weights_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another place"):
-        save_weights(tmp_path / "file" / "w.safetensors", BodyRegressor())
+        save_regressor(tmp_path / "file" / "w.safetensors", BodyRegressor())

@@ -13,7 +13,7 @@ from PIL import Image
 from gcl_fast.bodies import AnnyBody, OnlineStructureMaps, align, load_body_parameters
 from gcl_fast.synthetic import WorldConfig, colour_retrieval, make_world, true_views
 from gcl_fast.synthetic.cameras import make_camera
-from gcl_fast.synthetic.shapes import drape, rounded_box, vertex_normals
+from gcl_fast.synthetic.shapes import drape, mesh_normals, rounded_box
 from gcl_fast.synthetic.template import Template
 from gcl_fast.synthetic.wardrobe import look_alikes, look_of
 
@@ -136,9 +136,9 @@ def test_draped_cloth_encloses_its_points() -> None:
 
 def test_extra_meshes_face_outwards() -> None:
     box, faces = rounded_box((0.3, 0.4, 0.2))
-    assert ((vertex_normals(box, faces) * box).sum(1) > 0).mean() > 0.95
+    assert ((mesh_normals(box, faces) * box).sum(1) > 0).mean() > 0.95
     for index, faces in (template := Template()).shoes:
         foot = template.vertices[index]
         used = np.unique(faces)
-        outward = (vertex_normals(foot, faces) * (foot - foot[used].mean(0))).sum(1)
+        outward = (mesh_normals(foot, faces) * (foot - foot[used].mean(0))).sum(1)
         assert (outward[used] > 0).all()
