@@ -1,4 +1,4 @@
-"""Errors that a user can mend: entries print them in one line, without a traceback."""
+"""Define the error that a user can repair; the commands print it in one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from functools import wraps
 
 
 class UserError(ValueError):
-    """Wrong input from outside: the message names the thing, the place and the way out."""
+    """Means wrong input from outside; the message names the thing, the place and the way out."""
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Entries import within: a UserError, of building the C++ ops say, is printed and ends the process (status 2).
+    """Print a UserError of a command's imports in one line and end the process with status 2.
 
-    So does a torch that is too old, before anything imports it, and Ctrl-C (status 130): the first import builds the
-    ops, for some seconds or, with CUDA kernels, minutes.
+    The first import builds the C++ ops, which can fail and takes seconds or, with CUDA kernels, minutes. Ctrl-C ends
+    the process with status 130. A torch that is too old is refused before anything imports it.
     """
     from gcl_fast.versions import check_torch
 
@@ -33,8 +33,14 @@ def in_one_line() -> Iterator[None]:
 
 
 def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
-    """`main` of an entry, its arguments None for those of the process: a UserError is printed (status 2), and Ctrl-C
-    said (status 130)."""
+    """Wrap a command's `main` so that a UserError (status 2) or Ctrl-C (status 130) is printed in one line.
+
+    Args:
+        main: takes the command's arguments, None for the process's own, and returns the exit status.
+
+    Returns:
+        A function of the same kind whose arguments default to None.
+    """
 
     @wraps(main)
     def run(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Bodies: body models, body-parameter files, and the sources of structure maps."""
+"""Pose body models, read and write body-parameter files, and make structure maps."""
 
 from gcl_fast.bodies.anny_body import AnnyBody
 from gcl_fast.bodies.body_model import BodyModel, Posed

@@ -1,4 +1,4 @@
-"""Load batches of crops to the training device: TrainLoader follows epoch plans, ExtractLoader visits each crop once."""
+"""Load batches of crops to the training device, by epoch plans (TrainLoader) or once each (ExtractLoader)."""
 
 from __future__ import annotations
 
