@@ -1,4 +1,4 @@
-"""The embedded dataset: a small synthetic world of clothed people seen by several cameras, in Market-1501 layout."""
+"""Make the embedded dataset: a small synthetic world of clothed people and several cameras, in Market-1501's layout."""
 
 from gcl_fast.synthetic.colour_baseline import colour_retrieval
 from gcl_fast.synthetic.world import WorldConfig
