@@ -1,4 +1,4 @@
-"""The estimator's network, and the weights that ship with the package."""
+"""The network respects mirror images and reports doubt, and its weights are written, read and checked."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ from gcl_fast.errors import UserError
 
 def test_yaw_and_confidence_of_one_direction():
     yaw = torch.tensor([-179.0, -93.5, 0.0, 4.0, 88.0, 176.0])
-    told, confidence = yaw_and_confidence(soft_direction(yaw, 8).log())
-    torch.testing.assert_close(told, yaw, atol=0.2, rtol=0)
+    estimate, confidence = yaw_and_confidence(soft_direction(yaw, 8).log())
+    torch.testing.assert_close(estimate, yaw, atol=0.2, rtol=0)
     assert confidence.min() > 0.99
 
 
@@ -30,11 +30,11 @@ def test_a_crop_and_its_mirror_image_get_mirrored_answers(exact_float32, device)
     torch.nn.init.normal_(network.head.weight, std=0.1)
     image = torch.randn(3, 3, 128, 64).to(device)
     network.to(device)
-    here, there = network.both_ways(image), network.both_ways(image.flip(3))
-    torch.testing.assert_close(there.vector, posture.mirror(here.vector), atol=1e-5, rtol=1e-4)
+    plain, mirror = network.both_ways(image), network.both_ways(image.flip(3))
+    torch.testing.assert_close(mirror.vector, posture.mirror(plain.vector), atol=1e-5, rtol=1e-4)
     by_yaw = {round(yaw) % 360: k for k, yaw in enumerate(YAWS.tolist())}
     opposite = [by_yaw[-round(yaw) % 360] for yaw in YAWS.tolist()]
-    torch.testing.assert_close(there.direction, here.direction[:, opposite], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mirror.direction, plain.direction[:, opposite], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(network(image).vector, posture.mirror(network(image.flip(3)).vector), atol=1e-3)
 
 

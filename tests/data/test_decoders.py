@@ -1,4 +1,4 @@
-"""Every decoder takes the files that Pillow takes and makes the same crops of them; the first one there is chosen."""
+"""Every decoder reads the files that Pillow reads and gives the same crops; the first available decoder is chosen."""
 
 import io
 import logging
@@ -33,7 +33,7 @@ def an_image(size: tuple[int, int] = (65, 33)) -> Image.Image:
 
 
 def png_of_16_bits(pixels: np.ndarray) -> bytes:
-    """RGB, 16 bits a channel, which Pillow reads but does not write."""
+    """Encode RGB with 16 bits per channel, which Pillow reads but does not write."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels.astype(np.uint16) * 257)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
     chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
@@ -44,7 +44,7 @@ def png_of_16_bits(pixels: np.ndarray) -> bytes:
 
 
 def turned() -> Image.Exif:
-    """To be shown after a quarter of a turn."""
+    """Return EXIF data that ask viewers to turn the image by 90 degrees."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
@@ -90,7 +90,7 @@ def odd_files() -> dict[str, bytes]:
     }
 
 
-REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff"}}  # by an engine, of what Pillow reads
+REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff"}}  # files that an engine refuses and Pillow reads
 
 
 def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
@@ -103,8 +103,8 @@ def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
         for _ in range(2):
             (images,) = loader.batches([np.arange(len(paths))])
     for path, image in zip(paths, images):
-        apart = 2 if path.name == "P.tiff" else 1  # DALI rounds the 16 bits of its palette the other way
-        assert (image.int() - by_pillow(path).int()).abs().max() <= apart, path.name
+        limit = 2 if path.name == "P.tiff" else 1  # DALI rounds the palette's 16 bits in the other direction
+        assert (image.int() - by_pillow(path).int()).abs().max() <= limit, path.name
     messages = [record.getMessage() for record in caplog.records]
     refused = REFUSED.get(engine, set())
     assert len(messages) == len(refused)
@@ -122,7 +122,7 @@ def broken_files() -> dict[str, bytes]:
         "late.jpg": b"\0" + whole,
         "header.jpg": whole[:20],
         "start.jpg": whole[:3],
-        "end 444.jpg": full[: len(full) // 2] + b"\xff\xd9",  # a whole file by its end, which decoders fill up
+        "end 444.jpg": full[: len(full) // 2] + b"\xff\xd9",  # it ends like a complete file; decoders fill it up
         "half.png": png[: len(png) // 2],
         "empty.jpg": b"",
         "words.jpg": b"hello",
@@ -147,7 +147,7 @@ def test_decoders_agree_on_what_is_broken(tmp_path, engine, caplog, monkeypatch)
 
 @pytest.fixture
 def refusing(monkeypatch) -> Callable[[bytes], None]:
-    """refusing(contents): torchvision refuses such files from now on."""
+    """Return a function after which torchvision refuses files with these contents."""
 
     def make(contents: bytes) -> None:
         def decode_jpeg(encoded, **options):
@@ -182,7 +182,7 @@ def test_a_file_that_torchvision_refuses_is_decoded_by_pillow(own_crops, engine,
 
 def without(monkeypatch, *modules: str) -> None:
     for module in modules:
-        monkeypatch.setitem(sys.modules, module, None)  # its import fails as if it were not there
+        monkeypatch.setitem(sys.modules, module, None)  # its import fails as if it were missing
 
 
 def test_without_dali_torchvision_decodes(crops, monkeypatch):

@@ -1,4 +1,4 @@
-"""torchvision's nvJPEG, and the steps around it: on the CPU they run without streams, and libjpeg decodes."""
+"""nvJPEG through torchvision, and the steps around it; on the CPU they run without streams, and libjpeg decodes."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ def device(request) -> torch.device:
 
 @pytest.fixture
 def mixed(own_crops):
-    """Twelve crops: every decoder's turn comes in a batch of four; two of them are grey."""
+    """Return the paths of twelve crops of four kinds in turn, so that a batch needs every decoder; two are grey."""
     for i, path in enumerate(own_crops.paths):
         image = Image.open(io.BytesIO(path.read_bytes()))
         image = image.convert("L") if i in (4, 5) else image
@@ -35,7 +35,7 @@ def expected(paths, plan) -> torch.Tensor:
 
 
 def assert_close(images: torch.Tensor, truth: torch.Tensor, device: torch.device) -> None:
-    """Equal, or as near as two inverse transforms and two conversions of colours are."""
+    """Compare exactly on the CPU; on a GPU, allow for another inverse transform and colour conversion."""
     difference = (images.cpu().int() - truth.int()).abs()
     assert images.device.type == device.type
     assert difference.max() <= (3 if device.type == "cuda" else 0)
@@ -55,7 +55,7 @@ def test_a_device_without_an_index_is_the_current_one(mixed, device):
 
 @contextlib.contextmanager
 def no_wait(device: torch.device):
-    """A wait for the device that torch knows of is an error."""
+    """Make each wait for the device that torch notices an error."""
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
     try:
@@ -66,7 +66,7 @@ def no_wait(device: torch.device):
 
 
 def test_batches_while_the_device_is_busy(mixed, device):
-    """Memory that the caller's stream still works on is not decoded into, and the caller does not wait."""
+    """Check that the decoder does not write to memory that the caller's stream still uses, and that nobody waits."""
     plan = [np.array([i % 12, (i + 2) % 12, (i + 5) % 12, (i + 8) % 12]) for i in range(24)]
     truth = expected(mixed, plan).split(4)
     source = NvjpegDecoder(mixed, SIZE, device, 2)
@@ -77,16 +77,16 @@ def test_batches_while_the_device_is_busy(mixed, device):
         for images in source.batches(plan):
             for _ in range(20):
                 load = load @ load / side
-            sums.append(images.double().sum(dim=(1, 2, 3)))  # after that work, when the next batches are under way
+            sums.append(images.double().sum(dim=(1, 2, 3)))  # after that work, while the next batches are decoded
             del images
     assert torch.equal(load, torch.ones_like(load))
-    for found, batch in zip(sums, truth):
-        near = batch.double().sum(dim=(1, 2, 3))
-        assert (found.cpu() - near).abs().max() <= (0.3 * batch[0].numel() if device.type == "cuda" else 0)
+    for result, batch in zip(sums, truth):
+        expected_sum = batch.double().sum(dim=(1, 2, 3))
+        assert (result.cpu() - expected_sum).abs().max() <= (0.3 * batch[0].numel() if device.type == "cuda" else 0)
 
 
 def test_what_nvjpeg_refuses_the_cpu_decodes(mixed, device, caplog):
-    """A file that is no JPEG behind its header."""
+    """Check a file that turns out to be no JPEG."""
     source = NvjpegDecoder(mixed, SIZE, device, 2)
     png = io.BytesIO()
     Image.open(mixed[3]).save(png, "PNG")

@@ -1,4 +1,4 @@
-"""The world on disk: layout, names, determinism, resuming, caching, refusals."""
+"""A world on disk has Market-1501's layout, is deterministic and resumable, and wrong folders are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a world that its configuration decides (an .npz holds time stamps: its arrays are compared)."""
+    """Read the files of a world; from an .npz, which also holds time stamps, read its arrays."""
     files = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.suffix != ".npz"}
     for path in root.rglob("*.npz"):
         with np.load(path) as arrays:
@@ -45,8 +45,8 @@ def test_layout_is_that_of_market1501(world: Path) -> None:
     assert len(names["train"]) == 2 * 2 * 2
     assert sorted(name[:7] for name in names["query"]) == ["0003_c1", "0003_c2", "0004_c1", "0004_c2"]
     assert len(names["gallery"]) == 4 + 2
-    with Image.open(world / "query" / names["query"][0]) as picture:
-        assert (picture.format, picture.size) == ("JPEG", (32, 64))
+    with Image.open(world / "query" / names["query"][0]) as image:
+        assert (image.format, image.size) == ("JPEG", (32, 64))
     for split, listed in names.items():
         params = load_body_parameters(world / "body_parameters" / f"{split}.npz")
         assert sorted(params.names) == listed
@@ -60,20 +60,20 @@ def test_workers_do_not_change_a_bit(world: Path, tmp_path: Path) -> None:
     assert contents(make_world(tmp_path / "two", SMALL, progress=False, workers=2)) == contents(world)
 
 
-def test_seed_and_difficulty_change_the_pictures(world: Path, tmp_path: Path) -> None:
+def test_seed_and_difficulty_change_the_images(world: Path, tmp_path: Path) -> None:
     for name, config in (("seed", replace(SMALL, seed=6)), ("hard", replace(SMALL, difficulty=0.9))):
         assert config.digest != SMALL.digest
         other = make_world(tmp_path / name, replace(config, identities=1), progress=False, workers=1)
         assert not set(contents(other).values()) & {v for k, v in contents(world).items() if k.endswith(".jpg")}
 
 
-def test_killed_run_goes_on(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = world_folder._write_unit, []
+def test_a_killed_call_is_continued(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, units = world_folder._write_unit, []
 
     def stop_after_two(root: str, config: WorldConfig, unit: world_folder.Unit) -> None:
-        if len(written) == 2:
+        if len(units) == 2:
             raise KeyboardInterrupt
-        written.append(unit)
+        units.append(unit)
         write(root, config, unit)
 
     monkeypatch.setattr(world_folder, "_write_unit", stop_after_two)
@@ -84,10 +84,10 @@ def test_killed_run_goes_on(world: Path, tmp_path: Path, monkeypatch: pytest.Mon
     later: list[world_folder.Unit] = []
     monkeypatch.setattr(world_folder, "_write_unit", lambda *args: (later.append(args[2]), write(*args)))
     make_world(tmp_path, SMALL, progress=False, workers=1)
-    assert not set(later) & set(written)
-    there, expected = contents(tmp_path), contents(world)
-    assert there.keys() == expected.keys()
-    assert sum(there[key] != expected[key] for key in expected) == 1
+    assert not set(later) & set(units)
+    result, expected = contents(tmp_path), contents(world)
+    assert result.keys() == expected.keys()
+    assert sum(result[key] != expected[key] for key in expected) == 1
 
 
 def test_second_call_returns_at_once(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,16 +125,16 @@ def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_parts_are_not_open_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load, opened = np.load, []
+    load, parts = np.load, []
 
     def counted(*args: object, **options: object) -> object:
-        assert all(part.zip is None for part in opened), "one is open still"
-        opened.append(load(*args, **options))
-        return opened[-1]
+        assert all(part.zip is None for part in parts), "a part is still open"
+        parts.append(load(*args, **options))
+        return parts[-1]
 
     monkeypatch.setattr(world_folder.np, "load", counted)
     make_world(tmp_path, replace(SMALL, identities=1), progress=False, workers=1)
-    assert len([part for part in opened if "split" in part.files]) == 4
+    assert len([part for part in parts if "split" in part.files]) == 4
 
 
 def test_missing_and_damaged_world_file(tmp_path: Path) -> None:
