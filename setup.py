@@ -22,9 +22,11 @@ class BuildOps(build_ext):
     """Builds the extension by csrc/build.py, which calls the compilers itself."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return f"{fullname.replace('.', '/')}.so"  # the library never touches Python: one file serves every version
+        """Return a file name without Python's version, since the library does not use Python's API."""
+        return f"{fullname.replace('.', '/')}.so"
 
     def build_extension(self, ext: Extension) -> None:
+        """Build the library where setuptools expects it."""
         how = build.recipe()
         print(f"{ext.name}: {how.notice}\n{build.build(Path(self.get_ext_fullpath(ext.name)).resolve(), how)}")
 

@@ -102,6 +102,7 @@ def _yaw_error(params: BodyParameters, truth: BodyParameters) -> str:
     certain = params.confidence >= DOUBTFUL
 
     def summary(error: torch.Tensor) -> str:
+        """Return median and shares of the errors (N,) in degrees."""
         shares = (f"{100 * (error <= limit).float().mean():.1f} % within {limit}" for limit in (30, 45))
         return f"median {error.median():.1f} degrees, {', '.join(shares)} ({len(error)} crops)"
 

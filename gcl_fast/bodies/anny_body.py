@@ -28,15 +28,15 @@ class AnnyBody(BodyModel):
     - pose (B, 57): axis-angle in radians for each of `joint_names`. Each rotation is about its joint. Its axes are the
       body frame's at rest and turn with the joint's parents. Zero is the rest pose: upright, arms 45 degrees from the
       trunk.
-    - shape (B, 6): phenotypes in 0..1 in the order of `shape_names`: gender (0 male, 1 female), age (0 baby, 1/3 child,
-      2/3 young adult, 1 old), muscle, weight, height (0.38 to 0.6 for adults), proportions. Other values are clamped.
+    - shape (B, 6): phenotypes in the order of `shape_names`, clamped to 0..1. They are gender (0 male, 1 female), age
+      (0 baby, 1/3 child, 2/3 young adult, 1 old), muscle, weight, height (0.38 to 0.6 for adults) and proportions.
 
     Attributes:
         faces: (F, 3) int64, counter-clockwise from outside.
         joint_parents: parent of each joint; -1 for the pelvis.
         part: (V,) int64 index into `part_names`.
-        along: (V,) place along the part: on arms and legs 0 at the upper joint and 1 at the lower one, on hips and
-            torso 0 at the pelvis and 1 at the neck, elsewhere 0.
+        along: (V,) place along the part. It is 0 at the upper joint of arms and legs and 1 at the lower one. It is 0 at
+            the pelvis and 1 at the neck on hips and torso, and 0 on other parts.
         template: (V, 3) vertices of an average adult in the rest pose, standing on the ground.
 
     Example:
@@ -99,6 +99,7 @@ class AnnyBody(BodyModel):
         return state[..., : -self.num_joints], state[..., -self.num_joints :].transpose(1, 2)
 
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
+        """Pose by linear blend skinning, then set the body on the ground."""
         vertices, joints = self.rest(shape)
         rotation = axis_angle_to_matrix(pose.unflatten(1, (-1, 3)))
         rotation, position = self.skeleton(rotation, joints)

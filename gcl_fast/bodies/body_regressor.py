@@ -47,6 +47,7 @@ class BodyRegressor(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def forward(self, image: Tensor) -> Regressed:
+        """Predict direction and vector of crops (B, 3, 128, 64)."""
         x = self.narrow(self.blocks(relu(self.stem(image))))
         output = widen(self.head(relu(self.hidden(x.flatten(1)))))
         return Regressed(*output.split((DIRECTIONS, posture.WIDTH), 1))

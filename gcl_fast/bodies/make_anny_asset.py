@@ -100,8 +100,7 @@ def label_parts(vertices: torch.Tensor, joints: torch.Tensor, weights: torch.Ten
     """Label an average adult's rest vertices (V, 3) by the joints (J, 3) and skinning weights (V, J).
 
     Returns:
-        Part (V,) uint8, and place along the part (V,) float16. The place is 0 at a limb's upper joint and 1 at its
-        lower one, 0 at the trunk's pelvis and 1 at its neck, and 0 on other parts.
+        Part (V,) uint8, and place along the part (V,) float16; `AnnyBody.along` describes the place.
     """
     names, joint_of = list(PARTS), {name: i for i, name in enumerate(JOINTS)}
     dominant = weights.argmax(1)

@@ -94,6 +94,7 @@ class SMPLBody(BodyModel):
             self.register_buffer(key, value if key in ("faces", "parents") else value.float(), persistent=False)
 
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
+        """Pose by smplx, then set the body on the ground."""
         vertices, joints = self._lbs(
             shape, pose, self.v_template, self.shapedirs[..., : shape.shape[1]], self.posedirs,
             self.J_regressor, self.parents, self.weights,
@@ -187,6 +188,7 @@ class _ModelUnpickler(pickle.Unpickler):
     """Unpickles arrays, sparse matrices and plain containers, and refuses to call anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the class or function that a pickle asks for, or a harmless replacement."""
         owner = module.split(".")[0]
         if owner == "chumpy":
             return _Chumpy

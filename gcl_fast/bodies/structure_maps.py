@@ -110,7 +110,7 @@ class PrerenderedStructureMaps:
         self.size = size
         self.device = torch.device(device)
         self.maps = torch.empty(len(PRERENDERED_YAWS), len(self.names), *size, dtype=torch.uint8)
-        self.is_decoded = torch.zeros(len(PRERENDERED_YAWS), len(self.names), dtype=torch.bool)
+        self.decoded = torch.zeros(len(PRERENDERED_YAWS), len(self.names), dtype=torch.bool)
 
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
         step = (yaw.double() / 45).cpu()
@@ -120,9 +120,9 @@ class PrerenderedStructureMaps:
                 f"use body parameters for any yaw"
             )
         view, index = step.round().long() % len(PRERENDERED_YAWS), index.cpu()
-        for v, i in torch.stack((view, index), 1)[~self.is_decoded[view, index]].tolist():
+        for v, i in torch.stack((view, index), 1)[~self.decoded[view, index]].tolist():
             self.maps[v, i] = self._decode(self.folders[v] / self.names[i])
-            self.is_decoded[v, i] = True
+            self.decoded[v, i] = True
         return self.maps[view, index, None].to(self.device).float() / 127.5 - 1
 
     def _decode(self, path: Path) -> Tensor:

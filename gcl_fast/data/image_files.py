@@ -31,9 +31,12 @@ class Decoder(Protocol):
 
     engine: str
 
-    def replace(self, position: int, path: Path) -> None: ...
+    def replace(self, position: int, path: Path) -> None:
+        """Read `path` for the crop at `position` from now on."""
 
-    def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]: ...
+    def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Yield a tensor (B, H, W, 3) uint8 for each array of positions; raise in the batch that fails."""
+        ...
 
 
 class ImageFiles:

@@ -55,9 +55,11 @@ class NvjpegDecoder(TorchvisionDecoder):
         self._caller = _caller(device)
 
     def _begin(self, positions: np.ndarray) -> Future[Batch]:
+        """Start to read a batch, and queue it on the caller's thread."""
         return self._caller.thread.submit(self._batch, positions, self._split(self._open, positions))
 
     def _finish(self, handle: Future[Batch]) -> Tensor:
+        """Wait for the caller's thread, and make the current stream wait for the batch's values."""
         images, ready = handle.result()
         if ready is not None:
             stream = torch.cuda.current_stream(self._device)

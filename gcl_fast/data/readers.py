@@ -102,6 +102,7 @@ def _read_msmt17(name: str, root: Path) -> ReIDDataset:
     folders = {split: _one_of(name, home, (split, f"mask_{split}_v2")) for split in ("train", "test")}
 
     def read(split: str, *lists: str) -> list[Row]:
+        """Read the crops of one split from its lists."""
         rows = []
         for list_name in lists:
             if not (home / list_name).is_file():

@@ -1,7 +1,7 @@
 """Resize uint8 crops of any sizes to one batch of one size, with the same bits on every device.
 
-The interpolation is the bicubic of the official code's Pillow: antialiased, along rows first, rounded and clamped to
-0..255 after each of the two passes. torch's CPU kernel for uint8 computes it. Other kernels differ at hard edges:
+The interpolation is the bicubic of the official code's Pillow. It is antialiased and takes rows first, and each of the
+two passes rounds and clamps to 0..255. torch's CPU kernel for uint8 computes it. Other kernels differ at hard edges.
 torch's float kernels do not clamp between the passes, Pillow 13 takes columns first for tall crops, and DALI's resize
 is another bicubic. torch has no antialiased CUDA kernel for uint8, so `bicubic_by_products` computes it there.
 """

@@ -38,6 +38,7 @@ class TorchvisionDecoder(PillowDecoder):
         self._warned: set[int] = set()
 
     def _decode(self, position: int) -> Tensor:
+        """Return the crop at `position`, (h, w, 3) uint8."""
         return self._decode_bytes(position, self._read(position))
 
     def _read(self, position: int) -> bytes:
