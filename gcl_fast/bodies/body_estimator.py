@@ -98,6 +98,9 @@ def estimate_to_file(
         weights: weights of the network.
         again: estimate even if the file exists.
 
+    Returns:
+        The parameters in the file.
+
     Raises:
         UserError: the weights cannot be read, or `path` cannot be written.
     """

@@ -13,7 +13,11 @@ from gcl_fast.errors import UserError
 
 
 class Posed(NamedTuple):
-    """Holds posed bodies in metres: y up, facing +z, left hand at +x, standing on y = 0, the pelvis at x = z = 0."""
+    """Holds posed bodies in metres.
+
+    The y axis points up, +z to the front and +x to the person's left. The body stands on y = 0, and its pelvis is at
+    x = z = 0.
+    """
 
     vertices: Tensor  # (B, V, 3)
     joints: Tensor  # (B, J, 3) positions
