@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, PrerenderedStructureMaps, walking_pose
-from gcl_fast.bodies.sources import PRERENDERED_YAWS
+from gcl_fast.bodies.structure_maps import PRERENDERED_YAWS
 from gcl_fast.data import open_dataset
 from gcl_fast.evaluation import rank
 from gcl_fast.pseudo_labels.dbscan import dbscan

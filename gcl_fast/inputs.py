@@ -19,7 +19,7 @@ from gcl_fast.bodies import (
     align,
     load_body_parameters,
 )
-from gcl_fast.bodies.estimator import DOUBTFUL, estimate_to_file
+from gcl_fast.bodies.body_estimator import DOUBTFUL, estimate_to_file
 from gcl_fast.data import Augmentation, Records, ReIDDataset, TrainLoader, drop_broken, open_dataset
 from gcl_fast.data.readers import READERS
 from gcl_fast.distributed.ranks import Ranks

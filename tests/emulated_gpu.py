@@ -202,9 +202,9 @@ def held(value: Any) -> Any:
 def emulated_gpu() -> Iterator[None]:
     """Within, gcl_fast trains on the emulated GPU."""
     try:
-        from gcl_fast.data.pipeline import DaliSource as Source
+        from gcl_fast.data.dali_decoder import DaliDecoder as Source
     except ImportError:  # no DALI here
-        from gcl_fast.data.nvjpeg import NvjpegSource as Source
+        from gcl_fast.data.nvjpeg_decoder import NvjpegDecoder as Source
     from gcl_fast.assessment import assess
     from gcl_fast.distributed import ranks
     from gcl_fast.render import rasterizer

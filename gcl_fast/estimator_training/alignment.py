@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcl_fast.bodies import AnnyBody, posture
-from gcl_fast.bodies.regressor import SIZE
+from gcl_fast.bodies.body_regressor import SIZE
 from gcl_fast.render import project
 
 POINTS = 400  # of the skin's 13718: 9 times faster

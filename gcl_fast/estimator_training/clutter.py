@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from gcl_fast.bodies import posture
-from gcl_fast.bodies.regressor import SIZE
+from gcl_fast.bodies.body_regressor import SIZE
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.synthetic.cutouts import Cutouts
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gcl_fast.atomic import write_atomically
-from gcl_fast.bodies.estimator import load_weights, save_weights
-from gcl_fast.bodies.regressor import BodyRegressor, Regressed, soft_direction, yaw_and_confidence
+from gcl_fast.bodies.body_estimator import load_regressor, save_regressor
+from gcl_fast.bodies.body_regressor import BodyRegressor, Regressed, soft_direction, yaw_and_confidence
 from gcl_fast.entry import entry
 from gcl_fast.errors import UserError
 from gcl_fast.estimator_training.alignment import Alignment
@@ -94,7 +94,7 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
                 flush=True,
             )
         if step % 500 == 0 or step == steps:
-            save_weights(out, averaged)
+            save_regressor(out, averaged)
     return averaged
 
 
@@ -126,7 +126,7 @@ def main(arguments: list[str] | None) -> int:
     add("--init", type=Path, metavar="FILE", help="weights to start from")
     add("--seed", type=int, default=0, help="of the order and of the changes (default: %(default)s)")
     given = parser.parse_args(arguments)
-    network = load_weights(given.init) if given.init else BodyRegressor()
+    network = load_regressor(given.init) if given.init else BodyRegressor()
     train(cutouts(given.work, given.shards), given.out, given.steps, network, given.seed)
     print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -117,7 +117,7 @@ class Unbuilt(ModuleType):
 )
 def test_what_stops_the_imports_is_one_line(entry, error, status, said, monkeypatch, capsys):
     monkeypatch.setenv("GCL_FAST_ALLOCATOR", "decided")  # no restart
-    for name in ("gcl_fast.run.session", "gcl_fast.run.restore", "gcl_fast.bodies.regressor"):
+    for name in ("gcl_fast.run.session", "gcl_fast.run.restore", "gcl_fast.bodies.body_regressor"):
         unbuilt = Unbuilt(name)
         unbuilt.error = error
         monkeypatch.setitem(sys.modules, name, unbuilt)

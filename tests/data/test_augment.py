@@ -23,7 +23,7 @@ STRONG = Augmentation(flip=0.5, zoom=0.3, shift=0.2, jitter=0.4, erase=0.7)
 
 
 def definition(crop: np.ndarray, placement: np.ndarray, colour: np.ndarray, erased: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, H, W), one crop, straight from the words of `Draws`."""
+    """Change one crop (H, W, 3) uint8 to (3, H, W) as the docstring of `Draws` defines it."""
     height, width, _ = crop.shape
     out = np.zeros((height, width, 3))
     top, bottom, left, right = erased

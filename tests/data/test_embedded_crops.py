@@ -9,8 +9,12 @@ import torch
 
 from gcl_fast.data import open_dataset
 
-DALI = ("pipeline", "DaliSource")
-OTHERS = [("jpeg", "TorchvisionSource"), ("nvjpeg", "NvjpegSource"), ("pillow", "PillowSource")]
+DALI = ("dali_decoder", "DaliDecoder")
+OTHERS = [
+    ("torchvision_decoder", "TorchvisionDecoder"),
+    ("nvjpeg_decoder", "NvjpegDecoder"),
+    ("pillow_decoder", "PillowDecoder"),
+]
 SIZE = (256, 128)
 
 
@@ -39,7 +43,7 @@ def test_decoders_agree(world, truth, module, source):
 @pytest.mark.gpu
 @pytest.mark.parametrize(("module", "source"), [DALI, OTHERS[1]])
 def test_a_gpu_s_decoders_agree(world, truth, module, source):
-    if module == "pipeline":
+    if module == "dali_decoder":
         pytest.importorskip("nvidia.dali")
-    apart = 1 if module == "nvjpeg" else 3  # DALI decodes all of it on the GPU, by another inverse transform
+    apart = 1 if module == "nvjpeg_decoder" else 3  # DALI decodes all of it on the GPU, by another inverse transform
     assert (crops(world, module, source, "cuda").int() - truth.int()).abs().max() <= apart

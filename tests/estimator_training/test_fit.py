@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gcl_fast.bodies import AnnyBody, posture
-from gcl_fast.bodies.estimator import load_weights
-from gcl_fast.bodies.regressor import SIZE
+from gcl_fast.bodies.body_estimator import load_regressor
+from gcl_fast.bodies.body_regressor import SIZE
 from gcl_fast.estimator_training import clutter as cluttering
 from gcl_fast.estimator_training import fit as estimator
 from gcl_fast.estimator_training.alignment import Alignment
@@ -88,11 +88,11 @@ def test_command_trains_keeps_cutouts_and_goes_on(tmp_path, monkeypatch, capsys)
         monkeypatch.setattr(estimator, name, value)
     out, arguments = tmp_path / "w.safetensors", ["--work", str(tmp_path / "work"), "--shards", "1", "--steps", "2"]
     assert estimator.main([*arguments, "--out", str(out)]) == 0
-    before = load_weights(out)
+    before = load_regressor(out)
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["cutouts-1000.npz"]
     monkeypatch.setattr(estimator, "Scenery", lambda *_: pytest.fail("drawn again"))
     assert estimator.main([*arguments, "--out", str(out), "--init", str(out)]) == 0
-    assert not torch.equal(before.hidden.weight, load_weights(out).hidden.weight)
+    assert not torch.equal(before.hidden.weight, load_regressor(out).hidden.weight)
     assert "step 2 of 2" in capsys.readouterr().out
 
 

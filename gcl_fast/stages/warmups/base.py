@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from gcl_fast.assessment.extract import extract
 from gcl_fast.data import ExtractLoader, shuffled_plan
-from gcl_fast.data.styled import Pictures
+from gcl_fast.data.styled_images import StyledImages
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import Inputs, augmented
 from gcl_fast.memory import MemoryBank
@@ -40,7 +40,7 @@ class MemoryWarmup:
         self.epochs = self.settings.epochs
         self.encoder = gcl.identity
         self.cameras = torch.as_tensor(records.camera)
-        self.pictures = Pictures(records, self.settings.styled)
+        self.pictures = StyledImages(records, self.settings.styled)
         self.loader = augmented(self.pictures.records, config, ranks)
         self.owner = self.pictures.owner.to(ranks.device)
         width = config.model.identity.embedding

@@ -1,7 +1,8 @@
-"""Where structure maps come from: bodies rendered in the loop at any yaw, or the official pre-rendered pictures.
+"""Make structure maps: render bodies in the loop at any yaw, or read the official pre-rendered images.
 
-Both are called alike: `source(index (B,) int64, yaw (B,) degrees) -> (B, 1, H, W)` in [-1, 1], white = +1, on the
-source's device. `index` counts crops in the dataset's order; `yaw` is added to the crop's own: 0 is the crop's view.
+Both classes have the same call: `source(index, yaw)` with index (B,) int64 and yaw (B,) degrees returns (B, 1, H, W) in
+-1..1 on the source's device; white is +1. `index` counts crops in the dataset's order. `yaw` is added to the crop's own
+yaw, so that 0 is the crop's view.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gcl_fast.bodies.model import BodyModel
+from gcl_fast.bodies.body_model import BodyModel
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.errors import UserError
 from gcl_fast.render import render_structure
@@ -23,10 +24,28 @@ PRERENDERED_YAWS = tuple(range(0, 360, 45))
 
 
 class OnlineStructureMaps:
-    """Structure maps of body parameters, posed and rasterized at every call.
+    """Poses and rasterizes bodies at every call.
 
-    body: AnnyBody or SMPLBody; moved to `device`. params: in dataset order (see `align`). size: (H, W) of the maps.
-    Raises UserError where the parameters are for another body model, or for one with other shapes."""
+    Args:
+        body: AnnyBody or SMPLBody; it is moved to `device`.
+        params: body parameters in the dataset's order, see `align`.
+        size: (H, W) of the maps.
+        device: where bodies are rendered.
+
+    Raises:
+        UserError: the parameters are for another body model, or have a wrong number of shape columns.
+
+    Example:
+        >>> from gcl_fast.bodies import AnnyBody, walking_pose
+        >>> one = torch.ones(1)
+        >>> params = BodyParameters(
+        ...     names=["0001.jpg"], model="anny", pose=walking_pose(torch.zeros(1)), shape=torch.full((1, 6), 0.5),
+        ...     yaw=0 * one, camera=torch.tensor([[0.5, 0.5, 0.5, 0.0]]), confidence=one,
+        ... )
+        >>> structure_maps = OnlineStructureMaps(AnnyBody(), params, (128, 64), "cpu")
+        >>> structure_maps(torch.tensor([0, 0]), torch.tensor([0.0, 90.0])).shape  # the crop's view, and turned
+        torch.Size([2, 1, 128, 64])
+    """
 
     def __init__(self, body: BodyModel, params: BodyParameters, size: tuple[int, int], device: torch.device | str):
         if params.model != body.name:
@@ -45,12 +64,29 @@ class OnlineStructureMaps:
 
 
 class PrerenderedStructureMaps:
-    """The official layout: <root>/{train,test}/render/NAME and render_{45,...,315}/NAME, grey pictures on white.
+    """Reads images of the official layout: <root>/{train,test}/render/NAME and render_{45,...,315}/NAME, grey on white.
 
-    split: "train" or "test". names: of the crops, see `Records.names`, in dataset order. size: (H, W) to which pictures
-    are resized (bicubic). Each picture is decoded when first asked for and kept as uint8 (Market-1501's training crops
-    at 256x128: 3.4 GB once every view was seen). Raises UserError for missing folders or pictures, and for a yaw that
-    is no multiple of 45 degrees."""
+    Each image is decoded at its first use and then kept in memory, H * W bytes each. A call raises a UserError if a yaw
+    is no multiple of 45 degrees, or if an image does not decode.
+
+    Args:
+        root: folder of the splits.
+        split: "train" or "test".
+        names: names of the crops in the dataset's order, see `Records.names`.
+        size: (H, W) of the maps; images are resized by bicubic interpolation.
+        device: where the maps go.
+
+    Raises:
+        UserError: folders or images are missing.
+
+    Example:
+        >>> for folder in ("render", *(f"render_{yaw}" for yaw in range(45, 360, 45))):
+        ...     Path("maps/train", folder).mkdir(parents=True)
+        ...     Image.new("L", (64, 128), 255).save(f"maps/train/{folder}/0001.jpg")
+        >>> structure_maps = PrerenderedStructureMaps("maps", "train", ["0001.jpg"], (128, 64), "cpu")
+        >>> structure_maps(torch.tensor([0]), torch.tensor([45.0])).mean()  # white
+        tensor(1.)
+    """
 
     def __init__(
         self, root: str | Path, split: str, names: Sequence[str], size: tuple[int, int], device: torch.device | str
@@ -66,9 +102,9 @@ class PrerenderedStructureMaps:
         for folder in self.folders:
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
-                shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+                first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
                 raise UserError(
-                    f"pre-rendered structure maps: {folder} lacks {len(missing)} of {len(names)} crops ({shown})"
+                    f"pre-rendered structure maps: {folder} lacks {len(missing)} of {len(names)} crops ({first})"
                 )
         self.names = list(names)
         self.size = size
@@ -90,10 +126,11 @@ class PrerenderedStructureMaps:
         return self.maps[view, index, None].to(self.device).float() / 127.5 - 1
 
     def _decode(self, path: Path) -> Tensor:
+        """Read one image as grey (H, W) uint8."""
         height, width = self.size
         try:
-            with Image.open(path) as picture:
-                grey = picture.convert("L").resize((width, height), Image.Resampling.BICUBIC)
+            with Image.open(path) as image:
+                grey = image.convert("L").resize((width, height), Image.Resampling.BICUBIC)
         except OSError as error:
             raise UserError(f"pre-rendered structure map {path} does not decode ({error})") from error
         return torch.from_numpy(np.array(grey))

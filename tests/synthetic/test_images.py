@@ -1,4 +1,4 @@
-"""What is in the pictures: people where the body parameters say, views that turn, difficulty that is one."""
+"""Images show people where the body parameters put them, views turn the person, and difficulty changes the world."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from gcl_fast.bodies import AnnyBody, OnlineStructureMaps, align, load_body_parameters
 from gcl_fast.synthetic import WorldConfig, colour_retrieval, make_world, true_views
 from gcl_fast.synthetic.cameras import make_camera
-from gcl_fast.synthetic.shapes import drape, rounded_box, vertex_normals
+from gcl_fast.synthetic.shapes import drape, mesh_normals, rounded_box
 from gcl_fast.synthetic.template import Template
 from gcl_fast.synthetic.wardrobe import look_alikes, look_of
 
@@ -22,7 +22,7 @@ CONFIG = WorldConfig(identities=8, cameras=3, crops=2, seed=2)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_world(tmp_path_factory.mktemp("pictures"), CONFIG, progress=False, workers=1)
+    return make_world(tmp_path_factory.mktemp("images"), CONFIG, progress=False, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -40,48 +40,48 @@ def silhouettes(world: Path, names: list[str], yaw: float) -> torch.Tensor:
 def test_people_stand_where_their_structure_maps_say(world: Path, names: list[str], yaw: float) -> None:
     _, masks = true_views(world, names, yaw)
     bodies = silhouettes(world, names, yaw)
-    # Clothes, hair and bags stand off the body; nothing of the body sticks out of them but for smoothing.
+    # Clothes, hair and bags enclose the body, except where they smooth it.
     assert ((bodies & ~masks).sum((1, 2)) < 0.06 * bodies.sum((1, 2))).all()
     assert ((masks & bodies).sum((1, 2)) > 0.45 * masks.sum((1, 2))).all()
 
 
 def test_turning_changes_the_person_and_not_the_place(world: Path, names: list[str]) -> None:
-    pictures, masks = true_views(world, names, 0.0)
+    images, masks = true_views(world, names, 0.0)
     turned, turned_masks = true_views(world, names, torch.full((len(names),), 180.0))
     again, _ = true_views(world, names, 360.0)
-    assert pictures.dtype == torch.uint8
+    assert images.dtype == torch.uint8
     assert masks.dtype == torch.bool
-    assert (pictures.float() - again.float()).abs().max() <= 2
-    change = (pictures.float() - turned.float()).abs().mean(1)
+    assert (images.float() - again.float()).abs().max() <= 2
+    change = (images.float() - turned.float()).abs().mean(1)
     both = masks & turned_masks
-    for one, there, outside in zip(change, both, ~(masks | turned_masks)):
-        assert one[there].mean() > 4 * one[outside].mean()
+    for one, inside, outside in zip(change, both, ~(masks | turned_masks)):
+        assert one[inside].mean() > 4 * one[outside].mean()
 
 
 def test_views_are_the_crops_without_their_noise(world: Path, names: list[str]) -> None:
-    pictures, masks = true_views(world, names, 0.0)
-    for name, picture, mask in zip(names, pictures, masks):
+    images, masks = true_views(world, names, 0.0)
+    for name, image, mask in zip(names, images, masks):
         crop = torch.from_numpy(np.array(Image.open(world / "query" / name))).permute(2, 0, 1).float()
-        stack = torch.stack((crop, picture.float()))[:, :, mask].flatten(1)
+        stack = torch.stack((crop, image.float()))[:, :, mask].flatten(1)
         assert torch.corrcoef(stack)[0, 1] > 0.6
 
 
 def test_views_come_at_the_size_of_the_run(world: Path, names: list[str]) -> None:
-    pictures, masks = true_views(world, names, 0.0)
-    height, width = pictures.shape[2:]
+    images, masks = true_views(world, names, 0.0)
+    height, width = images.shape[2:]
     halved, small = true_views(world, names, 0.0, (height // 2, width // 2))
-    means = pictures.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
+    means = images.float().unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
     assert (halved.float() - means).abs().mean() < 4
     assert halved.dtype == torch.uint8
     assert small.float().mean() == pytest.approx(masks.float().mean().item(), rel=0.05)
-    assert torch.equal(true_views(world, names, 0.0, (height, width))[0], pictures)
+    assert torch.equal(true_views(world, names, 0.0, (height, width))[0], images)
 
 
 def test_colours_alone_do_not_find_people(world: Path) -> None:
     assert 0.05 < colour_retrieval(world) < 0.5  # 8 people: chance is about 0.2
 
 
-def test_colour_retrieval_on_known_pictures(tmp_path: Path) -> None:
+def test_colour_retrieval_on_known_images(tmp_path: Path) -> None:
     for folder in ("query", "bounding_box_test"):
         (tmp_path / folder).mkdir()
     red, blue = (Image.new("RGB", (32, 64), colour) for colour in ("red", "blue"))
@@ -101,10 +101,10 @@ def test_look_alikes_share_clothes_but_are_no_twins() -> None:
         looks = [look_of(1, 0, group * size + member, difficulty) for member in range(size)]
         assert len({(look.upper.colour, look.dress) for look in looks}) == 1
         for one, other in combinations(looks, 2):
-            worn = [
+            details = [
                 (look.hair, look.hair_colour, look.upper, look.lower, look.shoes, look.bag) for look in (one, other)
             ]
-            assert sum(a != b for a, b in zip(*worn)) >= 2
+            assert sum(a != b for a, b in zip(*details)) >= 2
 
 
 def test_difficulty_is_monotone() -> None:
@@ -136,9 +136,9 @@ def test_draped_cloth_encloses_its_points() -> None:
 
 def test_extra_meshes_face_outwards() -> None:
     box, faces = rounded_box((0.3, 0.4, 0.2))
-    assert ((vertex_normals(box, faces) * box).sum(1) > 0).mean() > 0.95
+    assert ((mesh_normals(box, faces) * box).sum(1) > 0).mean() > 0.95
     for index, faces in (template := Template()).shoes:
         foot = template.vertices[index]
         used = np.unique(faces)
-        outward = (vertex_normals(foot, faces) * (foot - foot[used].mean(0))).sum(1)
+        outward = (mesh_normals(foot, faces) * (foot - foot[used].mean(0))).sum(1)
         assert (outward[used] > 0).all()

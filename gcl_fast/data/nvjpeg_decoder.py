@@ -1,15 +1,14 @@
-"""Crops from image files on a GPU where there is no DALI: nvJPEG decodes what it decodes as libjpeg does.
+"""Decode on a GPU where there is no DALI: nvJPEG takes the files that it decodes as libjpeg does.
 
-torchvision's nvJPEG repeats chroma samples where libjpeg interpolates them. A file with subsampled chroma, as most
-cameras write it, would be another image on the GPU than on the CPU: up to 32 of 255 levels apart, 0.9 in the mean,
-where the CPU imitates both ways on the embedded dataset (identities 6, cameras 3, crops 2, seed 3). So threads of the
-CPU decode and resize such files and those that are no plain JPEG, and nvJPEG the others of a batch.
+torchvision's nvJPEG repeats chroma samples where libjpeg interpolates them. Most cameras subsample chroma, and such a
+file would give another image on the GPU than on the CPU. So threads of the CPU decode and resize these files, and those
+that are no plain JPEG. nvJPEG decodes the other files of a batch.
 
-What torchvision's decoder asks of its caller, by its source; no GPU has tried it yet:
-- One decoder serves the process, behind a lock. A call for another device rebuilds it and leaks the one before, and
-  "cuda" is another device than "cuda:0". So the device has its index.
-- It decodes on a stream of its own, into memory of the caller's current stream, and does not wait for what that stream
-  still has to do there. So a stream is current that nothing else uses, and its work has ended before each call.
+torchvision's decoder has these properties by its source; no GPU has tried them yet:
+- One decoder serves the process, behind a lock. A call for another device rebuilds it and leaks the previous one, and
+  "cuda" counts as another device than "cuda:0". So the device has its index.
+- It decodes on a stream of its own, into memory of the caller's current stream. It does not wait for the work that this
+  stream still does there. So the current stream is one that nothing else uses, and its work has ended before each call.
 - It waits for its stream before it returns. So one thread makes all calls, and the training thread does not wait.
 - One file that it refuses fails the whole call with a RuntimeError.
 """
@@ -27,17 +26,23 @@ import torch
 from torch import Tensor
 from torchvision.io import decode_jpeg
 
-from gcl_fast.data.jpeg import JPEG, TorchvisionSource, as_tensor, small_jpeg
 from gcl_fast.data.resize import resize
+from gcl_fast.data.torchvision_decoder import JPEG, TorchvisionDecoder, as_tensor, small_jpeg
 
-Ready = tuple[Tensor, torch.cuda.Event | None]  # a batch, and the event after which it holds its values
+Batch = tuple[Tensor, torch.cuda.Event | None]  # the crops, and the event after which the tensor holds their values
 
 
-class NvjpegSource(TorchvisionSource):
-    """Decode batches of `paths`: uint8 (B, H, W, 3) on `device`.
+class NvjpegDecoder(TorchvisionDecoder):
+    """Decodes batches of `paths` to uint8 (B, H, W, 3) on `device`.
 
-    device: a CUDA device; on the CPU the same steps run without streams, and torchvision's libjpeg decodes.
-    Raises RuntimeError where torchvision was built without nvJPEG.
+    Args:
+        paths: the image files.
+        size: (H, W) of every crop.
+        device: a CUDA device. On the CPU the same steps run without streams, and torchvision's libjpeg decodes.
+        threads: threads of the CPU.
+
+    Raises:
+        RuntimeError: torchvision was built without nvJPEG.
     """
 
     engine = "torchvision-gpu"
@@ -49,10 +54,12 @@ class NvjpegSource(TorchvisionSource):
         decode_jpeg([as_tensor(small_jpeg())], mode="RGB", device=device)
         self._caller = _caller(device)
 
-    def _begin(self, positions: np.ndarray) -> Future[Ready]:
+    def _begin(self, positions: np.ndarray) -> Future[Batch]:
+        """Start to read a batch, and queue it on the caller's thread."""
         return self._caller.thread.submit(self._batch, positions, self._split(self._open, positions))
 
-    def _finish(self, handle: Future[Ready]) -> Tensor:
+    def _finish(self, handle: Future[Batch]) -> Tensor:
+        """Wait for the caller's thread, and make the current stream wait for the batch's values."""
         images, ready = handle.result()
         if ready is not None:
             stream = torch.cuda.current_stream(self._device)
@@ -61,7 +68,7 @@ class NvjpegSource(TorchvisionSource):
         return images
 
     def _open(self, positions: np.ndarray) -> tuple[dict[int, bytes], dict[int, Tensor]]:
-        """Read files and return, by position, the bytes of those for nvJPEG and the crops (H, W, 3) of the others."""
+        """Read files; return, by position, the bytes of those for nvJPEG and the crops (H, W, 3) of the others."""
         files = {int(position): self._read(position) for position in positions}
         plain = {position: contents for position, contents in files.items() if for_nvjpeg(contents)}
         others = [position for position in files if position not in plain]
@@ -70,8 +77,8 @@ class NvjpegSource(TorchvisionSource):
         crops = resize([self._decode_bytes(position, files[position]) for position in others], self._size)
         return plain, dict(zip(others, crops))
 
-    def _batch(self, positions: np.ndarray, parts: list[Future[tuple[dict[int, bytes], dict[int, Tensor]]]]) -> Ready:
-        """Decode what is left to nvJPEG, on the caller's thread, and put the crops in the order of `positions`."""
+    def _batch(self, positions: np.ndarray, parts: list[Future[tuple[dict[int, bytes], dict[int, Tensor]]]]) -> Batch:
+        """Decode nvJPEG's files on the caller's thread, and put all crops in the order of `positions`."""
         files, crops = dict[int, bytes](), dict[int, Tensor]()
         for part in parts:
             files.update(part.result()[0])
@@ -91,13 +98,13 @@ class NvjpegSource(TorchvisionSource):
         return batch, caller.last
 
     def _decode_together(self, files: dict[int, bytes]) -> list[Tensor]:
-        """Decode `files` to crops (h, w, 3) on the device in one call; if it fails one by one, or else by the CPU."""
+        """Decode `files` to crops (h, w, 3) on the device: in one call, else one by one, else by the CPU."""
         try:
             crops = decode_jpeg([as_tensor(file) for file in files.values()], mode="RGB", device=self._device)
             return [crop.permute(1, 2, 0) for crop in crops]
         except RuntimeError as error:
             if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)  # the failed call may still write to the memory it gave back
+                torch.cuda.synchronize(self._device)  # the failed call may still write to memory that it has freed
             if len(files) > 1:
                 return [self._decode_together({position: file})[0] for position, file in files.items()]
             ((position, file),) = files.items()
@@ -111,7 +118,7 @@ class NvjpegSource(TorchvisionSource):
 
 
 class _Caller:
-    """Hold what all sources of a device share: the thread that calls nvJPEG, its stream, the end of its last work."""
+    """Holds what all decoders of a device share: the thread that calls nvJPEG, its stream, the end of its last work."""
 
     def __init__(self, device: torch.device) -> None:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="gcl_fast-nvjpeg")
@@ -119,6 +126,7 @@ class _Caller:
         self.last: torch.cuda.Event | None = None
 
     def on_stream(self) -> AbstractContextManager[object]:
+        """Return a context in which the caller's stream is the current one."""
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
 
@@ -126,9 +134,9 @@ _caller = cache(_Caller)
 
 
 def for_nvjpeg(contents: bytes) -> bool:
-    """Tell whether nvJPEG makes of a file's `contents` what libjpeg makes of them.
+    """Return whether nvJPEG decodes a file's `contents` to the image that libjpeg gives.
 
-    It does of a whole JPEG of 8 bits, baseline or progressive, that is grey or has chroma of full size.
+    It does so for a complete JPEG of 8 bits, baseline or progressive, that is grey or has chroma of full size.
     """
     if not (contents.startswith(JPEG) and contents.endswith(b"\xff\xd9")):
         return False

@@ -1,4 +1,4 @@
-"""What all body models have in common: the call, the frame, the checks."""
+"""Define what all body models share: the call, the coordinate frame and the checks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,37 @@ from gcl_fast.errors import UserError
 
 
 class Posed(NamedTuple):
-    """Posed bodies: metres, y up, facing +z, the person's left is +x, standing on y = 0, the pelvis at x = z = 0."""
+    """Holds posed bodies in metres.
+
+    The y axis points up, +z to the front and +x to the person's left. The body stands on y = 0, and its pelvis is at
+    x = z = 0.
+    """
 
     vertices: Tensor  # (B, V, 3)
     joints: Tensor  # (B, J, 3) positions
-    rotations: Tensor  # (B, J, 3, 3) of each joint's part against its rest pose
+    rotations: Tensor  # (B, J, 3, 3) from each joint's rest pose, in the body frame
 
 
 class BodyModel(nn.Module, ABC):
-    """`body(params)` or `body(pose, shape)` -> vertices (B, V, 3); subclasses say what pose and shape mean.
+    """Represents a body model: `body(params)` or `body(pose, shape)` returns vertices (B, V, 3).
 
-    Attributes: `name`, `faces` (F, 3) int64, `joint_names`, `num_joints`, `shape_columns` (how many columns shape may
-    have)."""
+    Subclasses define the meaning of pose and shape.
+
+    Attributes:
+        name: "anny" or "smpl", as in body-parameter files.
+        joint_names: names of the J joints.
+        faces: (F, 3) int64.
+        shape_columns: the numbers of columns that shape may have.
+
+    Example:
+        >>> from gcl_fast.bodies import AnnyBody
+        >>> body: BodyModel = AnnyBody()
+        >>> body.name, body.num_joints, body.shape_columns
+        ('anny', 19, range(6, 7))
+        >>> posed = body.articulate(torch.zeros(2, 57), torch.full((2, 6), 0.5))
+        >>> posed.joints.shape
+        torch.Size([2, 19, 3])
+    """
 
     name: str
     joint_names: list[str]
@@ -33,13 +52,23 @@ class BodyModel(nn.Module, ABC):
 
     @property
     def num_joints(self) -> int:
+        """Return the number of joints J."""
         return len(self.joint_names)
 
     def forward(self, pose: Tensor | BodyParameters, shape: Tensor | None = None) -> Tensor:
-        """Vertices (B, V, 3) of body parameters, or of pose (B, J * 3) and shape (B, S); see `Posed` for the frame.
+        """Return the vertices of posed bodies.
 
-        Raises UserError for parameters of another body model or more shape columns than it has, ValueError for other
-        wrong shapes."""
+        Args:
+            pose: body parameters of B bodies, or pose (B, J * 3) in radians.
+            shape: (B, S), with a pose tensor.
+
+        Returns:
+            Vertices (B, V, 3) in metres; `Posed` describes the frame.
+
+        Raises:
+            UserError: the parameters are for another body model, or shape has a wrong number of columns.
+            ValueError: pose or shape have other shapes, or shape is missing.
+        """
         if isinstance(pose, BodyParameters):
             params = pose
             if params.model != self.name:
@@ -50,7 +79,16 @@ class BodyModel(nn.Module, ABC):
         return self.articulate(pose, shape).vertices
 
     def articulate(self, pose: Tensor, shape: Tensor) -> Posed:
-        """Vertices with the joints' places and rotations (to hang bags and hair on). fp32, also under autocast."""
+        """Return vertices, joints and rotations of posed bodies in float32, also under autocast.
+
+        Args:
+            pose: (B, J * 3) axis-angle in radians.
+            shape: (B, S).
+
+        Raises:
+            UserError: shape has a wrong number of columns.
+            ValueError: pose or shape have other shapes.
+        """
         width = 3 * self.num_joints
         if pose.dim() != 2 or pose.shape[1] != width or shape.dim() != 2 or len(shape) != len(pose):
             raise ValueError(
@@ -72,4 +110,4 @@ class BodyModel(nn.Module, ABC):
 
     @abstractmethod
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
-        """What `articulate` returns, for checked fp32 input."""
+        """Do the work of `articulate`, for checked float32 input."""

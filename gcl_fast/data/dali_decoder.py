@@ -1,14 +1,13 @@
-"""Crops from image files through DALI: read, decode ("mixed" on the GPU); torch resizes, as for every decoder.
+"""Decode image files by DALI; torch resizes the crops, as for every decoder.
 
-DALI's own resize is another bicubic (see resize.py), and on the CPU takes 460 us to double a crop of 128x64 (torch 33,
-decoding 70).
+DALI's own resize is another bicubic (see resize.py).
 
-The pipeline is built once and lives as long as its source; what it reads is set by replacing the iterator behind its
-external source, so a new epoch, or a start in mid-epoch, costs nothing and leaves no state behind.
+The pipeline is built once and lives as long as its decoder. A plan replaces the iterator behind the pipeline's external
+source. So a new epoch, or a start in mid-epoch, costs nothing and leaves no state behind.
 
-A batch that fails raises, and only that batch: DALI 2.4's dynamic executor keeps the error with the iteration that it
-belongs to, and those before and after it deliver their crops. Its message ("Current pipeline object is no longer
-valid") is about the executors that it had before.
+Only the batch that fails raises: DALI 2.4's dynamic executor keeps an error with its iteration, and the iterations
+before and after it deliver their crops. Its message ("Current pipeline object is no longer valid") is meant for DALI's
+older executors.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from gcl_fast.data.resize import bicubic, resize
 
 fn: Any = nvidia.dali.fn  # DALI's type stubs lack many of its names
 
-PREFETCH = 2  # batches under way while the caller works on one
+PREFETCH = 2  # batches that are decoded while the caller works on one
 
 
 class Overtaken(Exception):
-    """An abandoned iteration goes on after another one was begun."""
+    """Means that an abandoned iteration goes on after another one has begun."""
 
 
-class DaliSource:
-    """Decoded batches of `paths`: uint8 (B, H, W, 3) on `device`."""
+class DaliDecoder:
+    """Decodes batches of `paths` to uint8 (B, H, W, 3) on `device`; a CUDA device decodes the JPEG files."""
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> None:
         self.engine = "dali-gpu" if device.type == "cuda" else "dali-cpu"
@@ -45,12 +44,16 @@ class DaliSource:
         self._feed = _Feed()
 
     def replace(self, position: int, path: Path) -> None:
-        """From now on, read `path` for the crop at `position`."""
+        """Read `path` for the crop at `position` from now on."""
         self._encoded[position] = _encode(path)
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """One tensor per array of positions in `plan`. Raises RuntimeError, DALI's, at a file that does not decode, and
-        Overtaken if other batches were begun meanwhile."""
+        """Yield one tensor for each array of positions in `plan`.
+
+        Raises:
+            RuntimeError: DALI's, if a file does not decode.
+            Overtaken: other batches of this decoder have begun meanwhile.
+        """
         if not plan:
             return
         largest = max(len(positions) for positions in plan)
@@ -58,34 +61,36 @@ class DaliSource:
             self._rewind(self._pipeline)
         else:
             self._pipeline = self._build(largest)
-        own = self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
+        feed = self._feed.batches = iter([self._encoded[i] for i in positions] for positions in plan)
         for _ in plan:
-            if self._feed.batches is not own:
-                raise Overtaken("these batches can no longer be read: others were begun from the same source")
+            if self._feed.batches is not feed:
+                raise Overtaken("these batches can no longer be read: others were begun from the same decoder")
             yield self._next()
 
     def _next(self) -> torch.Tensor:
+        """Run the pipeline once and return its batch, resized."""
         assert self._pipeline is not None
         stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         (images,) = self._pipeline.run(stream)
-        # No copy: the tensor owns its buffer, which DALI's dynamic executor does not use again while somebody holds it
+        # No copy: DALI's dynamic executor does not reuse a buffer while a tensor refers to it
         if images.is_dense_tensor():
             return bicubic(torch.from_dlpack(images.as_tensor()), self._size)
         return resize([torch.from_dlpack(images[i]) for i in range(len(images))], self._size)
 
     def _rewind(self, pipeline: Pipeline) -> None:
-        """Take the batches that were read ahead for an earlier plan, so that the next one begins with its own."""
+        """Drop the batches that were read ahead for an earlier plan."""
         self._feed.batches = iter(())
         while True:
             try:
                 pipeline.run()
             except StopIteration:
                 break
-            except RuntimeError:  # one of them failed, which is nobody's concern any more
+            except RuntimeError:  # a dropped batch failed: nobody needs it
                 continue
         pipeline.reset()
 
     def _build(self, batch_size: int) -> Pipeline:
+        """Build a pipeline for batches of up to `batch_size` crops."""
         gpu = None  # DALI's name for the CPU
         if self._device.type == "cuda":
             gpu = torch.cuda.current_device() if self._device.index is None else self._device.index
@@ -102,8 +107,8 @@ class DaliSource:
             images = fn.decoders.image(
                 encoded,
                 device="cpu" if gpu is None else "mixed",
-                adjust_orientation=False,  # Pillow does not turn images as EXIF says, nor does the official code
-                jpeg_fancy_upsampling=True,  # as the CPU's decoder does it; nvJPEG would repeat chroma samples
+                adjust_orientation=False,  # neither Pillow nor the official code turns images as EXIF asks
+                jpeg_fancy_upsampling=True,  # as on the CPU; nvJPEG would repeat chroma samples
             )
             pipeline.set_outputs(images)
         pipeline.build()
@@ -111,7 +116,7 @@ class DaliSource:
 
 
 class _Feed:
-    """The external source: hands DALI whatever stands in `batches`, and ends where that ends."""
+    """Is DALI's external source: gives DALI the items of `batches`, and ends where they end."""
 
     batches: Iterator[list[np.ndarray]] = iter(())
 
@@ -120,4 +125,5 @@ class _Feed:
 
 
 def _encode(path: Path) -> np.ndarray:
+    """Return a path's bytes (length,) uint8, as DALI reads names."""
     return np.frombuffer(os.fsencode(path), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Structure maps from body parameters and from the official pre-rendered layout."""
+"""Structure maps show the bodies of body parameters, or the images of the official pre-rendered layout."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def body():
 def params(body):
     pose = walking_pose(torch.tensor([0.0, 0.3, 0.1]), torch.tensor([1.0, 0.5, 0.0]), 0.3)
     shoulder = body.joint_names.index("left_shoulder")
-    pose[2, 3 * shoulder : 3 * shoulder + 3] = torch.tensor([0.0, 0.0, 0.7])  # the left arm stretched out to the side
+    pose[2, 3 * shoulder : 3 * shoulder + 3] = torch.tensor([0.0, 0.0, 0.7])  # the left arm points to the side
     return BodyParameters(
         names=["a.jpg", "b.jpg", "c.jpg"],
         model="anny",
@@ -52,8 +52,8 @@ def test_yaw_is_added_to_the_crops_own(body, params):
     index = torch.tensor([0, 1])
     maps = OnlineStructureMaps(body, params, SIZE, "cpu")(index, torch.tensor([35.0, -80.0]))
     turned = replace(params, yaw=params.yaw + torch.tensor([35.0, -80.0, 0.0]))
-    again = OnlineStructureMaps(body, turned, SIZE, "cpu")(index, torch.zeros(2))
-    assert torch.equal(maps, again)
+    expected = OnlineStructureMaps(body, turned, SIZE, "cpu")(index, torch.zeros(2))
+    assert torch.equal(maps, expected)
     round_trip = OnlineStructureMaps(body, params, SIZE, "cpu")(index, torch.tensor([395.0, 280.0]))
     assert (round_trip - maps).abs().gt(0.1).float().mean() < 1e-3
 
@@ -67,7 +67,7 @@ def test_the_left_arm_is_on_the_images_right_from_the_front_and_on_its_left_from
     assert reach[1][1] > reach[1][0] + 8
 
 
-def test_the_picture_lies_where_project_says(body, params):
+def test_silhouettes_lie_where_project_puts_the_vertices(body, params):
     index = torch.arange(3)
     maps = OnlineStructureMaps(body, params, SIZE, "cpu")(index, torch.zeros(3))
     pixels = project(body(params.pose, params.shape), params.yaw, params.camera, SIZE)
@@ -91,7 +91,7 @@ def test_parameters_with_other_shapes_are_refused(body, params):
 
 @pytest.fixture
 def official(tmp_path):
-    """root/train with render and render_45 ... render_315; the picture's grey tells view and crop."""
+    """Return a root with train/render and train/render_45 ... render_315; an image's grey encodes view and crop."""
     for view in range(8):
         folder = tmp_path / "train" / (f"render_{45 * view}" if view else "render")
         (folder / "0000").mkdir(parents=True)
@@ -101,7 +101,7 @@ def official(tmp_path):
     return tmp_path
 
 
-def test_prerendered_pictures_are_found_by_name_and_yaw(official):
+def test_prerendered_images_are_found_by_name_and_yaw(official):
     source = PrerenderedStructureMaps(official, "train", ["0000/y.jpg", "x.jpg"], (16, 8), "cpu")
     yaw = torch.tensor([0.0, 45.0, 315.0, -45.0, 360.0])
     for _ in range(2):  # decoded, then from memory
@@ -119,6 +119,6 @@ def test_prerendered_layout_problems_are_named(official):
     source = PrerenderedStructureMaps(official, "train", ["x.jpg"], (16, 8), "cpu")
     with pytest.raises(UserError, match="multiples of 45"):
         source(torch.tensor([0]), torch.tensor([30.0]))
-    (official / "train" / "render_90" / "x.jpg").write_bytes(b"no picture")
+    (official / "train" / "render_90" / "x.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"render_90/x.jpg does not decode"):
         source(torch.tensor([0]), torch.tensor([90.0]))

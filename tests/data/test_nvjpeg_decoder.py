@@ -1,4 +1,4 @@
-"""torchvision's nvJPEG, and the steps around it: on the CPU they run without streams, and libjpeg decodes."""
+"""nvJPEG through torchvision, and the steps around it; on the CPU they run without streams, and libjpeg decodes."""
 
 import contextlib
 import io
@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.data.jpeg import TorchvisionSource
-from gcl_fast.data.nvjpeg import NvjpegSource, for_nvjpeg
+from gcl_fast.data.nvjpeg_decoder import NvjpegDecoder, for_nvjpeg
+from gcl_fast.data.torchvision_decoder import TorchvisionDecoder
 
 SIZE = (48, 24)
 KINDS = [dict(subsampling=0), dict(subsampling=2), dict(subsampling=0, progressive=True), dict(format="PNG")]
@@ -22,7 +22,7 @@ def device(request) -> torch.device:
 
 @pytest.fixture
 def mixed(own_crops):
-    """Twelve crops: every decoder's turn comes in a batch of four; two of them are grey."""
+    """Return the paths of twelve crops of four kinds in turn, so that a batch needs every decoder; two are grey."""
     for i, path in enumerate(own_crops.paths):
         image = Image.open(io.BytesIO(path.read_bytes()))
         image = image.convert("L") if i in (4, 5) else image
@@ -31,11 +31,11 @@ def mixed(own_crops):
 
 
 def expected(paths, plan) -> torch.Tensor:
-    return torch.cat(list(TorchvisionSource(paths, SIZE, torch.device("cpu"), 1).batches(plan)))
+    return torch.cat(list(TorchvisionDecoder(paths, SIZE, torch.device("cpu"), 1).batches(plan)))
 
 
 def assert_close(images: torch.Tensor, truth: torch.Tensor, device: torch.device) -> None:
-    """Equal, or as near as two inverse transforms and two conversions of colours are."""
+    """Compare exactly on the CPU; on a GPU, allow for another inverse transform and colour conversion."""
     difference = (images.cpu().int() - truth.int()).abs()
     assert images.device.type == device.type
     assert difference.max() <= (3 if device.type == "cuda" else 0)
@@ -44,18 +44,18 @@ def assert_close(images: torch.Tensor, truth: torch.Tensor, device: torch.device
 
 def test_batches_equal_those_of_the_cpu(mixed, device):
     plan = [np.array(step) for step in ([0, 1, 2, 3], [4, 8, 0], [1, 5, 9, 3], [7, 7, 2, 6, 2], [10], [11])]
-    images = torch.cat(list(NvjpegSource(mixed, SIZE, device, 2).batches(plan)))
+    images = torch.cat(list(NvjpegDecoder(mixed, SIZE, device, 2).batches(plan)))
     assert_close(images, expected(mixed, plan), device)
 
 
 def test_a_device_without_an_index_is_the_current_one(mixed, device):
-    source = NvjpegSource(mixed, SIZE, device, 2)
+    source = NvjpegDecoder(mixed, SIZE, device, 2)
     assert source._device.index == (torch.cuda.current_device() if device.type == "cuda" else None)
 
 
 @contextlib.contextmanager
 def no_wait(device: torch.device):
-    """A wait for the device that torch knows of is an error."""
+    """Make each wait for the device that torch notices an error."""
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
     try:
@@ -66,10 +66,10 @@ def no_wait(device: torch.device):
 
 
 def test_batches_while_the_device_is_busy(mixed, device):
-    """Memory that the caller's stream still works on is not decoded into, and the caller does not wait."""
+    """Check that the decoder does not write to memory that the caller's stream still uses, and that nobody waits."""
     plan = [np.array([i % 12, (i + 2) % 12, (i + 5) % 12, (i + 8) % 12]) for i in range(24)]
     truth = expected(mixed, plan).split(4)
-    source = NvjpegSource(mixed, SIZE, device, 2)
+    source = NvjpegDecoder(mixed, SIZE, device, 2)
     list(source.batches(plan[:2]))
     side = 2048 if device.type == "cuda" else 16
     load, sums = torch.ones(side, side, device=device), []
@@ -77,17 +77,17 @@ def test_batches_while_the_device_is_busy(mixed, device):
         for images in source.batches(plan):
             for _ in range(20):
                 load = load @ load / side
-            sums.append(images.double().sum(dim=(1, 2, 3)))  # after that work, when the next batches are under way
+            sums.append(images.double().sum(dim=(1, 2, 3)))  # after that work, while the next batches are decoded
             del images
     assert torch.equal(load, torch.ones_like(load))
-    for found, batch in zip(sums, truth):
-        near = batch.double().sum(dim=(1, 2, 3))
-        assert (found.cpu() - near).abs().max() <= (0.3 * batch[0].numel() if device.type == "cuda" else 0)
+    for result, batch in zip(sums, truth):
+        expected_sum = batch.double().sum(dim=(1, 2, 3))
+        assert (result.cpu() - expected_sum).abs().max() <= (0.3 * batch[0].numel() if device.type == "cuda" else 0)
 
 
 def test_what_nvjpeg_refuses_the_cpu_decodes(mixed, device, caplog):
-    """A file that is no JPEG behind its header."""
-    source = NvjpegSource(mixed, SIZE, device, 2)
+    """Check a file that turns out to be no JPEG."""
+    source = NvjpegDecoder(mixed, SIZE, device, 2)
     png = io.BytesIO()
     Image.open(mixed[3]).save(png, "PNG")
     crops = source._decode_together({0: mixed[0].read_bytes(), 3: png.getvalue()})

@@ -1,7 +1,7 @@
-"""Crops from image files where there is no DALI: torchvision's libjpeg decodes JPEGs, Pillow the other formats.
+"""Decode JPEG files by torchvision's libjpeg and other formats by Pillow, where there is no DALI.
 
-`decode_jpeg` gives the values of Pillow and DALI, also of CMYK and progressive files, and releases Python's lock.
-torchvision 0.29 deprecates it in favour of TorchCodec; Python hides that warning unless it is asked for.
+`decode_jpeg` gives the values of Pillow and DALI, also for CMYK and progressive files, and releases Python's lock.
+torchvision 0.29 deprecates it in favour of TorchCodec. Python hides that warning by default.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import decode_jpeg
 
-from gcl_fast.data.pillow import PillowSource, decode
+from gcl_fast.data.pillow_decoder import PillowDecoder, decode
 
 log = logging.getLogger(__name__)
 
-JPEG = b"\xff\xd8\xff"  # how a JPEG file begins
+JPEG = b"\xff\xd8\xff"  # first bytes of a JPEG file
 
 
-class TorchvisionSource(PillowSource):
-    """Decode batches of `paths`: uint8 (B, H, W, 3) on `device`.
+class TorchvisionDecoder(PillowDecoder):
+    """Decodes batches of `paths` to uint8 (B, H, W, 3) on `device`.
 
-    Raises RuntimeError where torchvision was built without libjpeg.
+    Raises:
+        RuntimeError: torchvision was built without libjpeg.
     """
 
     engine = "torchvision"
@@ -37,10 +38,12 @@ class TorchvisionSource(PillowSource):
         self._warned: set[int] = set()
 
     def _decode(self, position: int) -> Tensor:
+        """Return the crop at `position`, (h, w, 3) uint8."""
         return self._decode_bytes(position, self._read(position))
 
     def _read(self, position: int) -> bytes:
-        # 20 us less a file than numpy or pathlib take; a mapped file that shrinks would kill the process
+        """Read a file's bytes by one unbuffered call, which is the cheapest for small files."""
+        # not memory-mapped: a mapped file that shrinks would kill the process
         with open(self._paths[position], "rb", buffering=0) as file:  # noqa: PTH123
             return file.read()
 
@@ -64,7 +67,7 @@ class TorchvisionSource(PillowSource):
 
 
 def as_tensor(contents: bytes) -> Tensor:
-    """Copy a file's bytes to a tensor as decoders take it: (bytes,) uint8."""
+    """Copy a file's bytes to a tensor (bytes,) uint8, which decoders take."""
     return torch.frombuffer(bytearray(contents), dtype=torch.uint8)
 
 

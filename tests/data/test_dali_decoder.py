@@ -1,4 +1,4 @@
-"""DALI's pipeline is built once, whatever files it meets."""
+"""DALI's pipeline is built once, whether files decode or not."""
 
 import logging
 
@@ -10,28 +10,28 @@ from gcl_fast.data import TrainLoader
 
 pytest.importorskip("nvidia.dali")
 
-from gcl_fast.data.pipeline import DaliSource
+from gcl_fast.data.dali_decoder import DaliDecoder
 
 SIZE = (48, 24)
 
 
 @pytest.fixture
 def builds(monkeypatch) -> list[int]:
-    """Batch sizes of the pipelines that were built."""
-    built, build = [], DaliSource._build
+    """Return a list that receives the batch size of each pipeline when it is built."""
+    sizes, build = [], DaliDecoder._build
 
-    def counted(self, batch_size):
-        built.append(batch_size)
+    def record_and_build(self, batch_size):
+        sizes.append(batch_size)
         return build(self, batch_size)
 
-    monkeypatch.setattr(DaliSource, "_build", counted)
-    return built
+    monkeypatch.setattr(DaliDecoder, "_build", record_and_build)
+    return sizes
 
 
 def test_a_bad_file_costs_no_build(own_crops, builds, caplog):
     plan = torch.arange(12).view(6, 2)
     expected = [image for image, _ in TrainLoader(own_crops, SIZE).epoch(plan, 0)]
-    for victim in (0, 3, 4, 11):  # in the first batch, in two that are read ahead together, in the last
+    for victim in (0, 3, 4, 11):  # in the first batch, in two batches that are read ahead together, in the last batch
         own_crops.paths[victim].write_bytes(b"hello")
     loader = TrainLoader(own_crops, SIZE)
     builds.clear()
@@ -47,7 +47,7 @@ def test_a_plan_left_amid_bad_files_costs_no_build(own_crops, builds):
     loader = TrainLoader(own_crops, SIZE)
     for victim in (2, 4, 6):
         own_crops.paths[victim].unlink()
-    next(loader.epoch(torch.arange(12).view(6, 2), 0))  # two batches that fail were read ahead
+    next(loader.epoch(torch.arange(12).view(6, 2), 0))  # the decoder has read ahead two batches that fail
     plan = torch.tensor([[7, 8], [9, 10]])
     assert [index.tolist() for _, index in loader.epoch(plan, 1)] == plan.tolist()
     assert builds == [2]
@@ -72,7 +72,7 @@ def test_files_that_dali_refuses_cost_no_build(own_crops, builds, caplog):
     assert builds == [4]
 
 
-def test_loaders_keep_their_copies_of_refused_files_apart(own_crops):
+def test_loaders_have_separate_copies_of_refused_files(own_crops):
     def save(value: int) -> None:
         Image.new("1", (20, 40), value).save(own_crops.paths[1], format="TIFF")
 

@@ -1,4 +1,4 @@
-"""Crops from image files by threads of the CPU. Pillow decodes where DALI and torchvision's libjpeg are missing."""
+"""Decode image files by Pillow in threads of the CPU, where DALI and torchvision's libjpeg are missing."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gcl_fast.data.pictures import FORMATS
+from gcl_fast.data.broken_images import FORMATS
 from gcl_fast.data.resize import resize
 
-PREFETCH = 2  # batches under way while the caller works on one
+PREFETCH = 2  # batches that are decoded while the caller works on one
 
 
 def decode(file: Path | BinaryIO) -> Tensor:
-    """Decode one image file by Pillow: (h, w, 3) uint8. Raises one of pictures.UNREADABLE where it cannot."""
+    """Decode one image file by Pillow to (h, w, 3) uint8; raise one of broken_images.UNREADABLE if it is broken."""
     with Image.open(file, formats=FORMATS) as opened:
         image: Image.Image = opened
-        if image.mode.startswith("I;16"):  # grey, of which Pillow would make white wherever it is above 255
+        if image.mode.startswith("I;16"):  # grey of 16 bits, which Pillow would clamp to 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return torch.from_numpy(np.array(image.convert("RGB")))
 
 
-class PillowSource:
-    """Decode batches of `paths`: uint8 (B, H, W, 3) on `device`. Twin of DaliSource.
+class PillowDecoder:
+    """Decodes batches of `paths` to uint8 (B, H, W, 3) on `device`.
 
-    Each thread decodes and resizes a part of a batch. A subclass may decode otherwise, by its own `_decode`.
+    Each thread decodes and resizes a part of a batch. Subclasses replace `_decode`.
     """
 
     engine = "pillow"
@@ -41,23 +41,27 @@ class PillowSource:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gcl_fast-decode")
 
     def replace(self, position: int, path: Path) -> None:
-        """From now on, read `path` for the crop at `position`."""
+        """Read `path` for the crop at `position` from now on."""
         self._paths[position] = path
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[Tensor]:
-        """Yield one tensor per array of positions in `plan`. Raises one of pictures.UNREADABLE at a file that does not
-        decode."""
-        under_way: deque[Any] = deque()
+        """Yield one tensor for each array of positions in `plan`.
+
+        Raises:
+            OSError: or another of broken_images.UNREADABLE, if a file does not decode.
+        """
+        handles: deque[Any] = deque()
         for step in range(len(plan)):
-            while len(under_way) <= PREFETCH and step + len(under_way) < len(plan):
-                under_way.append(self._begin(plan[step + len(under_way)]))
-            yield self._finish(under_way.popleft())
+            while len(handles) <= PREFETCH and step + len(handles) < len(plan):
+                handles.append(self._begin(plan[step + len(handles)]))
+            yield self._finish(handles.popleft())
 
     def _begin(self, positions: np.ndarray) -> Any:
         """Start to decode a batch and return what `_finish` needs for it."""
         return self._split(self._part, positions)
 
     def _finish(self, handle: Any) -> Tensor:
+        """Wait for a batch and return it on the device."""
         images = torch.cat([part.result() for part in handle])
         return images.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else images
 
@@ -67,6 +71,7 @@ class PillowSource:
         return [self._pool.submit(work, part) for part in parts]
 
     def _part(self, positions: np.ndarray) -> Tensor:
+        """Decode and resize a part of a batch: (positions, H, W, 3) uint8 on the CPU."""
         return resize([self._decode(position) for position in positions], self._size)
 
     def _decode(self, position: int) -> Tensor:

@@ -49,9 +49,9 @@ def test_identity_plan_batches(labels_and_cameras):
     assert (labels[plan] != -1).all()
     assert all(len(set(labels[step[:, 0]])) == 8 for step in groups)  # distinct inside a step
     for group in groups.reshape(-1, 4):
-        own = np.flatnonzero(labels == labels[group[0]])
-        assert len(set(group)) == 4  # no identity here has fewer crops
-        assert len(set(cameras[group])) == min(4, len(set(cameras[own])))
+        members = np.flatnonzero(labels == labels[group[0]])
+        assert len(set(group)) == 4  # every identity has at least 4 crops
+        assert len(set(cameras[group])) == min(4, len(set(cameras[members])))
     turns = np.bincount(labels[groups[..., 0]].ravel(), minlength=30)  # 88 draws of 30 identities
     assert turns.min() >= 2
     assert turns.max() <= 4
