@@ -4,7 +4,8 @@
     python benchmarks/figures.py --check   # exit 1 and name the places that differ from the files
 
 A text marks a table with `<!-- figures: NAME -->` and `<!-- end -->` on lines of their own, and a single figure with
-`<!-- figure: NAME -->3.1x<!-- end -->`. The names are those of `page_tables.TABLES` and `page_tables.FIGURES`.
+`<!-- figure: NAME -->3.1x<!-- end -->`. The names are those of `page_tables.TABLES` and `page_tables.FIGURES`. The
+pictures in docs/images carry the text of what they show, which is compared in the same way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from page_tables import FIGURES, TABLES
+from page_tables.drawings import DRAWINGS, is_stale
 from page_tables.rows import Files
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +87,16 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
             status = 1
         elif stale:
             path.write_text(result)
+    for name, (draw, _) in DRAWINGS.items():
+        path = root / "docs" / "images" / f"{name}.png"
+        if not is_stale(files, name, path):
+            continue
+        print(f"{path.relative_to(root).as_posix()} {DIFFERS if options.check else 'refreshed'}")
+        if options.check:
+            status = 1
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(files, path)
     return status
 
 
