@@ -37,13 +37,12 @@ STAGES = (
 
 def _speed_ups(files: Files) -> dict[str, float]:
     """Return the factors of README.md's list."""
-    first, *_, last = speed.step(files, "joint")
     return {
         "decoding crops\n(torchvision)": speed.factor(files, "loader, JPEG files", 960, "torchvision, 2 workers"),
         "rasterizing meshes\n(plain loop)": speed.factor(files, "rasterizer", 64, "plain loop, 1 thread"),
         "contrastive loss\n(official)": speed.factor(files, "contrastive loss", 12936, "official"),
         "Jaccard distance\n(dense)": speed.factor(files, "Jaccard, with neighbours", 1500, "dense definition"),
-        "whole joint step\n(official)": float(first["median_s"]) / float(last["median_s"]),
+        "whole joint step\n(official)": speed.step_factor(files, "joint"),
     }
 
 

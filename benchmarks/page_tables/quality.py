@@ -51,11 +51,6 @@ def demo_minutes(files: Files, machine: str = MACHINE) -> str:
     return f"{float(one(rows, part='whole command')['seconds']) / 60:.0f} minutes"
 
 
-def demo_mAP(files: Files, part: str) -> str:
-    """Return the demo's mAP after a stage, of seed 0."""
-    return percent(one(newest(files.rows("demo"), ["seed", "part"]), seed="0", part=part)["mAP"])
-
-
 def ssim_of_copy(files: Files) -> str:
     """Return the SSIM that copying the input crop reaches."""
     return one(newest(files.rows("demo"), ["seed", "part"]), seed="0", part="joint")["ssim_copy"]

@@ -56,9 +56,3 @@ def clustering_estimate(files: Files) -> str:
         ("sets, Jaccard, eps and DBSCAN, CPU time at least", *(duration(N * rest) for N in counts)),
     ]
     return table(("", "1 million", "10 million", "100 million"), lines)
-
-
-def clustering_figure(files: Files, N: int, what: str) -> str:
-    """Return the wall time or the peak memory of a clustering of N crops."""
-    row = clusterings(files)[N]["ours, eps auto"]
-    return duration(float(row["median"])) if what == "time" else f"{float(row['peak_mb']):.0f} MB"
