@@ -1,7 +1,11 @@
-"""Bring the files that stand outside docs/ into the site: README, CONTRIBUTING, CHANGELOG, licence and pictures."""
+"""Make the pages of the site that docs/ does not hold.
+
+These are README, CONTRIBUTING, CHANGELOG, licence and pictures, and a page for the public calls of each room.
+"""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -9,16 +13,46 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "gcl_fast"
 RESULTS = "benchmarks/results/"  # its pictures are results/NAME of the site
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 TEXTS = ("LICENSE", "NOTICE", "CITATION.cff")
 LINK = re.compile(r"(?<=\]\()(?P<target>[^)#:\s]+)(?=[)#])")
 
 
+def rooms() -> dict[str, list[str]]:
+    """Return the public calls, those in `__all__`, of each room or module of the package that has any."""
+    calls = {}
+    for path in sorted([*PACKAGE.glob("*/__init__.py"), *PACKAGE.glob("[!_]*.py")]):
+        name = path.parent.name if path.stem == "__init__" else path.stem
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                calls[name] = ast.literal_eval(node.value)
+    return calls
+
+
+def page_of(room: str, calls: list[str]) -> str:
+    """Return the page of a room: its docstring, then each of its public calls."""
+    lines = [f"# gcl_fast.{room}", "", f"::: gcl_fast.{room}", "    options: {members: false}"]
+    for call in calls:
+        in_own_file = (PACKAGE / room / f"{call}.py").is_file()  # which hides the call of its name from griffe
+        lines += ["", f"::: gcl_fast.{room}.{call}" + (f".{call}" if in_own_file else "")]
+        lines += ["    options: {show_root_heading: true, show_root_toc_entry: true}"]
+    return "\n".join(lines) + "\n"
+
+
+def on_config(config: Any) -> Any:
+    """Add a page for each room to the navigation."""
+    config.nav.append({"Public calls": [{room: f"api/{room}.md"} for room in rooms()]})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages and pictures to the files of the site."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    for room, calls in rooms().items():
+        files.append(File.generated(config, f"api/{room}.md", content=page_of(room, calls)))
     for name in TEXTS:
         files.append(File.generated(config, f"{name}.txt", content=(ROOT / name).read_text()))
     for picture in sorted((ROOT / RESULTS).glob("*.png")):
