@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
 from gcl_fast.losses.reconstruction import reconstruction_loss
@@ -72,22 +73,28 @@ def generative_forward(
         structure_map, structure_map_new: (B, 1, H, W) in [-1, 1], at the crop's own and at the novel yaw.
         train_identity: False keeps no graph of the real crops.
     """
-    with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()):
+    encode, decode = "gcl_fast::encode", "gcl_fast::decode"  # regions of a profile
+    with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()), record_function(encode):
         parts, embedding = gcl.identity(image)
-    codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
-    code = codes.chunk(2)[0]
-    made = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
+    with record_function(decode):
+        codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
+        code = codes.chunk(2)[0]
+        made = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
     x_rec, x_new = made.chunk(2)
-    if gcl.identity.training:
-        parts_rec, _ = gcl.identity(x_rec)
-        parts_new, embedding_new = gcl.identity(x_new)
-    else:
-        (parts_rec, parts_new), (_, embedding_new) = (both.chunk(2) for both in gcl.identity(made))
-    x_cyc = gcl.generator(code, parts_new)
-    parts_cyc, _ = gcl.identity(x_cyc)
+    with record_function(encode):
+        if gcl.identity.training:
+            parts_rec, _ = gcl.identity(x_rec)
+            parts_new, embedding_new = gcl.identity(x_new)
+        else:
+            (parts_rec, parts_new), (_, embedding_new) = (both.chunk(2) for both in gcl.identity(made))
+    with record_function(decode):
+        x_cyc = gcl.generator(code, parts_new)
+    with record_function(encode):
+        parts_cyc, _ = gcl.identity(x_cyc)
     return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new, code)
 
 
+@record_function("gcl_fast::losses")
 def generator_losses(
     views: Views,
     image: Tensor,
@@ -118,7 +125,9 @@ def generator_losses(
         f"feature_{first}": reconstruction_loss(parts_first, views.parts),
         "feature_cyc": reconstruction_loss(views.parts_cyc, views.parts),
     }
-    losses |= zip(("adversarial_rec", "adversarial_new", "adversarial_cyc"), adversarial(*views.fakes).unbind())
+    with record_function("gcl_fast::discriminate"):
+        realism = adversarial(*views.fakes)
+    losses |= zip(("adversarial_rec", "adversarial_new", "adversarial_cyc"), realism.unbind())
     losses |= {name: loss for name, loss in (("view", view), ("mixup", mixup)) if loss is not None}
     weighted = [getattr(weights, name.split("_")[0]) * loss for name, loss in losses.items()]
     return losses | {"total": torch.stack(weighted).sum()}
