@@ -19,7 +19,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
-from reporting import measure_all, report
+from lib.reporting import measure_all, report
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 

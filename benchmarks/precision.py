@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from reporting import RESULTS, facts, report
-from stages import KINDS, networks, small_config
+from lib.reporting import RESULTS, facts, report
+from lib.stages import KINDS, networks, small_config
 
 from gcl_fast.config import RunConfig
 from gcl_fast.training.inputs import Inputs, make_embedded_dataset, open_inputs

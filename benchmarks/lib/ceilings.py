@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from reporting import measure
+from lib.reporting import measure
 from torch.nn import functional as F
 
 Arithmetic = Literal["matrix", "convolution"]

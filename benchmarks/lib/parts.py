@@ -16,7 +16,7 @@ import numpy as np
 import pseudo_labels
 import rasterize as raster
 import torch
-from ceilings import Arithmetic
+from lib.ceilings import Arithmetic
 from PIL import Image
 from ranking import by_sorting
 from sklearn.cluster import DBSCAN

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 import matplotlib
-from ceilings import Ceilings
-from chrome_trace import Profile, Span
+from lib.ceilings import Ceilings
+from profiler.chrome_trace import Profile, Span
 from matplotlib.figure import Figure
 
 TOP = 25  # kernels in the table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ablation
 import pytest
-import reporting
+from lib import reporting
 import yaml
 
 from gcl_fast.config_io import to_dict
