@@ -124,7 +124,7 @@ class Grid:
     """
 
     def __init__(self, out: Path, data_root: str, settings: list[str], measured: Path) -> None:
-        from reporting import facts
+        from lib.reporting import facts
 
         self.out, self.data_root, self.settings, self.measured = out, data_root, settings, measured
         self.facts = facts()  # the commit may move on while this process runs
@@ -174,7 +174,7 @@ class Grid:
         return [FULL, *left] if unpaired else left
 
     def _note(self, row: str, seed: int, figures: dict[str, float]) -> None:
-        from reporting import append
+        from lib.reporting import append
 
         found = {name: figures[name] for name in METRICS if name in figures}
         line = {name: round(found[name], 5) if name in found else "" for name in METRICS}

@@ -23,10 +23,10 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from kernel_counts import Count
-from paper_gpu import emulated_gpu, paper_gpu
-from reporting import report
-from stages import KINDS, first_epoch, open_stage, small_config
+from lib.kernel_counts import Count
+from lib.paper_gpu import emulated_gpu, paper_gpu
+from lib.reporting import report
+from lib.stages import KINDS, first_epoch, open_stage, small_config
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import Inputs, make_embedded_dataset, open_inputs

@@ -18,8 +18,8 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from lib.reporting import measure_all, report
 from PIL import Image
-from reporting import measure_all, report
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from reporting import measure_all, report
+from lib.reporting import measure_all, report
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from lib.reporting import RESULTS, facts, report
+from lib.stages import KINDS, networks, small_config
 from matplotlib.figure import Figure
-from reporting import RESULTS, facts, report
-from stages import KINDS, networks, small_config
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import Inputs, make_embedded_dataset, open_inputs

@@ -29,12 +29,11 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from ceilings import measure_ceilings
-from chrome_trace import Profile, read
-from page import kernel_table, region_table, text_table, write_page
-from regions import regions_of
-from reporting import facts
-from stages import KINDS, first_epoch, open_stage
+from lib.ceilings import measure_ceilings
+from lib.reporting import facts
+from lib.stages import KINDS, first_epoch, open_stage
+from profiler.chrome_trace import Profile, read
+from profiler.page import kernel_table, region_table, text_table, write_page
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from gcl_fast.command_line import parse
@@ -89,7 +88,6 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
     plan, count = schedule(skip_first=WARM + steps, wait=0, warmup=1, active=steps, repeat=2), WARM + 3 * steps + 2
     with (
         tempfile.TemporaryDirectory() as folder,
-        regions_of(stage) as named,
         profile(
             activities=activities,
             schedule=plan,
@@ -99,7 +97,7 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
     ):
         log, counted = (
             RunLog(Path(folder), ranks.main),
-            Profiled(named, profiler, interruption, count, cuda),
+            Profiled(stage, profiler, interruption, count, cuda),
         )
         at = Position(epoch=epoch, position=1)  # past what begins an epoch
         try:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from lib.reporting import measure, measure_all, report
 from pseudo_labels import with_cpu_seconds
-from reporting import measure, measure_all, report
 from torch.nn.functional import normalize
 
 from gcl_fast.evaluation import evaluate, rank

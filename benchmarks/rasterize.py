@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from reporting import measure_all, report
+from lib.reporting import measure_all, report
 from torch import Tensor
 
 from gcl_fast.bodies import AnnyBody, walking_pose
@@ -61,7 +61,7 @@ def eggs(count: int, num_faces: int) -> tuple[Tensor, Tensor]:
 def plain_loop(vertices: Tensor, faces: Tensor) -> Callable[[], object]:
     """plain_zbuffer.cpp, for one thread and the architecture's baseline instructions: of the rasterizer's flags it has
     neither -funroll-loops nor the clones for wider vectors."""
-    source, flags = Path(__file__).with_name("plain_zbuffer.cpp"), ["-O3", "-std=c++20", "-ffp-contract=off"]
+    source, flags = Path(__file__).parent / "lib" / "plain_zbuffer.cpp", ["-O3", "-std=c++20", "-ffp-contract=off"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "plain.so"
         command = [os.environ.get("CXX", "g++"), *flags, *build.NO_TRAPS, "-fPIC", "-shared"]

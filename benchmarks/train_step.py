@@ -8,7 +8,7 @@ The last row (and, with --compile, the one after it) is the stage class that tra
 loading left out. Every row is a process of its own, because the allocator and how OpenMP waits are chosen when one
 starts; it measures the convolution ceiling beside its steps. Prints seconds, images/s, operations counted, the share of
 the row's time that our step's operations would take at the ceiling, and peak memory above networks and optimizers;
-appends to results/train_step.csv and draws results/train_step_STAGE_SIZE.{png,svg}. The memory bank has the rows of
+appends to results/train_step.csv and draws results/train_step_STAGE_SIZE.png. The memory bank has the rows of
 Market-1501 at the paper's size.
 """
 
@@ -30,13 +30,13 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import torch
-from ceilings import measure_ceilings
+from lib.ceilings import measure_ceilings
+from lib.flops import Flops
+from lib.official_step import PLAIN, plain_layers
+from lib.reporting import RESULTS, measure_all, report
+from lib.stages import first_batch, first_epoch, open_stage, small_config
+from lib.waterfall import draw
 from memory_bank import Official
-from networks import Flops
-from official_step import PLAIN, plain_layers
-from reporting import RESULTS, measure_all, report
-from stages import first_batch, first_epoch, open_stage, small_config
-from waterfall import draw
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import make_embedded_dataset, open_inputs
@@ -216,8 +216,7 @@ def main() -> int:
             print(f"{LADDER[rung]}: {measured[rung]['median']:.3f} s", flush=True)
     rows = rows_of(options, measured)
     print(f"appended to {report('train_step', rows, device)}")
-    for path in draw(rows, options.out, device):
-        print(path)
+    print(draw(rows, options.out, device))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.profiler import record_function
 
 from gcl_fast.kernels.contrastive_draw import contrastive_draw
 from gcl_fast.kernels.memory_update import memory_update
@@ -68,6 +69,7 @@ class MemoryBank(nn.Module):
         self.register_buffer("labels", torch.full((num_samples,), -1))
         self.register_buffer("stream", torch.tensor([seed, 0]))  # (seed, number of updates), which the draws depend on
 
+    @record_function("gcl_fast::contrastive")
     def loss(self, f: Tensor, f_new: Tensor, index: Tensor, positives: Tensor | None = None) -> Tensor:
         """Compute the view-invariant contrastive loss, averaged over the batch.
 
@@ -106,6 +108,7 @@ class MemoryBank(nn.Module):
         return rows.sum() / max(len(index), 1)
 
     @torch.no_grad()
+    @record_function("gcl_fast::bank")
     def update_(self, index: Tensor, f: Tensor) -> None:
         """Blend embeddings of real crops into their rows, in place; call it after the backward pass.
 

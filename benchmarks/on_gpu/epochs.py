@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lib.reporting import seconds_of
+from lib.stages import first_epoch, open_stage
 from loader import write_crops
 from pseudo_labels import bank
-from reporting import seconds_of
-from stages import first_epoch, open_stage
 
 from gcl_fast.bodies import BodyParameters, save_body_parameters, walking_pose
 from gcl_fast.data import open_dataset

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from official_step import plain_norm
+from lib.official_step import plain_norm
 from pseudo_labels import crops
 from rasterize import eggs, walkers
 from torch import Tensor

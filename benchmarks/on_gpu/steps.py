@@ -18,7 +18,7 @@ from functools import partialmethod
 from unittest.mock import patch
 
 import torch
-from networks import Flops
+from lib.flops import Flops
 from torch import nn
 from train_step import LADDER, prepare
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
 from gcl_fast.losses.reconstruction import reconstruction_loss
@@ -87,22 +88,28 @@ def generative_forward(
         >>> views.x_new.shape, views.embedding.requires_grad
         (torch.Size([1, 3, 64, 40]), False)
     """
-    with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()):
+    encode, decode = "gcl_fast::encode", "gcl_fast::decode"  # regions of a profile
+    with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()), record_function(encode):
         parts, embedding = gcl.identity(image)
-    codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
-    code = codes.chunk(2)[0]
-    images = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
+    with record_function(decode):
+        codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
+        code = codes.chunk(2)[0]
+        images = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
     x_rec, x_new = images.chunk(2)
-    if gcl.identity.training:
-        parts_rec, _ = gcl.identity(x_rec)
-        parts_new, embedding_new = gcl.identity(x_new)
-    else:
-        (parts_rec, parts_new), (_, embedding_new) = (pair.chunk(2) for pair in gcl.identity(images))
-    x_cyc = gcl.generator(code, parts_new)
-    parts_cyc, _ = gcl.identity(x_cyc)
+    with record_function(encode):
+        if gcl.identity.training:
+            parts_rec, _ = gcl.identity(x_rec)
+            parts_new, embedding_new = gcl.identity(x_new)
+        else:
+            (parts_rec, parts_new), (_, embedding_new) = (pair.chunk(2) for pair in gcl.identity(images))
+    with record_function(decode):
+        x_cyc = gcl.generator(code, parts_new)
+    with record_function(encode):
+        parts_cyc, _ = gcl.identity(x_cyc)
     return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new, code)
 
 
+@record_function("gcl_fast::losses")
 def generator_losses(
     views: Views,
     image: Tensor,
@@ -138,7 +145,8 @@ def generator_losses(
     """
     on_novel_view = weights.feature_loss_on == "novel_view"
     kind, parts = ("new", views.parts_new) if on_novel_view else ("rec", views.parts_rec)
-    rec, new, cyc = adversarial(*views.fakes).unbind()
+    with record_function("gcl_fast::discriminate"):
+        rec, new, cyc = adversarial(*views.fakes).unbind()
     terms = [  # name, weight, loss
         ("image_rec", weights.image, reconstruction_loss(views.x_rec, image)),
         ("image_cyc", weights.image, reconstruction_loss(views.x_cyc, image)),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
 from gcl_fast.distributed.ranks import Ranks
 
@@ -48,7 +49,7 @@ def descend(loss: Tensor, ranks: Ranks, *optimizers: Optimizer) -> Tensor:
     parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
     scaling = optimizers[0].param_groups[0]
     scale = scaling["loss_scale"] if "loss_scale" in scaling else loss.new_ones(())
-    with ranks.averaging(parameters):
+    with ranks.averaging(parameters), record_function("gcl_fast::backward"):
         loss.backward(torch.where(loss.isfinite(), scale, torch.nan).to(loss))
     gradients = [p.grad for p in parameters if p.grad is not None]
     if "loss_scale" in scaling:

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
+from torch import Tensor
+from torch.profiler import record_function
+
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.optim.stability import TOLERATED, RunningStatistics, too_many_skipped
 from gcl_fast.run.logs import RunLog
@@ -99,7 +102,7 @@ def run_stage(
             plan = stage.plan(at.epoch)
             at.follow(len(plan), plan.shape[1] * ranks.world_size)
             expected = at.step - at.position + len(plan) * (stage.epochs - at.epoch)
-            for images, index in stage.loader.epoch(plan, at.epoch, at.position):
+            for images, index in _awaited(stage.loader.epoch(plan, at.epoch, at.position)):
                 meter.add(stage.step(images, index, at.epoch, at.position))
                 at.position, at.step = at.position + 1, at.step + 1
                 at.seconds = before + time.monotonic() - began
@@ -128,6 +131,16 @@ def run_stage(
         statistics.mend()
     finally:
         progress.close()
+
+
+def _awaited(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield `batches`; a profile shows the time until each is there as the region "load"."""
+    while True:
+        with record_function("gcl_fast::load"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _report(reading: Reading, stage: Stage, at: Position, log: RunLog) -> None:

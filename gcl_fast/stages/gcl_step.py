@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
@@ -118,12 +119,14 @@ class GCLStep:
         gcl.train()
         gcl.identity.train(joint is not None and joint.batch_statistics).requires_grad_(joint is not None)
         optimizer_d, optimizer_g = self.optimizers
-        both = self.structure_maps(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw]))  # (2B, 1, H, W)
+        with record_function("gcl_fast::structure maps"):
+            both = self.structure_maps(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw]))  # (2B, 1, H, W)
         structure, structure_new = both.contiguous(memory_format=torch.channels_last).chunk(2)
         with self.precision.autocast():
             views = generative_forward(gcl, images, structure, structure_new, train_identity=joint is not None)
             every = self.settings.r1_every if position % self.settings.r1_every == 0 else 0
-            terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes), every=every)
+            with record_function("gcl_fast::discriminate"):
+                terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes), every=every)
         skipped_d = descend(terms.total, self.ranks, optimizer_d)
 
         contrast = None if joint is None else joint.bank.loss(views.embedding, views.embedding_new, index)
@@ -143,7 +146,10 @@ class GCLStep:
     def _mixup(self, views: Views, mix: Mix) -> Tensor:
         """Soft-label loss of pictures with mixed part features and the crops' own structure."""
         parts = mix_parts(views.parts, self.ranks.gather(views.parts.detach()), mix)
-        _, embedding = self.gcl.identity(self.gcl.generator(views.code, parts))
+        with record_function("gcl_fast::decode"):
+            mixed = self.gcl.generator(views.code, parts)
+        with record_function("gcl_fast::encode"):
+            _, embedding = self.gcl.identity(mixed)
         return soft_label_loss(embedding, mix)
 
     def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -155,12 +161,16 @@ class GCLStep:
         gcl, optimizer = self.gcl, self.optimizers[1]
         gcl.train()
         gcl.identity.eval().requires_grad_(False)
-        structure = self.structure_maps(index, torch.zeros(len(index), device=images.device))
+        with record_function("gcl_fast::structure maps"):
+            structure = self.structure_maps(index, torch.zeros(len(index), device=images.device))
         structure = structure.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
-            with torch.no_grad():
+            with torch.no_grad(), record_function("gcl_fast::encode"):
                 parts, _ = gcl.identity(images)
-            loss = reconstruction_loss(gcl.generator(gcl.structure(structure), parts), images)
+            with record_function("gcl_fast::decode"):
+                made = gcl.generator(gcl.structure(structure), parts)
+            with record_function("gcl_fast::losses"):
+                loss = reconstruction_loss(made, images)
         total = self.settings.weights.image * loss
         return {"loss": total, "image_rec": loss, "skipped_generator": descend(total, self.ranks, optimizer)}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import ablation
 import pytest
-import reporting
 import yaml
+from lib import reporting
 
 from gcl_fast.command_line import parse
 from gcl_fast.settings import to_dict

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
 from gcl_fast.assessment.extract import extract
 from gcl_fast.data import ExtractLoader, shuffled_plan
@@ -54,7 +55,7 @@ class MemoryWarmup:
     def embed(self, images: Tensor) -> Tensor:
         """(B, D) embeddings of `images` (B, 3, H, W) by the encoder in training mode."""
         self.encoder.train()
-        with self.precision.autocast():
+        with self.precision.autocast(), record_function("gcl_fast::encode"):
             _, embedding = self.encoder(images)
         return embedding
 

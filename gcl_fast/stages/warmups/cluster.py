@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from gcl_fast.data import identity_plan
 from gcl_fast.distributed.ranks import Ranks
@@ -103,12 +104,13 @@ class Warmup(MemoryWarmup):
         s = self.settings
         crops = self.owner[index]
         embedding = self.embed(images)
-        if s.memory == "hardest":
-            loss = cluster_memory_loss(embedding, self.centres, self.clusters.of_row[crops], s.temperature)
-        elif s.memory == "cameras":
-            loss = camera_proxy_loss(embedding, self.bank.features, self.proxies, crops, s.temperature)
-        else:
-            loss = instance_memory_loss(embedding, self.bank.features, self.clusters, crops, s.temperature)
+        with record_function("gcl_fast::contrastive"):
+            if s.memory == "hardest":
+                loss = cluster_memory_loss(embedding, self.centres, self.clusters.of_row[crops], s.temperature)
+            elif s.memory == "cameras":
+                loss = camera_proxy_loss(embedding, self.bank.features, self.proxies, crops, s.temperature)
+            else:
+                loss = instance_memory_loss(embedding, self.bank.features, self.clusters, crops, s.temperature)
         skipped = descend(loss, self.ranks, *self.optimizers)
         self.ranks.average_norms(self.encoder)
         crops, embedding = self.ranks.gather(crops), self.ranks.gather(embedding.detach().float())

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 
 import matplotlib
-from ceilings import Ceilings
-from chrome_trace import Profile, Span
+from lib.ceilings import Ceilings
 from matplotlib.figure import Figure
+
+from profiler.chrome_trace import Profile, Span
 
 TOP = 25  # kernels in the table
 COLOURS = matplotlib.colormaps["tab20"]

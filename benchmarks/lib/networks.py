@@ -6,15 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import torch
-from official_step import plain_layers
-from parts import Part
-from stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import make_embedded_dataset, open_inputs
@@ -22,6 +16,10 @@ from gcl_fast.losses.adversarial import DiscriminatorLoss
 from gcl_fast.optim.precision import Precision, choose
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.reference_step import discriminator_loss
+from lib.flops import Flops
+from lib.official_step import plain_layers
+from lib.parts import Part
+from lib.stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
 
 PLAIN = "plain PyTorch, float32"
 
@@ -98,21 +96,6 @@ def steps(config: RunConfig) -> Iterator[Part]:
     for name in KINDS:
         (ours, batch), (peer, _) = step_of(name, precision), step_of(name, plain)
         yield counted(f"{name} step, {config.preset}", batch, {"ours": ours, "float32, eager": peer})
-
-
-class Flops(TorchDispatchMode):
-    """Counts the floating-point operations of products and convolutions within.
-
-    torch's own FlopCounterMode also hooks modules, which the pull-back of R1 does not bear.
-    """
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func.overloadpacket):
-            self.total += formula(*args, **(kwargs or {}), out_val=made)
-        return made
 
 
 def counted(name: str, size: int, contenders: Mapping[str, Callable[[], object]]) -> Part:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regions import PREFIX
-from work import flops_and_bytes
+from profiler.arithmetic import flops_and_bytes
 
+PREFIX = "gcl_fast::"  # of the regions that the training step names
 EVALUATE = "autograd::engine::evaluate_function: "
 REST = "rest of the step"
 Event = dict[str, Any]

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-RESULTS = Path(os.environ.get("GCL_FAST_RESULTS") or Path(__file__).parent / "results")  # where CSVs are appended to
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(os.environ.get("GCL_FAST_RESULTS") or ROOT / "benchmarks" / "results")  # where CSVs are appended to
 
 
 def _status(field: str) -> float:
@@ -92,8 +93,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def facts(device: str = "cpu") -> dict[str, Any]:
     """When, on which commit, on which machine and with which versions a figure was measured."""
-    root = Path(__file__).parents[1]
-    describe = ["-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    describe = ["-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     git = shutil.which("git")
     said = subprocess.run([git, *describe], capture_output=True, text=True).stdout.strip() if git else ""
     return {

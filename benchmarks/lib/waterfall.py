@@ -9,7 +9,8 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from reporting import facts
+
+from lib.reporting import facts
 
 COLOURS = matplotlib.colormaps["tab10"]
 
@@ -45,13 +46,12 @@ def waterfall(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure:
     return figure
 
 
-def draw(rows: Sequence[Mapping[str, Any]], folder: Path, device: str = "cpu") -> list[Path]:
-    """Write train_step_STAGE_SIZE.png and .svg into `folder`; returns their paths."""
+def draw(rows: Sequence[Mapping[str, Any]], folder: Path, device: str = "cpu") -> Path:
+    """Write train_step_STAGE_SIZE.png into `folder` and return its path."""
     here = facts(device)
     what = (here["machine"], f"{here['threads']} threads", f"torch {here['torch']}", f"commit {here['commit']}")
     figure = waterfall(rows, ", ".join((*what, here["date"][:10])))
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"train_step_{rows[0]['stage']}_{rows[0]['size']}.{ending}" for ending in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=120)
-    return paths
+    path = folder / f"train_step_{rows[0]['stage']}_{rows[0]['size']}.png"
+    figure.savefig(path, dpi=120)
+    return path

@@ -16,7 +16,6 @@ import numpy as np
 import pseudo_labels
 import rasterize as raster
 import torch
-from ceilings import Arithmetic
 from PIL import Image
 from ranking import by_sorting
 from sklearn.cluster import DBSCAN
@@ -37,6 +36,7 @@ from gcl_fast.pseudo_labels.jaccard import (
 )
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, render_structure
+from lib.ceilings import Arithmetic
 
 
 @dataclass(frozen=True)
