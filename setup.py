@@ -1,7 +1,7 @@
-"""Where packages lie, and the C++/CUDA ops ahead of time where torch can be imported (`--no-build-isolation`).
+"""Install the packages, and build the C++/CUDA ops if torch can be imported (`--no-build-isolation`).
 
-In pip's isolated build there is no torch: the sources are installed as they are, and csrc/build.py, the same recipe,
-builds them at first use.
+pip's isolated build has no torch. The sources are then installed as they are, and csrc/build.py builds them at their
+first use by the same recipe.
 """
 
 import sys
@@ -19,12 +19,14 @@ except ModuleNotFoundError:  # no torch here
 
 
 class BuildOps(build_ext):
-    """Hand the whole extension to csrc/build.py, which calls the compilers itself."""
+    """Builds the extension by csrc/build.py, which calls the compilers itself."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return f"{fullname.replace('.', '/')}.so"  # the library never touches Python: one file serves every version
+        """Return a file name without Python's version, since the library does not use Python's API."""
+        return f"{fullname.replace('.', '/')}.so"
 
     def build_extension(self, ext: Extension) -> None:
+        """Build the library where setuptools expects it."""
         how = build.recipe()
         print(f"{ext.name}: {how.notice}\n{build.build(Path(self.get_ext_fullpath(ext.name)).resolve(), how)}")
 

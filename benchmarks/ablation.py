@@ -35,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 ALL = ("warmup", "generative", "joint")
 
@@ -62,11 +62,11 @@ ROWS = {
     "no image loss": Row("generative.weights.image=0", ALL[1:]),
     "no feature loss": Row("generative.weights.feature=0", ALL[1:]),
     "no adversarial loss": Row("generative.weights.adversarial=0", ALL[1:]),
-    "feature loss on x_new (paper's figure)": Row("generative.weights.feature_loss_on=paper", ALL[1:]),
-    "live own entry (paper's figure)": Row("joint.own_entry=paper"),
-    "negatives of f (paper's figure)": Row("joint.negatives=paper"),
-    "yaws without 315 (code)": Row("generative.yaws=code", ALL[1:]),
-    "decay of E_id alone (code)": Row("joint.decay=code"),
+    "feature loss on x_new (paper's figure)": Row("generative.weights.feature_loss_on=novel_view", ALL[1:]),
+    "live own entry (paper's figure)": Row("joint.own_entry=live"),
+    "negatives of f (paper's figure)": Row("joint.negatives_of=crop"),
+    "yaws without 315 (code)": Row("generative.last_yaw=270", ALL[1:]),
+    "decay of E_id alone (code)": Row("joint.decay=identity"),
     "outliers embedded anew": Row("joint.refresh_outliers=true"),
     "mixup (GCL+)": Row("generative.weights.mixup=1"),
     "camera proxies, warm-up alone (CAP)": Row("warmup.memory=cameras", ALL[:1]),
@@ -110,7 +110,7 @@ def arithmetic() -> str:
     """In which --amp trains on this machine, in a word of ARITHMETICS, nothing for bfloat16."""
     import torch
 
-    from gcl_fast.training.precision import choose
+    from gcl_fast.optim.precision import choose
 
     dtype = choose(True, torch.device("cuda" if torch.cuda.is_available() else "cpu")).dtype
     return "" if dtype == torch.bfloat16 else str(dtype or torch.float32).removeprefix("torch.")
@@ -124,7 +124,7 @@ class Grid:
     """
 
     def __init__(self, out: Path, data_root: str, settings: list[str], measured: Path) -> None:
-        from reporting import facts
+        from lib.reporting import facts
 
         self.out, self.data_root, self.settings, self.measured = out, data_root, settings, measured
         self.facts = facts()  # the commit may move on while this process runs
@@ -174,7 +174,7 @@ class Grid:
         return [FULL, *left] if unpaired else left
 
     def _note(self, row: str, seed: int, figures: dict[str, float]) -> None:
-        from reporting import append
+        from lib.reporting import append
 
         found = {name: figures[name] for name in METRICS if name in figures}
         line = {name: round(found[name], 5) if name in found else "" for name in METRICS}
@@ -194,8 +194,8 @@ class Grid:
         """`key: full -> row` for each setting in which `row`, as its run has written it, differs from the full one."""
         import yaml
 
-        from gcl_fast.config_io import difference, to_dict
-        from gcl_fast.training.arguments import parse
+        from gcl_fast.command_line import parse
+        from gcl_fast.settings import difference, to_dict
 
         full = to_dict(parse(self._flags(FULL, seed, ROWS[FULL]))[0])
         trained = yaml.safe_load((self._run(row, seed) / "config.yaml").read_text())
@@ -231,8 +231,8 @@ class Grid:
 
     def _expected(self, row: str) -> list[str]:
         """What the row's switch alone changes, where `settings` have not set it for all rows."""
-        from gcl_fast.config_io import difference, to_dict
-        from gcl_fast.training.arguments import parse
+        from gcl_fast.command_line import parse
+        from gcl_fast.settings import difference, to_dict
 
         full, other = (to_dict(parse(self.settings_of(ROWS[r]))[0]) for r in (FULL, row))
         return difference(full, other)
@@ -243,8 +243,7 @@ class Grid:
 
     def switch(self, plan: Row) -> str:
         """What `plan` sets; a longer warm-up in a schedule stretched to its length."""
-        from gcl_fast.config import preset, warmup_preset
-        from gcl_fast.config_io import override
+        from gcl_fast.settings import override, preset, warmup_preset
 
         if not plan.longer:
             return plan.switch

@@ -17,24 +17,24 @@ from itertools import product
 from typing import Any
 from unittest.mock import patch
 
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from kernel_counts import Count
-from paper_gpu import emulated_gpu, paper_gpu
-from reporting import report
-from stages import KINDS, first_epoch, open_stage, small_config
+from lib.kernel_counts import Count
+from lib.paper_gpu import emulated_gpu, paper_gpu
+from lib.reporting import report
+from lib.stages import KINDS, first_epoch, open_stage, small_config
 
-from gcl_fast.config import RunConfig
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import Inputs, make_embedded_dataset, open_inputs
 from gcl_fast.losses.camera_proxies import CameraProxies
 from gcl_fast.losses.cluster_memory import Clusters
-from gcl_fast.training.inputs import Inputs, make_embedded_dataset, open_inputs
-from gcl_fast.training.precision import Precision
-from gcl_fast.training.ranks import Ranks
-from gcl_fast.training.warmups.cluster import Warmup
+from gcl_fast.optim.precision import Precision
+from gcl_fast.settings import RunConfig
+from gcl_fast.stages.warmups.cluster import Warmup
 
 
 def prepared(name: str, config: RunConfig, inputs: Inputs, device: torch.device) -> Callable[[], object]:

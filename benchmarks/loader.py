@@ -18,14 +18,14 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from lib.reporting import measure_all, report
 from PIL import Image
-from reporting import measure_all, report
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from gcl_fast.data import Augmentation, Records, TrainLoader, files, open_dataset, shuffled_plan
+from gcl_fast.data import Augmentation, Records, TrainLoader, image_files, open_dataset, shuffled_plan
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 
 class PeerDataset(Dataset):
@@ -92,8 +92,8 @@ def second_choices(
     """Make, by name, functions that read an epoch by the decoders that a run takes where better ones are missing."""
     readers: dict[str, Callable[[], int]] = {}
     best = TrainLoader(records, size, device).engine
-    for first in range(1, len(files.DECODERS)):
-        with patch.object(files, "DECODERS", files.DECODERS[first:]):
+    for first in range(1, len(image_files.DECODERS)):
+        with patch.object(image_files, "DECODERS", image_files.DECODERS[first:]):
             loader = TrainLoader(records, size, device, threads=threads)
         if loader.engine != best:
             readers[loader.engine] = epochs_of(loader, len(records), batch_size)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from reporting import measure_all, report
+from lib.reporting import measure_all, report
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
@@ -23,7 +23,7 @@ from gcl_fast.kernels.contrastive_draw import contrastive_draw_reference
 from gcl_fast.kernels.memory_update import memory_update_reference
 from gcl_fast.kernels.view_contrastive import view_contrastive_reference
 from gcl_fast.memory import MemoryBank
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 
 class Official:

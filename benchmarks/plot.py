@@ -1,6 +1,6 @@
 """Draw results/run.csv: bars of ours against its peers, and how time grows with size.
 
-    python benchmarks/plot.py                                # results/bars.{png,svg} and scaling.{png,svg}
+    python benchmarks/plot.py                                # results/bars.png and scaling.png
     python benchmarks/plot.py --csv FILE --out DIR --machine "NVIDIA H100"
 
 Of each contender the newest row counts, on the machine of the newest row unless --machine names another.
@@ -14,10 +14,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
-from compare import KEY, read
+from lib.compare import KEY, read
+from lib.reporting import RESULTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from reporting import RESULTS
 
 Row = dict[str, str]
 COLOURS = matplotlib.colormaps["tab10"]
@@ -125,10 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
     grown = [row for row in rows if len(sizes[row["part"]]) > 1]
     figures = {"bars": bars(rows)} | ({"scaling": scaling(grown)} if grown else {})
     for name, figure in figures.items():
-        for ending in ("png", "svg"):
-            path = options.out / f"{name}.{ending}"
-            figure.savefig(path, dpi=120)
-            print(path)
+        path = options.out / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        print(path)
     return 0
 
 

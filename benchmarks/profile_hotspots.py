@@ -23,30 +23,31 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from ceilings import measure_ceilings
-from chrome_trace import Profile, read
-from page import kernel_table, region_table, text_table, write_page
-from regions import regions_of
-from reporting import facts
-from stages import KINDS, first_epoch, open_stage
+from lib.ceilings import measure_ceilings
+from lib.reporting import facts
+from lib.stages import KINDS, first_epoch, open_stage
+from profiler.chrome_trace import Profile, read
+from profiler.page import kernel_table, region_table, text_table, write_page
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from gcl_fast.config import RunConfig
-from gcl_fast.errors import UserError, entry
-from gcl_fast.training import ranks as processes
-from gcl_fast.training.arguments import parse
-from gcl_fast.training.health import RunningStatistics
-from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
-from gcl_fast.training.logs import RunLog
-from gcl_fast.training.loop import Interrupted, Interruption, Position, Stage, run_stage
-from gcl_fast.training.precision import choose, planned_steps
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.command_line import parse
+from gcl_fast.distributed import ranks as processes
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.entry import entry
+from gcl_fast.errors import UserError
+from gcl_fast.inputs import make_embedded_dataset, open_inputs
+from gcl_fast.optim.precision import choose, planned_steps
+from gcl_fast.optim.stability import RunningStatistics
+from gcl_fast.run.logs import RunLog
+from gcl_fast.run.loop import Interrupted, Interruption, Position, run_stage
+from gcl_fast.settings import RunConfig
+from gcl_fast.stages.stage import Stage
 
 WARM = 3  # steps before anything is timed: compilation, first allocations
 
@@ -87,7 +88,6 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
     plan, count = schedule(skip_first=WARM + steps, wait=0, warmup=1, active=steps, repeat=2), WARM + 3 * steps + 2
     with (
         tempfile.TemporaryDirectory() as folder,
-        regions_of(stage) as named,
         profile(
             activities=activities,
             schedule=plan,
@@ -97,7 +97,7 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
     ):
         log, counted = (
             RunLog(Path(folder), ranks.main),
-            Profiled(named, profiler, interruption, count, cuda),
+            Profiled(stage, profiler, interruption, count, cuda),
         )
         at = Position(epoch=epoch, position=1)  # past what begins an epoch
         try:

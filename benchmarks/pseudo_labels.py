@@ -27,17 +27,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from lib.reporting import RESULTS, measure, report, spread
 from matplotlib.figure import Figure
-from reporting import RESULTS, measure, report, spread
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gcl_fast.pseudo_labels.cluster import graph_and_eps_by_rho
+from gcl_fast.process import prepare_process
 from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.eps import RADII, eps_auto
 from gcl_fast.pseudo_labels.jaccard import ALONE, checked, fuzzy_sets, jaccard_similarity, neighbour_lists
+from gcl_fast.pseudo_labels.jaccard_labels import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.search import ENGINES, Search
-from gcl_fast.training.process import prepare_process
 
 BARE_ROWS = 33_000  # the bare product of more takes longer than it tells
 RHO_ROWS = 100_000  # rho is a share of all pairs: beyond, it asks for hundreds of neighbours a row
@@ -248,8 +248,7 @@ def plot() -> None:
         axes.set(xlabel="N", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    for ending in ("png", "svg"):
-        figure.savefig(RESULTS / f"pseudo_labels.{ending}", dpi=120)
+    figure.savefig(RESULTS / "pseudo_labels.png", dpi=120)
 
 
 def main() -> None:
@@ -265,7 +264,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dense", action="store_true", help="also the dense formulation, once: N^2 memory, minutes")
-    parser.add_argument("--plot", action="store_true", help="draw results/pseudo_labels.{png,svg} from the whole CSV")
+    parser.add_argument("--plot", action="store_true", help="draw results/pseudo_labels.png from the whole CSV")
     arguments = parser.parse_args()
     for N in arguments.rows:
         report("pseudo_labels", lines(N, arguments), arguments.device)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from lib.reporting import measure, measure_all, report
 from pseudo_labels import with_cpu_seconds
-from reporting import measure, measure_all, report
 from torch.nn.functional import normalize
 
 from gcl_fast.evaluation import evaluate, rank
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 
 def by_sorting(distance: np.ndarray, ids: list[np.ndarray], chunk: int = 256) -> tuple[float, np.ndarray]:

@@ -14,19 +14,18 @@ from __future__ import annotations
 import argparse
 import time
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from reporting import append, spread
+from lib.reporting import RESULTS, append, spread
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gcl_fast.config import preset
+from gcl_fast.distributed import ranks as processes
+from gcl_fast.distributed.ranks import BUCKET_BYTES, Ranks
 from gcl_fast.models import GCL
-from gcl_fast.training import ranks as processes
-from gcl_fast.training.process import prepare_process
-from gcl_fast.training.ranks import BUCKET_BYTES, Ranks
+from gcl_fast.process import prepare_process
+from gcl_fast.settings import preset
 
 
 def sent_per_step() -> dict[str, int]:
@@ -126,7 +125,7 @@ def main() -> None:
         if ranks.main:
             for row in rows:
                 print("{way:28} min {min:.3f} s, median {median:.3f} s, max {max:.3f} s".format(**row))
-            append(Path(__file__).parent / "results" / "ranks.csv", rows, ranks.device.type)
+            append(RESULTS / "ranks.csv", rows, ranks.device.type)
     else:
         print(f"counted bytes; assumed {options.bandwidth:g} GB/s and {options.latency:g} us a hop, not measured")
         for world_size in (2, 8, 64):

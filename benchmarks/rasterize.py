@@ -27,13 +27,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from reporting import measure_all, report
+from lib.reporting import measure_all, report
 from torch import Tensor
 
 from gcl_fast.bodies import AnnyBody, walking_pose
 from gcl_fast.csrc import build
+from gcl_fast.process import prepare_process
 from gcl_fast.render import project, rasterize, render_structure
-from gcl_fast.training.process import prepare_process
 
 SIZE = (256, 128)
 BODY_FACES = 27_400  # from here on the body itself, below it an egg of about as many faces
@@ -61,7 +61,7 @@ def eggs(count: int, num_faces: int) -> tuple[Tensor, Tensor]:
 def plain_loop(vertices: Tensor, faces: Tensor) -> Callable[[], object]:
     """plain_zbuffer.cpp, for one thread and the architecture's baseline instructions: of the rasterizer's flags it has
     neither -funroll-loops nor the clones for wider vectors."""
-    source, flags = Path(__file__).with_name("plain_zbuffer.cpp"), ["-O3", "-std=c++20", "-ffp-contract=off"]
+    source, flags = Path(__file__).parent / "lib" / "plain_zbuffer.cpp", ["-O3", "-std=c++20", "-ffp-contract=off"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "plain.so"
         command = [os.environ.get("CXX", "g++"), *flags, *build.NO_TRAPS, "-fPIC", "-shared"]

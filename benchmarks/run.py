@@ -21,18 +21,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from ceilings import Ceilings, measure_ceilings
-from compare import read, regressions
-from networks import network_groups
-from parts import Part
-from parts import groups as part_groups
-from reporting import RESULTS, append, facts, measure_all
+from lib.ceilings import Ceilings, measure_ceilings
+from lib.compare import read, regressions
+from lib.networks import network_groups
+from lib.parts import Part
+from lib.parts import groups as part_groups
+from lib.reporting import RESULTS, append, facts, measure_all
 
 HEADER = f"{'':34}{'min ms':>10}{'median':>10}{'max':>10}{'per second':>14}{'peak MB':>10}{'ceiling':>9}{'ours is':>9}"
 

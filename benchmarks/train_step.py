@@ -8,7 +8,7 @@ The last row (and, with --compile, the one after it) is the stage class that tra
 loading left out. Every row is a process of its own, because the allocator and how OpenMP waits are chosen when one
 starts; it measures the convolution ceiling beside its steps. Prints seconds, images/s, operations counted, the share of
 the row's time that our step's operations would take at the ceiling, and peak memory above networks and optimizers;
-appends to results/train_step.csv and draws results/train_step_STAGE_SIZE.{png,svg}. The memory bank has the rows of
+appends to results/train_step.csv and draws results/train_step_STAGE_SIZE.png. The memory bank has the rows of
 Market-1501 at the paper's size.
 """
 
@@ -26,27 +26,29 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
-from ceilings import measure_ceilings
+from lib.ceilings import measure_ceilings
+from lib.flops import Flops
+from lib.official_step import PLAIN, plain_layers
+from lib.reporting import RESULTS, measure_all, report
+from lib.stages import first_batch, first_epoch, open_stage, small_config
+from lib.waterfall import draw
 from memory_bank import Official
-from networks import Flops
-from official_step import PLAIN, OfficialStep, plain_layers
-from reporting import RESULTS, measure_all, report
-from stages import first_batch, first_epoch, open_stage, small_config
-from waterfall import draw
 
-from gcl_fast.config_io import override
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.losses import adversarial
 from gcl_fast.memory import MemoryBank
-from gcl_fast.training.generative import Generative
-from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
-from gcl_fast.training.joint import Joint
-from gcl_fast.training.precision import choose
-from gcl_fast.training.process import ALLOCATOR, SPINS
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.optim.precision import choose
+from gcl_fast.process import ALLOCATOR, SPINS
+from gcl_fast.settings import override
+from gcl_fast.stages.gcl_step import GCLStep, IdentityTraining
+from gcl_fast.stages.generative import Generative
+from gcl_fast.stages.joint import Joint
+from gcl_fast.stages.reference_step import ReferenceStep
 
 LADDER = {  # what is switched on, in this order -> what a row of the table calls it
     "official": "official step, float32",
@@ -98,7 +100,6 @@ def prepare(
             stage.bank.labels.copy_(torch.arange(MARKET) // 17)  # the mean cluster of Market-1501
         if "bank" not in on:
             stage.bank = Official(stage.bank)
-        step.bank = stage.bank
     if "fused" not in on:
         step.optimizers = [
             torch.optim.Adam(
@@ -108,8 +109,10 @@ def prepare(
         ]
         if isinstance(stage, Joint):
             stage.optimizer = torch.optim.SGD(stage.gcl.identity.parameters(), lr=0.0, momentum=0.9, nesterov=True)
+    if isinstance(stage, Joint):
+        step.identity = IdentityTraining(stage.bank, stage.optimizer, config.joint.batch_statistics)
     if "batched" not in on:
-        stage.gcl_step = OfficialStep(step, layout)
+        stage.gcl_step = cast(GCLStep, ReferenceStep(step, layout, fixed_maps=True))
     stack = ExitStack()
     if plain := PLAIN.keys() - on:
         stack.enter_context(plain_layers(*plain))
@@ -213,8 +216,7 @@ def main() -> int:
             print(f"{LADDER[rung]}: {measured[rung]['median']:.3f} s", flush=True)
     rows = rows_of(options, measured)
     print(f"appended to {report('train_step', rows, device)}")
-    for path in draw(rows, options.out, device):
-        print(path)
+    print(draw(rows, options.out, device))
     return 0
 
 

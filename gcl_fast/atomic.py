@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically: they exist completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,25 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file, then rename it to `path`: readers see the old file or the new one, whole.
+    """Write a file so that readers see the old file or the complete new one, also after a crash.
 
-    fsync before the rename (the name could reach the disk before the bytes) and of the folder after it.
+    `write` fills a temporary file, which is then renamed. The file is synced before the rename, since its name could
+    reach the disk before its bytes otherwise. The folder is synced after the rename.
+
+    Args:
+        path: the file; its folder is made if missing.
+        write: fills an open binary file.
+
+    Raises:
+        OSError: the file cannot be written; the old one stays.
+
+    Example:
+        >>> write_atomically(Path("notes.txt"), lambda file: file.write(b"complete"))
+        >>> Path("notes.txt").read_text()
+        'complete'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # one writer, so one name: a leftover is overwritten
+    temporary = path.with_name(f".{path.name}.tmp")  # there is one writer; a leftover of a crash is overwritten
     try:
         with temporary.open("wb") as file:
             write(file)

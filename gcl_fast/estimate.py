@@ -1,4 +1,4 @@
-"""Body parameters of person crops, where nobody has them: how each person stands and is seen, and how sure that is.
+"""Estimate body parameters of person crops: pose, shape, view, camera and a confidence for each crop.
 
 python -m gcl_fast.estimate --images DIR --out FILE [--preview PNG]
 """
@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from gcl_fast.errors import UserError, entry, in_one_line
-from gcl_fast.training.process import prepare_process
+from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
@@ -20,60 +21,67 @@ with in_one_line():
     import torch
 
     from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, align, load_body_parameters
-    from gcl_fast.bodies.estimator import DOUBTFUL, WEIGHTS, estimate_to_file
-    from gcl_fast.bodies.regressor import SIZE
+    from gcl_fast.bodies.body_estimator import DOUBTFUL, WEIGHTS, estimate_to_file
+    from gcl_fast.bodies.body_regressor import SIZE
     from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
+    from gcl_fast.distributed import ranks as processes
     from gcl_fast.evaluation.figures import pair_grid
     from gcl_fast.evaluation.protocol import to_unit
-    from gcl_fast.training import ranks as processes
 
-PREVIEWED = 48  # crops in the preview, from the most certain to the most doubtful
-NAMED = 5  # doubtful crops that are named
+PREVIEW_CROPS = 48  # crops in the preview, from the most certain to the most doubtful
+LISTED_CROPS = 5  # most doubtful crops that are listed by name
 
 
 @entry
 def main(arguments: list[str] | None) -> int:
-    """Estimate, write the file, say what is doubtful. Returns the exit status."""
+    """Estimate body parameters, write the file, list the doubtful crops and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m gcl_fast.estimate", description="Estimate body parameters (Anny) of a folder of person crops."
     )
     add = parser.add_argument
-    add("--images", type=Path, required=True, metavar="DIR", help="folder of crops; of a dataset, that of the split")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of crops; for a dataset, its split's folder")
     add("--out", type=Path, required=True, metavar="FILE", help="body-parameter file, DIR/body_parameters/train.npz")
-    add("--preview", type=Path, metavar="PNG", help="picture of crops beside what was estimated")
-    add("--truth", type=Path, metavar="FILE", help="true body parameters of these crops, to measure against")
-    add("--weights", type=Path, metavar="FILE", default=WEIGHTS, help="others than those that ship with gcl_fast")
-    add("--on-bad-image", choices=("skip", "error"), default="skip", help="a picture that does not decode")
+    add("--preview", type=Path, metavar="PNG", help="image of crops and their estimated structure maps")
+    add("--truth", type=Path, metavar="FILE", help="true body parameters of these crops, to measure the error")
+    add("--weights", type=Path, metavar="FILE", default=WEIGHTS, help="weights (those that ship with gcl_fast)")
+    add("--on-bad-image", choices=("skip", "error"), default="skip", help="what to do with broken images (skip)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    given = parser.parse_args(arguments)
-    truth = load_body_parameters(given.truth) if given.truth else None
-    records, said = drop_broken(open_dataset("folder", given.images).train, given.on_bad_image)
-    if said:
-        print(said)
-    device, began = processes.start(given.device).device, time.monotonic()
-    params = estimate_to_file(records, given.out, device, given.weights, again=True)
-    seconds = time.monotonic() - began
-    print(f"{given.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
+    options = parser.parse_args(arguments)
+    truth = load_body_parameters(options.truth) if options.truth else None
+    records, notice = drop_broken(open_dataset("folder", options.images).train, options.on_bad_image)
+    if notice:
+        print(notice)
+    device, start = processes.start(options.device).device, time.monotonic()
+    params = estimate_to_file(records, options.out, device, options.weights, again=True)
+    seconds = time.monotonic() - start
+    print(f"{options.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
     print(_doubts(params))
     if truth is not None:
-        truth = align(truth, params.names, given.truth, given.images)
+        truth = align(truth, params.names, options.truth, options.images)
         print(_yaw_error(params, truth))
         print(_overlap(params, truth))
-    if given.preview:
-        preview(records, params, given.preview)
+    if options.preview:
+        preview(records, params, options.preview)
     return 0
 
 
 def preview(records: Records, params: BodyParameters, path: Path) -> None:
-    """Draw crops beside their structure maps, the most certain first; what is doubtful is labelled in red.
+    """Draw crops next to their structure maps, the most certain first, with red labels for doubtful ones.
 
-    Raises UserError where `path` cannot be written."""
+    Args:
+        records: the crops.
+        params: their body parameters.
+        path: the image file to write.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
     order = params.confidence.argsort(descending=True)
-    chosen = order[torch.linspace(0, len(order) - 1, min(PREVIEWED, len(order))).round().long()]
-    crops = to_unit(torch.cat([image for image, _ in ExtractLoader(records.subset(chosen.numpy()), SIZE)]))
-    maps = OnlineStructureMaps(AnnyBody(), params, SIZE, "cpu")(chosen, torch.zeros(len(chosen)))
-    rows = zip(params.yaw[chosen].tolist(), params.confidence[chosen].tolist())
-    labels = [(f"{yaw:.0f}° {sure:.2f}", "black" if sure >= DOUBTFUL else "red") for yaw, sure in rows]
+    index = order[torch.linspace(0, len(order) - 1, min(PREVIEW_CROPS, len(order))).round().long()]
+    crops = to_unit(torch.cat([image for image, _ in ExtractLoader(records.subset(index.numpy()), SIZE)]))
+    maps = OnlineStructureMaps(AnnyBody(), params, SIZE, "cpu")(index, torch.zeros(len(index)))
+    rows = zip(params.yaw[index].tolist(), params.confidence[index].tolist())
+    labels = [(f"{yaw:.0f}° {p:.2f}", "black" if p >= DOUBTFUL else "red") for yaw, p in rows]
     try:
         pair_grid(crops, (maps + 1) / 2, labels, path)
     except OSError as error:
@@ -81,30 +89,33 @@ def preview(records: Records, params: BodyParameters, path: Path) -> None:
 
 
 def _doubts(params: BodyParameters) -> str:
-    """How many crops are doubtful, and which are the worst."""
+    """Return a sentence that counts the doubtful crops and lists the worst."""
     order = params.confidence.argsort().tolist()
-    worst = [params.names[i] for i in order[:NAMED] if params.confidence[i] < DOUBTFUL]
+    worst = [params.names[i] for i in order[:LISTED_CROPS] if params.confidence[i] < DOUBTFUL]
     count = int((params.confidence < DOUBTFUL).sum())
-    named = f": {', '.join(worst)}{', ...' if count > len(worst) else ''}" if worst else ""
-    return f"doubtful (confidence below {DOUBTFUL}): {count} of {len(params)}{named}"
+    names = f": {', '.join(worst)}{', ...' if count > len(worst) else ''}" if worst else ""
+    return f"doubtful (confidence below {DOUBTFUL}): {count} of {len(params)}{names}"
 
 
 def _yaw_error(params: BodyParameters, truth: BodyParameters) -> str:
+    """Return a sentence about the yaw's error, over all crops and over those that are not doubtful."""
     error = ((params.yaw - truth.yaw + 180) % 360 - 180).abs()
-    sure = params.confidence >= DOUBTFUL
+    certain = params.confidence >= DOUBTFUL
 
-    def told(error: torch.Tensor) -> str:
+    def summary(error: torch.Tensor) -> str:
+        """Return median and shares of the errors (N,) in degrees."""
         shares = (f"{100 * (error <= limit).float().mean():.1f} % within {limit}" for limit in (30, 45))
         return f"median {error.median():.1f} degrees, {', '.join(shares)} ({len(error)} crops)"
 
-    return f"yaw error: {told(error)}" + (f"; not doubtful: {told(error[sure])}" if sure.any() else "")
+    return f"yaw error: {summary(error)}" + (f"; not doubtful: {summary(error[certain])}" if certain.any() else "")
 
 
 def _overlap(params: BodyParameters, truth: BodyParameters) -> str:
-    """How far the silhouettes of structure maps of both agree."""
+    """Return a sentence about the overlap of estimated and true silhouettes, in the crop's view and turned."""
     sources = [OnlineStructureMaps(AnnyBody(), bodies, SIZE, "cpu") for bodies in (params, truth)]
 
     def mean(turn: float) -> float:
+        """Return the mean intersection over union with both bodies turned by `turn` degrees."""
         shares = []
         for index in torch.arange(len(params)).split(64):
             ours, theirs = (source(index, torch.full((len(index),), turn)) < 1 for source in sources)  # white: 1

@@ -12,25 +12,26 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.errors import UserError, entry, in_one_line
-from gcl_fast.training.process import prepare_process
+from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 with in_one_line():
+    from gcl_fast.assessment.assess import Assessment
+    from gcl_fast.assessment.views import YAWS
     from gcl_fast.atomic import write_atomically
-    from gcl_fast.config import STAGES
+    from gcl_fast.distributed import ranks as processes
     from gcl_fast.evaluation import Reranking
     from gcl_fast.evaluation.figures import yaw_curves
     from gcl_fast.evaluation.frechet import InceptionFeatures, installed
-    from gcl_fast.training import precision as arithmetic
-    from gcl_fast.training import ranks as processes
-    from gcl_fast.training.assess import Assessment
-    from gcl_fast.training.inputs import open_inputs
-    from gcl_fast.training.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
-    from gcl_fast.training.temporal import joint_retrieval
-    from gcl_fast.training.views import YAWS
+    from gcl_fast.inputs import open_inputs
+    from gcl_fast.optim import precision as arithmetic
+    from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
+    from gcl_fast.run.temporal import joint_retrieval
+    from gcl_fast.settings import STAGES
 
 
 @entry

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from gcl_fast.errors import UserError, entry, in_one_line
-from gcl_fast.training.process import prepare_process
+from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
+from gcl_fast.process import prepare_process
 
 if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
@@ -16,13 +17,13 @@ with in_one_line():
     import torch
     from torchvision.io import encode_png
 
-    from gcl_fast.config import STAGES
-    from gcl_fast.training import precision as arithmetic
-    from gcl_fast.training import ranks as processes
-    from gcl_fast.training.assess import Assessment
-    from gcl_fast.training.inputs import open_inputs
-    from gcl_fast.training.restore import add_arguments, load_run, restore
-    from gcl_fast.training.views import YAWS, draw_views, each_view
+    from gcl_fast.assessment.assess import Assessment
+    from gcl_fast.assessment.views import YAWS, draw_views, each_view
+    from gcl_fast.distributed import ranks as processes
+    from gcl_fast.inputs import open_inputs
+    from gcl_fast.optim import precision as arithmetic
+    from gcl_fast.run.restore import add_arguments, load_run, restore
+    from gcl_fast.settings import STAGES
 
 
 @entry

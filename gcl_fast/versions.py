@@ -1,7 +1,7 @@
-"""Which torch gcl_fast runs on, and every difference between its versions, each with the version that ends it.
+"""Check torch's version, and list every difference between the versions, each with the version that ends it.
 
-C++ has no difference: csrc/ uses the names of the stable ABI that torch 2.11 to 2.14 share. Triton before 3.7 reads
-scalars in its interpreter in a way that NumPy 2.4 refuses; that concerns tests alone (tests/kernels/conftest.py).
+C++ has no difference: csrc/ uses the names of the stable ABI that torch 2.11 to 2.14 share. Before Triton 3.7, its
+interpreter reads scalars in a way that NumPy 2.4 refuses; this concerns tests alone (tests/kernels/conftest.py).
 """
 
 from __future__ import annotations
@@ -12,20 +12,26 @@ from importlib.metadata import PackageNotFoundError, version
 
 from gcl_fast.errors import UserError
 
-LOWEST, BELOW = (2, 11), (2, 15)  # of torch; pyproject.toml says the same
-# What torch warns of at the first sparse CSR tensor of a process: that they are beta, and in 2.11 of invariants first.
+LOWEST, BELOW = (2, 11), (2, 15)  # limits of torch's version, as in pyproject.toml
+# torch's warning at the first sparse CSR tensor of a process: the layout is beta; torch 2.11 also warns of invariants.
 SPARSE_WARNING = "Sparse (CSR tensor support|invariant checks)"
 
 
 def check_torch(installed: str | None = None) -> None:
-    """Refuse a torch that is too old for the ops, and warn of one that is newer than any tested.
+    """Refuse a torch that is too old for the ops, and warn if it is newer than all tested versions.
 
     Args:
-        installed: its version, such as "2.14.1+cu130"; by default that of the package in this environment, which is
-            read without importing it.
+        installed: torch's version, such as "2.14.1+cu130"; by default that of this environment, read without an import
+            of torch.
 
     Raises:
-        UserError: no torch, or one below LOWEST; the message names the command that installs one.
+        UserError: torch is missing or below LOWEST; the message names the command that installs it.
+
+    Example:
+        >>> check_torch("2.14.1+cu130")
+        >>> check_torch("2.4.0")
+        Traceback (most recent call last):
+        gcl_fast.errors.UserError: gcl_fast needs torch 2.11 or newer, this is torch 2.4.0: pip install ...
     """
     lowest, below = (".".join(map(str, limit)) for limit in (LOWEST, BELOW))
     way_out = f"pip install 'torch>={lowest},<{below}' torchvision"

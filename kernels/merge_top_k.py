@@ -12,9 +12,7 @@ from torch import Tensor
 from gcl_fast.csrc.build import load
 
 
-def merge_top_k_reference(
-    values: Tensor, indices: Tensor, tile: Tensor, first_row: int, first_column: int
-) -> None:
+def merge_top_k_reference(values: Tensor, indices: Tensor, tile: Tensor, first_row: int, first_column: int) -> None:
     """Define `merge_top_k` in plain PyTorch, by a stable sort."""
     rows, k = slice(first_row, first_row + len(tile)), values.shape[1]
     columns = torch.arange(first_column, first_column + tile.shape[1], dtype=torch.int32, device=tile.device)

@@ -5,14 +5,17 @@ A test that asks for `device` runs on the CPU and, marked gpu, on a GPU.
 
 import functools
 import gc
+import io
 import json
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from gcl_fast.training.process import set_openmp_waiting
+from gcl_fast.process import set_openmp_waiting
 
 # As every entry does, before torch is imported: beside one busy program the tests of convolutions take 74 s so on two
 # cores, and more than 280 s otherwise.
@@ -21,7 +24,11 @@ set_openmp_waiting()
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
+from gcl_fast.settings import STAGES  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))  # makes emulated_graphs.py importable under --import-mode=importlib
 GOLDEN = Path(__file__).parent / "golden"
 TRAIN = Path(__file__).parents[1] / "gcl_fast" / "train.py"
 
@@ -83,7 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def source_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedded source for it with 5 + 5 people."""
-    from gcl_fast.config import SourceConfig
+    from gcl_fast.settings import SourceConfig
     from gcl_fast.synthetic import make_world
 
     config = replace(SourceConfig().world, identities=5, cameras=3, crops=2)
@@ -150,3 +157,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):  # keywords hold the names of folders as well
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def finished(command: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that went through all three stages undisturbed, under torchrun."""
+    runs = tmp_path_factory.mktemp("runs")
+    python, *arguments = command(runs, "whole")
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", *arguments]
+    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (runs / "whole" / "stdout.txt").write_text(done.stdout)
+    return runs / "whole"
+
+
+@pytest.fixture(scope="session")
+def differing() -> Callable[..., list[str]]:
+    """differing(run, other, *names): the tensors of `run`'s weights of those names (all stages') that are not equal."""
+
+    def find(run: Path, other: Path, *names: str) -> list[str]:
+        found = []
+        for name in names or STAGES:
+            ours, theirs = (load_file(folder / "checkpoints" / f"{name}.safetensors") for folder in (run, other))
+            found += [f"{name}: {tensor}" for tensor in theirs if not torch.equal(ours[tensor], theirs[tensor])]
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def saved() -> Callable[[Any], Any]:
+    """saved(state): the state through a file, as a checkpoint goes."""
+
+    def through_a_file(state: Any) -> Any:
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+
+    return through_a_file

@@ -12,13 +12,13 @@ import gcl_fast
 
 
 def public_calls() -> list[tuple[str, str]]:
-    """Return (package, name) of each function and class in a package's `__all__`.
+    """Return (module, name) of each function and class in the `__all__` of a package or of `gcl_fast.memory`.
 
     Dataclasses, named tuples and exceptions are left out: calls return or raise them, and their fields say the rest.
     """
     calls = []
     for info in pkgutil.iter_modules(gcl_fast.__path__, "gcl_fast."):
-        if info.ispkg:
+        if info.ispkg or info.name == "gcl_fast.memory":
             package = import_module(info.name)
             for name in getattr(package, "__all__", ()):
                 value = getattr(package, name)

@@ -1,3 +1,5 @@
+"""Compare the memory bank with the official arrays, and check its draws and its edge cases."""
+
 import numpy as np
 import pytest
 import torch

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gcl_fast import versions
-from gcl_fast.errors import UserError, in_one_line
+from gcl_fast.entry import in_one_line
+from gcl_fast.errors import UserError
 from gcl_fast.versions import BELOW, LOWEST, check_torch
 
 

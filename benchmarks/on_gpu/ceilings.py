@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from ceilings import convolution, copy
+from lib.ceilings import convolution, copy
 
 from on_gpu.rows import emit
 

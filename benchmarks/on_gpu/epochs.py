@@ -15,21 +15,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lib.reporting import seconds_of
+from lib.stages import first_epoch, open_stage
 from loader import write_crops
 from pseudo_labels import bank
-from reporting import seconds_of
-from stages import first_epoch, open_stage
 
 from gcl_fast.bodies import BodyParameters, save_body_parameters, walking_pose
-from gcl_fast.config import RunConfig, preset
 from gcl_fast.data import open_dataset
-from gcl_fast.training.generative import Generative
-from gcl_fast.training.inputs import open_inputs
-from gcl_fast.training.joint import Joint
-from gcl_fast.training.meter import Meter
-from gcl_fast.training.precision import choose
-from gcl_fast.training.process import prepare_process
-from gcl_fast.training.ranks import Ranks
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import open_inputs
+from gcl_fast.optim.precision import choose
+from gcl_fast.process import prepare_process
+from gcl_fast.run.meter import Meter
+from gcl_fast.settings import RunConfig, preset
+from gcl_fast.stages.generative import Generative
+from gcl_fast.stages.joint import Joint
 from on_gpu.rows import Row, emit
 from on_gpu.targets import EPOCHS
 

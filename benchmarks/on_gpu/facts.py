@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 import torch
-from reporting import facts as benchmark_facts
+from lib.reporting import facts as benchmark_facts
 
 OPTIONAL = {  # distribution, any of -> what it is for
     ("nvidia-dali-cuda130", "nvidia-dali-cuda120"): "DALI",

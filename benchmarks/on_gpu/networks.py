@@ -13,10 +13,10 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from gcl_fast.config import preset
 from gcl_fast.losses import DiscriminatorLoss
 from gcl_fast.models import GCL
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
+from gcl_fast.settings import preset
 from on_gpu.ops import off
 from on_gpu.rows import check, emit
 

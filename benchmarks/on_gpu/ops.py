@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from official_step import plain_norm
+from lib.official_step import plain_norm
 from pseudo_labels import crops
 from rasterize import eggs, walkers
 from torch import Tensor
@@ -35,11 +35,11 @@ from gcl_fast.kernels.sample_crops import sample_crops, sample_crops_reference
 from gcl_fast.kernels.styled_norm import styled_norm
 from gcl_fast.kernels.view_contrastive import view_contrastive, view_contrastive_reference
 from gcl_fast.memory import MemoryBank
+from gcl_fast.process import prepare_process
 from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
 from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, k_reciprocal_jaccard, neighbourhoods
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, rasterize_reference, render_structure, render_structure_reference
-from gcl_fast.training.process import prepare_process
 from on_gpu.rows import Row, check, emit
 from on_gpu.timing import timed
 

@@ -10,8 +10,8 @@ from on_gpu.state import ROOT
 
 BENCHMARKS, TESTS = ROOT / "benchmarks", ROOT / "tests"
 TRAIN = ROOT / "gcl_fast" / "train.py"
-RANKS = ("tests/gpu/test_ranks.py", "tests/training/test_ranks.py", "tests/training/test_sync_norm.py",
-         "tests/training/test_two_processes.py")  # fmt: skip
+RANKS = ("tests/gpu/test_ranks.py", "tests/distributed/test_ranks.py", "tests/distributed/test_sync_norm.py",
+         "tests/run/test_two_processes.py")  # fmt: skip
 STAGES, RUNS = "tests/gpu/test_stages.py", "tests/gpu/test_runs.py"
 TINY = [  # settings of a world and of stages that take seconds
     "height=64", "width=40", "world.identities=6", "world.cameras=3", "world.crops=2", "warmup.epochs=2",

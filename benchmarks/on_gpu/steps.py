@@ -18,11 +18,11 @@ from functools import partialmethod
 from unittest.mock import patch
 
 import torch
-from networks import Flops
+from lib.flops import Flops
 from torch import nn
 from train_step import LADDER, prepare
 
-from gcl_fast.training.process import prepare_process
+from gcl_fast.process import prepare_process
 from on_gpu.rows import Row, emit
 from on_gpu.targets import OFFICIAL
 from on_gpu.timing import timed

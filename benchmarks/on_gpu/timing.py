@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reporting import measure_all
+from lib.reporting import measure_all
 
 from on_gpu.rows import Row
 

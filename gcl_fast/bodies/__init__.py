@@ -1,12 +1,12 @@
-"""Bodies: body models, body-parameter files, and the sources of structure maps."""
+"""Pose body models, read and write body-parameter files, and make structure maps."""
 
 from gcl_fast.bodies.anny_body import AnnyBody
+from gcl_fast.bodies.body_model import BodyModel, Posed
 from gcl_fast.bodies.estimates import import_estimates
 from gcl_fast.bodies.gait import walking_pose
-from gcl_fast.bodies.model import BodyModel, Posed
 from gcl_fast.bodies.parameters import BodyParameters, align, load_body_parameters, save_body_parameters
 from gcl_fast.bodies.smpl import SMPLBody
-from gcl_fast.bodies.sources import OnlineStructureMaps, PrerenderedStructureMaps
+from gcl_fast.bodies.structure_maps import OnlineStructureMaps, PrerenderedStructureMaps
 
 __all__ = [
     "AnnyBody",

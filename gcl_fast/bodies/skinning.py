@@ -1,9 +1,9 @@
-"""Linear blend skinning: rest vertices and joint rotations -> posed vertices.
+"""Pose vertices by linear blend skinning, from rest vertices and joint rotations.
 
-    x' = sum_j w_j (R_j (x - q_j) + p_j)        (q_j the joint at rest, p_j posed, R_j its rotation in the body frame)
+    x' = sum_j w_j (R_j (x - q_j) + p_j)        (q_j: joint at rest, p_j: posed, R_j: its rotation in the body frame)
 
-All bodies and all joints of a depth of the skeleton are handled at once. Coordinates are kept as planes (B, 3, V): the
-blend of the transforms is then one matrix product and every other pass runs over contiguous memory.
+All bodies, and all joints of one depth of the skeleton, are computed at once. Coordinates are planes (B, 3, V): the
+blend of the transforms is then one matrix product, and every other pass runs over contiguous memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from torch import Tensor, nn
 
 
 class Skeleton(nn.Module):
-    """Forward kinematics of joints whose parents are `parents`, the root first with -1, each below its children.
+    """Computes forward kinematics.
 
-    All indices lie on the device: a Python list as an index would be copied there, and waited for, at every call."""
+    The indices are buffers: every call would copy a Python list to the device and wait for it.
 
-    parent: Tensor  # (J,) the root's is itself
-    order: Tensor  # (J,) joints by their depth, the root first
-    above: Tensor  # (J,) of these, place of the parent within the depth above
-    place: Tensor  # (J,) of a joint in `order`
+    Args:
+        parents: parent of each of the J joints, smaller than the joint itself; the first is the root, -1.
+    """
+
+    parent: Tensor  # (J,) parent of each joint; the root is its own parent
+    order: Tensor  # (J,) joints sorted by depth, the root first
+    above: Tensor  # (J,) for each joint in `order`: position of its parent among the joints one depth higher
+    place: Tensor  # (J,) position of each joint in `order`
 
     def __init__(self, parents: Sequence[int]) -> None:
         super().__init__()
@@ -42,27 +46,39 @@ class Skeleton(nn.Module):
             self.register_buffer(name, torch.tensor(index), persistent=False)
 
     def forward(self, rotation: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations and positions of the posed joints in the body frame.
+        """Return rotations and positions of the posed joints in the body frame.
 
-        rotation: (B, J, 3, 3) of each joint in its parent's frame (axes aligned with the body's at rest).
-        joints: (B, J, 3) at rest. Returns (B, J, 3, 3) and (B, J, 3); the root stays where it is."""
+        Args:
+            rotation: (B, J, 3, 3) of each joint in its parent's frame, whose axes are the body's at rest.
+            joints: (B, J, 3) positions at rest.
+
+        Returns:
+            Rotations (B, J, 3, 3) and positions (B, J, 3); the root keeps its position.
+        """
         bones = (joints - joints[:, self.parent])[..., None]
-        turned, placed = [rotation[:, :1]], [joints[:, :1, :, None]]
+        rotations, positions = [rotation[:, :1]], [joints[:, :1, :, None]]  # one tensor per depth
         for level, above in zip(self.order.split(self.sizes)[1:], self.above.split(self.sizes)[1:]):
-            base = turned[-1][:, above]
-            placed.append(placed[-1][:, above] + base @ bones[:, level])
-            turned.append(base @ rotation[:, level])
-        return torch.cat(turned, 1)[:, self.place], torch.cat(placed, 1)[:, self.place].squeeze(-1)
+            base = rotations[-1][:, above]
+            positions.append(positions[-1][:, above] + base @ bones[:, level])
+            rotations.append(base @ rotation[:, level])
+        return torch.cat(rotations, 1)[:, self.place], torch.cat(positions, 1)[:, self.place].squeeze(-1)
 
 
 def skin(rest: Tensor, joints: Tensor, rotation: Tensor, position: Tensor, weights: Tensor) -> Tensor:
-    """Posed vertices as planes (B, 3, V).
+    """Pose vertices by the weighted transforms of the joints.
 
-    rest: (B, 3, V). joints: (B, J, 3) at rest. rotation, position: (B, J, 3, 3), (B, J, 3), posed. weights: (J, V)."""
+    Args:
+        rest: (B, 3, V) vertices at rest, as planes.
+        joints: (B, J, 3) joints at rest.
+        rotation: (B, J, 3, 3) of the posed joints in the body frame.
+        position: (B, J, 3) of the posed joints.
+        weights: (J, V).
+
+    Returns:
+        Posed vertices as planes (B, 3, V).
+    """
     shift = position - (rotation @ joints[..., None]).squeeze(-1)
     transform = torch.cat((rotation, shift[..., None]), -1)  # (B, J, 3, 4)
-    blended = (transform.flatten(2).transpose(1, 2) @ weights).unflatten(1, (3, 4))  # (B, 3, 4, V)
+    blend = (transform.flatten(2).transpose(1, 2) @ weights).unflatten(1, (3, 4))  # (B, 3, 4, V)
     x, y, z = rest.unsqueeze(1).unbind(2)
-    return (
-        torch.addcmul(blended[:, :, 3], blended[:, :, 0], x).addcmul_(blended[:, :, 1], y).addcmul_(blended[:, :, 2], z)
-    )
+    return torch.addcmul(blend[:, :, 3], blend[:, :, 0], x).addcmul_(blend[:, :, 1], y).addcmul_(blend[:, :, 2], z)

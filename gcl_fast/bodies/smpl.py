@@ -1,9 +1,9 @@
-"""SMPLBody: the SMPL body model, for users who have its licensed files. Posed by `smplx` (optional, non-commercial).
+"""Provide SMPLBody, the SMPL body model, for users who have its licensed files and the package smplx.
 
-The official .pkl files hold chumpy objects of Python 2. They are read here without chumpy, by an unpickler that makes
-numpy arrays and sparse matrices and refuses everything else, so that a model file cannot run code. An .npz with the
-same keys works too: v_template (V, 3), shapedirs (V, 3, S), posedirs (V, 3, 207), J_regressor (24, V) dense,
-weights (V, 24), f (F, 3), kintree_table (2, 24).
+The official .pkl files hold chumpy objects of Python 2. An unpickler reads them without chumpy. It makes numpy arrays
+and sparse matrices and refuses everything else, so that a model file cannot run code. An .npz with the same keys works
+too: v_template (V, 3), shapedirs (V, 3, S), posedirs (V, 3, 207), J_regressor (24, V) dense, weights (V, 24), f (F, 3),
+kintree_table (2, 24).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from gcl_fast.bodies.model import BodyModel, Posed
+from gcl_fast.bodies.body_model import BodyModel, Posed
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
 from gcl_fast.bodies.skinning import Skeleton
 from gcl_fast.errors import UserError
@@ -43,12 +43,29 @@ SHAPES: dict[str, tuple[int | str, ...]] = {
 
 
 class SMPLBody(BodyModel):
-    """SMPL with 24 joints behind the same call as AnnyBody.
+    """Represents SMPL with 24 joints, with the same calls as AnnyBody.
 
-    path: an SMPL file (.pkl or .npz), or a folder with SMPL_{GENDER}.pkl or .npz. gender: neutral, female or male.
-    pose: (B, 72) axis-angle in radians, joints in the order of `joint_names`; pose[:, :3] turns the pelvis in the body
-    frame (the view's yaw is kept apart, in the body parameters). shape: (B, S) betas, S up to what the file holds.
-    Raises UserError for a missing file or one of another format, and where smplx is missing."""
+    `body(params)` and `body(pose, shape)` return vertices (B, V, 3), see `BodyModel`.
+
+    - pose (B, 72): axis-angle in radians for each of `joint_names`. pose[:, :3] turns the pelvis in the body frame; the
+      view's yaw is a body parameter of its own.
+    - shape (B, S): betas, from 1 to as many as the file holds.
+
+    Args:
+        path: an SMPL file (.pkl or .npz), or a folder with SMPL_{GENDER}.pkl or .npz.
+        gender: "neutral", "female" or "male", for a folder.
+
+    Raises:
+        UserError: smplx is missing, or the file is missing, damaged or of another format.
+
+    Example:
+        >>> try:
+        ...     body = SMPLBody("SMPL_NEUTRAL.pkl")
+        ...     vertices = body(torch.zeros(1, 72), torch.zeros(1, 10))  # (1, 6890, 3)
+        ... except UserError as error:  # smplx or its licensed model file is missing
+        ...     print("no SMPL:", error)
+        no SMPL: ...
+    """
 
     name = "smpl"
     joint_names = JOINT_NAMES
@@ -77,23 +94,25 @@ class SMPLBody(BodyModel):
             self.register_buffer(key, value if key in ("faces", "parents") else value.float(), persistent=False)
 
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
+        """Pose by smplx, then set the body on the ground."""
         vertices, joints = self._lbs(
             shape, pose, self.v_template, self.shapedirs[..., : shape.shape[1]], self.posedirs,
             self.J_regressor, self.parents, self.weights,
         )  # fmt: skip
         pelvis = joints[:, 0]
         origin = torch.stack((pelvis[:, 0], vertices[..., 1].amin(1), pelvis[:, 2]), 1)[:, None]
-        turned, _ = self.skeleton(axis_angle_to_matrix(pose.unflatten(1, (-1, 3))), joints)
-        return Posed(vertices - origin, joints - origin, turned)
+        rotations, _ = self.skeleton(axis_angle_to_matrix(pose.unflatten(1, (-1, 3))), joints)
+        return Posed(vertices - origin, joints - origin, rotations)
 
     def rest_pelvis(self, shape: Tensor) -> Tensor:
-        """Place of the pelvis (B, 3) in SMPL's own coordinates, about which SMPL turns the body."""
+        """Return the pelvis (B, 3) in SMPL's own coordinates for shapes (B, S); SMPL turns the body about it."""
         pelvis = self.J_regressor[0] @ self.v_template
         directions = torch.einsum("v,vcs->cs", self.J_regressor[0], self.shapedirs[..., : shape.shape[1]])
         return pelvis + shape.float() @ directions.T
 
 
 def _find_file(path: Path, gender: str) -> Path:
+    """Return the model file at `path` or in that folder."""
     candidates = [path] if not path.is_dir() else [path / f"SMPL_{gender.upper()}.{ext}" for ext in ("pkl", "npz")]
     for candidate in candidates:
         if candidate.is_file():
@@ -105,17 +124,21 @@ def _find_file(path: Path, gender: str) -> Path:
 
 
 def load_smpl_file(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of SHAPES from an SMPL .pkl or .npz. Raises UserError for a damaged file or another format."""
+    """Read the arrays of SHAPES from an SMPL .pkl or .npz and check their shapes.
+
+    Raises:
+        UserError: the file is damaged or of another format.
+    """
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
-                found = {key: file[key] for key in SHAPES if key in file}
+                arrays = {key: file[key] for key in SHAPES if key in file}
         else:
             with path.open("rb") as stream:
                 content = _ModelUnpickler(stream, encoding="latin1").load()
             if not isinstance(content, dict):
                 raise UserError(f"{path}: holds a {type(content).__name__}, not an SMPL model")
-            found = {key: _dense(content[key]) for key in SHAPES if key in content}
+            arrays = {key: _dense(content[key]) for key in SHAPES if key in content}
     except (
         pickle.UnpicklingError,
         zipfile.BadZipFile,
@@ -128,26 +151,26 @@ def load_smpl_file(path: Path) -> dict[str, np.ndarray]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: damaged, or not an SMPL .pkl or .npz ({error})") from error
-    missing = [key for key in SHAPES if key not in found]
+    missing = [key for key in SHAPES if key not in arrays]
     if missing:
         raise UserError(f"{path}: not an SMPL model, it lacks {', '.join(missing)}")
     sizes: dict[str, int] = {}
     for key, expected in SHAPES.items():
-        shape = found[key].shape
+        shape = arrays[key].shape
         names = {n: s for n, s in zip(expected, shape) if isinstance(n, str)}
         fits = len(shape) == len(expected) and all(isinstance(n, str) or n == s for n, s in zip(expected, shape))
         if not fits or any(sizes.setdefault(n, s) != s for n, s in names.items()):
-            wanted = tuple(sizes.get(n, n) if isinstance(n, str) else n for n in expected)
+            dimensions = tuple(sizes.get(n, n) if isinstance(n, str) else n for n in expected)
             raise UserError(
-                f"{path}: {key} has shape {shape}, expected {wanted}; SMPL (24 joints) is read, not SMPL-H or -X"
+                f"{path}: {key} has shape {shape}, expected {dimensions}; SMPL (24 joints) is read, not SMPL-H or -X"
             )
-    if found["f"].min() < 0 or found["f"].max() >= sizes["V"]:
+    if arrays["f"].min() < 0 or arrays["f"].max() >= sizes["V"]:
         raise UserError(f"{path}: faces refer to vertices outside 0..{sizes['V'] - 1}")
-    return found
+    return arrays
 
 
 class _Chumpy:
-    """Stands for chumpy's arrays: Ch (its value is `x`) and Select (entries `idxs` of `a`, in `preferred_shape`)."""
+    """Replaces chumpy's arrays: Ch (its value is `x`) and Select (entries `idxs` of `a`, in `preferred_shape`)."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         state = self.__dict__
@@ -157,14 +180,15 @@ class _Chumpy:
 
 
 def _new(kind: Any, base: Any, state: Any) -> Any:
-    """What Python 2's object protocol calls: an empty object, filled by its state afterwards."""
+    """Make an empty object, as Python 2's object protocol does; its state is filled in afterwards."""
     return kind.__new__(kind)
 
 
 class _ModelUnpickler(pickle.Unpickler):
-    """Makes arrays, sparse matrices and plain containers; nothing else can be called."""
+    """Unpickles arrays, sparse matrices and plain containers, and refuses to call anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the class or function that a pickle asks for, or a harmless replacement."""
         owner = module.split(".")[0]
         if owner == "chumpy":
             return _Chumpy
@@ -186,4 +210,5 @@ class _ModelUnpickler(pickle.Unpickler):
 
 
 def _dense(value: Any) -> np.ndarray:
+    """Return an array, a sparse matrix or a chumpy array as a dense array."""
     return np.asarray(value.todense() if hasattr(value, "todense") else value)

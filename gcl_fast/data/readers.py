@@ -1,4 +1,4 @@
-"""Dataset folders -> Records. One reader per layout; none of them opens a picture."""
+"""Read dataset folders as `Records`, by one reader for each layout; no reader opens an image."""
 
 from __future__ import annotations
 
@@ -15,30 +15,46 @@ import numpy as np
 from gcl_fast.data.records import Records, ReIDDataset
 from gcl_fast.errors import UserError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
-# train, query, gallery (junk left out), as published
+# published numbers of crops: train, query, gallery without junk
 COUNTS = {
     "market1501": (12_936, 3_368, 15_913),
     "dukemtmc": (16_522, 2_228, 17_661),
     "msmt17": (32_621, 11_659, 82_161),
 }
 
-# Prefixes, not whole names: some mirrors hold files ending in .jpg.jpg
+# These match the beginning of a name, since some mirrors hold files ending in .jpg.jpg
 MARKET_NAME = re.compile(r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s(?P<sequence>\d+)_(?P<frame>\d+)")
 DUKE_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_f(?P<frame>\d+)")
-CUHK_NEW_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_\d+")  # its last number counts pictures, not frames
+CUHK_NEW_NAME = re.compile(r"(?P<identity>\d+)_c(?P<camera>\d+)_\d+")  # its last number counts images, not frames
 CUHK_CLASSIC_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d+)_(?P<view>\d)_\d+")
 
 DAYTIMES = ("morning", "noon", "afternoon")
 
-Row = tuple[Path, int, int, Any, int]  # picture, identity, camera, sequence (they sort by time), frame in the sequence
+Row = tuple[Path, int, int, Any, int]  # image, identity, camera, sequence (they sort by time), frame in the sequence
 
 
 def open_dataset(name: str, root: str | Path) -> ReIDDataset:
-    """Read the dataset `name` from the folder `root`, which is the dataset's own folder or the one that holds it.
+    """Read the file names of a dataset.
 
-    Raises UserError, naming the expected layout, when the folder is missing, incomplete or empty.
+    Args:
+        name: "market1501", "dukemtmc", "msmt17", "cuhk03", "synthetic", or "folder" for unlabelled crops.
+        root: the dataset's folder, or the folder that holds it.
+
+    Returns:
+        The dataset; "folder" has training crops only.
+
+    Raises:
+        UserError: `name` is unknown, or the folder is missing, incomplete or empty. The message names the expected
+            layout.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (64, 128)).save("someone.jpg")
+        >>> dataset = open_dataset("folder", ".")
+        >>> dataset.train.names, len(dataset.query), len(dataset.gallery)
+        (['someone.jpg'], 0, 0)
     """
     if name not in READERS:
         raise UserError(f"unknown dataset {name!r}; choose one of {', '.join(sorted(READERS))}")
@@ -46,16 +62,18 @@ def open_dataset(name: str, root: str | Path) -> ReIDDataset:
     if not root.is_dir():
         raise UserError(f"{name}: there is no folder {root}; expected {LAYOUTS[name]}")
     dataset = READERS[name](name, root)
-    found = tuple(len(split) for split in (dataset.train, dataset.query, dataset.gallery))
-    expected = COUNTS.get(name, found)
-    if found == expected:
+    counts = tuple(len(split) for split in (dataset.train, dataset.query, dataset.gallery))
+    published = COUNTS.get(name, counts)
+    if counts == published:
         return dataset
-    note = f"{name}: {_counts(found)} crops for training, query and gallery; as published: {_counts(expected)}"
+    note = (
+        f"{name}: {_with_commas(counts)} crops for training, query and gallery; as published: {_with_commas(published)}"
+    )
     return ReIDDataset(name, dataset.root, dataset.train, dataset.query, dataset.gallery, (*dataset.notes, note))
 
 
 def _read_market_like(name: str, root: Path) -> ReIDDataset:
-    """bounding_box_train, query, bounding_box_test; who, where and when stand in the file name."""
+    """Read bounding_box_train, query and bounding_box_test; file names give identity, camera and frame."""
     pattern, homes = MARKET_LIKE[name]
     home = _find_home(name, root, homes, marker="bounding_box_train")
     folders = [home / split for split in ("bounding_box_train", "query", "bounding_box_test")]
@@ -64,24 +82,27 @@ def _read_market_like(name: str, root: Path) -> ReIDDataset:
 
 
 def _named_crops(name: str, folder: Path, pattern: re.Pattern) -> list[Row]:
+    """Read identity, camera, sequence and frame from the file names in a folder."""
     if not folder.is_dir():
         raise UserError(f"{name}: no {folder.name} under {folder.parent}; expected {LAYOUTS[name]}")
     rows = []
-    for path in _pictures(folder.iterdir()):
-        if (match := pattern.match(path.name)) and match["identity"] != "-1":  # -1: junk, belongs to nobody
-            known = {key: int(value) for key, value in match.groupdict().items()}
-            rows.append((path, known["identity"], known["camera"], known.get("sequence", 0), known.get("frame", 0)))
+    for path in _image_files(folder.iterdir()):
+        if (match := pattern.match(path.name)) and match["identity"] != "-1":  # -1: junk, which shows no whole person
+            parts = {key: int(value) for key, value in match.groupdict().items()}
+            rows.append((path, parts["identity"], parts["camera"], parts.get("sequence", 0), parts.get("frame", 0)))
     return rows
 
 
 def _read_msmt17(name: str, root: Path) -> ReIDDataset:
-    """Four lists of `relative/path identity`; version 2 has other folder names and the same lists.
+    """Read four lists of `relative/path identity`; version 2 has other folder names and the same lists.
 
-    Its people are numbered from 0, which stands for distractors elsewhere: here they are from 1."""
+    The lists number people from 0. Records number them from 1, since 0 stands for distractors.
+    """
     home = _find_home(name, root, ("MSMT17_V1", "MSMT17_V2", "MSMT17"), marker="list_train.txt")
     folders = {split: _one_of(name, home, (split, f"mask_{split}_v2")) for split in ("train", "test")}
 
     def read(split: str, *lists: str) -> list[Row]:
+        """Read the crops of one split from its lists."""
         rows = []
         for list_name in lists:
             if not (home / list_name).is_file():
@@ -101,14 +122,14 @@ def _read_msmt17(name: str, root: Path) -> ReIDDataset:
 
 
 def _recording(text: str) -> tuple[str, int, str]:
-    """0303noon: the date, the place of its time of day (unknown ones come last) and the time of day."""
+    """Split a recording such as 0303noon into date, rank of the time of day (unknown ones last) and time of day."""
     daytime = text.lstrip("0123456789")
-    place = DAYTIMES.index(daytime) if daytime in DAYTIMES else len(DAYTIMES)
-    return text.removesuffix(daytime), place, daytime
+    rank = DAYTIMES.index(daytime) if daytime in DAYTIMES else len(DAYTIMES)
+    return text.removesuffix(daytime), rank, daytime
 
 
 def _read_cuhk03(name: str, root: Path) -> ReIDDataset:
-    """Classic crops with their split file (the first of the 20 random splits), or the new protocol's three folders."""
+    """Read the classic crops by the first of 20 random splits in their split file, or the new protocol's folders."""
     if (root / "bounding_box_train").is_dir():
         return _read_market_like(name, root)
     for kind in ("labeled", "detected"):
@@ -122,8 +143,9 @@ def _read_cuhk03(name: str, root: Path) -> ReIDDataset:
 
 
 def _cuhk_crops(name: str, folder: Path, entries: list[list]) -> list[Row]:
+    """Read identity and camera from the file names in a split's entries."""
     rows = []
-    for file, *_ in entries:  # [file, identity, camera]; the file's folder is that of whoever wrote the list
+    for file, *_ in entries:  # [file, identity, camera]; the file's folder is that of the list's author
         path = folder / re.split(r"[/\\]", file)[-1]
         match = CUHK_CLASSIC_NAME.match(path.name)
         if match is None:
@@ -134,27 +156,27 @@ def _cuhk_crops(name: str, folder: Path, entries: list[list]) -> list[Row]:
 
 
 def _read_folder(name: str, root: Path) -> ReIDDataset:
-    """Any folder of crops, at any depth: no labels, nothing to evaluate on."""
-    rows: list[Row] = [(path, -1, 0, 0, 0) for path in _pictures(_files_below(root))]
+    """Read any folder of crops, at any depth; they have no labels, and nothing can be evaluated."""
+    rows: list[Row] = [(path, -1, 0, 0, 0) for path in _image_files(_files_below(root))]
     (train,) = _records(name, [root], [rows])
     return ReIDDataset(name, root, train, Records.empty(root), Records.empty(root))
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-    """Files at any depth, also in folders elsewhere that are linked to; those of a folder come once."""
+    """Yield the files at any depth, also in folders behind links; each folder is visited once."""
     seen: set[Path] = set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        folder, real = Path(place), Path(place).resolve()
-        if real in seen or (real != folder and real.is_relative_to(root)):  # a loop, or it comes under its own name
+    for name, folders, files in os.walk(root, followlinks=True):
+        folder, real = Path(name), Path(name).resolve()
+        if real in seen or (real != folder and real.is_relative_to(root)):  # visited, or visited later without a link
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()  # in place: os.walk goes by it
+        folders.sort()  # in place, since os.walk follows this list
         yield from (folder / file for file in files)
 
 
 def _find_home(name: str, root: Path, homes: tuple[str, ...], marker: str) -> Path:
-    """`root` itself or the folder of a usual name inside it, whichever holds `marker`."""
+    """Return `root` or the folder of a usual name in it, whichever holds `marker`."""
     for home in (root, *(root / h for h in homes)):
         if (home / marker).exists():
             return home
@@ -162,37 +184,40 @@ def _find_home(name: str, root: Path, homes: tuple[str, ...], marker: str) -> Pa
 
 
 def _one_of(name: str, home: Path, folders: tuple[str, ...]) -> Path:
+    """Return the first of `folders` that exists in `home`."""
     for folder in folders:
         if (home / folder).is_dir():
             return home / folder
     raise UserError(f"{name}: no {' or '.join(folders)} under {home}; expected {LAYOUTS[name]}")
 
 
-def _pictures(paths: Iterable[Path]) -> list[Path]:
-    """Picture files in a fixed order; Thumbs.db, lists, hidden files and the like are left out."""
-    return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+def _image_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the image files in a fixed order, without hidden ones."""
+    return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
 def _records(name: str, folders: Sequence[Path], splits: Sequence[list[Row]]) -> list[Records]:
-    """Records of the splits in `folders`, with the frames of all sequences on one clock."""
-    # Frames begin anew with each sequence. It is set behind the largest frames of those before it, over all cameras, so
-    # that its own crops stay comparable between cameras (JVTC's code sums per camera, which moves cameras apart).
+    """Make the records of the splits in `folders`, with the frames of all sequences on one clock."""
+    # Each sequence counts its frames from the start. Here a sequence begins after the largest frame of the one before
+    # it, over all cameras, so that its frames stay comparable between cameras. JVTC's code adds up the frames of each
+    # camera instead, which shifts cameras against each other.
     last: dict[Any, int] = {}
     for *_, sequence, frame in (row for rows in splits for row in rows):
         last[sequence] = max(frame, last.get(sequence, 0))
     order = sorted(last)
     begins = dict(zip(order, accumulate((last[sequence] for sequence in order), initial=0)))
-    found = []
+    records = []
     for folder, rows in zip(folders, splits):
         if not rows:
             raise UserError(f"{name}: no crops in {folder}; expected {LAYOUTS[name]}")
         paths, identity, camera, *_ = zip(*rows)
         clock = [begins[sequence] + frame for *_, sequence, frame in rows]
-        found.append(Records(folder, list(paths), np.array(identity), np.array(camera), np.array(clock)))
-    return found
+        records.append(Records(folder, list(paths), np.array(identity), np.array(camera), np.array(clock)))
+    return records
 
 
-def _counts(counts: tuple[int, ...]) -> str:
+def _with_commas(counts: tuple[int, ...]) -> str:
+    """Format numbers of crops for a message."""
     return " / ".join(f"{n:,}" for n in counts)
 
 
@@ -215,9 +240,9 @@ LAYOUTS = {
     "synthetic": "DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cCsS_FFFFFF_NN.jpg"
     " (python -m gcl_fast.synthetic --out DIR makes it)",
     "dukemtmc": "DIR/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/PPPP_cC_fFFFFFFF.jpg",
-    "msmt17": "DIR/MSMT17_V1/{train,test}/ or DIR/MSMT17_V2/{mask_train_v2,mask_test_v2}/ beside"
+    "msmt17": "DIR/MSMT17_V1/{train,test}/ or DIR/MSMT17_V2/{mask_train_v2,mask_test_v2}/ and"
     " list_{train,val,query,gallery}.txt",
-    "cuhk03": "DIR/images_{labeled,detected}/PAIR_PERSON_VIEW_NUMBER.png beside splits_classic_{labeled,detected}.json,"
+    "cuhk03": "DIR/images_{labeled,detected}/PAIR_PERSON_VIEW_NUMBER.png and splits_classic_{labeled,detected}.json,"
     " or DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cC_N.png; without a split use the dataset 'folder'",
-    "folder": f"DIR/**/* ending in {', '.join(PICTURES)}",
+    "folder": f"DIR/**/* ending in {', '.join(IMAGE_SUFFIXES)}",
 }

@@ -1,4 +1,4 @@
-"""What every floor above knows of a dataset: crops on disk with identity, camera and frame."""
+"""Describe a dataset for the rest of the package: crops on disk with identity, camera and frame."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Records:
-    """The crops of one split, in a fixed order.
+    """Holds the crops of one split, in a fixed order.
 
-    root: the split's folder. paths: absolute picture files below it. identity: (N,) int64, -1 = unknown,
-    0 = distractor where the dataset has them. camera, frame: (N,) int64, as numbered by the dataset, 0 = unknown; the
-    frames of all sequences are on one clock.
+    Attributes:
+        root: the split's folder.
+        paths: N absolute image files below it.
+        identity: (N,) int64; -1 is unknown, 0 is a distractor in datasets that have them.
+        camera: (N,) int64, the dataset's number; 0 is unknown.
+        frame: (N,) int64, the dataset's number on one clock for all sequences; 0 is unknown.
+
+    Raises:
+        ValueError: an array's length differs from the number of paths.
     """
 
     root: Path
@@ -32,16 +38,17 @@ class Records:
 
     @classmethod
     def empty(cls, root: Path) -> Records:
-        nothing = np.empty(0, dtype=np.int64)
-        return cls(root, [], nothing, nothing, nothing)
+        """Return the records of a split without crops."""
+        empty = np.empty(0, dtype=np.int64)
+        return cls(root, [], empty, empty, empty)
 
     @property
     def names(self) -> list[str]:
-        """Each crop's path relative to `root`, with forward slashes: the key of body-parameter files."""
+        """Return each crop's path relative to `root`, with forward slashes; body-parameter files use it as key."""
         return [path.relative_to(self.root).as_posix() for path in self.paths]
 
     def subset(self, index: np.ndarray) -> Records:
-        """The crops at `index` (positions or a boolean mask), in that order."""
+        """Return the crops at `index` (positions, or a boolean mask (N,)), in that order."""
         index = np.arange(len(self))[np.asarray(index)]
         paths = [self.paths[i] for i in index]
         return Records(self.root, paths, self.identity[index], self.camera[index], self.frame[index])
@@ -52,8 +59,16 @@ class Records:
 
 @dataclass(frozen=True)
 class ReIDDataset:
-    """A dataset on disk. root: the folder that holds the splits (and body_parameters/). notes: what a reader should
-    know about this copy, for the run header, such as counts that differ from the published ones."""
+    """Holds the three splits of a dataset on disk.
+
+    Attributes:
+        name: the dataset's name, see `open_dataset`.
+        root: the folder that holds the splits and body_parameters/.
+        train: the crops to learn from.
+        query: the crops to search for.
+        gallery: the crops to search in.
+        notes: remarks on this copy for the run's header, such as counts that differ from the published ones.
+    """
 
     name: str
     root: Path

@@ -1,10 +1,9 @@
-"""uint8 crops of any sizes -> one batch of one size, by the same bicubic, to the bit, on every device.
+"""Resize uint8 crops of any sizes to one batch of one size, with the same bits on every device.
 
-It is the bicubic of the official code's Pillow: antialiased, along rows first, rounded and clamped to 0..255 after
-each of the two passes. torch's CPU kernel for uint8 computes it, and doubles a crop of 128x64 in 33 us of one core.
-Others differ where edges are hard, by so many of 255 levels for noise in black and white: torch's float kernels, which
-do not clamp between the passes, by 30; Pillow 13, which takes columns first for tall crops, by 21; DALI's resize by 19.
-CUDA has no antialiased kernel for uint8, by torch's source: `bicubic_by_products` stands in for it.
+The interpolation is the bicubic of the official code's Pillow. It is antialiased and takes rows first, and each of the
+two passes rounds and clamps to 0..255. torch's CPU kernel for uint8 computes it. Other kernels differ at hard edges.
+torch's float kernels do not clamp between the passes, Pillow 13 takes columns first for tall crops, and DALI's resize
+is another bicubic. torch has no antialiased CUDA kernel for uint8, so `bicubic_by_products` computes it there.
 """
 
 from __future__ import annotations
@@ -21,7 +20,15 @@ WEIGHT_BITS = 15  # of torch's integer weights, sign excluded
 
 
 def resize(crops: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Resize crops (h, w, 3) uint8 of one device to a batch (B, H, W, 3), contiguous. Equal sizes go together."""
+    """Resize crops of any sizes to one batch.
+
+    Args:
+        crops: B tensors (h, w, 3) uint8 on one device. Crops of equal size are resized together.
+        size: (H, W).
+
+    Returns:
+        The batch (B, H, W, 3) uint8, contiguous.
+    """
     places: dict[tuple[int, ...], list[int]] = {}
     for place, crop in enumerate(crops):
         places.setdefault(tuple(crop.shape), []).append(place)
@@ -33,20 +40,28 @@ def resize(crops: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 
 def bicubic(crops: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize crops (B, h, w, 3) uint8 to (B, H, W, 3), contiguous."""
+    """Resize crops (B, h, w, 3) uint8 of one size to (B, H, W, 3) uint8, contiguous."""
     if crops.shape[1:3] == size:
         return crops.contiguous()
     if crops.device.type != "cpu":
         return bicubic_by_products(crops, size)
-    planes = crops.permute(0, 3, 1, 2)  # in channels-last memory, for which torch's kernel is made
+    planes = crops.permute(0, 3, 1, 2)  # stays in channels-last memory, for which torch's kernel is made
     return F.interpolate(planes, size, mode="bicubic", antialias=True).permute(0, 2, 3, 1).contiguous()
 
 
 def bicubic_by_products(crops: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize as `bicubic` does, on any device: each pass is a product with the matrix of torch's integer weights.
+    """Resize as `bicubic` does, on any device, by products with the matrices of torch's integer weights.
 
-    The weights come in two parts of 8 bits. float32 sums each part exactly, in any order, and TF32 or bfloat16 hold
-    the factors exactly, so no matmul precision changes a value. It takes 20 launches, whatever the batch.
+    The weights are split into two parts of 8 bits. float32 sums each part exactly, in any order, and TF32 and bfloat16
+    represent the factors exactly. So no matmul precision changes a value. The number of launches does not depend on
+    the batch.
+
+    Args:
+        crops: (B, h, w, 3) uint8.
+        size: (H, W).
+
+    Returns:
+        The batch (B, H, W, 3) uint8, contiguous.
     """
     (batch, height, width, _), (new_height, new_width) = crops.shape, size
     place = crops.device, torch.cuda.current_stream(crops.device).cuda_stream if crops.is_cuda else 0
@@ -63,17 +78,17 @@ def bicubic_by_products(crops: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _levels(high: Tensor, low: Tensor) -> Tensor:
-    """Round `high` + `low` to 0..255, halves upwards. The sum itself may need more bits than float32 has."""
+    """Round `high` + `low` to 0..255, halves upwards, without the sum, which may need more bits than float32 has."""
     whole = high.add_(0.5).floor()
     return low.add_(high.sub_(whole)).floor_().add_(whole).clamp_(0, 255)
 
 
-@lru_cache(maxsize=64)  # a dataset's crops have one size, or some hundreds; 0.3 MB for 128 -> 256
+@lru_cache(maxsize=64)  # a dataset's crops have one size, or some hundreds
 def _weights(length: int, new_length: int, device: torch.device, stream: int) -> tuple[Tensor, Tensor]:
     """Return the upper and lower part of torch's weights, (new_length, length) float32 each, on `device`.
 
-    They are Keys' cubic with a = -0.5, widened where it shrinks, in as many bits as 16-bit integers allow.
-    stream: the current one, so that no other stream reads them before they are there.
+    The weights are Keys' cubic with a = -0.5, widened for shrinking, in as many bits as 16-bit integers allow. `stream`
+    is the current stream: each stream gets copies of its own, since the copy to the device is asynchronous.
     """
     scale = length / new_length
     widening = max(scale, 1.0)

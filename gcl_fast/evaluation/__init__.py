@@ -1,7 +1,27 @@
-"""What a checkpoint is worth: retrieval metrics, image similarity, figures."""
+"""Evaluation of a checkpoint: retrieval metrics, and the quality of generated views.
 
-from gcl_fast.evaluation.generation import ssim
+Two modules are not exported here: `figures`, because matplotlib is slow to import, and `frechet`, because torchmetrics
+is optional.
+"""
+
+from gcl_fast.evaluation.protocol import embeddings, novel_views, retrieve, to_unit, view_fidelity
+from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.evaluation.reranking import Reranking
 from gcl_fast.evaluation.retrieval import Retrieval, evaluate, rank
+from gcl_fast.evaluation.structural_similarity import ssim
+from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
 
-__all__ = ["Reranking", "Retrieval", "evaluate", "rank", "ssim"]
+__all__ = [
+    "Reranking",
+    "Retrieval",
+    "ViewQuality",
+    "embeddings",
+    "evaluate",
+    "novel_views",
+    "rank",
+    "retrieve",
+    "retrieve_jointly",
+    "ssim",
+    "to_unit",
+    "view_fidelity",
+]

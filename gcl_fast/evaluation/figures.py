@@ -1,4 +1,4 @@
-"""Pictures of a run: grids of novel views, training curves, quality of views by yaw."""
+"""Figures of a run: grids of novel views, training curves, quality of views by yaw."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-GAP, LABEL, MARGIN = 4, 18, 66  # pixels between pictures, above the columns, left of the rows
-PAIRS = 8  # of crop and structure map in a row
+GAP, LABEL, MARGIN = 4, 18, 66  # pixels between images, above the columns, left of the rows
+PAIRS = 8  # pairs of crop and structure map in a row
 RETRIEVAL = ("mAP", "rank1", "mINP")
 CLUSTERING = ("ari", "ari_before", "outliers", "eps")
 
 
 def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float], path: Path) -> None:
-    """Write a labelled PNG: for each crop its structure maps, drawn pictures and, where known, true views, by yaw.
+    """Write a PNG with the structure maps, generated views and true views of crops, labelled by yaw.
 
     Args:
         rows: per crop `crop` (3, H, W), `structure` (Y, 1, H, W), `drawn` (Y, 3, H, W) and optionally `truth`
             (Y, 3, H, W), all in 0..1.
         yaws: Y degrees; 0 is labelled x_rec, the others x_new.
-        path: of the picture; its folder is made.
+        path: of the PNG; its folder is created.
 
     Raises:
         ValueError: there is no crop to draw.
+        OSError: `path` cannot be written.
     """
     if not rows:
         raise ValueError(f"view_grid: no crop to draw in {path}")
@@ -43,13 +44,13 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
         draw.text((x, 3), label, "black", font)
     top = LABEL
     for row, crop, names in zip(rows, crops, lines):
-        sheet.paste(_picture(crop), (left[0], top))
+        sheet.paste(_to_pil(crop), (left[0], top))
         for name in names:
             draw.text((4, top + H // 2 - 6), {"truth": "true view"}.get(name, name), "black", font)
-            pictures = row[name]
-            assert pictures is not None
-            for x, picture in zip(left[1:], pictures):
-                sheet.paste(_picture(picture), (x, top))
+            images = row[name]
+            assert images is not None
+            for x, image in zip(left[1:], images):
+                sheet.paste(_to_pil(image), (x, top))
             top += H + GAP
         top += 2 * GAP
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,9 +58,17 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
 
 
 def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], path: Path) -> None:
-    """Write a PNG of crops (N, 3, H, W) beside their structure maps (N, 1, H, W), all in 0..1, eight pairs a row.
+    """Write a PNG of crops with their structure maps, eight pairs per row.
 
-    labels: N times (text, colour), written above each pair. Raises OSError where `path` cannot be written."""
+    Args:
+        crops: (N, 3, H, W) in 0..1.
+        maps: (N, 1, H, W) in 0..1.
+        labels: N pairs of text and colour; the text stands above the images.
+        path: of the PNG; its folder is created.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
     count, _, height, width = crops.shape
     columns = min(count, PAIRS)
     wide, high = 2 * width + 2 * GAP, height + LABEL
@@ -68,24 +77,28 @@ def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], pa
     for i, (crop, structure, (text, colour)) in enumerate(zip(crops, maps, labels)):
         left, top = i % columns * wide, i // columns * high
         draw.text((left, top + 3), text, colour, font)
-        sheet.paste(_picture(crop), (left, top + LABEL))
-        sheet.paste(_picture(structure), (left + width, top + LABEL))
+        sheet.paste(_to_pil(crop), (left, top + LABEL))
+        sheet.paste(_to_pil(structure), (left + width, top + LABEL))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, format="PNG")
 
 
-def _picture(image: Tensor) -> Image.Image:
-    """PIL image of (1 or 3, H, W) in 0..1."""
+def _to_pil(image: Tensor) -> Image.Image:
+    """Convert (1 or 3, H, W) in 0..1 to a PIL image."""
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
 
 
 def training_curves(metrics: Path, path: Path) -> None:
-    """Draw metrics.jsonl: retrieval, clustering, novel views and losses over the steps of all stages.
+    """Plot the metrics of a run over the steps of all stages: retrieval, clustering, novel views and losses.
 
     Args:
-        metrics: lines {"stage", "step", "time", name: value, ...}; a line cut off by a kill is passed over.
-        path: of the picture (.png, .svg or .pdf).
+        metrics: metrics.jsonl, with lines {"stage", "step", "time", name: value, ...}; a line that is cut off is
+            skipped.
+        path: of the figure (.png, .svg or .pdf); its folder is created.
+
+    Raises:
+        OSError: `metrics` cannot be read, or `path` cannot be written.
     """
     records = list(_records(metrics))
     offset, total = {}, 0  # step at which each stage begins
@@ -122,6 +135,7 @@ def training_curves(metrics: Path, path: Path) -> None:
 
 
 def _records(metrics: Path) -> list[dict[str, Any]]:
+    """Read the complete lines of metrics.jsonl."""
     records = []
     for line in metrics.read_text().splitlines():
         try:
@@ -132,6 +146,7 @@ def _records(metrics: Path) -> list[dict[str, Any]]:
 
 
 def _panel(name: str) -> str:
+    """Return the panel that shows a metric."""
     if name in RETRIEVAL or name.startswith("rank"):
         return "retrieval"
     if name in CLUSTERING:
@@ -142,11 +157,14 @@ def _panel(name: str) -> str:
 
 
 def yaw_curves(quality: Mapping[str, Any], path: Path) -> None:
-    """Draw what views are worth against yaw (`quality.ViewQuality.measure`), a panel a kind of metric.
+    """Plot the quality of views over yaw, with one panel per kind of metric.
 
     Args:
-        quality: with `yaws`, {yaw: {metric: value}}, and `real`, whose values are drawn as dotted lines.
-        path: of the picture.
+        quality: result of `ViewQuality.measure`; the values of `real` are dotted lines.
+        path: of the figure (.png, .svg or .pdf); its folder is created.
+
+    Raises:
+        OSError: `path` cannot be written.
     """
     yaws = {float(yaw): metrics for yaw, metrics in quality["yaws"].items()}
     names = list(dict.fromkeys(name for metrics in yaws.values() for name in metrics))
@@ -156,11 +174,11 @@ def yaw_curves(quality: Mapping[str, Any], path: Path) -> None:
         "identity": [name for name in names if name in RETRIEVAL],
         "Fréchet distance": [name for name in names if name.startswith("frechet")],
     }
-    panels = {title: chosen for title, chosen in panels.items() if chosen}
+    panels = {title: metrics for title, metrics in panels.items() if metrics}
     figure = Figure(figsize=(9, 0.6 + 2.3 * len(panels)), layout="constrained")
-    for i, (title, chosen) in enumerate(panels.items()):
+    for i, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(len(panels), 1, i + 1)
-        for name in chosen:
+        for name in lines:
             points = [(yaw, metrics[name]) for yaw, metrics in sorted(yaws.items()) if name in metrics]
             (line,) = axes.plot(*zip(*points), marker="o", markersize=4, linewidth=1, label=name)
             if name in quality["real"]:

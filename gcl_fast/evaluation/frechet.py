@@ -1,8 +1,8 @@
-"""Fréchet distance of two sets of pictures (Heusel et al. 2017), in features of torchvision's Inception-v3 or others.
+"""Fréchet distance of two sets of images (Heusel et al. 2017), by features of torchvision's Inception-v3 or others.
 
-With torchvision's weights the distance is not the published FID, whose Inception has other weights and another layout:
-compare it with figures of this command alone, of equal numbers of pictures. It falls as pictures are added, and fewer
-pictures than features leave it far too high.
+With torchvision's weights the distance is not the published FID, whose Inception has other weights and another layout.
+Compare it only with figures of this module, for equal numbers of images. The distance falls as images are added. With
+fewer images than features it is far too high.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ INCEPTION_SIZE = (299, 299)
 
 
 class InceptionFeatures(nn.Module):
-    """The 2048 pooled features of torchvision's Inception-v3.
+    """Computes the 2048 pooled features of torchvision's Inception-v3.
 
     Args:
         path: its state dict, such as inception_v3_google-0cc3c7bd.pth; classifier and auxiliary head are not used.
 
     Raises:
-        UserError: the file cannot be read, or its tensors are not those of Inception-v3 (all are named).
+        UserError: the file cannot be read, or its tensors do not fit Inception-v3 (all are named).
     """
 
     def __init__(self, path: Path) -> None:
-        from torchvision.models import inception_v3  # here: seconds that most commands need not spend
+        from torchvision.models import inception_v3  # takes seconds to import, which most commands do not need
 
         super().__init__()
         self.net = inception_v3(weights=None, init_weights=False, transform_input=False, aux_logits=False)
         self.net.fc = nn.Identity()
-        given = {n: t for n, t in read_state_dict(path).items() if not n.startswith(("fc.", "AuxLogits."))}
-        if faults := misfits(self.net.state_dict(), given):
+        weights = {n: t for n, t in read_state_dict(path).items() if not n.startswith(("fc.", "AuxLogits."))}
+        if faults := misfits(self.net.state_dict(), weights):
             raise UserError(f"{path}: not the weights of torchvision's Inception-v3: " + "; ".join(faults))
-        self.net.load_state_dict(given, strict=False)
+        self.net.load_state_dict(weights, strict=False)
         self.eval().requires_grad_(False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0..1 -> (B, 2048)."""
-        pictures = F.interpolate(pictures, INCEPTION_SIZE, mode="bilinear", antialias=True)
-        return self.net(2 * pictures - 1)
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the features (B, 2048) of images (B, 3, H, W) in 0..1."""
+        images = F.interpolate(images, INCEPTION_SIZE, mode="bilinear", antialias=True)
+        return self.net(2 * images - 1)
 
 
 def installed() -> bool:
-    """Whether torchmetrics is there, which computes the distance."""
+    """Return whether torchmetrics is installed, which computes the distance."""
     return importlib.util.find_spec("torchmetrics") is not None
 
 
 class FrechetDistance:
-    """Distance between the features of one set of real pictures and, one after the other, of sets of generated ones.
+    """Computes the distance between one set of real images and, one after the other, sets of generated images.
 
     Args:
-        width: D, of the features.
-        device: where they are.
+        width: D, the number of features per image.
+        device: of the features.
 
     Raises:
         UserError: torchmetrics is not installed.
@@ -69,25 +69,33 @@ class FrechetDistance:
             from torchmetrics.image.fid import FrechetInceptionDistance
         except ImportError as error:
             raise UserError("Fréchet distances need torchmetrics: pip install torchmetrics") from error
-        self._metric = FrechetInceptionDistance(_Given(width), reset_real_features=False).to(device)
+        self._metric = FrechetInceptionDistance(_Features(width), reset_real_features=False).to(device)
 
     def add(self, features: Tensor, *, real: bool) -> None:
-        """Features (B, D) of one of the two sets."""
+        """Add features to one of the two sets.
+
+        Args:
+            features: (B, D).
+            real: whether they are of real images.
+        """
         self._metric.update(features.float(), real=real)
 
     def distance(self) -> float:
-        """Of all that was added; then the generated set is emptied.
+        """Compute the distance of the two sets, and empty the set of generated images.
+
+        Returns:
+            The distance, at least 0.
 
         Raises:
-            RuntimeError: a set has fewer than two pictures.
+            RuntimeError: a set has fewer than two images.
         """
         value = float(self._metric.compute())
         self._metric.reset()
-        return max(value, 0.0)  # rounding of equal sets
+        return max(value, 0.0)  # rounding can make the distance of equal sets negative
 
 
-class _Given(nn.Identity):
-    """Has torchmetrics take features instead of pictures: the encoder's are needed elsewhere too."""
+class _Features(nn.Identity):
+    """Lets torchmetrics take features instead of images, because the caller needs the encoder's features as well."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks on a dataset: embeddings of every crop, retrieval of query against gallery, fidelity of novel views."""
+"""Evaluation of networks on a dataset: embeddings of all crops, retrieval of query in gallery, fidelity of views."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from gcl_fast.evaluation.generation import ssim
 from gcl_fast.evaluation.reranking import Reranking
 from gcl_fast.evaluation.retrieval import Retrieval, evaluate
+from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.models import GCL
 
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -22,22 +22,46 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # (images (B, 3, H, W), index (B,))
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Undo ImageNet normalization: (B, 3, H, W) in [0, 1], float32."""
+    """Undo ImageNet normalization.
+
+    Args:
+        images: (B, 3, H, W), ImageNet-normalized.
+
+    Returns:
+        (B, 3, H, W) float32 in 0..1.
+
+    Example:
+        >>> to_unit(torch.zeros(1, 3, 1, 1)).flatten()  # the mean colour
+        tensor([0.4850, 0.4560, 0.4060])
+    """
     mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (images.float() * std + mean).clamp(0, 1)
 
 
 @torch.no_grad()
 def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autocast) -> Tensor:
-    """L2-normalized eval-mode embeddings of all crops, float32, in record order, the same on every rank.
+    """Compute the L2-normalized eval-mode embeddings of all crops, in record order and equal on every rank.
 
     Args:
-        encoder: image -> (part features, embedding); its mode is restored.
-        batches: over all ranks, every crop exactly once (`gcl_fast.data.ExtractLoader`).
-        count: crops in all, N.
+        encoder: maps images to (part features, embeddings); its mode is restored.
+        batches: this rank's batches of (crops, index); over all ranks every crop comes exactly once
+            (`gcl_fast.data.ExtractLoader`).
+        count: N, the number of crops over all ranks.
+        autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
 
     Returns:
-        (N, D) unit rows.
+        (N, D) float32 unit rows.
+
+    Raises:
+        ValueError: there is no batch.
+
+    Example:
+        >>> from contextlib import nullcontext
+        >>> from gcl_fast.models import ModelConfig
+        >>> gcl = GCL(ModelConfig.demo())
+        >>> batches = [(torch.randn(2, 3, 64, 32), torch.tensor([1, 0]))]  # the second crop of the dataset, the first
+        >>> embeddings(gcl.identity, batches, count=2, autocast=nullcontext).shape
+        torch.Size([2, 256])
     """
     training = encoder.training
     encoder.eval()
@@ -50,7 +74,7 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
         rows[index] = normalize(embedding.float(), dim=1)
     encoder.train(training)
     if rows is None:
-        raise ValueError("embeddings: no batch came; a rank without crops cannot know the width of an embedding")
+        raise ValueError("embeddings: there is no batch; a rank without crops cannot know the size of an embedding")
     if dist.is_initialized():
         dist.all_reduce(rows)  # each row is zero on all ranks but one
     return rows
@@ -59,12 +83,29 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
 def retrieve(
     query: Tensor, gallery: Tensor, query_records: Records, gallery_records: Records, rerank: Reranking | None = None
 ) -> Retrieval:
-    """Rank the gallery for each query by the protocol of Market-1501 (same identity and camera left out).
+    """Rank the gallery for each query by the protocol of Market-1501: same identity and camera do not count.
 
     Args:
         query: (Q, D) unit rows.
         gallery: (G, D) unit rows.
-        rerank: k-reciprocal re-ranking instead of the plain distance.
+        query_records: identities and cameras of the Q queries.
+        gallery_records: identities and cameras of the G crops of the gallery.
+        rerank: settings of k-reciprocal re-ranking; None: the plain distance.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        UserError: no query has a match in another camera.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> def records(camera):  # three people, one crop each
+        ...     paths = [Path(f"{i}.jpg") for i in range(3)]
+        ...     return Records(Path("."), paths, np.arange(3), np.full(3, camera), np.zeros(3, int))
+        >>> retrieve(torch.eye(3), torch.eye(3), records(camera=1), records(camera=2)).mAP
+        1.0
     """
     return evaluate(
         query,
@@ -86,22 +127,35 @@ def novel_views(
     yaw: Tensor,
     autocast: Autocast,
 ) -> tuple[Tensor, Tensor]:
-    """Pictures of the persons in `images`, each turned by `yaw` degrees.
+    """Generate images of the people in `images`, each turned by `yaw` degrees.
 
     Args:
-        images: (B, 3, H, W) normalized crops.
-        structure_maps: source of the split that `index` (B,) counts in.
+        gcl: the networks, which are put in eval mode.
+        images: crops (B, 3, H, W), ImageNet-normalized.
+        structure_maps: maps (index, yaw) to structure maps (B, 1, H, W) in [-1, 1].
+        index: (B,) int64 records of the crops.
         yaw: (B,) degrees; 0 gives the reconstruction.
+        autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
 
     Returns:
-        normalized pictures (B, 3, H, W) float32, and the structure maps (B, 1, H, W) they were drawn from.
+        Images (B, 3, H, W) float32, ImageNet-normalized, and the structure maps (B, 1, H, W) of their bodies.
+
+    Example:
+        >>> from contextlib import nullcontext
+        >>> from gcl_fast.models import ModelConfig
+        >>> def structure_maps(index, yaw):  # stands in for gcl_fast.bodies, which renders bodies
+        ...     return torch.rand(len(index), 1, 64, 40)
+        >>> gcl, crops, index = GCL(ModelConfig.demo()), torch.randn(2, 3, 64, 40), torch.arange(2)
+        >>> views, _ = novel_views(gcl, crops, structure_maps, index, torch.tensor([90.0, 180.0]), nullcontext)
+        >>> views.shape
+        torch.Size([2, 3, 64, 40])
     """
     gcl.eval()
     maps = structure_maps(index, yaw)
     with autocast():
         parts, _ = gcl.identity(images)
-        picture = gcl.generator(gcl.structure(maps), parts)
-    return picture.float(), maps
+        views = gcl.generator(gcl.structure(maps), parts)
+    return views.float(), maps
 
 
 @torch.no_grad()
@@ -114,33 +168,48 @@ def view_fidelity(
     yaws: list[float],
     autocast: Autocast,
 ) -> dict[str, float]:
-    """SSIM of what the generator draws, over all crops of `batches`.
+    """Measure the SSIM of generated images, as means over all crops of `batches`.
 
     Args:
-        names: crop file names in the order of the index.
-        true_views: (names, yaw) -> (images (B, 3, H, W) uint8, person (B, H, W) bool); None: no truth is known.
-        yaws: degrees; crop i is drawn at yaws[i % len(yaws)].
+        gcl: the networks, which are put in eval mode.
+        batches: batches of (crops, index).
+        structure_maps: maps (index, yaw) to structure maps (B, 1, H, W) in [-1, 1].
+        names: file names of the crops, in the order of the index.
+        true_views: maps (names, yaw) to images (B, 3, H, W) uint8 and masks of the person (B, H, W) bool; None: the
+            true views are not known.
+        yaws: degrees; crop i is turned by yaws[i % len(yaws)].
+        autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
 
     Returns:
-        `ssim_reconstruction` (whole picture, yaw 0) and, where the truth is known, `ssim` and `ssim_copy`: the novel
-        view and the untouched input crop against the true novel view, on the person's pixels. Means over crops.
+        `ssim_reconstruction`, over the whole image at yaw 0. With `true_views` also `ssim` of the novel view and
+        `ssim_copy` of the untouched crop; both compare with the true view, on the person's pixels.
+
+    Example:
+        >>> from contextlib import nullcontext
+        >>> from gcl_fast.models import ModelConfig
+        >>> def structure_maps(index, yaw):  # stands in for gcl_fast.bodies, which renders bodies
+        ...     return torch.rand(len(index), 1, 64, 40)
+        >>> gcl, batches = GCL(ModelConfig.demo()), [(torch.randn(2, 3, 64, 40), torch.arange(2))]
+        >>> list(view_fidelity(gcl, batches, structure_maps, ["a.jpg", "b.jpg"], None, [90.0], nullcontext))
+        ['ssim_reconstruction']
     """
     totals: dict[str, float] = {}
     count = 0
 
     def add(name: str, values: Tensor) -> None:
+        """Add the values of one batch to the total of a metric."""
         totals[name] = totals.get(name, 0.0) + float(values.sum())
 
     for images, index in batches:
         yaw = torch.tensor(yaws, device=images.device)[index % len(yaws)]
         crop = to_unit(images)
-        again, _ = novel_views(gcl, images, structure_maps, index, torch.zeros_like(yaw), autocast)
-        add("ssim_reconstruction", ssim(to_unit(again), crop))
+        reconstruction, _ = novel_views(gcl, images, structure_maps, index, torch.zeros_like(yaw), autocast)
+        add("ssim_reconstruction", ssim(to_unit(reconstruction), crop))
         if true_views is not None:
-            drawn, _ = novel_views(gcl, images, structure_maps, index, yaw, autocast)
+            view, _ = novel_views(gcl, images, structure_maps, index, yaw, autocast)
             truth, person = true_views([names[i] for i in index.tolist()], yaw.cpu())
             truth, person = truth.to(images.device).float() / 255, person.to(images.device)
-            add("ssim", ssim(to_unit(drawn), truth, person))
+            add("ssim", ssim(to_unit(view), truth, person))
             add("ssim_copy", ssim(crop, truth, person))
         count += len(index)
     return {name: total / max(count, 1) for name, total in totals.items()}

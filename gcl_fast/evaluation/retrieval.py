@@ -23,12 +23,12 @@ TILE_ENTRIES = 2**25  # distances held at a time: 128 MB
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Metrics as fractions 0..1."""
+    """Holds retrieval metrics as fractions in 0..1."""
 
     mAP: float
     cmc: Tensor  # (50,) float64: cmc[r] = share of queries whose first match is among the first r + 1
     mINP: float  # mean over queries of matches / place of the last match (Ye et al. 2021)
-    num_queries: int  # that have a match in another camera
+    num_queries: int  # number of queries with a match in another camera
 
 
 def rank(
@@ -70,16 +70,34 @@ def evaluate(
     gallery_cameras: Tensor,
     rerank: Reranking | None = None,
 ) -> Retrieval:
-    """Retrieval metrics by Euclidean distance of L2-normalized embeddings; distances are made and ranked in tiles.
+    """Compute retrieval metrics by the Euclidean distance of L2-normalized embeddings, tile by tile of queries.
+
+    Gallery entries of the query's identity and camera do not count.
 
     Args:
-        query_embeddings: (Q, D), gallery_embeddings: (G, D), floating point on one device; normalized here.
-        query_ids, query_cameras: (Q,) integers.
-        gallery_ids, gallery_cameras: (G,) integers.
-        rerank: k-reciprocal re-ranking instead of the plain distance.
+        query_embeddings: (Q, D) floating point; normalized here.
+        gallery_embeddings: (G, D) floating point on the same device; normalized here.
+        query_ids: (Q,) integers.
+        gallery_ids: (G,) integers.
+        query_cameras: (Q,) integers.
+        gallery_cameras: (G,) integers.
+        rerank: settings of k-reciprocal re-ranking; None: the plain distance.
+
+    Returns:
+        The metrics.
 
     Raises:
-        ValueError, RuntimeError: as `rank`.
+        ValueError: shapes or types do not fit.
+        UserError: no query has a match in another camera.
+        RuntimeError: an embedding of a query or of the gallery is NaN (the query is named).
+
+    Example:
+        >>> query, gallery = torch.eye(2), torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])
+        >>> query_ids, gallery_ids = torch.tensor([0, 1]), torch.tensor([0, 1, 1])
+        >>> cameras = torch.zeros(2, dtype=torch.int64), torch.ones(3, dtype=torch.int64)
+        >>> metrics = evaluate(query, gallery, query_ids, gallery_ids, *cameras)
+        >>> metrics.num_queries, round(metrics.mAP, 3), float(metrics.cmc[0])  # mAP, rank-1
+        (2, 1.0, 1.0)
     """
     query, gallery = normalize(query_embeddings.float()), gallery_embeddings.float()
     lists = _Lists(len(query), len(gallery), query_ids, gallery_ids, query_cameras, gallery_cameras)

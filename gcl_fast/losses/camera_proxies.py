@@ -1,4 +1,4 @@
-"""Camera-aware contrast (Wang et al. 2021, CAP): a proxy for each camera that has seen a cluster."""
+"""Camera-aware contrast (CAP, Wang et al. 2021): each cluster has one proxy per camera that has seen it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from torch.nn.functional import cross_entropy, normalize
 
 from gcl_fast.losses.cluster_memory import Clusters, cluster_centres
 
-INTER_WEIGHT = 0.5  # of the term between cameras (Wang et al. 2021, eq. 8)
-HARD = 50  # nearest proxies of other clusters in that term
+INTER_WEIGHT = 0.5  # weight of the term between cameras (Wang et al. 2021, eq. 8)
+HARD = 50  # nearest proxies of other clusters that the term between cameras compares with
 
 
 class CameraProxies(NamedTuple):
-    """A partition of the bank's rows by cluster and camera, made once per clustering."""
+    """Holds a partition of the bank's rows by cluster and camera, which is made once per clustering."""
 
-    groups: Clusters  # P groups; outliers are clusters of one
-    cluster: Tensor  # (P,)
-    camera: Tensor  # (P,)
+    groups: Clusters  # P groups; each outlier is a cluster of one
+    cluster: Tensor  # (P,) cluster of each group
+    camera: Tensor  # (P,) camera of each group
 
     @classmethod
     def from_labels(cls, labels: Tensor, cameras: Tensor) -> CameraProxies:
-        """Group rows by pseudo-label (outlier < 0) and camera.
+        """Group the rows of the bank by pseudo-label and camera.
 
         Args:
-            labels: (N,) int64.
+            labels: (N,) int64 pseudo-labels; an outlier is below 0.
             cameras: (N,) int64, any values, on the device of `labels`.
+
+        Returns:
+            The partition into P groups.
         """
         clusters = Clusters.from_labels(labels).of_row
         names, camera = cameras.unique(return_inverse=True)
@@ -39,33 +42,45 @@ class CameraProxies(NamedTuple):
 def camera_proxy_loss(
     f: Tensor, features: Tensor, proxies: CameraProxies, index: Tensor, temperature: float = 0.07
 ) -> Tensor:
-    """Contrast crops with the proxies of their own camera, then with those of the others; gradients reach f only.
+    """Contrast crops with the proxies of their own camera and with the proxies of all other cameras.
 
-    A proxy is the direction of the mean of its rows. Inside the camera: cross-entropy over its proxies at the crop's
-    own one. Between cameras: mean over the proxies q of the crop's cluster in other cameras of
-    -log(exp s_q / (sum over these q and over the 50 nearest proxies of other clusters of exp s)), s = f . proxy /
-    temperature; 0 for a crop whose cluster no other camera has seen.
+    A proxy is the direction of the mean of its rows, and s = f . proxy / temperature. The term inside the camera is the
+    cross-entropy over the camera's proxies, with the crop's own proxy as the target. The term between cameras is the
+    mean over the proxies q of the crop's cluster in other cameras of
+
+        -log( exp s_q / sum_{these q and the 50 nearest proxies of other clusters} exp s )
+
+    It is 0 for a crop whose cluster no other camera has seen. Gradients reach f only (Wang et al. 2021, eq. 8).
 
     Args:
         f: (B, D) embeddings, before L2 normalization.
         features: (N, D) unit rows of the memory bank.
         proxies: partition of the N rows.
         index: (B,) int64 bank rows of the crops.
+        temperature: of the softmax, above 0.
 
     Returns:
         Scalar float32: batch mean of the first term + 0.5 times the second.
+
+    Example:
+        >>> features = normalize(torch.randn(6, 8), dim=1)
+        >>> labels, cameras = torch.tensor([0, 0, 0, 1, 1, -1]), torch.tensor([1, 1, 2, 1, 2, 1])
+        >>> proxies = CameraProxies.from_labels(labels, cameras)
+        >>> loss = camera_proxy_loss(torch.randn(2, 8), features, proxies, index=torch.tensor([0, 3]))
+        >>> loss.shape
+        torch.Size([])
     """
     with torch.autocast(f.device.type, enabled=False):
         s = normalize(f.float(), dim=1) @ cluster_centres(features, proxies.groups).T / temperature  # (B, P)
-        own = proxies.groups.of_row[index]
-        elsewhere = proxies.camera != proxies.camera[own][:, None]  # (B, P)
-        inside = cross_entropy(s.masked_fill(elsewhere, -torch.inf), own)
-        same = proxies.cluster == proxies.cluster[own][:, None]
-        positive = same & elsewhere
+        target = proxies.groups.of_row[index]  # (B,) the proxy of the crop's cluster and camera
+        other_camera = proxies.camera != proxies.camera[target][:, None]  # (B, P)
+        inside = cross_entropy(s.masked_fill(other_camera, -torch.inf), target)
+        same = proxies.cluster == proxies.cluster[target][:, None]
+        positive = same & other_camera
         hard = s.masked_fill(same, -torch.inf).topk(min(HARD, s.shape[1]), dim=1).values
-        # The crop's own proxy stands in where there is no positive one: all terms stay finite, and count nothing
-        lonely = ~positive.any(1)
-        positive = positive.scatter(1, own[:, None], lonely[:, None])
-        against = torch.cat((s.masked_fill(~positive, -torch.inf), hard), 1).logsumexp(1)
-        between = against - (s * positive).sum(1) / positive.sum(1)
-        return inside + INTER_WEIGHT * between.masked_fill(lonely, 0).mean()
+        # A crop without a positive proxy takes its own one: its terms stay finite, and `is_unpaired` sets them to zero.
+        is_unpaired = ~positive.any(1)
+        positive = positive.scatter(1, target[:, None], is_unpaired[:, None])
+        normalizer = torch.cat((s.masked_fill(~positive, -torch.inf), hard), 1).logsumexp(1)
+        between = normalizer - (s * positive).sum(1) / positive.sum(1)
+        return inside + INTER_WEIGHT * between.masked_fill(is_unpaired, 0).mean()

@@ -1,12 +1,13 @@
-"""The networks of GCL, their sizes, and weights made elsewhere."""
+"""The networks of GCL, their sizes, and weights from other projects."""
 
-from gcl_fast.models.config import DiscriminatorConfig, GeneratorConfig, IdentityConfig, ModelConfig, StructureConfig
 from gcl_fast.models.discriminator import Discriminator
+from gcl_fast.models.domain_norms import of_another_domain
 from gcl_fast.models.gcl import GCL
 from gcl_fast.models.generator import Generator
-from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.identity_encoder import IdentityEncoder
 from gcl_fast.models.official import load_imagenet_backbone, load_official, read_official, to_official
-from gcl_fast.models.structure import StructureEncoder, check_size, min_size
+from gcl_fast.models.sizes import DiscriminatorConfig, GeneratorConfig, IdentityConfig, ModelConfig, StructureConfig
+from gcl_fast.models.structure_encoder import StructureEncoder, check_size, min_size
 
 __all__ = [
     "GCL",
@@ -23,6 +24,7 @@ __all__ = [
     "load_imagenet_backbone",
     "load_official",
     "min_size",
+    "of_another_domain",
     "read_official",
     "to_official",
 ]

@@ -1,21 +1,31 @@
-"""Batch norms of two domains inside one encoder (Chang et al. 2019, domain-specific batch normalization)."""
+"""Batch norms of two domains inside one encoder (domain-specific batch normalization, Chang et al. 2019)."""
 
 from __future__ import annotations
 
 import copy
 
-from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.identity_encoder import IdentityEncoder
 
 
 def of_another_domain(encoder: IdentityEncoder) -> IdentityEncoder:
-    """`encoder` once more, for crops of another domain: every parameter is shared, running statistics are its own.
+    """Return an encoder of another domain, which shares every parameter and has its own running statistics.
 
-    In training mode each normalizes by its own batch and follows its own domain's statistics; in eval mode each uses
-    what it has followed. Whatever trains one trains the other. Scales and shifts are shared as well: a set of its own
-    would learn nothing from a domain without labels.
+    In training mode each encoder normalizes by its own batch and follows the statistics of its own domain. In eval mode
+    each uses the statistics it has followed. A step of the optimizer on one trains the other. Scales and shifts are
+    shared as well: a domain without labels could not train its own.
+
+    Args:
+        encoder: encoder of the first domain.
 
     Returns:
-        An encoder of the same tensor names and device, not compiled.
+        An encoder with the same tensor names and device, not compiled.
+
+    Example:
+        >>> from gcl_fast.models import ModelConfig
+        >>> target = IdentityEncoder(ModelConfig.demo().identity)
+        >>> source = of_another_domain(target)
+        >>> source.conv1.weight is target.conv1.weight, source.bn1.running_mean is target.bn1.running_mean
+        (True, False)
     """
     shared = {id(parameter): parameter for parameter in encoder.parameters()}
     return copy.deepcopy(encoder, shared)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from torch import nn
 
-from gcl_fast.models.config import ModelConfig
 from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.generator import Generator
-from gcl_fast.models.identity import IdentityEncoder
-from gcl_fast.models.structure import StructureEncoder
+from gcl_fast.models.identity_encoder import IdentityEncoder
+from gcl_fast.models.sizes import ModelConfig
+from gcl_fast.models.structure_encoder import StructureEncoder
 
 
 class GCL(nn.Module):
-    """Identity encoder, structure encoder, generator and discriminator, at the paper's sizes unless told otherwise.
+    """Holds the identity encoder, the structure encoder, the generator and the discriminator.
 
-    `.identity(image)` -> (part features, embedding before L2 normalization); `.structure(map)` -> structure code;
-    `.generator(code, part_features)` -> picture; `.discriminator(picture)` -> list of maps, one a scale.
+    `.identity(image)` gives part features and the embedding before L2 normalization, `.structure(map)` the structure
+    code, `.generator(code, part_features)` an image, `.discriminator(image)` a list of maps, one per scale.
+
+    Args:
+        config: sizes; None: the paper's.
+
+    Example:
+        >>> import torch
+        >>> gcl = GCL(ModelConfig.demo()).eval()
+        >>> crops, maps = torch.randn(2, 3, 128, 64), torch.rand(2, 1, 128, 64)  # maps: the bodies at another yaw
+        >>> part_features, embedding = gcl.identity(crops)
+        >>> gcl.generator(gcl.structure(maps), part_features).shape  # the novel views
+        torch.Size([2, 3, 128, 64])
     """
 
     def __init__(self, config: ModelConfig | None = None):

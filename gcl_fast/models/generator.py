@@ -1,4 +1,4 @@
-"""Generator: a structure code dressed in part features -> a picture."""
+"""Generator: draws an image from a structure code and part features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from gcl_fast.kernels._triton import triton_serves
 from gcl_fast.kernels.styled_norm import styled_norm
-from gcl_fast.models.config import GeneratorConfig
 from gcl_fast.models.layers import (
     SLOPE,
     ConvBlock,
@@ -19,9 +18,11 @@ from gcl_fast.models.layers import (
     UpsampledConv,
     init_kaiming,
 )
+from gcl_fast.models.sizes import GeneratorConfig
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Build the network that turns a slice of the part features into scales or shifts."""
     return nn.Sequential(
         nn.Linear(inputs, hidden),
         nn.LeakyReLU(SLOPE),
@@ -31,8 +32,16 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
-def together(mlps: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """Run equal networks of `_mlp`, each on its block of x, (K, B, S) -> (K, B, D): a launch makes K products."""
+def run_mlps(mlps: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Run K equal networks of `_mlp`, each on its block of x; one launch computes K products.
+
+    Args:
+        mlps: K networks.
+        x: (K, B, S).
+
+    Returns:
+        (K, B, D).
+    """
     for layers in zip(*mlps):
         if isinstance(layers[0], nn.Linear):
             weight, bias = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
@@ -43,7 +52,15 @@ def together(mlps: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 class StyledBlock(nn.Module):
-    """Residual block whose two instance norms take scale and shift from a slice of the part features (AdaIN)."""
+    """Represents a residual block whose two instance norms take scale and shift from a slice of the part features.
+
+    The norms are AdaIN (Huang and Belongie 2017, eq. 8).
+
+    Args:
+        channels: C, of the map.
+        style: size of the slice.
+        hidden: width of the MLPs.
+    """
 
     def __init__(self, channels: int, style: int, hidden: int):
         super().__init__()
@@ -53,13 +70,27 @@ class StyledBlock(nn.Module):
         self.shift = _mlp(style, hidden, 2 * channels)
 
     def forward(self, x: Tensor, scales: Sequence[Tensor], shifts: Sequence[Tensor]) -> Tensor:
-        """Run the block on x (B, C, H, W), with scale and shift (B, C) of its first norm and of its second."""
+        """Run the block.
+
+        Args:
+            x: (B, C, H, W).
+            scales: (B, C) of the first norm and of the second.
+            shifts: (B, C) of the first norm and of the second.
+
+        Returns:
+            (B, C, H, W).
+        """
         y = styled_norm(self.first(x), scales[0], shifts[0], slope=SLOPE)
         return styled_norm(self.second(y), scales[1], shifts[1], residual=x)
 
 
 class UpBlock(nn.Module):
-    """Twice the size: upsampled convolution, layer norm, LeakyReLU."""
+    """Doubles the size of a map: upsampled convolution, layer norm, LeakyReLU.
+
+    Args:
+        inputs: channels of the small map.
+        outputs: channels of the large map.
+    """
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -67,15 +98,28 @@ class UpBlock(nn.Module):
         self.norm = LayerNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Turn a map (B, C, H, W) into one of (B, D, 2H, 2W)."""
         return self.norm(self.conv(x))
 
 
 class Generator(nn.Module):
-    """Structure code (B, channels, H/4, W/4) and part features (B, P) -> ImageNet-normalized picture (B, 3, H, W).
+    """Draws an image from a structure code and part features.
 
-    The part features are cut into as many consecutive slices as there are blocks; slice k drives block k. Most of what
-    they hold is common to all crops. Where the config says so they are standardized first, by fixed statistics: after
-    400 steps of 8 on the demo's data L1 is 0.42, not 0.48 (cosine to zero, best of the rates tried for each).
+    The part features are cut into as many consecutive slices as there are blocks; slice k drives block k. With
+    `config.standardize` they are standardized first, by the statistics that `calibrate` sets: most of their value is
+    common to all crops, and small networks learn faster from the rest.
+
+    Args:
+        config: sizes.
+        channels: of the structure code.
+        part_features: P, of a crop.
+
+    Example:
+        >>> from gcl_fast.models import ModelConfig
+        >>> sizes = ModelConfig.demo()
+        >>> generator = Generator(sizes.generator, sizes.structure.code, sizes.identity.part_features)
+        >>> generator(torch.randn(1, sizes.structure.code, 32, 16), torch.randn(1, sizes.identity.part_features)).shape
+        torch.Size([1, 3, 128, 64])
     """
 
     part_mean: Tensor
@@ -91,7 +135,7 @@ class Generator(nn.Module):
             UpBlock(wide, narrow),
         )
         self.refine = nn.Sequential(
-            ConvBlock(narrow, narrow, 3, activate=False), ConvBlock(narrow, narrow, 3, before=SLOPE)
+            ConvBlock(narrow, narrow, 3, activate=False), ConvBlock(narrow, narrow, 3, input_slope=SLOPE)
         )
         self.paint = nn.Conv2d(narrow, 3, 1)
         self.apply(init_kaiming)
@@ -101,16 +145,21 @@ class Generator(nn.Module):
             self.register_buffer("part_scale", torch.ones(part_features))
 
     def calibrate(self, mean: Tensor, std: Tensor) -> None:
-        """Set what part features (B, P) are standardized by; a feature that hardly varies is left small."""
+        """Set the statistics by which part features are standardized.
+
+        Args:
+            mean: (P,) of the part features over the training crops.
+            std: (P,) likewise; below 0.001 it counts as 0.001, so that a constant feature stays small.
+        """
         self.part_mean.copy_(mean)
         self.part_scale.copy_(1 / std.clamp(min=1e-3))
 
     def _styles(self, part_features: Tensor) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
-        """Compute scales and shifts of each block. On a GPU, where launches are their cost, the MLPs run as one."""
+        """Compute scales and shifts of each block; on a GPU, where launches are the cost, the MLPs run as one."""
         mlps = [block.get_submodule(name) for block in self.blocks for name in ("scale", "shift")]
         slices = [style for style in part_features.chunk(len(self.blocks), 1) for _ in range(2)]
         if triton_serves(part_features):
-            rows = together(mlps, torch.stack(slices)).unflatten(2, (2, -1))  # (2 * blocks, B, 2, C)
+            rows = run_mlps(mlps, torch.stack(slices)).unflatten(2, (2, -1))  # (2 * blocks, B, 2, C)
             halves = rows.movedim(2, 1).flatten(0, 1).unbind()
         else:
             halves = tuple(half for mlp, style in zip(mlps, slices) for half in mlp(style).chunk(2, 1))
@@ -118,6 +167,15 @@ class Generator(nn.Module):
         return list(zip(pairs[::2], pairs[1::2]))
 
     def forward(self, structure: Tensor, part_features: Tensor) -> Tensor:
+        """Draw images.
+
+        Args:
+            structure: (B, channels, H/4, W/4) structure codes.
+            part_features: (B, P).
+
+        Returns:
+            (B, 3, H, W), ImageNet-normalized and not clamped.
+        """
         x = structure
         if self.standardize:
             part_features = (part_features - self.part_mean) * self.part_scale

@@ -21,15 +21,15 @@ SLOPE = 0.2  # of every LeakyReLU outside the identity encoder
 
 
 def widen(x: Tensor) -> Tensor:
-    """x in float32, or as it is where it is wider: statistics and losses are not for half precision."""
+    """Return x in float32, or as it is where it is wider: half precision is too coarse for statistics and losses."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def leaky_relu(x: Tensor, slope: float = SLOPE) -> Tensor:
-    """x where positive, slope * x elsewhere.
+    """Compute x where it is positive, and slope * x elsewhere.
 
-    Compiled for the CPU, torch's own saves a mask of bools for the backward, which the bfloat16 kernels store one by
-    one: 14.3 ms forward and backward at 16x32x64x32 on one core, against 0.9 ms in this form.
+    Compiled for the CPU, torch's own function saves a mask of bools for the backward, which bfloat16 kernels store one
+    by one. The sum of x and |x| needs no mask.
     """
     if slope == 1:
         return x
@@ -39,14 +39,23 @@ def leaky_relu(x: Tensor, slope: float = SLOPE) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), fast where `leaky_relu` is."""
+    """Compute max(x, 0), in the form that `leaky_relu` has when compiled."""
     return leaky_relu(x, 0.0) if torch.compiler.is_compiling() else F.relu(x)
 
 
 def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
-    """Mirror `padding` rows and columns of LeakyReLU(x), (B, C, H, W), about each border (`kernels.reflect_pad`).
+    """Apply LeakyReLU, and mirror `padding` rows and columns about each border.
 
-    Compiled for the CPU, the backward of torch's own runs element by element; that of concatenated slices does not.
+    Eager, it is the op of `kernels.reflect_pad`. Compiled for the CPU, it concatenates slices: the backward of torch's
+    own padding would run element by element.
+
+    Args:
+        x: (B, C, H, W).
+        padding: rows and columns on each side, below H and W.
+        slope: of the LeakyReLU; 1 leaves x as it is.
+
+    Returns:
+        (B, C, H + 2 * padding, W + 2 * padding).
     """
     if not (torch.compiler.is_compiling() and x.device.type == "cpu"):
         return eager_reflect_pad(x, padding, slope)
@@ -59,26 +68,39 @@ def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
 
 
 class ReflectConv(nn.Conv2d):
-    """Convolution of odd kernel under reflect padding: the map keeps its size, over the stride.
+    """Convolves a map with an odd kernel under reflect padding, so that it keeps its size over the stride.
 
-    What comes in passes LeakyReLU of slope `before` first (1: none), which costs nothing on top of the padding.
+    The input passes a LeakyReLU first, which is part of the pass that pads.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        kernel: odd size of the kernel.
+        stride: of both axes.
+        dilation: of both axes.
+        input_slope: slope of the LeakyReLU on the input; 1: none.
     """
 
     bias: nn.Parameter
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, before: float = 1.0
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, input_slope: float = 1.0
     ) -> None:
         super().__init__(inputs, outputs, kernel, stride, dilation=dilation)
-        self.border, self.before = dilation * (kernel - 1) // 2, before
+        self.border, self.input_slope = dilation * (kernel - 1) // 2, input_slope
 
     def forward(self, x: Tensor) -> Tensor:
-        x = reflect_pad(x, self.border, self.before) if self.border else leaky_relu(x, self.before)
+        """Convolve a map (B, C, H, W)."""
+        x = reflect_pad(x, self.border, self.input_slope) if self.border else leaky_relu(x, self.input_slope)
         return convolve(x, self.weight, self.bias, self.stride[0], 0, self.dilation[0])
 
 
 class LayerNorm(nn.Module):
-    """Normalize each sample over C, H, W by its unbiased deviation; scale and shift of each channel; LeakyReLU."""
+    """Normalizes each sample over C, H, W by its unbiased deviation, scales and shifts each channel, and activates.
+
+    Args:
+        channels: C. The scales start uniform in 0..1, the shifts at 0.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -86,13 +108,24 @@ class LayerNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize a map (B, C, H, W), and apply LeakyReLU."""
         return styled_norm(x, self.gamma[None], self.beta[None], slope=SLOPE, whole=True)
 
 
 class ConvBlock(nn.Module):
-    """Convolution under reflect padding that keeps the size (over the stride), then norm, then LeakyReLU.
+    """Convolves under reflect padding, then normalizes, then applies LeakyReLU.
 
-    Between two convolutions without norm let the second activate (`before`), not the first: see `ReflectConv`.
+    Between two convolutions without a norm, let the second one activate (`input_slope`): see `ReflectConv`.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        kernel: odd size of the kernel.
+        stride: of both axes.
+        dilation: of both axes.
+        norm: "instance" or "none".
+        input_slope: slope of a LeakyReLU on the input; 1: none.
+        activate: whether LeakyReLU follows.
     """
 
     def __init__(
@@ -104,14 +137,15 @@ class ConvBlock(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         norm: Norm = "none",
-        before: float = 1.0,
+        input_slope: float = 1.0,
         activate: bool = True,
     ):
         super().__init__()
-        self.conv = ReflectConv(inputs, outputs, kernel, stride, dilation, before)
+        self.conv = ReflectConv(inputs, outputs, kernel, stride, dilation, input_slope)
         self.norm, self.activate = norm, activate
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Run the block on a map (B, C, H, W), and add `residual`, which has the shape of the result."""
         x = self.conv(x)
         if self.norm == "instance":
             return styled_norm(x, residual=residual, slope=SLOPE if self.activate else 1.0)
@@ -120,12 +154,16 @@ class ConvBlock(nn.Module):
 
 
 class UpsampledConv(nn.Conv2d):
-    """Nearest upsampling by 2, then a 5x5 convolution under reflect padding: (B, C, H, W) -> (B, D, 2H, 2W).
+    """Upsamples a map by 2 (nearest), then convolves it with a 5x5 kernel under reflect padding.
 
-    Each 2x2 group of outputs sees only 3x3 different inputs, so the convolution runs before the upsampling with the 5x5
-    kernel folded into four of 3x3: 36 multiplications a group in place of 100. Replicate padding of the small map is
-    reflect padding of the large one, but for the outermost padded line on each side; that line's difference is added.
-    On a GPU, where that is 133 launches forward and backward, the border is convolved by itself instead: 36.
+    Each 2x2 group of outputs sees only 3x3 different inputs. So the convolution runs before the upsampling, with the
+    5x5 kernel folded into four of 3x3: 36 multiplications per group instead of 100. Replicate padding of the small map
+    is reflect padding of the large one, except for the outermost padded line on each side; the difference of that line
+    is added. On a GPU this would be many launches: there the border is convolved by itself (`framed`).
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
     """
 
     bias: nn.Parameter
@@ -139,21 +177,31 @@ class UpsampledConv(nn.Conv2d):
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Turn a map (B, C, H, W) into one of (B, D, 2H, 2W)."""
         if triton_serves(x):
             return self.framed(x)
         weight = self.weight
-        folded = _fold(_fold(weight).movedim(2, -1)).permute(4, 2, 0, 1, 5, 3)  # (2, 2, D, C, 3, 3)
-        bordered, *lines = _Border.apply(x)
-        y = F.conv2d(bordered, folded.flatten(0, 2), self.bias.repeat(4))  # (B, 4D, H, W)
+        kernels_3x3 = _fold(_fold(weight).movedim(2, -1)).permute(4, 2, 0, 1, 5, 3)  # (2, 2, D, C, 3, 3)
+        x_with_border, *lines = _Border.apply(x)
+        y = F.conv2d(x_with_border, kernels_3x3.flatten(0, 2), self.bias.repeat(4))  # (B, 4D, H, W)
         kernels = (weight[:, :, 0], weight[:, :, 4], weight[..., 0], weight[..., 4])
         paddings = ("reflect", "reflect", "replicate", "replicate")
         return _Interleave.apply(y, *map(_line, lines, kernels, paddings))
 
     def framed(self, x: Tensor) -> Tensor:
-        """Convolve as `forward` does, in few operations: the border from 5 lines of the upsampled image, by itself."""
+        """Convolve as `forward` does, in few operations: the border is convolved by itself.
+
+        Each line of the border comes from 5 lines of the upsampled map.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            (B, D, 2H, 2W).
+        """
         rows, columns = (_places(size, x.device) for size in x.shape[2:])
-        folded = _Fold.apply(self.weight, self.taps, x.dtype)
-        y = F.conv2d(gather_pixels(x, rows.bordered, columns.bordered), folded)  # (B, 4D, H, W)
+        kernels_3x3 = _Fold.apply(self.weight, self.taps, x.dtype)
+        y = F.conv2d(gather_pixels(x, rows.bordered, columns.bordered), kernels_3x3)  # (B, 4D, H, W)
         lines = gather_pixels(x, rows.outer, columns.upsampled), gather_pixels(x, rows.upsampled, columns.outer)
         across = F.conv2d(lines[0], self.weight, stride=(5, 1))  # (B, D, 2, 2W), the first row and the last
         down = F.conv2d(lines[1], self.weight, stride=(1, 5))  # (B, D, 2H, 2)
@@ -161,31 +209,32 @@ class UpsampledConv(nn.Conv2d):
 
 
 class _Places(NamedTuple):
-    """Hold three choices of a line's n places."""
+    """Holds three choices of the n pixels of a line."""
 
-    bordered: Line  # all, first and last once more
-    upsampled: Line  # each twice, then two mirrored about each end
-    outer: Line  # the 5 upsampled that the first output sees, then the 5 of the last
+    bordered: Line  # all pixels, the first and the last one more time
+    upsampled: Line  # each pixel twice, and two mirrored about each end
+    outer: Line  # the 5 upsampled pixels that the first output sees, then the 5 of the last output
 
 
 @lru_cache(64)
 def _places(n: int, device: torch.device) -> _Places:
+    """Choose the pixels of a line of n pixels."""
     mirrored = [abs(i) if i < 2 * n else 4 * n - 2 - i for i in range(-2, 2 * n + 2)]
     first = [1, 0, 0, 0, 1]
     lists = [0, *range(n), n - 1], [i // 2 for i in mirrored], first + [n - 1 - i for i in first]
-    return _Places(*(Line.of(taken, n, device) for taken in lists))
+    return _Places(*(Line.of(pixels, n, device) for pixels in lists))
 
 
 class _Fold(torch.autograd.Function):
-    """Fold 5x5 kernels (D, C, 5, 5) into four of 3x3, (4D, C, 3, 3), one of each parity of rows and columns."""
+    """Folds 5x5 kernels (D, C, 5, 5) into four of 3x3, (4D, C, 3, 3), one of each parity of rows and columns."""
 
     @staticmethod
     def forward(weight: Tensor, taps: Tensor, dtype: torch.dtype) -> Tensor:
         D, C = weight.shape[:2]
         with torch.autocast(weight.device.type, enabled=False):
-            folded = taps @ weight.permute(0, 2, 3, 1).reshape(D, 25, C)  # (D, 36, C)
+            kernels = taps @ weight.permute(0, 2, 3, 1).reshape(D, 25, C)  # (D, 36, C)
         parities = weight.new_empty((2, 2, D, 3, 3, C), dtype=dtype)
-        parities.copy_(folded.view(D, 2, 2, 3, 3, C).permute(1, 2, 0, 3, 4, 5))
+        parities.copy_(kernels.view(D, 2, 2, 3, 3, C).permute(1, 2, 0, 3, 4, 5))
         return parities.flatten(0, 2).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -197,22 +246,22 @@ class _Fold(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (taps,) = ctx.saved_tensors
         D, C = grad.shape[0] // 4, grad.shape[1]
-        folded = grad.new_empty((D, 2, 2, 3, 3, C), dtype=taps.dtype)
-        folded.copy_(grad.permute(0, 2, 3, 1).unflatten(0, (2, 2, D)).permute(2, 0, 1, 3, 4, 5))
+        kernels = grad.new_empty((D, 2, 2, 3, 3, C), dtype=taps.dtype)
+        kernels.copy_(grad.permute(0, 2, 3, 1).unflatten(0, (2, 2, D)).permute(2, 0, 1, 3, 4, 5))
         with torch.autocast(grad.device.type, enabled=False):
-            weight = taps.T @ folded.view(D, 36, C)  # (D, 25, C)
+            weight = taps.T @ kernels.view(D, 36, C)  # (D, 25, C)
         return weight.view(D, 5, 5, C).permute(0, 3, 1, 2), None, None
 
 
 class _Frame(torch.autograd.Function):
-    """Lay out groups of 2x2 outputs (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W), frame it and add a bias (D,).
+    """Lays out groups of 2x2 outputs (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W), frames it, adds a bias (D,).
 
     The frame is its first and last row (B, D, 2, 2W), then its first and last column (B, D, 2H, 2).
     """
 
     @staticmethod
     def forward(y: Tensor, across: Tensor, down: Tensor, bias: Tensor) -> Tensor:
-        image = _laid_out(y)
+        image = _lay_out(y)
         image[:, :, :: image.shape[2] - 1] = across
         image[..., :: image.shape[3] - 1] = down
         return image.add_(bias[:, None, None])
@@ -231,29 +280,28 @@ class _Frame(torch.autograd.Function):
         inner[..., :: grad.shape[3] - 1].zero_()
         across = grad[:, :, :: grad.shape[2] - 1].clone(memory_format=torch.channels_last)
         across[..., :: grad.shape[3] - 1].zero_()  # corners are the columns'
-        return _grouped(inner), across, down, bias
+        return _group(inner), across, down, bias
 
 
 class _Border(torch.autograd.Function):
-    """x (B, C, H, W) -> x with its border repeated once, (B, C, H + 2, W + 2), and what its second lines from the top,
-    the bottom, the left and the right differ by from the first, (B, C, W) and (B, C, H).
+    """Repeats the border of x (B, C, H, W) once, and subtracts its first line from its second one at each side.
 
-    By autograd's own rules each line would send back a picture of zeros, 0.1 s of a step of the paper's sizes on two
-    cores; together with `_Interleave` in place of shuffling and two padded sums it is 0.5 s.
+    The first result is (B, C, H + 2, W + 2). The differences are (B, C, W) at the top and the bottom, and (B, C, H) at
+    the left and the right. By autograd's own rules the gradient of each line would be a whole image of zeros.
     """
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         (batch, channels, height, width), order = x.shape, torch.channels_last
-        bordered = torch.empty(
+        output = torch.empty(
             batch, channels, height + 2, width + 2, dtype=x.dtype, device=x.device, memory_format=order
         )
-        bordered[:, :, 1:-1, 1:-1] = x
-        bordered[:, :, 1:-1, 0], bordered[:, :, 1:-1, -1] = x[..., 0], x[..., -1]
-        bordered[:, :, 0], bordered[:, :, -1] = bordered[:, :, 1], bordered[:, :, -2]
+        output[:, :, 1:-1, 1:-1] = x
+        output[:, :, 1:-1, 0], output[:, :, 1:-1, -1] = x[..., 0], x[..., -1]
+        output[:, :, 0], output[:, :, -1] = output[:, :, 1], output[:, :, -2]
         top, bottom = x[:, :, 1] - x[:, :, 0], x[:, :, -2] - x[:, :, -1]
         left, right = x[..., 1] - x[..., 0], x[..., -2] - x[..., -1]
-        return bordered, top, bottom, left, right
+        return output, top, bottom, left, right
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -276,17 +324,19 @@ class _Border(torch.autograd.Function):
 
 
 class _Interleave(torch.autograd.Function):
-    """Groups of 2x2 outputs (B, 2 * 2 * D, H, W) laid out as a picture (B, D, 2H, 2W), and lines (B, D, 2W), (B, D, 2H)
-    added to its top, bottom, left and right."""
+    """Lays out groups of 2x2 outputs (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W), and adds a line at each side.
+
+    The lines at the top and the bottom are (B, D, 2W), at the left and the right (B, D, 2H).
+    """
 
     @staticmethod
     def forward(y: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        picture = _laid_out(y)
-        picture[:, :, 0] += top
-        picture[:, :, -1] += bottom
-        picture[..., 0] += left
-        picture[..., -1] += right
-        return picture
+        image = _lay_out(y)
+        image[:, :, 0] += top
+        image[:, :, -1] += bottom
+        image[..., 0] += left
+        image[..., -1] += right
+        return image
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -295,23 +345,23 @@ class _Interleave(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return _grouped(grad), grad[:, :, 0], grad[:, :, -1], grad[..., 0], grad[..., -1]
+        return _group(grad), grad[:, :, 0], grad[:, :, -1], grad[..., 0], grad[..., -1]
 
 
-def _laid_out(y: Tensor) -> Tensor:
+def _lay_out(y: Tensor) -> Tensor:
     """Lay out groups of 2x2 pixels (B, 2 * 2 * D, H, W) as an image (B, D, 2H, 2W)."""
     groups = y.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))  # (B, H, W, 2, 2, D)
     return groups.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def _grouped(image: Tensor) -> Tensor:
+def _group(image: Tensor) -> Tensor:
     """Group an image (B, D, 2H, 2W) by 2x2 pixels, (B, 2 * 2 * D, H, W)."""
     rows = image.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H, 2, W, 2, D)
     return rows.transpose(2, 3).flatten(3).permute(0, 3, 1, 2)
 
 
 def _fold(kernel: Tensor) -> Tensor:
-    """(..., 5) -> (..., 2, 3): the taps that the even and the odd outputs of an upsampled line put on its inputs."""
+    """Fold the taps (..., 5) of an upsampled line into those of its even and its odd outputs, (..., 2, 3)."""
     return torch.stack([F.pad(kernel, (0, 1)), F.pad(kernel, (1, 0))], -2).unflatten(-1, (3, 2)).sum(-1)
 
 
@@ -321,20 +371,28 @@ def _line(line: Tensor, kernel: Tensor, padding: str) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """x + two 3x3 convolutions, the second without activation."""
+    """Adds two 3x3 convolutions to its input; the second has no activation.
+
+    Args:
+        channels: C.
+        norm: "instance" or "none", after each convolution.
+    """
 
     def __init__(self, channels: int, norm: Norm):
         super().__init__()
-        plain = norm == "none"
-        self.first = ConvBlock(channels, channels, 3, norm=norm, activate=not plain)
-        self.second = ConvBlock(channels, channels, 3, norm=norm, before=SLOPE if plain else 1.0, activate=False)
+        normless = norm == "none"
+        self.first = ConvBlock(channels, channels, 3, norm=norm, activate=not normless)
+        self.second = ConvBlock(
+            channels, channels, 3, norm=norm, input_slope=SLOPE if normless else 1.0, activate=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the block on a map (B, C, H, W)."""
         return self.second(self.first(x), residual=x)
 
 
 def init_kaiming(module: nn.Module) -> None:
-    """Kaiming-normal (fan in) weights, zero biases; for `nn.Module.apply`."""
+    """Draw Kaiming-normal weights (fan in), and set biases to zero; for `nn.Module.apply`."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, mode="fan_in")
         if module.bias is not None:

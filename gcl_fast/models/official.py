@@ -1,4 +1,4 @@
-"""Weights made elsewhere: checkpoints of the official GCL implementation, and torchvision's ResNet-50."""
+"""Weights from other projects: checkpoints of the official GCL implementation, and torchvision's ResNet-50."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from gcl_fast.errors import UserError
-from gcl_fast.models.config import ModelConfig
 from gcl_fast.models.gcl import GCL
-from gcl_fast.models.identity import IdentityEncoder
+from gcl_fast.models.identity_encoder import IdentityEncoder
+from gcl_fast.models.sizes import ModelConfig
 
 Weights = Mapping[str, Tensor]
 PARTS = ("gen", "dis", "id")
 
-# Ours -> official, in order: the first pattern that matches a name's beginning rewrites it.
+# Our names -> official names. The first pattern that matches the beginning of a name rewrites it.
 _RULES: list[tuple[str, str]] = [
     (r"identity\.", "id/"),
     (r"structure\.stem\.", "gen/enc_content.model."),
@@ -45,7 +45,17 @@ _UNUSED = re.compile(r"dec\.model\.1\..*\.norm\.running_(mean|var)")  # buffers 
 
 
 def official_name(name: str) -> tuple[str, str]:
-    """(part, name) in the official checkpoints of one of `GCL().state_dict()`'s names; part is gen, dis or id."""
+    """Translate a name of `GCL().state_dict()` into the official checkpoints' name.
+
+    Args:
+        name: such as "identity.conv1.weight".
+
+    Returns:
+        The part, "gen", "dis" or "id", and the name in the part's state dict.
+
+    Raises:
+        KeyError: the official checkpoints have no such tensor.
+    """
     if mlp := _MLP.fullmatch(name):
         block, kind, layer, tensor = mlp.groups()
         return "gen", f"mlp_{'w' if kind == 'scale' else 'b'}{int(block) + 1}.model.{int(layer) // 2}.fc.{tensor}"
@@ -57,62 +67,91 @@ def official_name(name: str) -> tuple[str, str]:
 
 
 def load_official(source: str | Path | Mapping[str, Weights], parts: Sequence[str] = PARTS) -> dict[str, Tensor]:
-    """Official weights as a state dict that `GCL().load_state_dict` takes.
+    """Turn official weights into a state dict that `GCL().load_state_dict` takes.
 
-    The official code keeps no memory bank: its joint stage fills the bank from the identity encoder, and so does ours.
+    The official code stores no memory bank: its joint stage fills the bank from the identity encoder, and so does ours.
 
     Args:
-        source: what `read_official` gives or reads.
-        parts: those to load, of gen, dis and id.
+        source: a path that `read_official` reads, or its result.
+        parts: the parts to load, of "gen", "dis" and "id".
+
+    Returns:
+        Tensors by our names, those of `parts`.
 
     Raises:
         UserError: a tensor is missing, unknown or of another shape (all are named), or a file cannot be read.
+
+    Example:
+        >>> with torch.device("meta"):  # the paper's sizes, without memory
+        ...     gcl, official = GCL(), to_official(GCL())
+        >>> gcl.load_state_dict(load_official(official))  # or load_official("a/folder/of/official/checkpoints")
+        <All keys matched successfully>
     """
-    where = "the official weights" if isinstance(source, Mapping) else str(source)
+    origin = "the official weights" if isinstance(source, Mapping) else str(source)
     weights = source if isinstance(source, Mapping) else read_official(Path(source))
-    if absent := [part for part in parts if part not in weights]:
-        raise UserError(f"{where}: no {', '.join(absent)}; expected the state dicts gen, dis and id")
+    if gaps := [part for part in parts if part not in weights]:
+        raise UserError(f"{origin}: no {', '.join(gaps)}; expected the state dicts gen, dis and id")
     with torch.device("meta"):
         ours = GCL().state_dict()
     official = {name: "/".join(official_name(name)) for name in ours}
-    wanted = {theirs: ours[name] for name, theirs in official.items() if theirs.split("/")[0] in parts}
-    given = {f"{part}/{name}": t for part in parts for name, t in weights[part].items() if not _UNUSED.match(name)}
-    if faults := misfits(wanted, given):
-        raise UserError(f"{where}: not the official GCL architecture: " + "; ".join(faults))
+    expected = {theirs: ours[name] for name, theirs in official.items() if theirs.split("/")[0] in parts}
+    tensors = {f"{part}/{name}": t for part in parts for name, t in weights[part].items() if not _UNUSED.match(name)}
+    if faults := misfits(expected, tensors):
+        raise UserError(f"{origin}: not the official GCL architecture: " + "; ".join(faults))
     count = torch.tensor(0)  # of batches, where the weights have none
-    return {name: given.get(theirs, count) for name, theirs in official.items() if theirs in wanted}
+    return {name: tensors.get(theirs, count) for name, theirs in official.items() if theirs in expected}
 
 
 def read_official(path: Path) -> dict[str, Weights]:
-    """The state dicts gen, dis and id, those that are there, of official weights.
+    """Read the state dicts of official weights.
 
     Args:
-        path: a folder with gen_*.pt, dis_*.pt, id_*.pt, of which the last of each counts; a file of all three; or a
-            file of the identity encoder alone, as the official joint stage leaves its best (model_best.pth) and as
-            JVTC leaves it, whose classifier counts for nothing. Nothing is found in other files of tensors.
+        path: one of three. A folder with gen_*.pt, dis_*.pt, id_*.pt, where the last file of each is read. A file with
+            all three. A file of the identity encoder alone, which the official joint stage (model_best.pth) and JVTC
+            write; its classifier is dropped.
+
+    Returns:
+        State dicts by part, "gen", "dis" and "id", those that `path` has; none for any other file of tensors.
 
     Raises:
-        UserError: an empty folder, or a file that cannot be read.
+        UserError: a folder without such files, or a file that cannot be read.
+
+    Example:
+        >>> torch.save({"feat_bn.weight": torch.ones(512), "classifier.weight": torch.ones(702, 512)}, "model_best.pth")
+        >>> {part: list(weights) for part, weights in read_official(Path("model_best.pth")).items()}
+        {'id': ['feat_bn.weight']}
     """
     if not path.is_dir():
         content = read_state_dict(path)
         if "feat_bn.weight" in content:
             return {"id": {name: t for name, t in content.items() if not name.startswith("classifier.")}}
         return {part: content[part] for part in PARTS if isinstance(content.get(part), dict)}
-    found = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
-    if not any(found.values()):
-        raise UserError(f"{path}: no gen_*.pt, dis_*.pt, id_*.pt, which an official run leaves")
-    contents = {part: read_state_dict(files[-1]).get(part) for part, files in found.items() if files}
+    files = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
+    if not any(files.values()):
+        raise UserError(f"{path}: no gen_*.pt, dis_*.pt, id_*.pt, which an official run writes")
+    contents = {part: read_state_dict(names[-1]).get(part) for part, names in files.items() if names}
     return {part: weights if isinstance(weights, dict) else {} for part, weights in contents.items()}
 
 
 def to_official(model: GCL) -> dict[str, dict[str, Tensor]]:
-    """The inverse of `load_official`, for a GCL of the paper's sizes: {"gen": ..., "dis": ..., "id": ...}.
+    """Turn a GCL of the paper's sizes into official state dicts; `load_official` does the inverse.
 
-    The official AdaIN layers carry running statistics that nothing reads; they come as fresh ones, zeros and ones.
+    The official AdaIN layers have running statistics that nothing reads; they get zeros and ones.
+
+    Args:
+        model: networks of the paper's sizes.
+
+    Returns:
+        State dicts by part: "gen", "dis" and "id".
 
     Raises:
         UserError: the model has other sizes.
+
+    Example:
+        >>> with torch.device("meta"):  # the paper's sizes, without memory
+        ...     official = to_official(GCL())
+        >>> {part: len(tensors) for part, tensors in official.items()}
+        {'gen': 134, 'dis': 84, 'id': 325}
     """
     if model.config != ModelConfig():
         raise UserError("the official checkpoints have the paper's sizes; this model has others")
@@ -129,11 +168,22 @@ def to_official(model: GCL) -> dict[str, dict[str, Tensor]]:
 
 
 def load_imagenet_backbone(identity: IdentityEncoder, path: str | Path) -> None:
-    """Load a torchvision ResNet state dict (such as resnet50-11ad3fa6.pth) into the encoder, in place, without its
-    classifier; `feat` and `feat_bn` stay as they are.
+    """Load a torchvision ResNet state dict into the encoder, in place and without its classifier.
+
+    The encoder's own `feat` and `feat_bn` stay as they are.
+
+    Args:
+        identity: encoder.
+        path: file of torchvision, such as resnet50-11ad3fa6.pth.
 
     Raises:
-        UserError: the file cannot be read, or its tensors are not those of this encoder's backbone (all are named).
+        UserError: the file cannot be read, or its tensors do not fit the backbone of this encoder (all are named).
+
+    Example:
+        >>> encoder = IdentityEncoder(ModelConfig.demo().identity)
+        >>> backbone = {name: t for name, t in encoder.state_dict().items() if not name.startswith("feat")}
+        >>> torch.save(backbone, "resnet.pth")  # stands in for torchvision's file
+        >>> load_imagenet_backbone(encoder, "resnet.pth")
     """
     weights = {name: tensor for name, tensor in read_state_dict(Path(path)).items() if not name.startswith("fc.")}
     backbone = {name: t for name, t in identity.state_dict().items() if not name.startswith(("feat.", "feat_bn."))}
@@ -142,24 +192,41 @@ def load_imagenet_backbone(identity: IdentityEncoder, path: str | Path) -> None:
     identity.load_state_dict(weights, strict=False)
 
 
-def misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """What keeps the tensors `given` from being those `wanted`: one sentence for each that is missing, unknown or of
-    another shape. Batch norms' counts of batches may be missing, as they are in weights of old."""
-    faults = [f"missing {name}" for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    faults += [f"unknown {name}" for name in given if name not in wanted]
+def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """List the tensors that are missing, unknown or of another shape.
+
+    The counts of batches of batch norms may be missing, because old versions of PyTorch did not store them.
+
+    Args:
+        expected: the tensors that a network has, by name.
+        tensors: the tensors of a file, by name.
+
+    Returns:
+        One line per fault, sorted; empty where the tensors fit.
+    """
+    faults = [
+        f"missing {name}" for name in expected if name not in tensors and not name.endswith("num_batches_tracked")
+    ]
+    faults += [f"unknown {name}" for name in tensors if name not in expected]
     faults += [
         f"{name} is {shape or 'no tensor'}, expected {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in given and (shape := tuple(getattr(given[name], "shape", ()))) != tuple(tensor.shape)
+        for name, tensor in expected.items()
+        if name in tensors and (shape := tuple(getattr(tensors[name], "shape", ()))) != tuple(tensor.shape)
     ]
     return sorted(faults)
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """Tensors by name, as torch.save left them.
+    """Read the tensors of a file that torch.save wrote.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Tensors by name, on the CPU.
 
     Raises:
-        UserError: no such file, or one that holds anything but tensors.
+        UserError: there is no such file, or it holds anything but tensors.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights")
@@ -167,8 +234,8 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # text, HTML or a pickle of code: what it raises depends on the first bytes
-        raise UserError(f"{path}: not a PyTorch file of plain tensors, as torch.save leaves a state dict") from error
+    except Exception as error:  # text, HTML or a pickle of code: the first bytes decide which error torch raises
+        raise UserError(f"{path}: not a PyTorch file of plain tensors, as torch.save writes a state dict") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content

@@ -1,4 +1,4 @@
-"""Which neighbour search runs, exact or approximate, and what it says of itself."""
+"""The choice of the neighbour search, exact or approximate, and the report of the search."""
 
 from __future__ import annotations
 
@@ -11,37 +11,45 @@ import torch
 from torch import Tensor
 
 from gcl_fast.errors import UserError
-from gcl_fast.pseudo_labels.approximate import ENOUGH, SAMPLE, approximate_neighbours
+from gcl_fast.pseudo_labels.approximate_neighbours import ENOUGH, SAMPLE, approximate_neighbours
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 
 log = logging.getLogger(__name__)
 
-# Rows from which "auto" is approximate on the CPU. CPU seconds at D = 512, k = 30, exact beside approximate: 2.0 and
-# 3.6 at 12,936 rows, 9 and 14 at 33,000. One grows with N^2, the other with N log N: they meet near 60,000 rows, and
-# here they would be 330 and 100. Below, what exactness costs is minutes at most.
+# Rows from which "auto" is approximate on the CPU. The exact search grows with N^2, the approximate one with N log N.
+# Below this number the exact search takes minutes at most on two cores (benchmarks/pseudo_labels.py).
 MANY = 200_000
 ENGINES = ("auto", "exact", "approximate")
 
 
 @dataclass(frozen=True)
 class Search:
-    """How neighbours were found."""
+    """Holds how neighbours were found."""
 
     engine: str  # "exact" or "approximate"
-    recall: float  # share of the exact neighbours that sampled rows found; 1 where all are exact
-    notice: str  # one line for a person
+    recall: float  # share of the exact neighbours that the search finds for sampled rows; 1 for the exact search
+    notice: str  # one line for the user
 
 
 def choose(N: int, engine: str, device: torch.device) -> tuple[str, str]:
-    """The search that `engine` means for N rows on `device`, "exact" or "approximate", and why.
+    """Choose the neighbour search for N rows.
+
+    Args:
+        N: number of rows.
+        engine: "auto", "exact" or "approximate".
+        device: of the rows.
+
+    Returns:
+        "exact" or "approximate", and the reason in one line.
 
     Raises:
-        ValueError: unknown engine. UserError: "approximate" without faiss.
+        ValueError: unknown engine.
+        UserError: "approximate", and faiss is not installed.
     """
     if engine not in ENGINES:
         raise ValueError(f"neighbour search: unknown engine {engine!r}; there are {', '.join(ENGINES)}")
-    installed = importlib.util.find_spec("faiss") is not None
-    if engine == "approximate" and not installed:
+    has_faiss = importlib.util.find_spec("faiss") is not None
+    if engine == "approximate" and not has_faiss:
         raise UserError(
             'neighbour search: engine "approximate" is not installed; pip install faiss-cpu, or use engine "exact"'
         )
@@ -51,7 +59,7 @@ def choose(N: int, engine: str, device: torch.device) -> tuple[str, str]:
         return "exact", f"exact, {N:,} rows on a GPU"
     if N < MANY:
         return "exact", f"exact, {N:,} rows are fewer than {MANY:,}"
-    if installed:
+    if has_faiss:
         return "approximate", f"approximate, {N:,} rows are {MANY:,} or more"
     return "exact", f"exact; pip install faiss-cpu for an approximate search, faster for {N:,} rows"
 
@@ -59,29 +67,39 @@ def choose(N: int, engine: str, device: torch.device) -> tuple[str, str]:
 def find_neighbours(
     features: Tensor, k: int, rows: tuple[int, int] | None = None, engine: str = "auto"
 ) -> tuple[Tensor, Search]:
-    """The nearest neighbours (rows, k) int32 of each row, itself included, best first, and how they were found.
+    """Find the nearest neighbours of each row, itself included, best first, by the search that `engine` names.
 
     Args:
-        features, k, rows: see `nearest_neighbours`.
+        features: (N, D) float32, L2-normalized rows.
+        k: neighbours per row; cut to N.
+        rows: first and end of the range of rows to search for; None: all.
         engine: "exact", "approximate" (faiss, on the CPU), or "auto": approximate for `MANY` rows or more on the CPU,
             where faiss is installed.
 
+    Returns:
+        (rows, k) int32 indices, and how they were found.
+
     Raises:
-        ValueError, UserError: as `choose`.
+        ValueError: unknown engine.
+        UserError: "approximate", and faiss is not installed.
+
+    Example:
+        >>> index, search = find_neighbours(torch.eye(4), k=1)
+        >>> index.flatten().tolist(), search.engine
+        ([0, 1, 2, 3], 'exact')
     """
     N = len(features)
-    chosen, why = choose(N, engine, features.device)
-    if chosen == "exact" or N == 0:
-        log.info("nearest neighbours: %s", why)
-        return nearest_neighbours(features, k, rows)[1], Search("exact", 1.0, why)
+    search, reason = choose(N, engine, features.device)
+    if search == "exact" or N == 0:
+        log.debug("nearest neighbours: %s", reason)
+        return nearest_neighbours(features, k, rows)[1], Search("exact", 1.0, reason)
     _, index, recall, effort = approximate_neighbours(features.cpu(), k, rows)
-    notice = (
-        f"{why}: recall@{min(k, N)} {recall:.3f} on {min(SAMPLE, N):,} sampled rows (faiss HNSW, {effort} candidates)"
-    )
-    log.info("nearest neighbours: %s", notice)
+    measurement = f"recall@{min(k, N)} {recall:.3f} on {min(SAMPLE, N):,} sampled rows"
+    notice = f"{reason}: {measurement} (faiss HNSW, {effort} candidates)"
+    log.debug("nearest neighbours: %s", notice)
     if recall < ENOUGH:
         warnings.warn(
-            f"nearest neighbours: {notice}, below {ENOUGH}: these embeddings have little structure to follow; "
+            f"nearest neighbours: {notice}, below {ENOUGH}: these embeddings have little structure for a graph; "
             'engine "exact" finds all',
             stacklevel=2,
         )

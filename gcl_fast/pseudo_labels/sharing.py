@@ -1,4 +1,4 @@
-"""Rows of a clustering shared out over ranks: each computes its range, all hold the whole afterwards."""
+"""Division of a clustering over ranks: each rank computes a range of the rows, and all ranks get the whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class SparseRows(NamedTuple):
-    """N sparse rows, as the ops take and return them."""
+    """Holds N sparse rows in the form that the ops take and return."""
 
     start: Tensor  # (N + 1,) int64
     column: Tensor  # (entries,) int32, ascending within a row
@@ -18,14 +18,21 @@ class SparseRows(NamedTuple):
 
 
 class Team:
-    """The ranks of `group`, which must all make the same calls in the same order; None: this process alone."""
+    """Represents the ranks that share a clustering. All must make the same calls in the same order.
+
+    Args:
+        group: the ranks; None: this process alone.
+    """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
         self.rank, self.size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
     def rows(self, N: int) -> tuple[int, int]:
-        """This rank's range of N rows; ranges differ by at most one row, and are empty where ranks outnumber rows."""
+        """Return the first and the end of this rank's range of N rows.
+
+        The lengths of the ranges differ by at most one; a range is empty where there are more ranks than rows.
+        """
         return N * self.rank // self.size, N * (self.rank + 1) // self.size
 
     def join(self, part: Tensor) -> Tensor:
@@ -43,11 +50,11 @@ class Team:
         return torch.cat([whole[:size] for whole, size in zip(parts, sizes)]).to(part.device)
 
     def add(self, counts: Tensor) -> Tensor:
-        """Sum of each rank's `counts`, on the device of `counts`."""
+        """Sum the `counts` of all ranks, on the device of `counts`."""
         return self.join(counts.unsqueeze(0)).sum(0)
 
     def join_rows(self, start: Tensor, column: Tensor, value: Tensor) -> SparseRows:
-        """`join` of ranges of sparse rows."""
+        """Concatenate each rank's range of sparse rows, in the order of ranks."""
         if self.size == 1:
             return SparseRows(start, column, value)
         lengths = self.join(start.diff())

@@ -1,4 +1,4 @@
-"""python -m gcl_fast.synthetic --out DIR: make the embedded dataset."""
+"""Make the embedded dataset: python -m gcl_fast.synthetic --out DIR."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import argparse
 import sys
 import time
 
-from gcl_fast.errors import entry
+from gcl_fast.entry import entry
 from gcl_fast.synthetic import WorldConfig, make_world
 
 
 @entry
 def main(arguments: list[str] | None) -> int:
-    """Make the world that the flags describe. Returns the exit status."""
+    """Make the world that the flags describe and return the exit status."""
     default = WorldConfig()
-    parser = argparse.ArgumentParser(prog="python -m gcl_fast.synthetic", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gcl_fast.synthetic", description="Make the embedded dataset.")
     add = parser.add_argument
-    add("--out", required=True, help="folder of the world; made if missing")
+    add("--out", required=True, help="folder of the world; it is made if missing")
     add("--identities", type=int, default=default.identities, help="people per split (%(default)s)")
     add("--cameras", type=int, default=default.cameras, help="number of cameras (%(default)s)")
     add(
         "--crops", type=int, default=default.crops, help="crops per person and camera (4 easy to 2 hard, by difficulty)"
     )
-    add("--size", type=int, nargs=2, default=default.size, metavar=("H", "W"), help="size of a crop (128 64)")
-    add("--seed", type=int, default=default.seed, help="of everything random (%(default)s)")
+    add("--size", type=int, nargs=2, default=default.size, metavar=("H", "W"), help="size of a crop in pixels (128 64)")
+    add("--seed", type=int, default=default.seed, help="seed of the world (%(default)s)")
     add("--difficulty", type=float, default=default.difficulty, help="0 easy to 1 hard (%(default)s)")
-    add("--workers", type=int, help="processes (all cores)")
+    add("--workers", type=int, help="number of processes (all cores)")
     options = vars(parser.parse_args(arguments))
     out, workers = options.pop("out"), options.pop("workers")
     start = time.monotonic()
     try:
         root = make_world(out, WorldConfig(**{**options, "size": tuple(options["size"])}), workers=workers)
     except KeyboardInterrupt:
-        print(f"gcl_fast: stopped; the same command goes on (finished people are kept in {out})", file=sys.stderr)
+        print(f"gcl_fast: stopped; the same command continues (finished people stay in {out})", file=sys.stderr)
         return 130
     print(f"synthetic world in {root} ({time.monotonic() - start:.0f} s)")
     return 0

@@ -1,4 +1,4 @@
-"""Hair, headwear and bags: pieces that hang on the posed body rather than follow its skin."""
+"""Make hair, headwear and bags: meshes that hang on the posed body instead of following its skin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from gcl_fast.synthetic.shapes import BAG, HAIR, HEADWEAR, Mesh, disc, drape, grid_faces, piece, rounded_box, tube
 from gcl_fast.synthetic.template import Figure, Template
 
-HAIR_DEPTH = {
+HAIR_DEPTH = {  # metres
     "short": 0.018,
     "crop": 0.004,
     "afro": 0.055,
@@ -18,7 +18,7 @@ HAIR_DEPTH = {
 }
 HEADWEAR_DEPTH = {"cap": 0.016, "beanie": 0.022, "hat": 0.018}
 CURTAIN_LENGTH = {"bob": 0.20, "long": 0.40}
-# Centre line (right, up, front; half head heights from the head's middle) and radius in metres.
+# Columns: right, up and front of the centre line, in half head heights from the head's middle; radius in metres.
 PONYTAIL = np.array(
     [
         (0, 0.45, -0.80, 0.010),
@@ -32,7 +32,7 @@ PONYTAIL = np.array(
 
 
 def hair_depth(template: Template, style: str) -> np.ndarray:
-    """How far hair or a hat stands off the scalp, metres per vertex (V,)."""
+    """Return the distance of hair or a hat from the scalp in metres, per vertex (V,)."""
     if style in HEADWEAR_DEPTH:
         return HEADWEAR_DEPTH[style] * np.clip((template.hair_field + 0.05) / 0.08, 0, 1)
     up = ((template.vertices - template.head_low) / (template.head_high - template.head_low))[:, 1]
@@ -41,7 +41,7 @@ def hair_depth(template: Template, style: str) -> np.ndarray:
 
 
 def hair_pieces(figure: Figure, style: str) -> list[Mesh]:
-    """What of hair or headwear does not lie on the scalp."""
+    """Return the meshes of hair or headwear that do not lie on the scalp."""
     if style in CURTAIN_LENGTH:
         return [_curtain(figure, CURTAIN_LENGTH[style])]
     if style == "ponytail":
@@ -60,34 +60,37 @@ def hair_pieces(figure: Figure, style: str) -> list[Mesh]:
 
 
 def _on_head(figure: Figure, local: np.ndarray) -> np.ndarray:
-    """Points given round the middle of the template's head, in units of half its height, on the posed head."""
+    """Map points (P, 3) from the template's head to the posed head.
+
+    `local` is relative to the middle of the template's head, in units of half its height.
+    """
     template = figure.template
-    here, there = figure.vertices[template.head], template.vertices[template.head]
-    centre, home = here.mean(0), there.mean(0)
-    scale = np.linalg.norm(here - centre) / np.linalg.norm(there - home)
+    posed, rest = figure.vertices[template.head], template.vertices[template.head]
+    centre, rest_centre = posed.mean(0), rest.mean(0)
+    scale = np.linalg.norm(posed - centre) / np.linalg.norm(rest - rest_centre)
     middle = 0.5 * (template.head_low + template.head_high)
     half = 0.5 * (template.head_high - template.head_low)[1]
-    return centre + scale * (middle + local * half - home) @ figure.rotation("head").T
+    return centre + scale * (middle + local * half - rest_centre) @ figure.rotation("head").T
 
 
 def _curtain(figure: Figure, length: float) -> Mesh:
-    """Loose hair: a sheet round the back and sides of the head that falls onto the shoulders."""
+    """Make loose hair: a sheet around the back and sides of the head that falls onto the shoulders."""
     rows, columns, directions = 9, 25, 48
     centre = _on_head(figure, np.array([[0.0, 0.35, -0.12]]))[0]
-    fallen = np.linspace(0, 1, rows)[:, None]
+    depth = np.linspace(0, 1, rows)[:, None]  # 0 at the top, 1 at the ends
     front = figure.rotation("head")[:, 2]
-    half = np.radians(112 - 37 * fallen)  # to each side of straight back
+    half = np.radians(112 - 37 * depth)  # angle to each side of straight back
     turn = np.arctan2(-front[0], -front[2]) + half * np.linspace(-1, 1, columns)  # (rows, columns)
     trunk = np.isin(figure.template.part, ("torso", "hips", "neck", "scalp", "head"))
-    radius = drape(figure.vertices[trunk], centre, centre[1] - length * fallen[:, 0], directions, 0.014, band=0.03)
+    radius = drape(figure.vertices[trunk], centre, centre[1] - length * depth[:, 0], directions, 0.014, band=0.03)
     nearest = np.round(turn / (2 * np.pi) * directions).astype(int) % directions
-    radius = np.minimum(np.take_along_axis(radius, nearest, 1), 0.115 + 0.10 * fallen**2)
-    offset = np.stack((radius * np.sin(turn), np.broadcast_to(-length * fallen, turn.shape), radius * np.cos(turn)), -1)
+    radius = np.minimum(np.take_along_axis(radius, nearest, 1), 0.115 + 0.10 * depth**2)
+    offset = np.stack((radius * np.sin(turn), np.broadcast_to(-length * depth, turn.shape), radius * np.cos(turn)), -1)
     return piece((centre + offset).reshape(-1, 3), grid_faces(rows, columns, closed=False), HAIR)
 
 
 def bag_pieces(figure: Figure, kind: str, hips: np.ndarray) -> list[Mesh]:
-    """The bag; `hips` (P, 3) is the surface of the lower clothes, beside which shoulder bags hang."""
+    """Return the meshes of a bag; shoulder bags hang next to `hips` (P, 3), the surface of the lower clothes."""
     if kind == "backpack":
         return _backpack(figure)
     if kind == "handbag":
@@ -102,6 +105,7 @@ def bag_pieces(figure: Figure, kind: str, hips: np.ndarray) -> list[Mesh]:
 
 
 def _backpack(figure: Figure) -> list[Mesh]:
+    """Make a backpack with a pocket on the chest's back."""
     chest, rotation = figure.joint("chest"), figure.rotation("chest")
     torso = (figure.vertices[figure.template.part == "torso"] - chest) @ rotation
     back = torso[np.abs(torso[:, 0]) < 0.12, 2].min()
@@ -117,6 +121,7 @@ def _backpack(figure: Figure) -> list[Mesh]:
 
 
 def _handbag(figure: Figure) -> list[Mesh]:
+    """Make a bag with two handles below the left hand."""
     hand = figure.vertices[figure.template.part == "left_hand"]
     grip = hand[hand[:, 1] < np.quantile(hand[:, 1], 0.4)].mean(0)
     box, faces = rounded_box((0.12, 0.22, 0.30))

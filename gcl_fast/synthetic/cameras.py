@@ -1,4 +1,4 @@
-"""The cameras of the world: where each looks, from which side it sees people, how it renders light and colour."""
+"""Make the cameras of a world: their views, the sides from which they see people, and their light and colour."""
 
 from __future__ import annotations
 
@@ -15,42 +15,49 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def to_linear(colour: np.ndarray) -> np.ndarray:
+    """Convert sRGB values in 0..1 to linear light by a gamma of 2.2."""
     return np.power(colour, 2.2)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera: geometry, light and the flaws of its picture."""
+    """Holds one camera: its geometry, its light and the flaws of its images."""
 
     height: float  # metres above the ground
-    near: float  # depths between which people walk, metres
-    far: float
+    near: float  # smallest and
+    far: float  # largest distance of people, metres
     backdrop: np.ndarray  # sRGB uint8, see backdrops.paint_place
-    headings: np.ndarray  # (M,) degrees: ways in which people usually walk past
-    sun: np.ndarray  # (3,) unit vector towards the light: right, up, towards the camera
+    headings: np.ndarray  # (M,) degrees: the usual yaws of people who walk past
+    sun: np.ndarray  # (3,) unit vector towards the sun: right, up, towards the camera
     sun_colour: np.ndarray  # (3,) linear
     sky_colour: np.ndarray  # (3,) linear
     softness: float  # 0 hard sunlight .. 1 overcast
     cast: np.ndarray  # (3, 3) linear colour matrix
-    exposure: float
-    gamma: float
-    contrast: float
-    haze: float
-    blur: float  # pixels of the crop
+    exposure: float  # factor of linear light
+    gamma: float  # 1: none beyond sRGB's
+    contrast: float  # 1: unchanged
+    haze: float  # share of the sky's colour, 0..1
+    blur: float  # standard deviation in pixels of the crop
     noise: float  # standard deviation, 0..1
-    quality: int  # JPEG
+    quality: int  # of JPEG, 0..100
 
     def heading(self, rng: np.random.Generator) -> float:
-        """Yaw of a passer-by in -180..180 degrees: mostly along the paths, sometimes any way."""
+        """Draw the yaw of a passer-by in -180..180 degrees: mostly along the paths, sometimes any direction."""
         if rng.random() < 0.2:
             return float(rng.uniform(-180, 180))
         yaw = self.headings[rng.integers(len(self.headings))] + rng.normal(0, 22)
         return float((yaw + 180) % 360 - 180)
 
     def develop(self, light: np.ndarray, size: tuple[int, int], rng: np.random.Generator | None) -> np.ndarray:
-        """Linear light (h, w, 3), finer than the crop, to the sRGB uint8 picture (H, W, 3) that this camera gives.
+        """Turn light into this camera's image.
 
-        Without a generator the picture is clean: the camera's colours and blur, but no noise, shake or uneven exposure.
+        Args:
+            light: (h, w, 3) linear light; h and w are multiples of H and W.
+            size: (H, W) of the image.
+            rng: random generator of noise, shake and exposure; None gives an image without them.
+
+        Returns:
+            The image (H, W, 3), sRGB uint8.
         """
         height, width = size
         fine = light.shape[0] // height
@@ -62,25 +69,30 @@ class Camera:
         light = np.maximum(light @ self.cast.T, 0) * gain
         light = gaussian_filter(light, (sigma, sigma, 0))
         light = light * (1 - self.haze) + self.haze * 0.55 * self.sky_colour / self.sky_colour.max()
-        picture = np.power(np.clip(light, 0, 4), 1 / (2.2 * self.gamma))
-        picture = np.where(picture > 0.8, 0.8 + 0.2 * np.tanh((picture - 0.8) / 0.2), picture)  # highlights roll off
-        picture = 0.45 + (picture - 0.45) * self.contrast
+        image = np.power(np.clip(light, 0, 4), 1 / (2.2 * self.gamma))
+        image = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) / 0.2), image)  # compress the highlights
+        image = 0.45 + (image - 0.45) * self.contrast
         if rng is not None:
             grain = rng.standard_normal((height, width, 1)) * 0.8 + rng.standard_normal((height, width, 3)) * 0.6
-            picture = picture + self.noise * gaussian_filter(grain, (0.5, 0.5, 0)) * 1.6
-        return np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
+            image = image + self.noise * gaussian_filter(grain, (0.5, 0.5, 0)) * 1.6
+        return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
-    def encode(self, picture: np.ndarray) -> bytes:
-        """The picture as this camera's JPEG."""
+    def encode(self, image: np.ndarray) -> bytes:
+        """Encode an image (H, W, 3) uint8 as JPEG of this camera's quality."""
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=self.quality)
+        Image.fromarray(image).save(buffer, "JPEG", quality=self.quality)
         return buffer.getvalue()
 
 
 def make_camera(seed: int, index: int, difficulty: float) -> Camera:
-    """Camera number `index` (from 0) of a world.
+    """Make one camera of a world.
 
-    The same random directions serve every difficulty; only their size grows: casts, gamma, haze, blur and noise.
+    Difficulty scales casts, gamma, haze, blur and noise; their random directions do not depend on it.
+
+    Args:
+        seed: seed of the world.
+        index: number of the camera, from 0.
+        difficulty: 0 easy .. 1 hard.
     """
     rng = np.random.default_rng([seed, 21, index])
     height = rng.uniform(1.4, 3.4)

@@ -1,4 +1,4 @@
-"""People cut out of their scenes, in all poses and from all sides, and empty scenes: what the estimator learns from."""
+"""Draw the body estimator's training data: people cut out of their scenes, in all poses and views, and empty scenes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from gcl_fast.synthetic.cameras import Camera, make_camera
 from gcl_fast.synthetic.scenes import FINE, Stance, Studio
 from gcl_fast.synthetic.wardrobe import Look, look_of
 
-SIZE = (128, 80)  # of a cut-out: room for long strides and bags
+SIZE = (128, 80)  # (H, W) of a cut-out: room for long strides and bags
 CYCLISTS, BUSY_ARMS, STANDING = 0.08, 0.35, 0.2  # shares of the people
-ELBOW_AXIS = np.array([0.77, 0.64, 0.0])  # of the left one; about it, elbows bend by negative angles
+ELBOW_AXIS = np.array([0.77, 0.64, 0.0])  # axis of the left elbow, which bends by negative angles
 
 
 class Cutouts(NamedTuple):
-    """pictures (N, H, W, 4) uint8: sRGB and the share of person; vector (N, WIDTH) and yaw (N,) float32: see posture;
-    backdrops (M, H, W, 3) uint8: scenes without anybody."""
+    """Holds N people and M empty scenes."""
 
-    pictures: np.ndarray
-    vector: np.ndarray
-    yaw: np.ndarray
-    backdrops: np.ndarray
+    pictures: np.ndarray  # (N, H, W, 4) uint8: sRGB, and the person's share of the pixel
+    vector: np.ndarray  # (N, WIDTH) float32, see posture.py
+    yaw: np.ndarray  # (N,) float32, degrees
+    backdrops: np.ndarray  # (M, H, W, 3) uint8
 
 
 class Scenery:
-    """Draws cut-outs of one seed, before a number of cameras of all difficulties."""
+    """Draws cut-outs by a number of cameras of all difficulties.
+
+    Args:
+        seed: seed of everything that is drawn.
+        cameras: number of cameras.
+    """
 
     def __init__(self, seed: int, cameras: int) -> None:
         self.seed = seed
@@ -38,34 +42,37 @@ class Scenery:
         self.studio = Studio(SIZE)
 
     def draw(self, people: int, backdrops: int) -> Cutouts:
-        """So many people, each one once, and so many empty scenes."""
-        drawn = [self._person(number) for number in range(people)]
-        pictures, vectors, yaws = (np.stack(values) for values in zip(*drawn))
-        return Cutouts(pictures, vectors, yaws, np.stack([self._empty() for _ in range(backdrops)]))
+        """Draw a number of people, each once, and a number of empty scenes."""
+        cutouts = [self._person(number) for number in range(people)]
+        images, vectors, yaws = (np.stack(values) for values in zip(*cutouts))
+        return Cutouts(images, vectors, yaws, np.stack([self._empty() for _ in range(backdrops)]))
 
     def _person(self, number: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
+        """Draw one person: image (H, W, 4), vector (WIDTH,) and yaw in degrees."""
         rng = self.rng
-        look = look_of(self.seed, number % 2, 6 * number, rng.uniform())  # 6: nobody shares a wardrobe
+        look = look_of(self.seed, number % 2, 6 * number, rng.uniform())  # 6: no two people share a wardrobe
         camera = self.cameras[rng.integers(len(self.cameras))]
         cyclist = rng.random() < CYCLISTS
         walk, residual = _ride(rng) if cyclist else _walk(rng)
         stance = self._stance(camera, look, posture.pose_of(walk, residual)[0].numpy(), 0.74 if cyclist else 0.9)
         light, mask = self.studio.photograph(camera, look, stance, rng)
         share = mask.reshape(SIZE[0], FINE, SIZE[1], FINE).mean((1, 3))
-        picture = np.dstack((camera.develop(light, SIZE, None), np.uint8(255 * share)))
+        image = np.dstack((camera.develop(light, SIZE, None), np.uint8(255 * share)))
         if cyclist:
-            picture = _add_bicycle(picture, stance, rng)
+            image = _add_bicycle(image, stance, rng)
         shape, view = torch.from_numpy(stance.shape)[None], torch.from_numpy(stance.camera)[None]
-        return picture, posture.encode(walk, residual, shape, view)[0].numpy(), np.float32(stance.yaw)
+        return image, posture.encode(walk, residual, shape, view)[0].numpy(), np.float32(stance.yaw)
 
     def _stance(self, camera: Camera, look: Look, pose: np.ndarray, fill: float) -> Stance:
+        """Place a posed person before a camera, turned at random, `fill` of the cut-out's height tall."""
         rng, shape = self.rng, np.array(look.shape, np.float32)
         figure = self.studio.template.pose(pose, shape)
-        view = np.array([fill / figure.tall, 0.5, 0.5, rng.uniform(-3, 28)], np.float32)
+        view = np.array([fill / figure.height, 0.5, 0.5, rng.uniform(-3, 28)], np.float32)
         depth, across = rng.uniform(camera.near, camera.far), rng.uniform(-4, 4)
         return Stance(pose, shape, float(rng.uniform(-180, 180)), view, float(depth), float(across), figure)
 
     def _empty(self) -> np.ndarray:
+        """Draw a scene (H, W, 3) uint8 without people."""
         rng = self.rng
         camera = self.cameras[rng.integers(len(self.cameras))]
         rows, columns = camera.backdrop.shape[:2]
@@ -77,7 +84,7 @@ class Scenery:
 
 
 def _walk(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arguments of walking_pose (1, 7) and residual (1, 24) of somebody who walks or stands, the arms maybe busy."""
+    """Draw somebody who walks or stands, arms perhaps raised, as walk (1, 7) and residual (1, 24) of posture.py."""
     standing = rng.random() < STANDING
     stride = rng.uniform(0, 0.15) if standing else rng.uniform(0.4, 1.1)
     swing = rng.uniform(0, 0.2) if standing else rng.uniform(0.1, 1.2)
@@ -93,9 +100,9 @@ def _walk(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _ride(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same of somebody on a bicycle."""
+    """Draw somebody on a bicycle, as walk (1, 7) and residual (1, 24) of posture.py."""
     residual = np.zeros((4, 2, 3))
-    turn = rng.uniform(0, 2 * np.pi) + np.array([0, np.pi])  # of the pedals
+    turn = rng.uniform(0, 2 * np.pi) + np.array([0, np.pi])  # angles of the pedals
     residual[0, :, 0] = -1.0 - 0.4 * np.cos(turn)
     residual[1, :, 0] = 1.15 + 0.5 * np.cos(turn + 0.6)
     residual[2, :, 0] = -rng.uniform(0.6, 1.1)
@@ -104,28 +111,31 @@ def _ride(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _tensors(walk: tuple[float, ...], residual: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convert walk and residual (4, 2, 3) to tensors of one row."""
     return torch.tensor([walk], dtype=torch.float32), torch.from_numpy(residual.reshape(1, -1).astype(np.float32))
 
 
-def _add_bicycle(picture: np.ndarray, stance: Stance, rng: np.random.Generator) -> np.ndarray:
-    """The picture with wheels and a frame under the person: they are cut out with it."""
-    sheet = Image.fromarray(picture)
+def _add_bicycle(image: np.ndarray, stance: Stance, rng: np.random.Generator) -> np.ndarray:
+    """Draw wheels and a frame below the person; the mask includes them."""
+    sheet = Image.fromarray(image)
     draw = ImageDraw.Draw(sheet)
     scale, x, y, pitch = stance.camera
     metre = scale * SIZE[0]
     along = np.sin(np.radians(stance.yaw))
-    rise = np.cos(np.radians(stance.yaw)) * np.sin(np.radians(pitch))  # what is nearer lies lower
+    rise = np.cos(np.radians(stance.yaw)) * np.sin(np.radians(pitch))  # nearer points are lower in the image
 
-    def at(forward: float, up: float) -> tuple[float, float]:
-        below = stance.figure.tall / 2 - up
+    def pixel(forward: float, up: float) -> tuple[float, float]:
+        """Return column and row of a point `forward` metres in front of the person and `up` metres above ground."""
+        below = stance.figure.height / 2 - up
         return x * SIZE[1] + metre * forward * along, y * SIZE[0] + metre * (below + forward * rise)
 
     colour = (*(int(c) for c in rng.integers(20, 230, 3)), 255)
     for hub in (-0.5, 0.55):
-        column, row = at(hub, 0.22)
+        column, row = pixel(hub, 0.22)
         wide, high = metre * max(0.34 * abs(along), 0.03), metre * 0.34
         draw.ellipse((column - wide, row - high, column + wide, row + high), outline=(25, 25, 28, 255), width=2)
-    seat, bars, pedals = at(-0.15, 0.72), at(0.42, 0.85), at(0.0, 0.2)
-    for start, end in ((at(-0.5, 0.22), pedals), (pedals, seat), (seat, bars), (pedals, bars), (bars, at(0.55, 0.22))):
+    seat, bars, pedals = pixel(-0.15, 0.72), pixel(0.42, 0.85), pixel(0.0, 0.2)
+    back, front = pixel(-0.5, 0.22), pixel(0.55, 0.22)
+    for start, end in ((back, pedals), (pedals, seat), (seat, bars), (pedals, bars), (bars, front)):
         draw.line((*start, *end), fill=colour, width=2)
     return np.asarray(sheet)

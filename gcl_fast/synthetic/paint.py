@@ -1,4 +1,4 @@
-"""The colour of each pixel of a person, from what its face is made of and where on the template it lies."""
+"""Colour each pixel of a person by its material and its place on the template."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ from gcl_fast.synthetic.tailor import SEAM, SLEEVE_END, TROUSERS_END, WAIST
 from gcl_fast.synthetic.template import Template, hairline
 from gcl_fast.synthetic.wardrobe import Garment, Look
 
-ARM_METRES, LEG_METRES = 0.27, 0.40  # length of half an arm and half a leg: cloth coordinates along limbs to metres
+ARM_METRES = 0.27  # length of half an arm, which converts cloth coordinates along it to metres
 
 ALL_OVER = ("stripes", "checks", "vertical", "dots")  # patterns that a skirt can have
 
 
 def _wave(value: np.ndarray, period: float) -> np.ndarray:
-    """True on every second half period."""
+    """Return True on every second half period."""
     return np.modf(np.abs(value / period + 100))[0] < 0.5
 
 
 def pattern_mask(garment: Garment, x: np.ndarray, y: np.ndarray, front: np.ndarray, arm: np.ndarray) -> np.ndarray:
-    """Where the accent colour goes: x across, y up, `front` towards the front (all metres), `arm` True on sleeves."""
+    """Return the mask of a garment's accent colour.
+
+    Args:
+        garment: gives pattern and period.
+        x: (P,) metres across the body.
+        y: (P,) metres up.
+        front: (P,) metres towards the front.
+        arm: (P,) True on sleeves.
+    """
     period = garment.period
-    nothing = np.zeros(len(x), bool)
     if garment.pattern == "stripes":
         return _wave(y, period)
     if garment.pattern == "vertical":
@@ -43,18 +50,27 @@ def pattern_mask(garment: Garment, x: np.ndarray, y: np.ndarray, front: np.ndarr
         if period < 0.11:
             return (np.hypot(x, y - 1.20) < 0.085) & ~arm
         return (np.abs(x) + np.abs(y - 1.18) < 0.12) & (front > 0) & ~arm
-    return nothing
+    return np.zeros(len(x), bool)
 
 
 class Painter:
-    """Colours pixels of clothed bodies of one template."""
+    """Colours the pixels of dressed bodies of one template."""
 
     def __init__(self, template: Template) -> None:
         self.low, self.high, self.middle = template.head_low, template.head_high, template.middle
         self.neck, self.hip, self.ankle = (template.joint(name) for name in ("neck", "left_hip", "left_ankle"))
 
     def paint(self, look: Look, material: np.ndarray, cloth: np.ndarray) -> np.ndarray:
-        """sRGB (P, 3) of pixels with the given material (P,) and cloth coordinates (P, 6)."""
+        """Return the colours of pixels.
+
+        Args:
+            look: appearance of the person.
+            material: (P,) materials, see shapes.py.
+            cloth: (P, 6) cloth coordinates, see `shapes.Mesh`.
+
+        Returns:
+            sRGB (P, 3) in 0..1.
+        """
         colour = np.empty((len(cloth), 3))
         body = material == BODY
         colour[body] = self._body(look, cloth[body])
@@ -77,10 +93,11 @@ class Painter:
         return colour
 
     def _body(self, look: Look, cloth: np.ndarray) -> np.ndarray:
+        """Return the colours of the body's mesh: skin, socks, trousers, shoes and the upper garment."""
         x, y, z, arm, leg, arm_share = cloth.T
         on_arm = arm_share > 0.5
         colour = self._skin(look, cloth)
-        # Legs: socks, trousers; boots reach up the shin.
+        # Legs: socks, trousers, and shoes, of which boots reach up the shin.
         colour[(leg > 1.78) & (y < 0.16)] = look.socks
         boots = look.shoes.kind == "boots"
         end = TROUSERS_END.get(look.lower.kind, -2.0)
@@ -95,13 +112,13 @@ class Painter:
         lower = look.upper if look.dress else look.lower
         colour[trousers] = _share(lower, stripe & (not look.dress))[trousers]
         colour[(y < (0.24 if boots else 0.085)) & (leg > 1.2) & (~trousers | (not boots))] = look.shoes.colour
-        # Upper body.
+        # Upper body: the garment, bounded by waist, collar and the ends of its sleeves.
         kind = look.upper.kind
         sleeve = on_arm & (arm > SEAM)
         collar = np.linalg.norm(np.stack((x, y - self.neck[1] - 0.045, z - self.neck[2] - 0.035), -1), axis=1)
-        closed = kind in ("hoodie", "coat")
-        outside = collar > (0.055 if closed else 0.105 if kind == "sleeveless" else 0.085)
-        trunk = (y > WAIST) & (y < self.neck[1] + (0.06 if closed else 0.03)) & outside
+        high_collar = kind in ("hoodie", "coat")
+        outside = collar > (0.055 if high_collar else 0.105 if kind == "sleeveless" else 0.085)
+        trunk = (y > WAIST) & (y < self.neck[1] + (0.06 if high_collar else 0.03)) & outside
         upper = np.where(sleeve, arm < SLEEVE_END[kind], trunk)
         along = np.where(sleeve, 1.4 - arm * ARM_METRES, y)
         colour[upper] = self._upper(look, x[upper], along[upper], z[upper], sleeve[upper])
@@ -109,7 +126,7 @@ class Painter:
         return colour
 
     def _upper(self, look: Look, x: np.ndarray, y: np.ndarray, z: np.ndarray, sleeve: np.ndarray) -> np.ndarray:
-        """Colours of the upper garment; y is the height, on sleeves a length that continues it."""
+        """Return the colours of the upper garment; y is the height, and on sleeves a length that continues it."""
         kind, front = look.upper.kind, (z > self.middle) & ~sleeve
         if kind == "open jacket":
             colour = np.tile(np.array(look.upper.colour), (len(x), 1))
@@ -123,6 +140,7 @@ class Painter:
         return colour
 
     def _straps(self, look: Look, colour: np.ndarray, cloth: np.ndarray) -> None:
+        """Paint the straps of a bag onto the trunk, in place."""
         x, y, z, _, _, arm_share = cloth.T
         trunk = (arm_share < 0.5) & (y < self.neck[1] + 0.06) & (y > 0.85)
         if look.bag.kind == "backpack":
@@ -137,7 +155,7 @@ class Painter:
         colour[strap] = look.bag.accent if look.bag.kind != "backpack" else look.bag.colour
 
     def _skin(self, look: Look, cloth: np.ndarray) -> np.ndarray:
-        """Skin with a painted face and the hair that lies on the scalp."""
+        """Return the colours of the skin, with a face, and of the hair that lies on the scalp."""
         place = cloth[:, :3]
         colour = np.tile(np.array(look.skin), (len(place), 1))
         across = place[:, 0] / (self.high - self.low)[0]
@@ -163,15 +181,16 @@ class Painter:
         elif look.hair != "bald":
             scalp = head & (field > 0)
             strands = 1 + 0.22 * np.sin(190 * place[scalp, 0] + 40 * place[scalp, 2]) * np.sin(60 * place[scalp, 1])
-            cover = 0.7 if look.hair == "crop" else 1.0  # skin shines through cropped hair
+            cover = 0.7 if look.hair == "crop" else 1.0  # skin is visible through cropped hair
             colour[scalp] = (1 - cover) * np.array(look.skin) + cover * strands[:, None] * look.hair_colour
         return colour
 
 
 def _share(garment: Garment, mask: np.ndarray) -> np.ndarray:
+    """Return the accent colour where `mask` is True and the main colour elsewhere."""
     return np.where(mask[:, None], garment.accent, garment.colour)
 
 
 def _bag_trim(y: np.ndarray) -> np.ndarray:
-    """Accent of bags by the height on their cloth: a band below the rim, ends of pockets (y about 1), straps (2)."""
+    """Return the accent mask of bags by their cloth's height: a band below the rim, pockets (y about 1), straps (2)."""
     return (np.abs(y - 0.07) < 0.018) | (y > 1.5) | ((y > 0.6) & (np.abs(y - 1.0) > 0.085))

@@ -1,4 +1,4 @@
-"""One crop: a dressed person before a camera's backdrop, lit, with shadows, passers-by and things in the way."""
+"""Render one crop: a dressed person before a camera's backdrop, with light, shadows, passers-by and obstacles."""
 
 from __future__ import annotations
 
@@ -16,30 +16,34 @@ from gcl_fast.render.camera import view_rotation
 from gcl_fast.synthetic.backdrops import COLUMNS, FOCAL, SKY_ROWS, smooth_noise
 from gcl_fast.synthetic.cameras import Camera, to_linear
 from gcl_fast.synthetic.paint import Painter
-from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, vertex_normals
+from gcl_fast.synthetic.shapes import BAG, BODY, HAIR, SHOE, mesh_normals
 from gcl_fast.synthetic.tailor import dress
 from gcl_fast.synthetic.template import Figure, Template
 from gcl_fast.synthetic.wardrobe import Look
 
 LINEAR = to_linear(np.arange(256, dtype=np.float32) / 255)
-FINE = 2  # pictures are rendered this many times finer than the crop, then averaged
+FINE = 2  # images are rendered at this multiple of the crop's size, then averaged
 
 
 @dataclass(frozen=True)
 class Stance:
-    """How a person stands before the camera: one row of the body-parameter file, and the place in the scene."""
+    """Holds how a person stands before the camera: one row of the body-parameter file, and the place in the scene."""
 
     pose: np.ndarray  # (57,) float32
     shape: np.ndarray  # (6,) float32
-    yaw: float
+    yaw: float  # degrees
     camera: np.ndarray  # (4,) float32: scale, x, y, pitch
     depth: float  # metres from the camera
-    across: float  # metres to the right of its axis
+    across: float  # metres to the right of the camera's axis
     figure: Figure  # the posed body
 
 
 class Studio:
-    """Takes pictures; holds the template and the painter. Make one per process."""
+    """Renders people with one template and one painter; a process needs one studio.
+
+    Args:
+        size: (H, W) of the crops.
+    """
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
@@ -48,7 +52,7 @@ class Studio:
         self.painter = Painter(self.template)
 
     def stance(self, rng: np.random.Generator, camera: Camera, look: Look) -> Stance:
-        """A natural way to walk past this camera, framed as a detector would."""
+        """Draw a natural stance of somebody who passes a camera, with the frame that a detector would give."""
         standing = rng.random() < 0.15
         pose = walking_pose(
             torch.tensor([rng.random()], dtype=torch.float32),
@@ -62,7 +66,7 @@ class Studio:
         shape = np.array(look.shape, np.float32)
         figure = self.template.pose(pose, shape)
         depth = rng.uniform(camera.near, camera.far)
-        pitch = np.degrees(np.arctan2(camera.height - figure.tall / 2, depth))
+        pitch = np.degrees(np.arctan2(camera.height - figure.height / 2, depth))
         fill, x, y = rng.uniform(0.80, 0.94), rng.normal(0.5, 0.045), rng.normal(0.5, 0.015)
         framing = rng.random()
         if framing < 0.07:  # cut at the feet
@@ -77,19 +81,19 @@ class Studio:
             pose,
             shape,
             yaw,
-            np.array([fill / figure.tall, x, y, pitch], np.float32),
+            np.array([fill / figure.height, x, y, pitch], np.float32),
             float(depth),
             float(across),
             figure,
         )
 
     def backdrop(self, camera: Camera, stance: Stance) -> np.ndarray:
-        """The part of the camera's view behind this person, linear light (h, w, 3) at the fine size."""
+        """Return the part of the camera's view behind a person, linear light (h, w, 3) at the fine size."""
         scale, x, y, _ = stance.camera
         metre = FOCAL / stance.depth
         height = metre / scale
         width = height * self.size[1] / self.size[0]
-        top = SKY_ROWS + metre * (camera.height - stance.figure.tall / 2) - y * height
+        top = SKY_ROWS + metre * (camera.height - stance.figure.height / 2) - y * height
         left = COLUMNS / 2 + metre * stance.across - x * width
         rows, columns = camera.backdrop.shape[:2]
         top, left = np.clip(top, 0, rows - height), np.clip(left, 0, columns - width)
@@ -107,13 +111,18 @@ class Studio:
         others: tuple[tuple[Look, Stance, float], ...] = (),
         turn: float = 0.0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Linear light (h, w, 3) and the person's mask (h, w), both fine.
+        """Render a person and others before the camera's backdrop.
 
         Args:
-            rng: decides the folds of the clothes.
-            others: further people with their stance and distance towards the camera relative to the person (negative:
-                behind); they share the crop's frame.
-            turn: degrees to turn the person by, everything else unchanged.
+            camera: the camera.
+            look: appearance of the person.
+            stance: stance of the person, which also gives the crop's frame.
+            rng: random generator of the folds of the clothes.
+            others: other people: look, stance, and nearness, which is negative behind the person.
+            turn: degrees by which the person turns; everything else stays.
+
+        Returns:
+            Linear light (h, w, 3) and the person's mask (h, w), both at the fine size.
         """
         image = self.backdrop(camera, stance)
         stance = replace(stance, yaw=stance.yaw + turn)
@@ -130,21 +139,22 @@ class Studio:
     def _add(
         self, image: np.ndarray, camera: Camera, look: Look, stance: Stance, rng: np.random.Generator
     ) -> np.ndarray:
-        """Draw one person into `image` in place, with shadow; returns the mask (h, w)."""
+        """Draw one person with shadow into `image`, in place, and return the person's mask (h, w)."""
         mesh = dress(stance.figure, look)
-        tall = stance.figure.tall
+        person_height = stance.figure.height
         rotation = view_rotation(torch.tensor([stance.yaw]), torch.tensor([float(stance.camera[3])]))[0].numpy()
         level = view_rotation(torch.tensor([stance.yaw]), torch.zeros(1))[0].numpy() * np.array([[1], [-1], [-1]])
         tilt = rotation @ level.T  # world (right, up, towards the camera) to image (right, down, away)
         world = (mesh.vertices @ level.T).astype(np.float32)
 
         def to_image(points: np.ndarray, fine: int) -> torch.Tensor:
+            """Project points (P, 3) of the world to (1, P, 3): column, row and depth in pixels."""
             height, width = self.size[0] * fine, self.size[1] * fine
             scale, x, y, _ = stance.camera
-            middle = np.array([0, tall / 2, 0], np.float32)
+            middle = np.array([0, person_height / 2, 0], np.float32)
             origin = np.array([x * width, y * height, 0], np.float32)
-            placed = (points - middle) @ (tilt.T * (scale * height)).astype(np.float32) + origin
-            return torch.from_numpy(placed)[None]
+            pixels = (points - middle) @ (tilt.T * (scale * height)).astype(np.float32) + origin
+            return torch.from_numpy(pixels)[None]
 
         faces = torch.from_numpy(mesh.faces)
         self._ground_shadow(image, camera, world, faces, to_image)
@@ -155,14 +165,14 @@ class Studio:
         corners = mesh.faces[face]
         mix = lambda values: np.einsum("pkc,pk->pc", values.take(corners, axis=0), weight)
         cloth, material = mix(mesh.cloth), mesh.material[face]
-        normal = mix(vertex_normals(world, mesh.faces))
-        facing = tilt[2]  # away from the camera, in the world
-        normal = np.where((normal @ facing > 0.0)[:, None] & (material != BODY)[:, None], -normal, normal)
+        normal = mix(mesh_normals(world, mesh.faces))
+        away = tilt[2]  # direction away from the camera, in the world
+        normal = np.where((normal @ away > 0.0)[:, None] & (material != BODY)[:, None], -normal, normal)
         normal += self._folds(cloth, material, rng)
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
         albedo = to_linear(self.painter.paint(look, material, cloth))
-        lit = self._sunlit(camera, world, faces, mix(world))
-        direct = np.maximum(normal @ camera.sun, 0)[:, None] * lit[:, None] * camera.sun_colour
+        sunlight = self._sunlight(camera, world, faces, mix(world))
+        direct = np.maximum(normal @ camera.sun, 0)[:, None] * sunlight[:, None] * camera.sun_colour
         ambient = (0.62 + 0.38 * normal[:, 1:2]) * camera.sky_colour
         shine = np.isin(material, (HAIR, SHOE, BAG))[:, None] * 0.05 * np.maximum(normal @ camera.sun, 0)[:, None] ** 12
         image[mask] = albedo * (direct + ambient) + shine
@@ -177,11 +187,11 @@ class Studio:
         faces: torch.Tensor,
         to_image: Callable[..., torch.Tensor],
     ) -> None:
-        """Darken the ground where the sun is hidden, and softly round the feet."""
-        flat = world - np.outer(world[:, 1], (camera.sun / camera.sun[1]).astype(np.float32))
-        under = world * np.array([1, 0, 1], np.float32)
-        hidden = rasterize(to_image(flat, 1), faces, self.size).face_index[0].numpy() >= 0
-        column, row = to_image(under, 1)[0, :, :2].long().numpy().T
+        """Darken the ground where the person hides the sun, and softly around the feet."""
+        shadow = world - np.outer(world[:, 1], (camera.sun / camera.sun[1]).astype(np.float32))
+        footprint = world * np.array([1, 0, 1], np.float32)
+        hidden = rasterize(to_image(shadow, 1), faces, self.size).face_index[0].numpy() >= 0
+        column, row = to_image(footprint, 1)[0, :, :2].long().numpy().T
         inside = (column >= 0) & (column < self.size[1]) & (row >= 0) & (row < self.size[0])
         near = np.bincount(row[inside] * self.size[1] + column[inside], minlength=hidden.size).reshape(self.size) > 0
         soft = 0.8 + 2.5 * camera.softness
@@ -192,22 +202,22 @@ class Studio:
             Image.fromarray(shade.astype(np.float32)).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
         )[..., None]
 
-    def _sunlit(self, camera: Camera, world: np.ndarray, faces: torch.Tensor, points: np.ndarray) -> np.ndarray:
-        """How much sun reaches each point (P, 3): 1, or less in the shadow of another part of the body."""
+    def _sunlight(self, camera: Camera, world: np.ndarray, faces: torch.Tensor, points: np.ndarray) -> np.ndarray:
+        """Return the sunlight (P,) at points (P, 3): 1, or less in the shadow of another part of the body."""
         side = np.cross([0, 1, 0], camera.sun)
         side /= np.linalg.norm(side)
-        frame = np.stack((side, -np.cross(camera.sun, side), -camera.sun))  # right, down, away as the sun sees it
+        frame = np.stack((side, -np.cross(camera.sun, side), -camera.sun))  # right, down and away, seen from the sun
         size, metre = 128, 52.0
         place = lambda values: values @ frame.T * metre + [size / 2, size / 2 + 0.8 * metre, 0]
-        depth = rasterize(torch.from_numpy(place(world).astype(np.float32))[None], faces, (size, size))
-        seen = np.where(depth.face_index[0].numpy() >= 0, depth.depth[0].numpy(), 1e6)
-        at = place(points)
-        column, row = (np.clip(at[:, axis].astype(int), 0, size - 1) for axis in (0, 1))
-        shadow = (at[:, 2] > seen[row, column] + 0.05 * metre).astype(np.float32)
+        fragments = rasterize(torch.from_numpy(place(world).astype(np.float32))[None], faces, (size, size))
+        depth = np.where(fragments.face_index[0].numpy() >= 0, fragments.depth[0].numpy(), 1e6)
+        position = place(points)
+        column, row = (np.clip(position[:, axis].astype(int), 0, size - 1) for axis in (0, 1))
+        shadow = (position[:, 2] > depth[row, column] + 0.05 * metre).astype(np.float32)
         return 1 - 0.8 * shadow
 
     def _folds(self, cloth: np.ndarray, material: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Tilts (P, 3) of the normals as crumpled cloth has them; skin and hair stay smooth."""
+        """Draw tilts (P, 3) of the normals, as in creased cloth; the head stays smooth."""
         place = cloth[:, :3]
         waves = (rng.normal(0, 1, (3, 5)) * np.array([[28], [22], [28]])).astype(np.float32)
         start = rng.uniform(0, 2 * np.pi, 5).astype(np.float32)
@@ -216,15 +226,23 @@ class Studio:
         return tilt * rough[:, None]
 
     def _ambient_occlusion(self, image: np.ndarray, mask: np.ndarray, depth: np.ndarray) -> None:
-        """Darken pixels that lie behind their surroundings on the person (armpits, between the legs)."""
+        """Darken pixels that are behind their surroundings on the person (armpits, between the legs)."""
         weight = gaussian_filter(mask.astype(np.float32), 4)
-        around = gaussian_filter(np.where(mask, depth, 0).astype(np.float32), 4) / np.maximum(weight, 1e-3)
-        sunk = np.clip((depth - around)[mask] / 0.10, 0, 1)
-        image[mask] *= (1 - 0.45 * sunk)[:, None]
+        mean_depth = gaussian_filter(np.where(mask, depth, 0).astype(np.float32), 4) / np.maximum(weight, 1e-3)
+        occlusion = np.clip((depth - mean_depth)[mask] / 0.10, 0, 1)
+        image[mask] *= (1 - 0.45 * occlusion)[:, None]
 
 
 def add_obstacle(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Put a post, a hedge, a low wall or a sign before the person, in place; returns the mask of what it hides."""
+    """Draw a post, a hedge, a low wall or a sign before the person, in place.
+
+    Args:
+        image: (h, w, 3) linear light.
+        rng: random generator of kind, place and colour.
+
+    Returns:
+        Mask (h, w) of the pixels that the obstacle hides.
+    """
     height, width = image.shape[:2]
     hidden = np.zeros((height, width), bool)
     colour = to_linear(np.clip(rng.uniform(0.15, 0.70) + rng.normal(0, 0.03, 3), 0.03, 0.95))

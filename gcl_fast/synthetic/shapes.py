@@ -1,4 +1,4 @@
-"""Small meshes from which hair, skirts, hats and bags are made, and the mesh that carries what the painter needs."""
+"""Make small meshes for hair, skirts, hats and bags, and define the mesh that carries the painter's coordinates."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# What a face is made of.
+# materials of faces
 BODY, SHOE, SKIRT, HAIR, HEADWEAR, BAG, COAT = range(7)
 
 
 @dataclass
 class Mesh:
-    """Triangles in the body frame with per-vertex cloth coordinates.
+    """Holds triangles in the body frame with cloth coordinates of their vertices.
 
-    vertices (V, 3) metres; faces (F, 3) int64; material (F,) one of the constants above; cloth (V, 6): place on the
-    undressed template (x, y, z, metres), place along the arm (0 shoulder, 1 elbow, 2 wrist; -1 off the arms) and along
-    the leg (0 hip, 1 knee, 2 ankle; -1 off the legs), the arm's share 0..1. Extra pieces keep their own x, y, z.
+    Attributes:
+        vertices: (V, 3) metres.
+        faces: (F, 3) int64.
+        material: (F,) one of the constants above.
+        cloth: (V, 6): x, y and z on the undressed template in metres; place along the arm (0 shoulder, 1 elbow,
+            2 wrist; -1 off the arms); place along the leg (0 hip, 1 knee, 2 ankle; -1 off the legs); the arm's share in
+            0..1. Pieces other than the body have x, y and z of their own.
     """
 
     vertices: np.ndarray
@@ -26,12 +30,13 @@ class Mesh:
 
 
 def piece(vertices: np.ndarray, faces: np.ndarray, material: int, place: np.ndarray | None = None) -> Mesh:
-    """A mesh of one material off arms and legs; `place` (V, 3) are its cloth coordinates (the vertices by default)."""
+    """Make a mesh of one material off arms and legs; `place` (V, 3) is its cloth's x, y, z, by default the vertices."""
     cloth = np.concatenate((vertices if place is None else place, np.tile([-1.0, -1.0, 0.0], (len(vertices), 1))), 1)
     return Mesh(vertices, faces, np.full(len(faces), material), cloth)
 
 
 def join(meshes: list[Mesh]) -> Mesh:
+    """Join meshes to one; vertices keep their order."""
     starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]).astype(np.float32),
@@ -42,9 +47,9 @@ def join(meshes: list[Mesh]) -> Mesh:
 
 
 def grid_faces(rows: int, columns: int, closed: bool) -> np.ndarray:
-    """Triangles of a (rows, columns) grid of vertices; `closed` joins the last column to the first.
+    """Return the triangles (F, 3) of a (rows, columns) grid of vertices; `closed` joins the last column to the first.
 
-    They face outwards where rows run downwards and columns from +z towards +x.
+    The triangles face outwards if rows run downwards and columns from +z towards +x.
     """
     row, column = np.mgrid[0 : rows - 1, 0 : columns if closed else columns - 1]
     a, b = row * columns + column, row * columns + (column + 1) % columns
@@ -53,10 +58,19 @@ def grid_faces(rows: int, columns: int, closed: bool) -> np.ndarray:
 
 
 def rounded_box(size: tuple[float, float, float], squareness: float = 0.45) -> tuple[np.ndarray, np.ndarray]:
-    """Superellipsoid with the given full sizes in metres, about the origin; squareness 1 is an ellipsoid, 0 a box."""
+    """Make a superellipsoid about the origin.
+
+    Args:
+        size: full width, height and depth, metres.
+        squareness: 1 gives an ellipsoid, 0 a box.
+
+    Returns:
+        Vertices (V, 3) and faces (F, 3).
+    """
     polar, turn = np.meshgrid(np.linspace(0, np.pi, 11), np.linspace(0, 2 * np.pi, 20, endpoint=False), indexing="ij")
 
     def power(values: np.ndarray) -> np.ndarray:
+        """Raise absolute values to the exponent and keep their signs."""
         return np.sign(values) * np.abs(values) ** squareness
 
     x = power(np.sin(polar)) * power(np.sin(turn))
@@ -66,7 +80,11 @@ def rounded_box(size: tuple[float, float, float], squareness: float = 0.45) -> t
 
 
 def tube(centres: np.ndarray, radii: np.ndarray, columns: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Round tube along `centres` (R, 3) with `radii` (R,), rings level (good for things that hang)."""
+    """Make a round tube along `centres` (R, 3) with `radii` (R,); its rings are level, which suits things that hang.
+
+    Returns:
+        Vertices (R * columns, 3) and faces (F, 3).
+    """
     turn = np.linspace(0, 2 * np.pi, columns, endpoint=False)
     ring = np.stack((np.sin(turn), np.zeros_like(turn), np.cos(turn)), -1)
     vertices = centres[:, None] + radii[:, None, None] * ring
@@ -74,7 +92,17 @@ def tube(centres: np.ndarray, radii: np.ndarray, columns: int = 10) -> tuple[np.
 
 
 def disc(inner: float, outer: float, half_angle: float, droop: float) -> tuple[np.ndarray, np.ndarray]:
-    """Brim in the plane y = 0 from `inner` to `outer` radius about the origin, `half_angle` to each side of +z."""
+    """Make a brim about the origin.
+
+    Args:
+        inner: inner radius.
+        outer: outer radius.
+        half_angle: radians to each side of +z.
+        droop: how far the outer edge lies below the inner one.
+
+    Returns:
+        Vertices (V, 3) and faces (F, 3).
+    """
     turn = np.linspace(-half_angle, half_angle, 21)
     radius = np.array([inner, 0.5 * (inner + outer), outer])
     drop = droop * np.array([0.0, 0.3, 1.0])
@@ -84,10 +112,10 @@ def disc(inner: float, outer: float, half_angle: float, droop: float) -> tuple[n
     return vertices.reshape(-1, 3), grid_faces(3, len(turn), closed=False)
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3), area-weighted means over the faces around each vertex."""
+def mesh_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return unit normals (V, 3): area-weighted means over the faces around each vertex."""
     a, b, c = (vertices.take(faces[:, corner], axis=0) for corner in range(3))
-    (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T  # np.cross takes three times as long
+    (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T  # planes, since np.cross is slower
     corners = faces.T.reshape(-1)
     total = np.stack(
         [
@@ -102,11 +130,21 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def drape(
     points: np.ndarray, centre: np.ndarray, heights: np.ndarray, directions: int, margin: float, band: float = 0.05
 ) -> np.ndarray:
-    """Radius (rows, directions) of a cloth drawn around `points` (P, 3) at each height.
+    """Compute the radius of a cloth around points at each height.
 
-    The vertical through `centre` is its axis. At every height the cloth is the convex outline of the points within
-    `band` of it, `margin` outside: legs that stride apart stretch a skirt and cannot poke through it. Directions run
-    from +z towards +x.
+    At each height the cloth is the convex outline of the points near that height, plus a margin. So legs stretch a
+    skirt and cannot pass through it.
+
+    Args:
+        points: (P, 3) surface below the cloth, metres.
+        centre: (3,) point of the cloth's vertical axis.
+        heights: (rows,) metres.
+        directions: number of directions, from +z towards +x.
+        margin: distance of the cloth from the outline, metres.
+        band: largest vertical distance of the points that count at a height, metres.
+
+    Returns:
+        Radius (rows, directions), metres.
     """
     turn = np.linspace(0, 2 * np.pi, directions, endpoint=False)
     ray = np.stack((np.sin(turn), np.cos(turn)))

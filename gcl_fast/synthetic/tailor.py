@@ -1,4 +1,4 @@
-"""Dressing: a posed body and a Look become one mesh with volume where clothes, hair and shoes are, and with bags."""
+"""Dress a posed body by a `Look`: one mesh with the volume of clothes, hair and shoes, and with bags."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gcl_fast.synthetic.shapes import (
     drape,
     grid_faces,
     join,
+    mesh_normals,
     piece,
     rounded_box,
-    vertex_normals,
 )
 from gcl_fast.synthetic.template import Figure
 from gcl_fast.synthetic.wardrobe import Look
 
-SLEEVE_END = {
+SLEEVE_END = {  # place along the arm, see shapes.Mesh
     "t-shirt": 0.62,
     "sleeveless": 0.12,
     "long sleeve": 1.93,
@@ -29,7 +29,7 @@ SLEEVE_END = {
     "hoodie": 1.95,
     "coat": 1.95,
 }
-UPPER_EASE = {
+UPPER_EASE = {  # distance of the upper garment from the body, metres
     "t-shirt": 0.012,
     "sleeveless": 0.007,
     "long sleeve": 0.010,
@@ -46,9 +46,9 @@ UPPER_HEM = {
     "hoodie": 0.82,
     "coat": 0.53,
 }
-TUCKED = ("t-shirt", "sleeveless", "long sleeve")  # worn inside a skirt
+TUCKED = ("t-shirt", "sleeveless", "long sleeve")  # garments that are worn inside a skirt
 WAIST = 0.92  # below this height on the template the upper garment hangs free
-# Radius of a sleeve or trouser leg at places along the limb (0 upper joint, 1 middle, 2 lower), metres.
+# Pairs of place along the limb (0 upper joint, 1 middle, 2 lower) and radius of the sleeve or trouser leg in metres.
 SLEEVE_WIDTH = {
     "t-shirt": ((0.1, 0.0), (0.3, 0.064), (0.7, 0.070)),
     "long sleeve": ((0.2, 0.05), (1.0, 0.050), (1.9, 0.038)),
@@ -66,33 +66,41 @@ TROUSERS_WIDTH = {
 SKIRT_LENGTH = {"short skirt": 0.42, "skirt": 0.58, "long skirt": 0.84}  # share of the leg
 SKIRT_FLARE = {"short skirt": 0.15, "skirt": 0.08, "long skirt": 0.07}
 SMOOTHING_STEPS = 12
-SEAM = 0.10  # where the sleeve begins, along the arm
+SEAM = 0.10  # place along the arm where the sleeve begins
 
 
 def dress(figure: Figure, look: Look) -> Mesh:
-    """The dressed figure. Its first vertices are the body's, displaced to the surface of what covers them."""
+    """Dress a figure.
+
+    Args:
+        figure: the posed body.
+        look: clothes, hair, shoes and bag.
+
+    Returns:
+        One mesh. Its first vertices are the body's, moved to the surface of the clothes or hair that cover them.
+    """
     template = figure.template
-    body = Mesh(_clothed(figure, look), template.faces, np.full(len(template.faces), BODY), template.cloth)
-    around = body.vertices[template.below]
-    hanging = []
+    body = Mesh(_body_vertices(figure, look), template.faces, np.full(len(template.faces), BODY), template.cloth)
+    surface = body.vertices[template.below]
+    drapes = []
     skirt = "skirt" in look.lower.kind
-    tucked = skirt and (look.dress or look.upper.kind in TUCKED)
+    tuck = skirt and (look.dress or look.upper.kind in TUCKED)
     if skirt:
         hem = template.joint("left_hip")[1] - SKIRT_LENGTH[look.lower.kind] * template.leg_length
-        hanging.append(_hanging(figure, around, hem, SKIRT_FLARE[look.lower.kind], SKIRT, 1.0 if tucked else WAIST))
-        around = np.concatenate((around, hanging[0].vertices))
-    if not tucked:
+        drapes.append(_drape(figure, surface, hem, SKIRT_FLARE[look.lower.kind], SKIRT, 1.0 if tuck else WAIST))
+        surface = np.concatenate((surface, drapes[0].vertices))
+    if not tuck:
         flare = 0.06 if look.upper.kind == "coat" else 0.02
-        hanging.append(_hanging(figure, around, UPPER_HEM[look.upper.kind], flare, COAT, WAIST + 0.06))
-    hips = np.concatenate([around, *(mesh.vertices for mesh in hanging)])
+        drapes.append(_drape(figure, surface, UPPER_HEM[look.upper.kind], flare, COAT, WAIST + 0.06))
+    hips = np.concatenate([surface, *(mesh.vertices for mesh in drapes)])
     if look.upper.kind == "hoodie":
-        hanging.append(_hood(figure))
+        drapes.append(_hood(figure))
     hair, bag = hair_pieces(figure, look.hair), bag_pieces(figure, look.bag.kind, hips)
-    return join([body, *_shoes(figure), *hanging, *hair, *bag])
+    return join([body, *_shoes(figure), *drapes, *hair, *bag])
 
 
-def _clothed(figure: Figure, look: Look) -> np.ndarray:
-    """The body's vertices, pushed out by the clothes and the hair that lie on it."""
+def _body_vertices(figure: Figure, look: Look) -> np.ndarray:
+    """Return the body's vertices, pushed out by the clothes and the hair that lie on it."""
     template, upper_kind, lower_kind = figure.template, look.upper.kind, look.lower.kind
     height, on_arm = template.vertices[:, 1], template.arm_share > 0.5
     foot = np.isin(template.part, ("left_foot", "right_foot"))
@@ -103,46 +111,46 @@ def _clothed(figure: Figure, look: Look) -> np.ndarray:
     for _ in range(SMOOTHING_STEPS):
         smooth = template.smoother @ smooth
     trunk_cloth = (upper & ~on_arm) | (lower & (template.leg < 0.5))
-    cover = np.where(trunk_cloth, 1.0, np.where(upper | lower, 0.6, 0.0))  # cloth hides the forms of the skin
-    narrow = np.clip((template.joint("neck")[1] + 0.05 - height) / 0.07, 0, 1)  # towards the neck
-    ease = np.where(upper, UPPER_EASE[upper_kind] * np.where(on_arm, 0.6, narrow), np.where(lower, 0.006, 0.0))
+    cover = np.where(trunk_cloth, 1.0, np.where(upper | lower, 0.6, 0.0))  # share by which cloth smooths the body
+    neck_share = np.clip((template.joint("neck")[1] + 0.05 - height) / 0.07, 0, 1)  # cloth gets tighter at the neck
+    ease = np.where(upper, UPPER_EASE[upper_kind] * np.where(on_arm, 0.6, neck_share), np.where(lower, 0.006, 0.0))
     ease = ease + hair_depth(template, look.hair)
     vertices = figure.vertices + cover[:, None] * (smooth - figure.vertices)
-    vertices += ease[:, None] * vertex_normals(smooth, template.faces)
+    vertices += ease[:, None] * mesh_normals(smooth, template.faces)
     for side, sign in (("left", 1), ("right", -1)):
-        here = sign * template.vertices[:, 0] > 0
+        on_side = sign * template.vertices[:, 0] > 0
         if upper_kind in SLEEVE_WIDTH:
             arm = figure.limb(f"{side}_shoulder", f"{side}_elbow", f"{side}_wrist")
-            _widen(vertices, np.flatnonzero(here & upper & on_arm), template.arm, arm, SLEEVE_WIDTH[upper_kind])
+            _widen(vertices, np.flatnonzero(on_side & upper & on_arm), template.arm, arm, SLEEVE_WIDTH[upper_kind])
         if lower_kind in TROUSERS_WIDTH:
             leg = figure.limb(f"{side}_hip", f"{side}_knee", f"{side}_ankle")
-            mine = np.flatnonzero(here & lower & (template.leg > 0.15))
-            _widen(vertices, mine, template.leg, leg, TROUSERS_WIDTH[lower_kind])
+            index = np.flatnonzero(on_side & lower & (template.leg > 0.15))
+            _widen(vertices, index, template.leg, leg, TROUSERS_WIDTH[lower_kind])
     return vertices
 
 
 def _shoes(figure: Figure) -> list[Mesh]:
+    """Make a shoe around each foot's convex hull."""
     shoes = []
     for index, faces in figure.template.shoes:
         vertices = figure.vertices[index]
-        outside = vertices + 0.007 * vertex_normals(vertices, faces)
+        outside = vertices + 0.007 * mesh_normals(vertices, faces)
         shoes.append(piece(outside, faces, SHOE, figure.template.vertices[index]))
     return shoes
 
 
-def _hanging(figure: Figure, around: np.ndarray, hem: float, flare: float, material: int, top: float) -> Mesh:
-    """Cloth that hangs over the points `around` from the height `top` to the height `hem` of the template."""
+def _drape(figure: Figure, points: np.ndarray, hem: float, flare: float, material: int, top: float) -> Mesh:
+    """Make cloth that hangs around `points` (P, 3), from the height `top` to the height `hem` of the template."""
     template, pelvis = figure.template, figure.joint("pelvis")
     stature = template.length_of_leg(figure.joints) / template.leg_length
     rows, columns = max(5, round((top - hem) / 0.05)), 36
     place = np.linspace(top, hem, rows)  # heights on the template
     heights = pelvis[1] + (place - template.joint("pelvis")[1]) * stature
-    fallen = (heights[0] - heights)[:, None]
-    radius = drape(around, pelvis, heights, columns, 0.010 if material == SKIRT else 0.006) + flare * np.maximum(
-        fallen - 0.06, 0
-    )
+    drop = (heights[0] - heights)[:, None]
+    radius = drape(points, pelvis, heights, columns, 0.010 if material == SKIRT else 0.006)
+    radius = radius + flare * np.maximum(drop - 0.06, 0)
     turn = np.linspace(0, 2 * np.pi, columns, endpoint=False)
-    fold = (0.05 if material == SKIRT else 0.02) * np.sin(7 * turn) * fallen / fallen[-1]
+    fold = (0.05 if material == SKIRT else 0.02) * np.sin(7 * turn) * drop / drop[-1]
     radius = np.maximum.accumulate(radius, axis=0) * (1 + fold)
     flat = np.stack((radius * np.sin(turn), np.zeros_like(radius), radius * np.cos(turn)), -1)  # (rows, columns, 3)
     vertices, cloth = pelvis + flat, [0, 0, template.middle] + flat
@@ -151,7 +159,7 @@ def _hanging(figure: Figure, around: np.ndarray, hem: float, flare: float, mater
 
 
 def _hood(figure: Figure) -> Mesh:
-    """A hood that lies on the shoulders behind the neck; its cloth is that between the shoulder blades."""
+    """Make a hood that lies on the shoulders behind the neck; its cloth is that between the shoulder blades."""
     hood, faces = rounded_box((0.25, 0.13, 0.15), 0.9)
     vertices = figure.joint("neck") + (hood + [0.0, 0.015, -0.085]) @ figure.rotation("chest").T
     return piece(vertices, faces, COAT, hood * 0.2 + [0, 1.33, figure.template.middle - 0.2])
@@ -164,7 +172,15 @@ def _widen(
     limb: list[np.ndarray],
     widths: tuple[tuple[float, float], ...],
 ) -> None:
-    """Push the vertices `index` out to the garment's radius around a limb of three joints, in place."""
+    """Push vertices out to a garment's radius around a limb, in place.
+
+    Args:
+        vertices: (V, 3).
+        index: (P,) the vertices to push.
+        along: (V,) place along the limb: 0 upper joint, 1 middle, 2 lower.
+        limb: positions (3,) of the limb's three joints.
+        widths: pairs of place and radius in metres.
+    """
     place = np.clip(along[index], 0, 2)
     upper = np.clip(place, 0, 1)[:, None]
     lower = np.clip(place - 1, 0, 1)[:, None]
@@ -173,8 +189,8 @@ def _widen(
     blend = np.clip((place - 0.85) / 0.3, 0, 1)[:, None]
     direction = (1 - blend) * first / np.linalg.norm(first) + blend * second / np.linalg.norm(second)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    away = vertices[index] - axis_point
-    away -= (away * direction).sum(1, keepdims=True) * direction
-    radius = np.linalg.norm(away, axis=1, keepdims=True)
-    wanted = np.interp(place, *np.array(widths).T)[:, None]
-    vertices[index] += away / np.maximum(radius, 1e-6) * np.maximum(wanted - radius, 0)
+    offset = vertices[index] - axis_point
+    offset -= (offset * direction).sum(1, keepdims=True) * direction
+    radius = np.linalg.norm(offset, axis=1, keepdims=True)
+    width = np.interp(place, *np.array(widths).T)[:, None]
+    vertices[index] += offset / np.maximum(radius, 1e-6) * np.maximum(width - radius, 0)

@@ -1,4 +1,4 @@
-"""What people look like: body, skin, hair, clothes, shoes and bags of each identity, and groups of look-alikes."""
+"""Draw the looks of people: body, skin, hair, clothes, shoes and bags of each identity, in groups of look-alikes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SHOE_KINDS = ("sneakers", "boots", "flats")
 
 @dataclass(frozen=True)
 class Garment:
-    """One piece of clothing: `kind` decides its cut, `pattern` how `colour` and `accent` share its surface."""
+    """Holds one piece of clothing: `kind` is its cut, and `pattern` divides its surface into `colour` and `accent`."""
 
     kind: str
     colour: Colour
@@ -75,9 +75,9 @@ class Garment:
 
 @dataclass(frozen=True)
 class Look:
-    """Appearance of one identity; `shape` holds the body model's phenotypes, each 0..1."""
+    """Holds the appearance of one identity."""
 
-    shape: tuple[float, ...]
+    shape: tuple[float, ...]  # 6 phenotypes of AnnyBody in 0..1
     skin: Colour
     hair: str
     hair_colour: Colour
@@ -86,41 +86,42 @@ class Look:
     glasses: bool
     upper: Garment
     lower: Garment
-    dress: bool  # the skirt has the upper garment's cloth
+    dress: bool  # whether the skirt has the upper garment's cloth
     shoes: Garment
     socks: Colour
     bag: Garment
 
 
 def look_alikes(difficulty: float) -> int:
-    """How many identities share one wardrobe: 1 when easy, 6 when hard."""
+    """Return the number of identities that share one outfit: from 1 (difficulty 0) to 6 (difficulty 1)."""
     return 1 + round(5 * difficulty)
 
 
 @lru_cache(maxsize=256)
 def look_of(seed: int, split: int, identity: int, difficulty: float) -> Look:
-    """Appearance of one identity: its group's outfit with a few details of its own.
+    """Draw the appearance of one identity: its group's outfit with some details changed.
 
     Args:
         seed: seed of the world.
-        split: 0 for training, 1 for test identities; keeps their draws apart.
-        identity: index within the split.
-        difficulty: 0..1; raises the size of look-alike groups and the share of neutral colours, lowers own details.
+        split: kind of person, see world.py; each kind has its own draws.
+        identity: index among that kind.
+        difficulty: 0..1; a higher one gives larger groups, more neutral colours and fewer changed details.
     """
     size = look_alikes(difficulty)
-    shared = _outfit(np.random.default_rng([seed, 11, split, identity // size]), difficulty)
+    outfit = _outfit(np.random.default_rng([seed, 11, split, identity // size]), difficulty)
     rng = np.random.default_rng([seed, 12, split, identity])
-    own = _person(rng, shared)
+    look = _person(rng, outfit)
     if size == 1:
-        return own
+        return look
     details = (_new_hair, _new_shoes, _new_bag, _new_pattern, _new_sleeves, _new_lower_cut, _new_accent)
-    # Four own details of seven when nearly easy, two when hard: fewer would leave twins that nobody can tell apart.
+    # Four details of seven differ in easy worlds, two in hard ones. With fewer, people could not be distinguished.
     for number in rng.permutation(len(details))[: round(4.4 - 2.4 * difficulty)]:
-        own = details[number](own, rng, difficulty)
-    return own
+        look = details[number](look, rng, difficulty)
+    return look
 
 
 def _colour(rng: np.random.Generator, difficulty: float) -> Colour:
+    """Draw a colour of clothes; hard worlds have more neutral ones."""
     table = NEUTRALS if rng.random() < 0.35 + 0.45 * difficulty else BRIGHTS
     base = np.array(list(table.values())[rng.integers(len(table))])
     red, green, blue = np.clip(base * rng.uniform(0.9, 1.1) + rng.normal(0, 0.02, 3), 0.03, 0.95)
@@ -128,7 +129,7 @@ def _colour(rng: np.random.Generator, difficulty: float) -> Colour:
 
 
 def _contrasting(rng: np.random.Generator, colour: Colour, difficulty: float) -> Colour:
-    """A second colour that can be told from the first one in a blurred picture."""
+    """Draw a second colour that differs clearly from the first one, even in a blurred image."""
     while True:
         other = _colour(rng, difficulty)
         if np.abs(np.subtract(other, colour)).max() > 0.28:
@@ -136,18 +137,19 @@ def _contrasting(rng: np.random.Generator, colour: Colour, difficulty: float) ->
 
 
 def _shade(colour: Colour) -> Colour:
-    """A lighter tone of a dark colour, a darker one of a light colour."""
+    """Return a lighter tone of a dark colour or a darker tone of a light colour."""
     factor, lift = (0.55, 0.0) if max(colour) > 0.4 else (0.6, 0.4)
     red, green, blue = (factor * channel + lift for channel in colour)
     return red, green, blue
 
 
 def _pick(rng: np.random.Generator, names: tuple[str, ...], weights: tuple[float, ...]) -> str:
+    """Draw a name with probabilities in proportion to `weights`."""
     return names[rng.choice(len(names), p=np.array(weights) / sum(weights))]
 
 
 def _outfit(rng: np.random.Generator, difficulty: float) -> Look:
-    """A whole outfit from scratch: the one that a group of look-alikes shares."""
+    """Draw the whole outfit that a group of look-alikes shares."""
     female = bool(rng.random() < 0.5)
     upper_colour = _colour(rng, difficulty)
     upper = Garment(
@@ -187,7 +189,7 @@ def _outfit(rng: np.random.Generator, difficulty: float) -> Look:
 
 
 def _person(rng: np.random.Generator, look: Look) -> Look:
-    """The same outfit on another body."""
+    """Draw another body for the same outfit."""
     female = look.shape[0] > 0.5
     gender = rng.uniform(0.85, 1.0) if female else rng.uniform(0.0, 0.15)
     height = rng.uniform(0.40, 0.52) if female else rng.uniform(0.46, 0.60)
@@ -211,6 +213,7 @@ def _person(rng: np.random.Generator, look: Look) -> Look:
 
 
 def _new_hair(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    """Draw another hair style and colour."""
     if look.shape[0] > 0.5:
         weights: tuple[float, ...] = (1, 0.3, 0, 0.5, 2.5, 3, 2, 1.2, 0.7, 0.5, 0.3)
     else:
@@ -221,6 +224,7 @@ def _new_hair(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
 
 
 def _new_shoes(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    """Draw other shoes and socks."""
     colour = _colour(rng, difficulty)
     sole = (0.9, 0.9, 0.88) if rng.random() < 0.6 else (0.12, 0.12, 0.12)
     socks = _colour(rng, 1.0)
@@ -228,6 +232,7 @@ def _new_shoes(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
 
 
 def _new_bag(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    """Draw another bag."""
     female = look.shape[0] > 0.5
     weights = (3, 2, 2, 2, 1) if female else (3.5, 4, 2, 0.6, 0.6)
     colour = _colour(rng, difficulty)
@@ -235,6 +240,7 @@ def _new_bag(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
 
 
 def _new_pattern(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    """Draw another pattern of the upper garment."""
     others = tuple(name for name in PATTERNS if name != look.upper.pattern)
     upper = replace(
         look.upper,
@@ -246,11 +252,13 @@ def _new_pattern(look: Look, rng: np.random.Generator, difficulty: float) -> Loo
 
 
 def _new_sleeves(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    """Draw another kind of upper garment."""
     others = tuple(name for name in UPPER_KINDS if name != look.upper.kind)
     return replace(look, upper=replace(look.upper, kind=others[rng.integers(len(others))]))
 
 
 def _new_lower_cut(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    """Draw another kind of lower garment."""
     choices = LOWER_KINDS if look.shape[0] > 0.5 else LOWER_KINDS[:4]
     others = tuple(name for name in choices if name != look.lower.kind)
     lower = replace(look.lower, kind=others[rng.integers(len(others))])
@@ -258,6 +266,7 @@ def _new_lower_cut(look: Look, rng: np.random.Generator, difficulty: float) -> L
 
 
 def _new_accent(look: Look, rng: np.random.Generator, difficulty: float) -> Look:
+    """Draw another accent of the upper garment and another colour of the lower one."""
     upper = replace(look.upper, accent=_contrasting(rng, look.upper.colour, difficulty))
     lower = replace(look.lower, colour=_contrasting(rng, look.lower.colour, difficulty))
     return replace(look, upper=upper, lower=lower)

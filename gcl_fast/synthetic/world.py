@@ -1,4 +1,4 @@
-"""A world: its configuration, its cameras and people, and any of its crops by key."""
+"""Define a synthetic world: its configuration, its cameras and people, and each of its crops by key."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ from gcl_fast.synthetic.cameras import Camera, make_camera
 from gcl_fast.synthetic.scenes import Stance, Studio, add_obstacle
 from gcl_fast.synthetic.wardrobe import Look, look_of
 
-VERSION = 5  # raise when the same configuration gives other pictures
-TRAIN, TEST, DISTRACTOR, JUNK, STRANGER = range(5)  # kinds of people: each draws from its own random numbers
+VERSION = 5  # raise it when the same configuration gives other images
+TRAIN, TEST, DISTRACTOR, JUNK, STRANGER = range(5)  # kinds of people; each kind has its own random numbers
 NAME = re.compile(r"(-?\d+)_c(\d+)s1_(\d+)_(\d+)")
 
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What decides a world; two worlds with equal configurations are equal to the last bit.
+    """Holds the settings of a world; equal settings give worlds that are equal to the last bit.
 
-    identities: per split (training and test have as many). crops: of each identity and camera; None leaves it to
-    `difficulty` (4 when easy, 3 in the middle, 2 when hard). size: (H, W) of the crops. difficulty: 0 easy .. 1 hard;
-    scales the cameras' casts, gamma, blur and noise, the number of look-alikes, the share of neutral colours.
+    Attributes:
+        identities: number of people in training, and in test.
+        cameras: number of cameras, at least 2.
+        crops: crops per identity and camera, at least 2; None means from 4 (easy) to 2 (hard).
+        size: (H, W) of the crops, at least 16 x 16.
+        seed: seed of everything random.
+        difficulty: 0 easy .. 1 hard. It scales the cameras' casts, gamma, blur and noise, the number of look-alikes and
+            the share of neutral colours.
+
+    Raises:
+        UserError: a setting is out of range.
     """
 
     identities: int = 100
@@ -54,32 +62,35 @@ class WorldConfig:
 
     @property
     def crops_per_camera(self) -> int:
+        """Return the crops per identity and camera."""
         return round(4 - 2 * self.difficulty) if self.crops is None else self.crops
 
     def to_json(self) -> dict:
+        """Return the settings as values that JSON can hold."""
         return {**asdict(self), "size": list(self.size)}
 
     @classmethod
     def from_json(cls, values: dict) -> WorldConfig:
+        """Make the settings from what `to_json` returned."""
         return cls(**{**values, "size": tuple(values["size"])})
 
     @property
     def digest(self) -> str:
-        """Identifies the pictures: configuration and version of the code that draws them."""
+        """Return a hash of the settings and of the version of the code that draws the images."""
         return hashlib.sha256(json.dumps([VERSION, self.to_json()], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class CropKey(NamedTuple):
-    """Which crop: kind of person, index among that kind, camera from 0, number of the crop."""
+    """Identifies one crop."""
 
-    kind: int
-    identity: int
-    camera: int
-    number: int
+    kind: int  # of person: TRAIN .. STRANGER
+    identity: int  # index among that kind
+    camera: int  # from 0
+    number: int  # of this person's crops by this camera, from 0
 
 
 class World:
-    """Draws any crop of a world from its key alone, so neither order nor number of workers matters."""
+    """Draws each crop of a world from its key alone, so that order and number of workers do not matter."""
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
@@ -87,16 +98,18 @@ class World:
         self.cameras: list[Camera] = [make_camera(config.seed, i, config.difficulty) for i in range(config.cameras)]
 
     def look(self, kind: int, identity: int) -> Look:
+        """Return the appearance of a person."""
         return look_of(self.config.seed, kind, identity, self.config.difficulty)
 
     def _random(self, key: CropKey, purpose: int) -> np.random.Generator:
+        """Return the random generator of one purpose of a crop."""
         return np.random.default_rng([self.config.seed, 41, *key, purpose])
 
     def stance(self, key: CropKey) -> Stance:
-        """How this crop's person stands: what the body-parameter file tells."""
+        """Return the stance of a crop's person, which becomes a row of the body-parameter file."""
         rng = self._random(key, 0)
         stance = self.studio.stance(rng, self.cameras[key.camera], self.look(key.kind, key.identity))
-        if key.kind == JUNK:  # a detector's mistake: a fragment of somebody
+        if key.kind == JUNK:  # a detector's mistake that shows a part of a person
             scale, x, y, pitch = stance.camera
             shift = rng.uniform(0.35, 0.55) * rng.choice([-1, 1])
             camera = np.array([scale * rng.uniform(1.3, 2.2), x + shift, y + rng.normal(0, 0.3), pitch], np.float32)
@@ -104,7 +117,7 @@ class World:
         return stance
 
     def crop(self, key: CropKey) -> tuple[bytes, Stance]:
-        """The crop as a JPEG file, and how its person stands."""
+        """Return the crop as bytes of a JPEG file, and the stance of its person."""
         camera = self.cameras[key.camera]
         stance, rng = self.stance(key), self._random(key, 1)
         others = self._others(camera, stance, rng)
@@ -115,7 +128,11 @@ class World:
         return camera.encode(camera.develop(light, self.config.size, rng)), stance
 
     def view(self, key: CropKey, turn: float) -> tuple[np.ndarray, np.ndarray]:
-        """The clean picture (H, W, 3) uint8 and person mask (H, W) of a crop, the person turned by `turn` degrees."""
+        """Render a crop without noise, passers-by and obstacles, with the person turned by `turn` degrees.
+
+        Returns:
+            Image (H, W, 3) uint8 and mask (H, W) bool of the person.
+        """
         camera = self.cameras[key.camera]
         look = self.look(key.kind, key.identity)
         light, mask = self.studio.photograph(camera, look, self.stance(key), self._random(key, 2), turn=turn)
@@ -127,7 +144,7 @@ class World:
     def _others(
         self, camera: Camera, stance: Stance, rng: np.random.Generator
     ) -> tuple[tuple[Look, Stance, float], ...]:
-        """Sometimes a passer-by at the edge of the crop, in front or behind."""
+        """Draw a passer-by at the edge of the crop, in front or behind, for a quarter of the crops."""
         if rng.random() > 0.25:
             return ()
         look = self.look(STRANGER, int(rng.integers(10_000)))
@@ -141,15 +158,15 @@ class World:
 
 @cache
 def world_of(config: WorldConfig) -> World:
-    """One world per configuration and process."""
+    """Return the world of a configuration; a process makes each world once."""
     return World(config)
 
 
 def file_name(config: WorldConfig, key: CropKey) -> str:
-    """Market-1501's name of a crop: PPPP_cCs1_FFFFFF_NN.jpg.
+    """Return the name of a crop in Market-1501's form: PPPP_cCs1_FFFFFF_NN.jpg.
 
-    Training people are 1..identities, test people follow, distractors are 0000, junk is -1. People walk from camera to
-    camera, so that frame numbers tell a little of who may be who.
+    Training people are 1..identities, test people have the next numbers, distractors are 0000, and junk is -1. People
+    walk from camera to camera, so that frame numbers help to decide whether two crops can show one person.
     """
     rng = np.random.default_rng([config.seed, 51, key.kind, key.identity])
     start, route = rng.integers(100_000), rng.permutation(config.cameras)
@@ -161,8 +178,12 @@ def file_name(config: WorldConfig, key: CropKey) -> str:
     return f"{person}_c{key.camera + 1}s1_{frame:06d}_{key.number + 1:02d}.jpg"
 
 
-def key_of(config: WorldConfig, name: str) -> CropKey:
-    """The key of a crop from its file name. Raises UserError for a name that is not of this world."""
+def crop_key(config: WorldConfig, name: str) -> CropKey:
+    """Return the key of a crop from its file name.
+
+    Raises:
+        UserError: the name is no crop of this world.
+    """
     match = NAME.match(name)
     if match:
         person, camera, _, number = (int(part) for part in match.groups())
@@ -173,7 +194,7 @@ def key_of(config: WorldConfig, name: str) -> CropKey:
             key = CropKey(TRAIN, person - 1, camera - 1, number - 1)
         else:
             key = CropKey(TEST, person - 1 - config.identities, camera - 1, number - 1)
-        known = key.camera < config.cameras and (key.kind != TEST or key.identity < config.identities)
-        if known and file_name(config, key) == name:
+        exists = key.camera < config.cameras and (key.kind != TEST or key.identity < config.identities)
+        if exists and file_name(config, key) == name:
             return key
     raise UserError(f"{name!r} is no crop of this synthetic world (seed {config.seed}, {config.identities} identities)")

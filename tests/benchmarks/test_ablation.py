@@ -7,11 +7,11 @@ from pathlib import Path
 
 import ablation
 import pytest
-import reporting
 import yaml
+from lib import reporting
 
-from gcl_fast.config_io import to_dict
-from gcl_fast.training.arguments import parse
+from gcl_fast.command_line import parse
+from gcl_fast.settings import to_dict
 
 
 @pytest.fixture
@@ -94,12 +94,12 @@ def test_table_and_picture(trained, tmp_path, capsys):
 def test_a_row_that_differs_by_more_is_refused(trained, tmp_path):
     assert grid(trained, tmp_path) == 0
     path = run_of(tmp_path, "outliers-embedded-anew-seed0") / "config.yaml"
-    path.write_text(path.read_text().replace("decay: paper", "decay: code"))
+    path.write_text(path.read_text().replace("decay: all", "decay: identity"))
     measured = tmp_path / "measured.csv"
     kept = [line for line in measured.read_text().splitlines(True) if "outliers embedded anew" not in line]
     measured.write_text("".join(kept))
     shutil.rmtree(run_of(tmp_path, "full-seed0"))  # what the full row sets is known without training it
-    with pytest.raises(RuntimeError, match=r"differs from the full row by .*'joint.decay: paper -> code'"):
+    with pytest.raises(RuntimeError, match=r"differs from the full row by .*'joint.decay: all -> identity'"):
         grid(trained, tmp_path)
 
 

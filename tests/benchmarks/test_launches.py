@@ -7,15 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kernel_counts
 import pytest
 import torch
+from lib import kernel_counts
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ON_PAPER = """
 import json, torch
-from kernel_counts import Count
-from paper_gpu import paper_gpu
+from lib.kernel_counts import Count
+from lib.paper_gpu import paper_gpu
 from gcl_fast.models.layers import ConvBlock, UpsampledConv
 
 count = Count()

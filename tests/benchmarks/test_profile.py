@@ -8,18 +8,18 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from ceilings import Ceilings
-from chrome_trace import REST, read
+from lib.ceilings import Ceilings
 from matplotlib.colors import to_rgb
-from page import write_page
 from PIL import Image
 from profile_hotspots import main
+from profiler.chrome_trace import REST, read
+from profiler.page import write_page
 
 from gcl_fast.synthetic import WorldConfig, make_world
 
 CEILINGS = Ceilings(matrix=1e11, convolution=4e11, copy=3e10, dtype="bfloat16")
 TINY = [
-    "--set", "world.identities=4", "world.cameras=3", "world.crops=2",
+    "--set", "height=64", "width=40", "world.identities=4", "world.cameras=3", "world.crops=2",
     "warmup.identities=4", "warmup.crops=2", "warmup.steps_per_epoch=12", "joint.batch=2",
 ]  # fmt: skip
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

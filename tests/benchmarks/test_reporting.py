@@ -4,8 +4,8 @@ import time
 
 import pytest
 import torch
-from compare import read
-from reporting import append, facts, measure_all
+from lib.compare import read
+from lib.reporting import append, facts, measure_all
 
 
 def test_measures_time_memory_and_turns():

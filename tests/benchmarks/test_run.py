@@ -3,15 +3,15 @@
 import sys
 from types import SimpleNamespace
 
-import parts
 import pytest
 import ranking
 import run
 import torch
 import train_step
-from ceilings import Ceilings
-from compare import read
-from parts import Part
+from lib import parts
+from lib.ceilings import Ceilings
+from lib.compare import read
+from lib.parts import Part
 
 CEILINGS = Ceilings(matrix=1e11, convolution=4e11, copy=3e10, dtype="bfloat16")
 

@@ -1,7 +1,7 @@
-"""AnnyBody against arrays made by Anny itself, and against what a body must do in any case.
+"""AnnyBody agrees with arrays by Anny itself, and behaves as a body must.
 
-tests/golden/anny_vertices.npz: 200 vertices of six bodies by anny 0.6.2 in float64 ("local-ref" pose parameters, with
-`reference_bone_orientations = None` so that zero is its rest pose), turned to our axes and set on the ground.
+tests/golden/anny_vertices.npz holds 200 vertices of six bodies by anny 0.6.2 in float64, turned to our axes and set on
+the ground. Pose parameters are "local-ref", with `reference_bone_orientations = None`, so that zero is the rest pose.
 """
 
 import sys
@@ -40,7 +40,7 @@ def test_vertices_are_those_of_anny(body, golden):
 
 def test_needs_a_small_asset_and_no_anny(body):
     assert ASSET.stat().st_size < 2 * 2**20
-    assert "anny" not in sys.modules  # `body` has been made
+    assert "anny" not in sys.modules  # although `body` exists
 
 
 def test_stands_on_the_ground_with_the_pelvis_above_the_origin(body):
@@ -57,9 +57,9 @@ def test_faces_the_camera_with_its_left_on_positive_x(body):
     for name in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist"):
         assert place[f"left_{name}"][0] > 0.05 > -0.05 > place[f"right_{name}"][0]
     face = body.template[body.part == body.part_names.index("head")]
-    assert face[:, 2].max() > 0.1 > -face[:, 2].min()  # the nose sticks out in front
+    assert face[:, 2].max() > 0.1 > -face[:, 2].min()  # the nose points to the front
     foot = body.template[body.part == body.part_names.index("left_foot")]
-    assert foot[:, 2].max() > 0.15  # and so do the toes
+    assert foot[:, 2].max() > 0.15  # the toes point to the front
 
 
 def test_faces_are_counter_clockwise_and_closed_enough_to_hold_a_body(body):
@@ -72,10 +72,10 @@ def test_turning_the_pelvis_turns_the_whole_body(body):
     pose = zero_pose(body)
     rest = body.articulate(pose, ADULT)
     pose[:, :3] = torch.tensor([0.2, 0.9, -0.1])
-    turned = body.articulate(pose, ADULT)
+    posed = body.articulate(pose, ADULT)
     rotation = axis_angle_to_matrix(pose[:, :3])[0]
     expected = (rest.vertices - rest.joints[:, :1]) @ rotation.T
-    torch.testing.assert_close(turned.vertices - turned.joints[:, :1], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(posed.vertices - posed.joints[:, :1], expected, atol=1e-5, rtol=0)
 
 
 def test_a_knee_moves_only_what_hangs_below_it(body):
@@ -83,12 +83,12 @@ def test_a_knee_moves_only_what_hangs_below_it(body):
     knee = body.joint_names.index("left_knee")
     pose[0, 3 * knee] = 1.0  # heel backwards
     rest, bent = (body.articulate(p, ADULT) for p in (zero_pose(body), pose))
-    moved = bent.vertices - bent.joints[:, :1] - (rest.vertices - rest.joints[:, :1])
-    parts = {name: moved[0, body.part == i].norm(dim=-1) for i, name in enumerate(body.part_names)}
+    change = bent.vertices - bent.joints[:, :1] - (rest.vertices - rest.joints[:, :1])
+    parts = {name: change[0, body.part == i].norm(dim=-1) for i, name in enumerate(body.part_names)}
     for name in ("head", "torso", "right_upper_leg", "right_lower_leg", "right_foot", "left_hand"):
         assert parts[name].max() < 1e-5, name
     assert parts["left_foot"].min() > 0.2
-    assert moved[0, body.part == body.part_names.index("left_foot"), 2].max() < 0
+    assert change[0, body.part == body.part_names.index("left_foot"), 2].max() < 0
 
 
 def test_phenotypes_do_what_they_are_called(body):
@@ -96,7 +96,7 @@ def test_phenotypes_do_what_they_are_called(body):
     shapes[1, 4] = 0.7  # height
     shapes[2, 3] = 1.0  # weight
     shapes[3, 1] = 1 / 3  # a child
-    shapes[4:6, 1] = torch.tensor([1.0, 1.5])  # outside is clamped
+    shapes[4:6, 1] = torch.tensor([1.0, 1.5])  # values outside 0..1 are clamped
     vertices = body(zero_pose(body, 7), shapes)
     height = vertices[..., 1].amax(1)
     assert 1.6 < height[0] < 1.95
@@ -123,7 +123,7 @@ def test_gradients_reach_pose_and_shape_and_are_finite_at_zero(body):
     for gradient in (pose.grad, shape.grad):
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
-    # the slope along one coordinate, by differences
+    # the slope along one coordinate, by finite differences
     step = torch.zeros_like(pose)
     step[0, 3 * body.joint_names.index("left_shoulder") + 2] = 1e-2
     with torch.no_grad():
@@ -169,16 +169,16 @@ def test_every_vertex_has_a_part_and_limbs_run_from_joint_to_joint(body):
     assert (counts > 100).all()
     for side, sign in (("left", 1), ("right", -1)):
         for limb in ("upper_arm", "lower_arm", "hand", "upper_leg", "lower_leg", "foot"):
-            mine = body.part == body.part_names.index(f"{side}_{limb}")
-            assert (body.template[mine, 0] * sign > 0).all()
-        mine = body.part == body.part_names.index(f"{side}_lower_leg")
-        height, along = body.template[mine, 1], body.along[mine]
+            mask = body.part == body.part_names.index(f"{side}_{limb}")
+            assert (body.template[mask, 0] * sign > 0).all()
+        mask = body.part == body.part_names.index(f"{side}_lower_leg")
+        height, along = body.template[mask, 1], body.along[mask]
         assert torch.corrcoef(torch.stack((height, along)))[0, 1] < -0.99  # 0 at the knee, 1 at the ankle
 
 
 def test_a_gpu_gives_the_same_vertices(body, device):
     generator = torch.Generator().manual_seed(4)
     pose, shape = torch.randn(3, 57, generator=generator) * 0.2, torch.rand(3, 6, generator=generator)
-    there = AnnyBody().to(device)(pose.to(device), shape.to(device))
-    assert there.device.type == device
-    torch.testing.assert_close(there.cpu(), body(pose, shape), atol=2e-3, rtol=0)  # TF32 may be on
+    vertices = AnnyBody().to(device)(pose.to(device), shape.to(device))
+    assert vertices.device.type == device
+    torch.testing.assert_close(vertices.cpu(), body(pose, shape), atol=2e-3, rtol=0)  # TF32 may be on

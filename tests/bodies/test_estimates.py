@@ -1,4 +1,4 @@
-"""SMPL estimates of other tools: our camera and yaw must put every vertex where the estimator's camera puts it."""
+"""Imported SMPL estimates keep each vertex at the pixel where the estimator's camera puts it."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def smpl(tmp_path):
 
 
 def estimates(count=5):
-    """Upright people in front of an estimator's camera (y down, z away), every one turned and tilted a little."""
+    """Make estimates of upright people before a camera with y down and z away, each turned and slightly tilted."""
     generator = np.random.default_rng(1)
     pose = generator.normal(0, 0.2, (count, 72)).astype(np.float32)
     flip = Rotation.from_euler("x", 180, degrees=True)
@@ -52,50 +52,53 @@ def estimates(count=5):
     }
 
 
-def estimator_pixels(body, held, centre_x, centre_y, side):
-    """Where the estimator's own weak perspective puts the vertices, in pixels of the crop."""
-    pose, betas = torch.from_numpy(held["pose"]), torch.from_numpy(held["betas"])
+def estimator_pixels(body, arrays, centre_x, centre_y, side):
+    """Project the vertices by the estimator's weak perspective, to pixels of the crop."""
+    pose, betas = torch.from_numpy(arrays["pose"]), torch.from_numpy(arrays["betas"])
     vertices, joints, _ = body.articulate(pose, betas)
-    in_camera = vertices - joints[:, :1] + body.rest_pelvis(betas)[:, None]  # SMPL keeps the pelvis at its rest place
-    camera = torch.from_numpy(held["cam"])[:, None]
+    in_camera = vertices - joints[:, :1] + body.rest_pelvis(betas)[:, None]  # SMPL does not move the pelvis
+    camera = torch.from_numpy(arrays["cam"])[:, None]
     square = camera[..., :1] * (in_camera[..., :2] + camera[..., 1:])  # -1..1
     return torch.tensor([centre_x, centre_y]) + square * side / 2
 
 
 @pytest.mark.parametrize("square", [None, (30.0, 70.0, 150.0)])
 def test_every_vertex_falls_on_the_estimators_pixel(tmp_path, smpl, square):
-    held = estimates()
+    arrays = estimates()
     if square is not None:
-        held["square"] = np.tile([square], (5, 1))
-    np.savez(tmp_path / "est.npz", **held)
+        arrays["square"] = np.tile([square], (5, 1))
+    np.savez(tmp_path / "est.npz", **arrays)
     body = SMPLBody(smpl)
     params = import_estimates(tmp_path / "est.npz", body)
-    assert params.names == held["names"].tolist()
+    assert params.names == arrays["names"].tolist()
     assert params.model == "smpl"
     ours = project(body(params.pose, params.shape), params.yaw, params.camera, (128, 64))[..., :2]
-    torch.testing.assert_close(ours, estimator_pixels(body, held, *(square or (32.0, 64.0, 128.0))), atol=2e-2, rtol=0)
+    torch.testing.assert_close(
+        ours, estimator_pixels(body, arrays, *(square or (32.0, 64.0, 128.0))), atol=2e-2, rtol=0
+    )
 
 
 def test_yaw_and_pitch_of_upright_people_are_recovered():
     flip = Rotation.from_euler("x", 180, degrees=True)
     for yaw, pitch in ((0, 0), (90, 10), (-135, 25), (179, -15)):
         orient = flip * Rotation.from_euler("x", pitch, True) * Rotation.from_euler("y", yaw, True)
-        got = split_view(torch.from_numpy(orient.as_matrix())[None])
-        torch.testing.assert_close(torch.stack(got[:2])[:, 0], torch.tensor([yaw, pitch]).double(), atol=1e-6, rtol=0)
-        torch.testing.assert_close(got[2][0], torch.eye(3).double(), atol=1e-9, rtol=0)
-    lying = flip * Rotation.from_euler("x", 80, True)
-    _, pitch, rest = split_view(torch.from_numpy(lying.as_matrix())[None])
+        *view, rotation = split_view(torch.from_numpy(orient.as_matrix())[None])
+        torch.testing.assert_close(torch.stack(view)[:, 0], torch.tensor([yaw, pitch]).double(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(rotation[0], torch.eye(3).double(), atol=1e-9, rtol=0)
+    bow = flip * Rotation.from_euler("x", 80, True)
+    _, pitch, rotation = split_view(torch.from_numpy(bow.as_matrix())[None])
     assert pitch.item() == pytest.approx(MAX_PITCH)
-    torch.testing.assert_close(rest[0], torch.from_numpy(Rotation.from_euler("x", 80 - MAX_PITCH, True).as_matrix()))
+    expected = Rotation.from_euler("x", 80 - MAX_PITCH, True).as_matrix()
+    torch.testing.assert_close(rotation[0], torch.from_numpy(expected))
 
 
 def test_other_spellings_of_the_same_estimates(tmp_path, smpl):
-    held, body = estimates(), SMPLBody(smpl)
-    np.savez(tmp_path / "a.npz", **held)
-    matrices = Rotation.from_rotvec(held["pose"].reshape(-1, 3)).as_matrix().reshape(5, 24, 3, 3)
-    common = {"imgname": held["names"], "betas": held["betas"], "pred_cam": held["cam"], "size": held["size"]}
+    arrays, body = estimates(), SMPLBody(smpl)
+    np.savez(tmp_path / "a.npz", **arrays)
+    matrices = Rotation.from_rotvec(arrays["pose"].reshape(-1, 3)).as_matrix().reshape(5, 24, 3, 3)
+    common = {"imgname": arrays["names"], "betas": arrays["betas"], "pred_cam": arrays["cam"], "size": arrays["size"]}
     np.savez(tmp_path / "b.npz", pose=matrices, **common)
-    np.savez(tmp_path / "c.npz", global_orient=matrices[:, :1], body_pose=held["pose"][:, 3:], **common)
+    np.savez(tmp_path / "c.npz", global_orient=matrices[:, :1], body_pose=arrays["pose"][:, 3:], **common)
     expected = import_estimates(tmp_path / "a.npz", body)
     for name in ("b.npz", "c.npz"):
         read = import_estimates(tmp_path / name, body)
@@ -103,11 +106,11 @@ def test_other_spellings_of_the_same_estimates(tmp_path, smpl):
         torch.testing.assert_close(read.pose, expected.pose, atol=1e-4, rtol=0)
 
 
-def test_the_command_reads_sizes_from_the_pictures_and_writes_the_file(tmp_path, smpl, capsys):
-    held = estimates()
-    np.savez(tmp_path / "with.npz", **held)
-    del held["size"]
-    np.savez(tmp_path / "without.npz", **held)
+def test_the_command_reads_sizes_from_the_images_and_writes_the_file(tmp_path, smpl, capsys):
+    arrays = estimates()
+    np.savez(tmp_path / "with.npz", **arrays)
+    del arrays["size"]
+    np.savez(tmp_path / "without.npz", **arrays)
     for i in range(5):
         Image.new("RGB", (64, 128)).save(tmp_path / f"{i}.jpg")
     arguments = ["--smpl", str(smpl), "--out", str(tmp_path / "out" / "train.npz"), "--estimates"]
@@ -124,19 +127,19 @@ def test_the_command_reads_sizes_from_the_pictures_and_writes_the_file(tmp_path,
 
 
 def test_names_are_those_below_the_folder_of_the_split(tmp_path, smpl):
-    held, split = estimates(), tmp_path / "MSMT17_V1" / "train"
+    arrays, split = estimates(), tmp_path / "MSMT17_V1" / "train"
     for name in ("0000/1.jpg", "0001/1.jpg", "2.jpg", "0003/0003/1.jpg"):
         (split / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 128)).save(split / name)
 
-    def names(told, images=None):
-        np.savez(tmp_path / "est.npz", **(held | {"names": np.array(told)}))
+    def names(paths, images=None):
+        np.savez(tmp_path / "est.npz", **(arrays | {"names": np.array(paths)}))
         return import_estimates(tmp_path / "est.npz", SMPLBody(smpl), images).names
 
-    told = ["0000/1.jpg", f"{split}/0001/1.jpg", "/elsewhere/train/2.jpg", "train/0003/0003/1.jpg", "/no/such.jpg"]
-    assert names(told, split) == ["0000/1.jpg", "0001/1.jpg", "2.jpg", "0003/0003/1.jpg", "such.jpg"]
-    told = ["a/1.jpg", "b/1.jpg", "/c/2.jpg", "d/1.jpg", "1.jpg"]
-    assert names(told) == ["a/1.jpg", "b/1.jpg", "2.jpg", "d/1.jpg", "1.jpg"]
+    paths = ["0000/1.jpg", f"{split}/0001/1.jpg", "/elsewhere/train/2.jpg", "train/0003/0003/1.jpg", "/no/such.jpg"]
+    assert names(paths, split) == ["0000/1.jpg", "0001/1.jpg", "2.jpg", "0003/0003/1.jpg", "such.jpg"]
+    paths = ["a/1.jpg", "b/1.jpg", "/c/2.jpg", "d/1.jpg", "1.jpg"]
+    assert names(paths) == ["a/1.jpg", "b/1.jpg", "2.jpg", "d/1.jpg", "1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -156,8 +159,8 @@ def test_names_are_those_below_the_folder_of_the_split(tmp_path, smpl):
     ],
 )
 def test_wrong_estimates_are_named(tmp_path, smpl, change, message):
-    held = {key: value for key, value in (estimates() | change).items() if value is not None}
-    np.savez(tmp_path / "est.npz", **held)
+    arrays = {key: value for key, value in (estimates() | change).items() if value is not None}
+    np.savez(tmp_path / "est.npz", **arrays)
     with pytest.raises(UserError, match=message):
         import_estimates(tmp_path / "est.npz", SMPLBody(smpl))
 

@@ -1,4 +1,4 @@
-"""python -m gcl_fast.estimate on people that the estimator never saw, and on what users have wrong."""
+"""python -m gcl_fast.estimate works on people that are not in its training data, and names wrong input in one line."""
 
 import os
 import re
@@ -10,26 +10,25 @@ import torch
 from PIL import Image
 
 from gcl_fast import estimate
+from gcl_fast import inputs as run_inputs
 from gcl_fast.bodies import BodyParameters, load_body_parameters, posture, save_body_parameters
-from gcl_fast.config import preset
-from gcl_fast.config_io import override
 from gcl_fast.data import open_dataset
 from gcl_fast.errors import UserError
+from gcl_fast.inputs import Inputs, body_parameter_file
+from gcl_fast.settings import override, preset
 from gcl_fast.synthetic.cutouts import Scenery
-from gcl_fast.training import inputs as run_inputs
-from gcl_fast.training.inputs import Inputs, body_parameter_file
 
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """A folder with 48 crops of new people before new cameras, some in a folder below, and the truth."""
-    root, drawn = tmp_path_factory.mktemp("people"), Scenery(77, 6).draw(48, 1)
+    """Return a folder with 48 crops of new people by new cameras, some in a subfolder, and their true parameters."""
+    root, cutouts = tmp_path_factory.mktemp("people"), Scenery(77, 6).draw(48, 1)
     names = [f"{'far/' if i % 3 == 0 else ''}{i:02d}.png" for i in range(48)]
     (root / "crops" / "far").mkdir(parents=True)
-    for name, picture in zip(names, drawn.pictures):
-        Image.fromarray(picture[:, 8:72, :3]).save(root / "crops" / name)
-    pose, shape, camera = posture.decode(torch.from_numpy(drawn.vector))
-    truth = BodyParameters(names, "anny", pose, shape, torch.from_numpy(drawn.yaw), camera, torch.ones(48))
+    for name, image in zip(names, cutouts.pictures):
+        Image.fromarray(image[:, 8:72, :3]).save(root / "crops" / name)
+    pose, shape, camera = posture.decode(torch.from_numpy(cutouts.vector))
+    truth = BodyParameters(names, "anny", pose, shape, torch.from_numpy(cutouts.yaw), camera, torch.ones(48))
     save_body_parameters(root / "truth.npz", truth)
     return root
 
@@ -38,25 +37,25 @@ def run(*arguments):
     return estimate.main([*map(str, arguments), "--device", "cpu"])
 
 
-def test_estimates_people_it_never_saw(people, tmp_path, capsys):
-    out, picture = tmp_path / "made" / "est.npz", tmp_path / "preview.png"
-    assert run("--images", people / "crops", "--out", out, "--preview", picture, "--truth", people / "truth.npz") == 0
-    told, truth = load_body_parameters(out), load_body_parameters(people / "truth.npz").subset(range(48))
+def test_new_people_are_estimated(people, tmp_path, capsys):
+    out, preview = tmp_path / "made" / "est.npz", tmp_path / "preview.png"
+    assert run("--images", people / "crops", "--out", out, "--preview", preview, "--truth", people / "truth.npz") == 0
+    params, truth = load_body_parameters(out), load_body_parameters(people / "truth.npz").subset(range(48))
     place = {name: i for i, name in enumerate(truth.names)}
-    truth = truth.subset([place[name] for name in told.names])
-    error = ((told.yaw - truth.yaw + 180) % 360 - 180).abs()
+    truth = truth.subset([place[name] for name in params.names])
+    error = ((params.yaw - truth.yaw + 180) % 360 - 180).abs()
     assert error.median() < 12
-    assert (told.camera[:, 0] / truth.camera[:, 0]).log().abs().median() < 0.06
-    assert (told.camera[:, 1:3] - truth.camera[:, 1:3]).abs().median() < 0.03
-    said = capsys.readouterr().out
-    assert f"median {error.median():.1f} degrees" in said
-    overlap = re.search(r"union (0\.\d+), both bodies turned by 90 degrees (0\.\d+)", said)
+    assert (params.camera[:, 0] / truth.camera[:, 0]).log().abs().median() < 0.06
+    assert (params.camera[:, 1:3] - truth.camera[:, 1:3]).abs().median() < 0.03
+    output = capsys.readouterr().out
+    assert f"median {error.median():.1f} degrees" in output
+    overlap = re.search(r"union (0\.\d+), both bodies turned by 90 degrees (0\.\d+)", output)
     assert overlap
     assert min(map(float, overlap.groups())) > 0.65
-    assert Image.open(picture).size == (8 * 136, 6 * 146)
+    assert Image.open(preview).size == (8 * 136, 6 * 146)
 
 
-def test_truth_overlaps_itself_and_not_who_stands_elsewhere(people):
+def test_truth_overlaps_itself_and_not_bodies_at_other_places(people):
     truth = load_body_parameters(people / "truth.npz").subset(range(4))
     aside = replace(truth, camera=truth.camera + torch.tensor([0.0, 0.5, 0.0, 0.0]))
     assert "union 1.000, both bodies turned by 90 degrees 1.000" in estimate._overlap(truth, truth)
@@ -71,39 +70,39 @@ def test_confidence_tells_people_from_noise(people, tmp_path):
         noise = np.random.default_rng(i).integers(0, 255, (16, 8, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((64, 128)).save(folder / f"noise{i}.png")
     assert run("--images", folder, "--out", tmp_path / "est.npz") == 0
-    told = load_body_parameters(tmp_path / "est.npz")
-    person = torch.tensor([name.startswith("person") for name in told.names])
-    assert told.confidence[person].median() > told.confidence[~person].max()
+    params = load_body_parameters(tmp_path / "est.npz")
+    person = torch.tensor([name.startswith("person") for name in params.names])
+    assert params.confidence[person].median() > params.confidence[~person].max()
 
 
-def test_broken_pictures_are_named_and_left_out(people, tmp_path, capsys):
+def test_broken_images_are_named_and_left_out(people, tmp_path, capsys):
     folder = tmp_path / "crops"
     folder.mkdir()
     Image.open(people / "crops" / "01.png").resize((50, 170)).convert("L").save(folder / "good.jpg")
-    (folder / "bad.jpg").write_bytes(b"no picture")
+    (folder / "bad.jpg").write_bytes(b"no image")
     assert run("--images", folder, "--out", tmp_path / "est.npz") == 0
-    assert "1 of 2 pictures" in (said := capsys.readouterr().out)
-    assert "bad.jpg" in said
+    assert "1 of 2 images" in (output := capsys.readouterr().out)
+    assert "bad.jpg" in output
     assert load_body_parameters(tmp_path / "est.npz").names == ["good.jpg"]
     assert run("--images", folder, "--out", tmp_path / "est.npz", "--on-bad-image", "error") == 2
 
 
 @pytest.mark.parametrize("wrong", ["nowhere", "empty", "out", "preview", "truth"])
-def test_what_is_wrong_is_said_in_a_line(people, tmp_path, capsys, wrong):
+def test_wrong_input_is_named_in_one_line(people, tmp_path, capsys, wrong):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "one").mkdir()
     Image.open(people / "crops" / "01.png").save(tmp_path / "one" / "a.png")
     images = tmp_path / (wrong if wrong in ("nowhere", "empty") else "one")
     out = tmp_path / ("file/est.npz" if wrong == "out" else "est.npz")
-    picture = tmp_path / ("file/p.png" if wrong == "preview" else "p.png")
+    preview = tmp_path / ("file/p.png" if wrong == "preview" else "p.png")
     truth = ["--truth", tmp_path / "no.npz"] if wrong == "truth" else []
-    assert run("--images", images, "--out", out, "--preview", picture, *truth) == 2
+    assert run("--images", images, "--out", out, "--preview", preview, *truth) == 2
     assert out.exists() == (wrong == "preview")
-    said = capsys.readouterr().err
-    assert said.startswith("gcl_fast: ")
-    assert {"out": str(out), "preview": str(picture), "truth": "no.npz"}.get(wrong, str(images)) in said
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert output.startswith("gcl_fast: ")
+    assert {"out": str(out), "preview": str(preview), "truth": "no.npz"}.get(wrong, str(images)) in output
+    assert "Traceback" not in output
 
 
 def opened(root):
@@ -134,7 +133,7 @@ def test_training_names_the_folder_of_the_split_to_estimate_from(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "0001_c1s1_000001_00.jpg").touch()
     zeros = torch.zeros(1, 57), torch.zeros(1, 6), torch.zeros(1), torch.ones(1, 4), torch.ones(1)
-    names = ["bounding_box_train/0001_c1s1_000001_00.jpg"]  # as from --images with the dataset's folder
+    names = ["bounding_box_train/0001_c1s1_000001_00.jpg"]  # names that --images gives for the dataset's folder
     save_body_parameters(tmp_path / "body_parameters" / "train.npz", BodyParameters(names, "anny", *zeros))
     inputs = Inputs(override(preset("demo"), []), open_dataset("market1501", tmp_path), (), None)
     with pytest.raises(UserError, match=f"--images {tmp_path}/bounding_box_train --out"):

@@ -1,4 +1,4 @@
-"""Walking poses: left and right are half a cycle apart, and a step looks like a step."""
+"""Walking poses alternate left and right by half a cycle, and the legs and arms move as in a step."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def body():
 
 
 def mirrored(pose, names):
-    """The pose of the mirror image: sides swapped, rotations about y and z reversed."""
+    """Return the pose of the mirror image: sides are swapped, and rotations about y and z are reversed."""
     swap = [names.index(n.replace("left", "?").replace("right", "left").replace("?", "right")) for n in names]
     return (pose.unflatten(1, (-1, 3))[:, swap] * torch.tensor([1.0, -1.0, -1.0])).flatten(1)
 
@@ -53,8 +53,8 @@ def test_standing_is_still_and_symmetric(body):
     joints = body.articulate(stand[:1], ADULT).joints[0]
     wrist = joints[body.joint_names.index("left_wrist")]
     hip = joints[body.joint_names.index("left_hip")]
-    assert abs(float(wrist[1] - hip[1])) < 0.2  # the hands hang beside the hips,
-    assert 0.08 < float(wrist[0] - hip[0]) < 0.3  # outside of the thighs
+    assert abs(float(wrist[1] - hip[1])) < 0.2  # the hands hang next to the hips
+    assert 0.08 < float(wrist[0] - hip[0]) < 0.3  # and outside of the thighs
 
 
 def test_arguments_can_differ_per_body_and_do_what_they_say(body):

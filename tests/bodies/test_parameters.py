@@ -1,4 +1,4 @@
-"""Body-parameter files: what goes in comes out, and nothing wrong gets in."""
+"""Body-parameter files give back what was saved, and wrong parameters are refused."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path, count, model):
     params = make(count, model)
     save_body_parameters(tmp_path / "body_parameters" / "train.npz", params)
     same(load_body_parameters(tmp_path / "body_parameters" / "train.npz"), params)
-    assert [path.name for path in (tmp_path / "body_parameters").iterdir()] == ["train.npz"]  # no left-overs
+    assert [path.name for path in (tmp_path / "body_parameters").iterdir()] == ["train.npz"]  # no temporary file
 
 
 def test_saving_what_is_wrong_keeps_the_old_file(tmp_path):

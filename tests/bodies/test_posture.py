@@ -1,4 +1,4 @@
-"""The vector of the estimator: to bodies and back, and its mirror image as pictures show it."""
+"""The estimator's vector decodes to the encoded bodies, and the mirrored vector renders as the mirror image."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from gcl_fast.render import render_structure
 
 @pytest.fixture
 def people():
-    """Arguments of `posture.encode` for eight people, no two alike."""
+    """Return arguments of `posture.encode` for eight different people."""
     random = torch.Generator().manual_seed(3)
     spread = lambda low, high, *shape: low + (high - low) * torch.rand(8, *shape, generator=random)
     walk = torch.stack(
@@ -28,7 +28,7 @@ def test_bodies_come_back_from_the_vector(people):
     torch.testing.assert_close(back.camera, camera)
 
 
-def test_shape_and_stride_stay_within_what_a_body_can_do():
+def test_shape_and_stride_are_clamped():
     body = posture.decode(torch.full((1, posture.WIDTH), 9.0))  # twice the phase is an eighth of a cycle
     assert body.shape.max() <= 1
     assert body.camera[0, 0] > 0
@@ -36,16 +36,16 @@ def test_shape_and_stride_stay_within_what_a_body_can_do():
     torch.testing.assert_close(body.pose, limit, atol=1e-4, rtol=0)
 
 
-def test_the_mirrored_vector_shows_the_mirrored_picture(people):
+def test_the_mirrored_vector_renders_as_the_mirror_image(people):
     vector, body = posture.encode(*people), AnnyBody()
     yaw = torch.arange(8) * 45.0 + 10
 
-    def picture(vector, yaw):
-        at = posture.decode(vector)
-        return render_structure(body(at.pose, at.shape), body.faces, yaw, at.camera, (128, 64))[:, 0].numpy() < 0.99
+    def silhouette(vector, yaw):
+        pose, shape, camera = posture.decode(vector)
+        return render_structure(body(pose, shape), body.faces, yaw, camera, (128, 64))[:, 0].numpy() < 0.99
 
-    mirrored, original = picture(posture.mirror(vector), -yaw)[:, :, ::-1], picture(vector, yaw)
-    overlap = np.logical_and(mirrored, original).sum() / np.logical_or(mirrored, original).sum()
+    mirror, original = silhouette(posture.mirror(vector), -yaw)[:, :, ::-1], silhouette(vector, yaw)
+    overlap = np.logical_and(mirror, original).sum() / np.logical_or(mirror, original).sum()
     assert overlap > 0.98
     torch.testing.assert_close(posture.mirror(posture.mirror(vector)), vector)
-    assert not np.array_equal(picture(vector, -yaw)[:, :, ::-1], original)  # the yaw alone does not do it
+    assert not np.array_equal(silhouette(vector, -yaw)[:, :, ::-1], original)  # the opposite yaw is not enough

@@ -1,4 +1,4 @@
-"""Rotations against scipy's."""
+"""Conversions between rotations agree with scipy's."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""SMPLBody on a small model file of the official format, against the model's definition written out in numpy."""
+"""SMPLBody agrees with SMPL's equations in numpy, on a small model file of the official format."""
 
 import pickle
 import sys
@@ -19,7 +19,7 @@ PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18,
 
 
 def model_arrays(vertices=60):
-    """What a model file holds, with made-up numbers; the root's parent is 2**32 - 1, as in the official files."""
+    """Make the arrays of a model file with random values; the root's parent is 2**32 - 1, as in the official files."""
     generator = np.random.default_rng(0)
     return {
         "v_template": generator.normal(0, 0.4, (vertices, 3)),
@@ -40,24 +40,24 @@ def model_file(tmp_path):
 
 
 def reference(arrays, pose, betas):
-    """SMPL by its paper (Loper et al. 2015, eq. 2 to 10), one body, no batching."""
-    shaped = arrays["v_template"] + arrays["shapedirs"][..., : len(betas)] @ betas
-    joints = arrays["J_regressor"] @ shaped
+    """Compute SMPL by its paper (Loper et al. 2015, eq. 2 to 10) for one body."""
+    rest = arrays["v_template"] + arrays["shapedirs"][..., : len(betas)] @ betas
+    joints = arrays["J_regressor"] @ rest
     rotations = Rotation.from_rotvec(pose.reshape(24, 3)).as_matrix()
-    shaped = shaped + arrays["posedirs"] @ (rotations[1:] - np.eye(3)).ravel()
+    rest = rest + arrays["posedirs"] @ (rotations[1:] - np.eye(3)).ravel()
     world = []
     for joint, parent in enumerate(PARENTS):
         local = np.eye(4)
         local[:3, :3] = rotations[joint]
         local[:3, 3] = joints[joint] - (joints[parent] if parent >= 0 else 0)
         world.append(world[parent] @ local if parent >= 0 else local)
-    posed = np.zeros_like(shaped)
+    vertices = np.zeros_like(rest)
     for joint, transform in enumerate(world):
-        moved = (shaped - joints[joint]) @ transform[:3, :3].T + transform[:3, 3]
-        posed += arrays["weights"][:, joint : joint + 1] * moved
-    places = np.stack([transform[:3, 3] for transform in world])
-    origin = np.array([places[0, 0], posed[:, 1].min(), places[0, 2]])
-    return posed - origin, places - origin
+        rigid = (rest - joints[joint]) @ transform[:3, :3].T + transform[:3, 3]
+        vertices += arrays["weights"][:, joint : joint + 1] * rigid
+    positions = np.stack([transform[:3, 3] for transform in world])
+    origin = np.array([positions[0, 0], vertices[:, 1].min(), positions[0, 2]])
+    return vertices - origin, positions - origin
 
 
 def test_vertices_and_joints_follow_the_papers_equations(model_file):
@@ -86,7 +86,7 @@ def test_fewer_betas_are_the_first_ones(model_file):
 
 
 def test_the_official_pickle_is_read_without_chumpy(tmp_path, model_file, monkeypatch):
-    """They hold chumpy arrays (Ch: `x`; Select: `a`, `idxs`, `preferred_shape`) and a sparse regressor."""
+    """Check a file with chumpy arrays (Ch: `x`; Select: `a`, `idxs`, `preferred_shape`) and a sparse regressor."""
     modules = {name: types.ModuleType(name) for name in ("chumpy", "chumpy.ch", "chumpy.reordering")}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)

@@ -1,4 +1,4 @@
-"""Crops of smooth random colours on disk, and the decoders to read them with."""
+"""Fixtures: crops of smooth random colours on disk, and the decoders that read them."""
 
 from pathlib import Path
 
@@ -6,27 +6,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcl_fast.data import Records, files, open_dataset
+from gcl_fast.data import Records, image_files, open_dataset
 
 ENGINES = {
-    "dali-cpu": ("gcl_fast.data.pipeline", "DaliSource"),
-    "torchvision": ("gcl_fast.data.jpeg", "TorchvisionSource"),
-    "torchvision-gpu": ("gcl_fast.data.nvjpeg", "NvjpegSource"),  # its steps, on the CPU
-    "pillow": ("gcl_fast.data.pillow", "PillowSource"),
+    "dali-cpu": ("gcl_fast.data.dali_decoder", "DaliDecoder"),
+    "torchvision": ("gcl_fast.data.torchvision_decoder", "TorchvisionDecoder"),
+    "torchvision-gpu": ("gcl_fast.data.nvjpeg_decoder", "NvjpegDecoder"),  # its steps on the CPU
+    "pillow": ("gcl_fast.data.pillow_decoder", "PillowDecoder"),
 }
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of the only decoder that loaders find."""
+    """Return the name of the only decoder that loaders find."""
     if request.param == "dali-cpu":
         pytest.importorskip("nvidia.dali")
-    monkeypatch.setattr(files, "DECODERS", [(request.param, *ENGINES[request.param])])
+    monkeypatch.setattr(image_files, "DECODERS", [(request.param, *ENGINES[request.param])])
     return request.param
 
 
 def save_crop(path: Path, seed: int, size: tuple[int, int] = (64, 32)) -> None:
-    """One JPEG of size (height, width): a few large blobs of colour, so that resizing and JPEG change little."""
+    """Save one JPEG of size (H, W) with a few large blobs of colour, which resizing and JPEG change little."""
     path.parent.mkdir(parents=True, exist_ok=True)
     blobs = np.random.default_rng(seed).integers(0, 256, (4, 2, 3), dtype=np.uint8)
     Image.fromarray(blobs).resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=95)
@@ -34,7 +34,7 @@ def save_crop(path: Path, seed: int, size: tuple[int, int] = (64, 32)) -> None:
 
 @pytest.fixture(scope="session")
 def crop_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """23 crops of different sizes."""
+    """Return a folder of 23 crops of different sizes."""
     folder = tmp_path_factory.mktemp("crops")
     for i in range(23):
         save_crop(folder / f"{i:03d}.jpg", seed=i, size=(60 + i, 30 + i % 5))
@@ -48,7 +48,7 @@ def crops(crop_folder: Path) -> Records:
 
 @pytest.fixture
 def own_crops(tmp_path: Path) -> Records:
-    """12 crops that a test may break."""
+    """Return 12 crops that a test may break."""
     for i in range(12):
         save_crop(tmp_path / "own" / f"{i:03d}.jpg", seed=i)
     return open_dataset("folder", tmp_path / "own").train

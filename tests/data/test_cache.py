@@ -1,4 +1,4 @@
-"""Whether decoded crops are kept in memory, and why."""
+"""The cache's place is chosen by the free memory, and the reason is given."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ CUDA, BYTES = torch.device("cuda", 0), 1000 * 128 * 64 * 3
 
 @pytest.fixture
 def free_device(monkeypatch, free):
-    """free_device(times, gpus): that many times the crops' bytes are free on each of `gpus`, and many on the host."""
+    """Return a function that frees a multiple of the crops' bytes on each of `gpus` GPUs, and plenty on the host."""
 
     def set_free(times: float, gpus: int = 1, unused: float = 0) -> None:
         free(100)

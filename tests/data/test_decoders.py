@@ -1,4 +1,4 @@
-"""Every decoder takes the files that Pillow takes and makes the same crops of them; the first one there is chosen."""
+"""Every decoder reads the files that Pillow reads and gives the same crops; the first available decoder is chosen."""
 
 import io
 import logging
@@ -14,9 +14,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from gcl_fast.data import ExtractLoader, TrainLoader, find_broken, jpeg, nvjpeg, open_dataset
-from gcl_fast.data.files import PictureFiles
-from gcl_fast.data.pillow import decode
+from gcl_fast.data import ExtractLoader, TrainLoader, find_broken, nvjpeg_decoder, open_dataset, torchvision_decoder
+from gcl_fast.data.image_files import ImageFiles
+from gcl_fast.data.pillow_decoder import decode
 from gcl_fast.data.resize import bicubic
 
 SIZE = (48, 24)
@@ -33,7 +33,7 @@ def an_image(size: tuple[int, int] = (65, 33)) -> Image.Image:
 
 
 def png_of_16_bits(pixels: np.ndarray) -> bytes:
-    """RGB, 16 bits a channel, which Pillow reads but does not write."""
+    """Encode RGB with 16 bits per channel, which Pillow reads but does not write."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels.astype(np.uint16) * 257)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0)
     chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
@@ -44,7 +44,7 @@ def png_of_16_bits(pixels: np.ndarray) -> bytes:
 
 
 def turned() -> Image.Exif:
-    """To be shown after a quarter of a turn."""
+    """Return EXIF data that ask viewers to turn the image by 90 degrees."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
@@ -90,7 +90,7 @@ def odd_files() -> dict[str, bytes]:
     }
 
 
-REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff"}}  # by an engine, of what Pillow reads
+REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff"}}  # files that an engine refuses and Pillow reads
 
 
 def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
@@ -98,13 +98,13 @@ def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
     paths = [tmp_path / name for name in odd]
     for path, contents in zip(paths, odd.values()):
         path.write_bytes(contents)
-    loader = PictureFiles(paths, SIZE, CPU, 2)
+    loader = ImageFiles(paths, SIZE, CPU, 2)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             (images,) = loader.batches([np.arange(len(paths))])
     for path, image in zip(paths, images):
-        apart = 2 if path.name == "P.tiff" else 1  # DALI rounds the 16 bits of its palette the other way
-        assert (image.int() - by_pillow(path).int()).abs().max() <= apart, path.name
+        limit = 2 if path.name == "P.tiff" else 1  # DALI rounds the palette's 16 bits in the other direction
+        assert (image.int() - by_pillow(path).int()).abs().max() <= limit, path.name
     messages = [record.getMessage() for record in caplog.records]
     refused = REFUSED.get(engine, set())
     assert len(messages) == len(refused)
@@ -122,7 +122,7 @@ def broken_files() -> dict[str, bytes]:
         "late.jpg": b"\0" + whole,
         "header.jpg": whole[:20],
         "start.jpg": whole[:3],
-        "end 444.jpg": full[: len(full) // 2] + b"\xff\xd9",  # a whole file by its end, which decoders fill up
+        "end 444.jpg": full[: len(full) // 2] + b"\xff\xd9",  # it ends like a complete file; decoders fill it up
         "half.png": png[: len(png) // 2],
         "empty.jpg": b"",
         "words.jpg": b"hello",
@@ -147,7 +147,7 @@ def test_decoders_agree_on_what_is_broken(tmp_path, engine, caplog, monkeypatch)
 
 @pytest.fixture
 def refusing(monkeypatch) -> Callable[[bytes], None]:
-    """refusing(contents): torchvision refuses such files from now on."""
+    """Return a function after which torchvision refuses files with these contents."""
 
     def make(contents: bytes) -> None:
         def decode_jpeg(encoded, **options):
@@ -156,7 +156,7 @@ def refusing(monkeypatch) -> Callable[[bytes], None]:
                     raise RuntimeError("no such colours\nat some line of C++")
             return torchvision.io.decode_jpeg(encoded, **options)
 
-        for module in (jpeg, nvjpeg):
+        for module in (torchvision_decoder, nvjpeg_decoder):
             monkeypatch.setattr(module, "decode_jpeg", decode_jpeg)
 
     return make
@@ -168,7 +168,7 @@ def test_a_file_that_torchvision_refuses_is_decoded_by_pillow(own_crops, engine,
     for path in own_crops.paths:
         path.write_bytes(saved(Image.open(io.BytesIO(path.read_bytes())), "JPEG", subsampling=subsampling))
     refusing(own_crops.paths[5].read_bytes())
-    loader = PictureFiles(own_crops.paths, SIZE, CPU, 2)
+    loader = ImageFiles(own_crops.paths, SIZE, CPU, 2)
     plan = [np.arange(0, 6), np.arange(6, 12), np.array([5, 1])]
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -182,18 +182,18 @@ def test_a_file_that_torchvision_refuses_is_decoded_by_pillow(own_crops, engine,
 
 def without(monkeypatch, *modules: str) -> None:
     for module in modules:
-        monkeypatch.setitem(sys.modules, module, None)  # its import fails as if it were not there
+        monkeypatch.setitem(sys.modules, module, None)  # its import fails as if it were missing
 
 
 def test_without_dali_torchvision_decodes(crops, monkeypatch):
-    without(monkeypatch, "gcl_fast.data.pipeline")
+    without(monkeypatch, "gcl_fast.data.dali_decoder")
     loader = TrainLoader(crops, SIZE)
     assert loader.engine == "torchvision"
     assert loader.notice.startswith("torchvision (no DALI: ")
 
 
 def test_without_both_pillow_decodes(crops, monkeypatch):
-    without(monkeypatch, "gcl_fast.data.pipeline", "gcl_fast.data.jpeg")
+    without(monkeypatch, "gcl_fast.data.dali_decoder", "gcl_fast.data.torchvision_decoder")
     loader = TrainLoader(crops, SIZE)
     assert loader.engine == "pillow"
     assert loader.notice.startswith("pillow (no DALI: ")
@@ -204,19 +204,19 @@ def test_a_torchvision_without_decoders_is_passed_over(crops, monkeypatch):
     def not_built(*_, **__):
         raise RuntimeError("decode_jpeg: torchvision not compiled with libjpeg support\nmore")
 
-    without(monkeypatch, "gcl_fast.data.pipeline")
-    monkeypatch.setattr(jpeg, "decode_jpeg", not_built)
-    notice = PictureFiles(crops.paths, SIZE, CPU, 2).note
+    without(monkeypatch, "gcl_fast.data.dali_decoder")
+    monkeypatch.setattr(torchvision_decoder, "decode_jpeg", not_built)
+    notice = ImageFiles(crops.paths, SIZE, CPU, 2).note
     assert notice.endswith("no libjpeg in torchvision: decode_jpeg: torchvision not compiled with libjpeg support)")
 
 
 def test_without_nvjpeg_the_cpu_decodes_for_a_gpu(crops, monkeypatch):
-    without(monkeypatch, "gcl_fast.data.pipeline", "gcl_fast.data.nvjpeg")
-    source = PictureFiles(crops.paths, SIZE, torch.device("cuda", 0), 2)
+    without(monkeypatch, "gcl_fast.data.dali_decoder", "gcl_fast.data.nvjpeg_decoder")
+    source = ImageFiles(crops.paths, SIZE, torch.device("cuda", 0), 2)
     assert source.engine == "torchvision"
     assert "; no nvJPEG: " in source.note
 
 
 def test_dali_comes_first(crops):
     pytest.importorskip("nvidia.dali")
-    assert PictureFiles(crops.paths, SIZE, CPU, 2).note == "dali-cpu"
+    assert ImageFiles(crops.paths, SIZE, CPU, 2).note == "dali-cpu"

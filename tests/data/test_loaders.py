@@ -1,4 +1,4 @@
-"""Loaders deliver the crops that the plan names, the same from every source, and survive files that break."""
+"""Loaders deliver the crops of the plan, the same by every decoder, and survive files that break."""
 
 import logging
 import os
@@ -16,8 +16,10 @@ LEVEL = 1 / (255 * min(IMAGENET_STD))  # one step of an 8-bit value, once normal
 
 
 def decode(path) -> torch.Tensor:
-    """What Pillow and arithmetic in float64 make of a file: (3, H, W). Pillow 13 resizes columns first where asked for
-    both at once."""
+    """Decode, resize and normalize a file to (3, H, W) by Pillow and float64 arithmetic.
+
+    Rows and columns are resized by separate calls, since Pillow 13 may take columns first in a joint call.
+    """
     with Image.open(path) as image:
         wide = image.convert("RGB").resize((SIZE[1], image.height), Image.Resampling.BICUBIC)
         pixels = np.asarray(wide.resize(SIZE[::-1], Image.Resampling.BICUBIC)) / 255
@@ -73,9 +75,9 @@ def test_names_of_any_bytes(tmp_path, engine, monkeypatch):
         Image.new("RGB", (30, 60), "green").save(folder / os.fsdecode(b"\xff.jpg"))
     except OSError:
         pytest.skip("this file system holds UTF-8 names only")
-    records, said = drop_broken(open_dataset("folder", folder).train)
+    records, notice = drop_broken(open_dataset("folder", folder).train)
     ((image, _),) = ExtractLoader(records, SIZE)
-    assert said == ""
+    assert notice == ""
     assert (image[0] - decode(records.paths[0])).abs().mean() < 0.5 * LEVEL
 
 
@@ -125,11 +127,11 @@ def test_an_abandoned_epoch_leaves_nothing_behind(crops, engine):
     expected = list(loader.epoch(plan, 0))
     abandoned = loader.epoch(plan.flip(0), 1)
     next(abandoned)
-    again = list(loader.epoch(plan, 0))  # while the abandoned one still exists
+    again = list(loader.epoch(plan, 0))  # while the abandoned iterator still exists
     assert all(torch.equal(a, b) for pair in zip(again, expected) for a, b in zip(*pair))
     current = loader.epoch(plan, 0)
     begun = [next(current)]
-    if engine == "dali-cpu":  # it cannot go back, and says so; the others can
+    if engine == "dali-cpu":  # DALI cannot go back and raises; the others can
         with pytest.raises(Exception, match="can no longer be read"):
             next(abandoned)
     else:
@@ -141,9 +143,9 @@ def test_an_abandoned_epoch_leaves_nothing_behind(crops, engine):
 
 def test_batches_stay_valid_while_later_ones_are_made(crops):
     plan = torch.arange(22).view(11, 2)
-    kept = [image for image, _ in TrainLoader(crops, SIZE).epoch(plan, 0)]
-    copied = [image.clone() for image, _ in TrainLoader(crops, SIZE).epoch(plan, 0)]
-    assert all(torch.equal(a, b) for a, b in zip(kept, copied))
+    images = [image for image, _ in TrainLoader(crops, SIZE).epoch(plan, 0)]
+    copies = [image.clone() for image, _ in TrainLoader(crops, SIZE).epoch(plan, 0)]
+    assert all(torch.equal(a, b) for a, b in zip(images, copies))
 
 
 def test_plans_may_change_their_batch_size(crops, engine):
@@ -160,7 +162,7 @@ def test_cached_crops_equal_decoded_ones(crops, engine, augmentation):
     cached = TrainLoader(crops, SIZE, augmentation=augmentation, seed=1, cache="host")
     assert cached.cache == "host"
     images, index = collect(decoded.epoch(plan, 1))
-    for _ in range(2):  # the second time from memory alone
+    for _ in range(2):  # the second time only from memory
         cached_images, cached_index = collect(cached.epoch(plan, 1))
         assert torch.equal(cached_index, index)
         torch.testing.assert_close(cached_images, images, atol=1e-5, rtol=1e-5)
@@ -206,7 +208,7 @@ def test_files_that_break_during_the_run_become_blank(own_crops, engine, how, ca
         victim.unlink()
         if how == "GIF":
             Image.new("RGB", (8, 16)).save(victim, format="GIF")
-        elif how == "chunk":  # at which Pillow raises SyntaxError
+        elif how == "chunk":  # Pillow raises SyntaxError
             noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
             Image.fromarray(noise).save(victim, format="PNG")
             png = victim.read_bytes()
@@ -239,20 +241,20 @@ def test_a_file_that_breaks_ahead_of_an_abandoned_epoch(own_crops, engine, caplo
     loader = TrainLoader(own_crops, SIZE)
     own_crops.paths[3].unlink()
     abandoned = loader.epoch(torch.arange(12).view(6, 2), 0)
-    next(abandoned)  # crop 3 has been read ahead by now
+    next(abandoned)  # the decoder has read crop 3 ahead
     images, index = collect(loader.epoch(torch.tensor([[4, 5], [6, 7]]), 1))
     assert index.tolist() == [4, 5, 6, 7]
     assert (images[0] - decode(own_crops.paths[4])).abs().mean() < 0.5 * LEVEL
     assert caplog.records == []
 
 
-def test_errors_that_are_no_picture_s_fault_are_not_swallowed(crops, monkeypatch):
+def test_errors_without_a_broken_file_are_raised(crops, monkeypatch):
     loader = TrainLoader(crops, SIZE)
 
     def out_of_memory(plan):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(loader._files._source, "batches", out_of_memory)
+    monkeypatch.setattr(loader._files._decoder, "batches", out_of_memory)
     with pytest.raises(RuntimeError, match="out of memory"):
         next(loader.epoch(torch.tensor([[0, 1]]), 0))
 

@@ -1,4 +1,4 @@
-"""Every layout in miniature, and what is said when it is not there. Readers open no picture: empty files will do."""
+"""Each layout is read from a small copy, and errors name it; readers open no image, so empty files are enough."""
 
 import json
 from pathlib import Path
@@ -43,11 +43,11 @@ def test_market1501(tmp_path, home):
     assert dataset.train.root == tmp_path / home / "bounding_box_train"
     assert dataset.train.identity.tolist() == [2, 2, 7]
     assert dataset.train.camera.tolist() == [1, 2, 6]
-    assert dataset.train.frame.tolist() == [451, 801, 1976 + 77542]  # s3 begins after s1, whose last is in the gallery
+    assert dataset.train.frame.tolist() == [451, 801, 1976 + 77542]  # s3 begins after s1's last frame, in the gallery
     assert dataset.query.names == ["0001_c1s1_001051_00.jpg"]
     assert dataset.query.frame.tolist() == [1051]
     assert dataset.gallery.frame.tolist() == [151, 1976]
-    assert dataset.gallery.identity.tolist() == [0, 1]  # the distractor stays, junk goes
+    assert dataset.gallery.identity.tolist() == [0, 1]  # with the distractor, without junk
     assert all(path.is_file() for path in dataset.gallery.paths)
 
 
@@ -102,11 +102,8 @@ def test_msmt17(tmp_path, home, train, test):
     for name, lines in lists.items():
         (tmp_path / home / name).write_text("\n".join(lines) + "\n")
     dataset = open_dataset("msmt17", tmp_path)
-    assert dataset.train.identity.tolist() == [
-        1,
-        2,
-        1,
-    ]  # from 1 on: 0 stands for distractors; training list, then validation list
+    # identities count from 1, since 0 stands for distractors; the validation list follows the training list
+    assert dataset.train.identity.tolist() == [1, 2, 1]
     assert dataset.train.camera.tolist() == [1, 14, 5]
     # 0302noon lasts until 100, then 0302afternoon until 8, 0303morning until 25, 0303noon
     assert dataset.train.frame.tolist() == [100 + 8 + 15, 100 + 8 + 25 + 221, 100 + 8 + 25]
@@ -138,7 +135,7 @@ def test_cuhk03_classic(tmp_path, kind):
     assert dataset.train.camera.tolist() == [1, 2]
     assert dataset.gallery.identity.tolist() == [5049, 5049]
     assert dataset.gallery.camera.tolist() == [9, 10]
-    assert not dataset.train.frame.any()  # pictures are counted, not frames: time between cameras is not known
+    assert not dataset.train.frame.any()  # names count images, not frames, so no time is known
     assert dataset.gallery.paths[1].is_file()
 
 

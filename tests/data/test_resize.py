@@ -1,4 +1,4 @@
-"""One bicubic everywhere: by torch's uint8 kernel, by products on any device, by Pillow's two passes."""
+"""torch's uint8 kernel, products on any device and Pillow's two passes compute the same bicubic."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ SIZES = [
 
 
 def edges(batch: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    """Crops of black and white pixels: what lies beyond 0..255 between the passes matters everywhere."""
+    """Make crops of black and white pixels, whose values leave 0..255 between the passes everywhere."""
     pixels = np.random.default_rng(seed).integers(0, 2, (batch, *size, 3), dtype=np.uint8)
     return torch.from_numpy(pixels * 255)
 
@@ -61,7 +61,7 @@ def test_it_is_pillow_s_bicubic_along_rows_first(size, new):
 def test_any_layout_of_the_input(way):
     crops = edges(6, (31, 17))
     expected = bicubic(crops, (48, 24))
-    planes = crops.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)  # as nvJPEG decodes
+    planes = crops.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)  # nvJPEG's layout
     assert torch.equal(way(planes, (48, 24)), expected)
     assert torch.equal(way(crops[::2], (48, 24)), expected[::2])
 
@@ -75,7 +75,7 @@ def test_crops_of_many_sizes_keep_their_order():
 
 
 class Launches(TorchDispatchMode):
-    """Counts the ops that do something on a device."""
+    """Counts the ops that launch work on a device."""
 
     FREE = ("view", "expand", "permute", "transpose", "t", "detach", "alias", "_unsafe_view", "split", "empty")
     count = 0
@@ -94,6 +94,6 @@ def launches(work) -> int:
 def test_a_batch_of_one_size_takes_few_launches(monkeypatch):
     monkeypatch.setattr("gcl_fast.data.resize.bicubic", bicubic_by_products)
     crops = edges(64, (128, 64))
-    bicubic_by_products(crops, (256, 128))  # makes the weights
+    bicubic_by_products(crops, (256, 128))  # computes the weights, which are then cached
     counts = {batch: launches(partial(resize, [*crops[:batch]], (256, 128))) for batch in (2, 64)}
-    assert counts == {2: 21, 64: 21}  # one of them puts the crops side by side
+    assert counts == {2: 21, 64: 21}  # 20 of the products, 1 that stacks the crops

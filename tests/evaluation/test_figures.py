@@ -1,4 +1,4 @@
-"""The pictures of a run hold what they were given."""
+"""Check the content of the figures of a run."""
 
 import json
 
@@ -9,7 +9,7 @@ from PIL import Image
 from gcl_fast.evaluation.figures import training_curves, view_grid
 
 
-def test_grid_places_every_picture(tmp_path):
+def test_grid_places_every_image(tmp_path):
     shade = lambda value, *shape: torch.full(shape, value)
     row = {
         "crop": torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 32, 16),

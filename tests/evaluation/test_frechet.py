@@ -1,4 +1,4 @@
-"""Fréchet distance by its definition, and torchvision's Inception from a file."""
+"""Compare the Fréchet distance with its definition, and the Inception network with torchvision's."""
 
 import pytest
 import torch

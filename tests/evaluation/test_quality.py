@@ -1,4 +1,4 @@
-"""Quality of views, on networks whose views are known: the crop, darkened by its yaw."""
+"""Measure the quality of known views: the crop, darkened by its yaw."""
 
 import sys
 from contextlib import nullcontext
@@ -26,7 +26,7 @@ def darkened(pictures: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:
 
 
 class Known(torch.nn.Module):
-    """Part features are the picture; its embedding is the mean colour; the generator darkens by the structure."""
+    """Stands in for GCL: part features are the image, embeddings its mean colour; the generator darkens by the yaw."""
 
     def identity(self, images):
         return images.flatten(1), images.mean((2, 3))
@@ -76,14 +76,14 @@ def test_values_of_known_views(tmp_path):
         assert metrics["ssim"] == pytest.approx(1, abs=1e-3)
         assert metrics["error"] == pytest.approx(0, abs=2e-3)
         mask = person[:, None].expand(-1, 3, -1, -1)
-        lost = pictures * float(yaw) / 720  # what darkening takes away
+        lost = pictures * float(yaw) / 720  # the difference that darkening makes
         assert metrics["error_copy"] == pytest.approx(lost[mask].mean().item(), abs=2e-3)
         assert metrics["error_cycle"] == pytest.approx(lost.mean().item(), abs=1e-5)
     assert turned["0"]["ssim_reconstruction"] == pytest.approx(1, abs=1e-5)
     assert turned["0"]["error_reconstruction"] == pytest.approx(0, abs=1e-6)
     assert "ssim_reconstruction" not in turned["90"]
     assert turned["180"]["ssim_copy"] < turned["90"]["ssim_copy"] < turned["0"]["ssim_copy"]
-    # The untouched crops are the gallery's: at distance zero of them, and of themselves when they are queries.
+    # The gallery has the untouched crops: their distance to it is zero.
     assert quality["real"][OWN] == pytest.approx(0, abs=1e-5)
     assert quality["real"]["mAP"] == turned["0"]["mAP"] > turned["180"]["mAP"]
     assert turned["180"][OWN] > turned["90"][OWN] > 0.01

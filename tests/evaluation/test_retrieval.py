@@ -1,4 +1,4 @@
-"""Ranking against the official arrays and the sorting definition."""
+"""Compare rankings with the official arrays and with the definition by sorting."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_tiles_equal_one_matrix(monkeypatch, device):
     assert torch.equal(tiled.cmc, whole.cmc)
 
 
-def test_what_cannot_be_ranked_is_said():
+def test_input_that_cannot_be_ranked_is_refused():
     identities = people(3, 8, 2, 2, 0)
     distance = torch.rand(3, 8)
     with pytest.raises(ValueError, match="none of the 3 queries has a match"):

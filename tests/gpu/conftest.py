@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcl_fast.config import RunConfig, preset, source_preset, warmup_preset
-from gcl_fast.config_io import override
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import open_inputs, open_source
 from gcl_fast.models import GCL
-from gcl_fast.training.generative import Generative
-from gcl_fast.training.inputs import open_inputs, open_source
-from gcl_fast.training.joint import Joint
-from gcl_fast.training.loop import Stage
-from gcl_fast.training.precision import Precision
-from gcl_fast.training.ranks import Ranks
-from gcl_fast.training.source import Source
-from gcl_fast.training.warmups import warmup_of
+from gcl_fast.optim.precision import Precision
+from gcl_fast.settings import RunConfig, override, preset, source_preset, warmup_preset
+from gcl_fast.stages.generative import Generative
+from gcl_fast.stages.joint import Joint
+from gcl_fast.stages.source import Source
+from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.warmups import make_warmup
 
 CLUSTERED = ["warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6", "warmup.steps_per_epoch=4"]
 SETTINGS = {  # kind of stage -> what makes it tiny
@@ -69,8 +68,7 @@ def opened(world: Path, source_world: Path) -> Callable[..., Opened]:
         gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
         precision.compile(*gcl.children())
         stages = {"source": Source, "reconstruction": Generative, "generative": Generative, "joint": Joint}
-        stage_type = stages.get(kind) or warmup_of(config)
-        stage = stage_type(config, gcl, inputs, Ranks(0, 1, torch.device(device)), precision)
+        stage = stages.get(kind, make_warmup)(config, gcl, inputs, Ranks(0, 1, torch.device(device)), precision)
         if begin:
             stage.begin_epoch(0)
         return Opened(stage, gcl, list(islice(stage.loader.epoch(stage.plan(0), 0), 3)) if begin else [])

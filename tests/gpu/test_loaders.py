@@ -17,7 +17,7 @@ LEVEL = 1 / (255 * min(IMAGENET_STD))  # one step of an 8-bit value, once normal
 @pytest.fixture(params=["as installed", "pillow"])
 def engine(request, monkeypatch):
     if request.param == "pillow":
-        monkeypatch.setitem(sys.modules, "gcl_fast.data.pipeline", None)  # its import fails as without DALI
+        monkeypatch.setitem(sys.modules, "gcl_fast.data.dali_decoder", None)  # its import fails as without DALI
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from gcl_fast.losses.cluster_memory import (
     update_by_hardest_,
 )
 from gcl_fast.losses.local_global import global_loss, local_loss
-from gcl_fast.losses.mixup import Mix, soft_label_loss
 from gcl_fast.losses.multi_label import multi_label_loss
+from gcl_fast.losses.soft_labels import Mix, soft_label_loss
 from gcl_fast.losses.supervised import batch_hard_triplet_loss, identity_loss
 from gcl_fast.memory import MemoryBank
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gcl_fast.kernels.reflect_pad import reflect_pad, reflect_pad_reference
 from gcl_fast.kernels.styled_norm import styled_norm

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from gcl_fast.training import ranks as processes
-from gcl_fast.training.ranks import Ranks, backend_of
+from gcl_fast.distributed import ranks as processes
+from gcl_fast.distributed.ranks import Ranks, backend_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcl_fast import evaluate, train
-from gcl_fast.training import run as runs
+from gcl_fast.run.session import Session
 
 on_gpu = pytest.mark.gpu
 CASES = [  # stage, device it is killed on, device it goes on on
@@ -26,11 +26,11 @@ class Killed(BaseException):
 @pytest.fixture
 def killed_at(monkeypatch) -> Callable[[int], None]:
     """killed_at(step): from now on a stage dies in that step; at 0 none does."""
-    open_stage = runs.Run._stage
+    begin = Session.begin
 
     def at(last: int) -> None:
-        def opened(run: runs.Run, name: str):
-            stage = open_stage(run, name)
+        def opened(session: Session, name: str, make):
+            stage = begin(session, name, make)
             step, taken = stage.step, []
 
             def dying(*arguments):
@@ -42,7 +42,7 @@ def killed_at(monkeypatch) -> Callable[[int], None]:
             stage.step = dying
             return stage
 
-        monkeypatch.setattr(runs.Run, "_stage", opened)
+        monkeypatch.setattr(Session, "begin", opened)
 
     return at
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcl_fast.training.checkpoint import load_state, save_state
+from gcl_fast.run.checkpoint import load_state, save_state
 
 on_gpu = pytest.mark.gpu
 KINDS = ["cluster", "cluster, hardest", "cluster, cameras", "mmcl", "jvtc", "source", "reconstruction", "generative",

@@ -1,4 +1,4 @@
-"""Camera-aware contrast against its definition, crop by crop."""
+"""Compare the camera-aware contrast with its definition, crop by crop."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def case():
 
 
 def definition(f, features, temperature, hard):
-    """The loss in float64, by loops over crops and proxies."""
+    """Compute the loss in float64, by loops over crops and proxies."""
     total = torch.zeros((), dtype=torch.float64)
     for embedding, row in zip(f, INDEX.tolist()):
         own = next(name for name, rows in GROUPS.items() if row in rows)

@@ -1,3 +1,5 @@
+"""Compare the contrast with clusters with its definition, and check the update of the stored rows."""
+
 import torch
 from torch.nn.functional import normalize
 

@@ -1,4 +1,4 @@
-"""JVTC's losses against their formulae, row by row."""
+"""Compare the losses of JVTC with their formulas, row by row."""
 
 import torch
 from torch.nn.functional import normalize
@@ -28,7 +28,7 @@ def test_global_loss_shares_the_target_among_the_members_of_the_cluster():
     features = normalize(torch.randn(9, 5, generator=generator), dim=1)
     f = torch.randn(3, 5, generator=generator, requires_grad=True)
     labels = torch.tensor([4, 4, 0, -1, 0, 0, -1, 4, 2])
-    index = torch.tensor([2, 6, 7])  # of the clusters {2, 4, 5}, {6} alone and {0, 1, 7}
+    index = torch.tensor([2, 6, 7])  # rows of the clusters {2, 4, 5}, {6} and {0, 1, 7}
     members = [[2, 4, 5], [6], [0, 1, 7]]
     rows = []
     for row, same in zip(f, members):

@@ -1,4 +1,4 @@
-"""MMCL against its formula, row by row."""
+"""Compare the loss of MMCL with its formula, row by row."""
 
 import math
 
@@ -15,7 +15,7 @@ PENALTY = {
 
 
 def by_definition(f, features, positives, delta, hard_share, form):
-    """Wang and Zhang 2020, eq. 7 to 9, one crop at a time."""
+    """Compute eq. 7 to 9 of Wang and Zhang 2020, one crop at a time."""
     rows = []
     for row, labels in zip(f, positives.tolist()):
         labels = [j for j in labels if j >= 0]

@@ -1,4 +1,4 @@
-"""Losses of known identities against their definitions, written out crop by crop."""
+"""Compare the losses of known identities with their definitions, crop by crop."""
 
 import math
 
@@ -9,7 +9,7 @@ from gcl_fast.losses.supervised import batch_hard_triplet_loss, identity_loss
 
 
 def gradient_by_differences(function, x, step=1e-6):
-    """Central differences of the scalar `function` at x, float64."""
+    """Compute the gradient of the scalar `function` at x by central differences, in float64."""
     slope = torch.zeros_like(x)
     for place in range(x.numel()):
         moved = torch.zeros(x.numel(), dtype=x.dtype)

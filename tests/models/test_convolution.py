@@ -1,4 +1,4 @@
-"""Convolution with its own second derivative, against torch's."""
+"""Compare the convolutions and their derivatives with those of torch."""
 
 from functools import partial
 

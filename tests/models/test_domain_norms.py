@@ -1,4 +1,4 @@
-"""One encoder with the batch norms of two domains, against two encoders."""
+"""Compare one encoder with the batch norms of two domains with two encoders."""
 
 import copy
 from dataclasses import replace
@@ -24,7 +24,7 @@ def test_each_domain_keeps_the_statistics_of_a_network_of_its_own():
     target = small_encoder()
     source, alone_source, alone_target = of_another_domain(target), copy.deepcopy(target), copy.deepcopy(target)
     with torch.no_grad():
-        for ours, theirs in zip(batches(4, 1.0, 1), batches(4, -1.0, 2)):  # in turns, as training does
+        for ours, theirs in zip(batches(4, 1.0, 1), batches(4, -1.0, 2)):  # alternating, as training does
             source(ours)
             target(theirs)
         for ours in batches(4, 1.0, 1):

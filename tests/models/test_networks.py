@@ -1,4 +1,4 @@
-"""Layers against their definitions, and the networks at the demo's sizes: shapes, limits, compiled equals eager."""
+"""Compare layers with their definitions, and check the networks of the demo: shapes, limits, compiled equals eager."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, ModelConfig, check_size, generator, layers, min_size
-from gcl_fast.models.identity import generalized_mean, stripe_means
+from gcl_fast.models.identity_encoder import generalized_mean, stripe_means
 from gcl_fast.models.layers import UpsampledConv
 
 CHANNELS_LAST = torch.channels_last
@@ -21,7 +21,7 @@ def randn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize("way", [UpsampledConv.forward, UpsampledConv.framed])  # a CPU's and a GPU's
+@pytest.mark.parametrize("way", [UpsampledConv.forward, UpsampledConv.framed])  # of a CPU and of a GPU
 @pytest.mark.parametrize("size", [(6, 5), (10, 2), (2, 3)])
 def test_upsampled_convolution_equals_its_definition(size, way):
     layer = UpsampledConv(3, 4).double()
@@ -38,7 +38,7 @@ def test_upsampled_convolution_equals_its_definition(size, way):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_generalized_mean_and_its_gradient(dtype):
     x = F.relu(randn(3, 5, 4, 6, dtype=dtype)).contiguous(memory_format=CHANNELS_LAST)
-    x[1, 2] = 0  # a map without an answer: its mean stays above zero, its gradient is zero
+    x[1, 2] = 0  # the mean of a map of zeros is above zero, and its gradient is zero
     x.requires_grad_()
     wide = x.detach().double().requires_grad_()
     plain = (wide.clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3)
@@ -119,7 +119,7 @@ def test_each_slice_of_the_part_features_drives_its_own_block(demo):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_generator_of_a_gpu_equals_that_of_a_cpu(demo, device, monkeypatch):
-    """Compare the ways of a GPU (MLPs as one, upsampling framed) with those of a CPU, on a CPU in float64 too."""
+    """Compare the operations of a GPU (MLPs as one, border convolved by itself) with those of a CPU, also on a CPU."""
     network = deepcopy(demo.generator).to(torch.float64 if device == "cpu" else torch.float32)
     inputs = [randn(2, demo.structure.fuse.conv.out_channels, 9, 6), randn(2, 1024)]
     results = []
@@ -133,7 +133,7 @@ def test_generator_of_a_gpu_equals_that_of_a_cpu(demo, device, monkeypatch):
         for module in (layers, generator) if device == "cpu" else ():
             monkeypatch.setattr(module, "triton_serves", lambda x: True)
     tolerance = (1e-10 if device == "cpu" else 2e-3) * max(float(t.abs().max()) for t in results[0])
-    for cpu, gpu in zip(*results, strict=True):  # biases before an instance norm have rounding noise for a gradient
+    for cpu, gpu in zip(*results, strict=True):  # the gradient of a bias before an instance norm is rounding noise
         torch.testing.assert_close(gpu, cpu, rtol=0, atol=tolerance)
 
 
@@ -177,15 +177,15 @@ def test_initialization():
 @pytest.mark.slow
 @pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
 def test_compiled_networks_equal_eager(amp):
-    """Full graphs, outputs and gradients, in the layout of training: no further from float64 than eager ones are.
+    """Check that outputs and gradients of full graphs are as near to float64 as those of eager networks.
 
-    Of eager ones several, on images that differ by rounding: one ReLU that falls to the other side of zero moves these
-    gradients by half a percent, and which run meets one is chance.
+    There are several eager runs, on images that differ by rounding: one ReLU on the other side of zero changes these
+    gradients by half a percent, and chance decides which run has one.
     """
     torch.compiler.reset()
     torch.manual_seed(0)
     demo = ModelConfig.demo()
-    few = {  # every kind of layer once: compiling is what takes the time
+    few = {  # every kind of layer once, because compiling takes long
         "structure": dataclasses.replace(demo.structure, blocks=1),
         "generator": dataclasses.replace(demo.generator, blocks=1),
         "discriminator": dataclasses.replace(demo.discriminator, scales=1),
@@ -204,7 +204,7 @@ def test_compiled_networks_equal_eager(amp):
             picture = gcl.generator(code, parts)
             (score,) = gcl.discriminator(picture)
         results = {"parts": parts, "embedding": embedding, "code": code, "picture": picture, "score": score}
-        # Random directions: mean squares are constant behind a norm, and their gradients noise.
+        # Random directions, because mean squares are constant after a norm and their gradients are noise
         loss = sum((r.double() * randn(*r.shape, dtype=torch.float64)).sum() for r in results.values())
         gradients = torch.autograd.grad(loss, list(gcl.parameters()))
         results |= {name: gradient for (name, _), gradient in zip(gcl.named_parameters(), gradients, strict=True)}
@@ -223,6 +223,6 @@ def test_compiled_networks_equal_eager(amp):
     largest = max(truth[name].norm() for name in gradients)
     floor = 1e-3 if amp else 1e-5
     for name, exact in truth.items():
-        # Biases before a norm have gradients of rounding alone: compared with the largest.
+        # The gradient of a bias before a norm is rounding alone, so it is compared with the largest gradient
         allowed = 2 * max(run[name] for run in eager) + floor * (largest if name in gradients else exact.norm())
         assert compiled[name] <= allowed, name

@@ -1,4 +1,4 @@
-"""Official checkpoints: names, shapes, and the networks' outputs under the golden run's weights."""
+"""Compare official checkpoints with ours: names, shapes, and outputs of the networks for the golden weights."""
 
 import json
 from pathlib import Path

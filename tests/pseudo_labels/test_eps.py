@@ -1,4 +1,4 @@
-"""The two rules for the radius."""
+"""Check the two rules for the radius."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard
-from gcl_fast.pseudo_labels.cluster import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import faint_pairs, jaccard_similarity, neighbourhoods
+from gcl_fast.pseudo_labels.jaccard_labels import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.sharing import Team
 
 
 def planted(signal: float, rank: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
-    """600 points of 40 identities; identity and part of the noise lie in subspaces, as in a network."""
+    """Draw 600 points of 40 identities; identity and part of the noise lie in subspaces, as in a network."""
     draw = np.random.default_rng(seed).standard_normal
     identity = np.repeat(np.arange(40), 15)
     centres = draw((40, 2 * rank)) @ draw((2 * rank, 64)) / np.sqrt(2 * rank)
@@ -23,7 +23,7 @@ def planted(signal: float, rank: int, seed: int = 0) -> tuple[torch.Tensor, np.n
 
 
 def agreement(labels: torch.Tensor, identity: np.ndarray) -> float:
-    """Adjusted Rand index, every outlier a cluster of its own."""
+    """Compute the adjusted Rand index, with every outlier as a cluster of its own."""
     labels = labels.numpy().copy()
     labels[labels < 0] = labels.max() + 1 + np.arange((labels < 0).sum())
     return adjusted_rand_score(identity, labels)

@@ -1,4 +1,4 @@
-"""More than 2^31 pairs, and indices that are int64."""
+"""Check counts of more than 2^31 pairs, and int64 indices."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import torch
 
 from gcl_fast.pseudo_labels import PseudoLabels
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
+from gcl_fast.pseudo_labels.cluster_health import health
 from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, eps_by_rho
-from gcl_fast.pseudo_labels.health import health
 from gcl_fast.pseudo_labels.search import Search
 
 N = 70_000
@@ -17,7 +17,7 @@ PAIRS = N * (N - 1) // 2  # 2,449,965,000
 
 @pytest.fixture
 def graph() -> torch.Tensor:
-    """Similarity 0.5 of each row with its neighbour, in ten groups of N / 10 that follow each other."""
+    """Make a graph of ten chains of N / 10 rows, in which each row has similarity 0.5 with the next one."""
     row = torch.arange(N)
     joined = row[(row + 1) % (N // 10) != 0]
     index = torch.stack((torch.cat((row, joined, joined + 1)), torch.cat((row, joined + 1, joined))))
@@ -50,7 +50,7 @@ def test_agreement_and_health():
 
 
 def test_neighbours_beyond_float32_integers():
-    """2^24 + 1 has no float32: an index that passed through one would be off."""
+    """Check the index 2^24 + 1, which float32 cannot represent."""
     rows = np.full((2**24 + 3, 1), -1, dtype=np.float32)
     rows[[5, 2**24 + 1]] = 1
     lists = torch.full((1, 2), -torch.inf), torch.zeros(1, 2, dtype=torch.int32)

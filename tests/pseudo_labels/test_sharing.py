@@ -1,4 +1,4 @@
-"""Ranks that share a clustering find what one process finds."""
+"""Check that ranks that share a clustering get the labels of one process."""
 
 import importlib.util
 import subprocess

@@ -1,0 +1,81 @@
+"""The stages of training as benchmarks need them: networks, inputs and labels in place, ready for a step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import Inputs
+from gcl_fast.models import GCL
+from gcl_fast.optim.precision import Precision
+from gcl_fast.run.initialize import initialize
+from gcl_fast.settings import RunConfig, preset
+from gcl_fast.stages.generative import Generative
+from gcl_fast.stages.joint import Joint
+from gcl_fast.stages.stage import Stage
+from gcl_fast.stages.warmups.cluster import Warmup
+from gcl_fast.synthetic import WorldConfig
+
+KINDS: dict[str, type[Warmup] | type[Generative] | type[Joint]] = {
+    "warmup": Warmup,
+    "generative": Generative,
+    "joint": Joint,
+}
+SMALL_WORLD = WorldConfig(identities=16)  # of the embedded dataset: enough for the largest batch, made in seconds
+
+
+def small_config(name: str, device: str) -> RunConfig:
+    """The preset called `name` on a small embedded dataset of its own, compiled as long runs are on a GPU.
+
+    Without CUDA graphs: benchmarks replace parts of a step, which a captured one would not notice.
+    """
+    return replace(
+        preset(name),
+        device=device,
+        amp=True,
+        compile="on" if device == "cuda" else "off",
+        cuda_graphs="off",
+        dataset="synthetic",
+        data_root="datasets/benchmark",
+        world=SMALL_WORLD,
+    )
+
+
+def networks(config: RunConfig, precision: Precision, device: torch.device) -> GCL:
+    """As a run makes them: from the weights of the settings, channels-last, compiled where that was chosen."""
+    torch.manual_seed(config.seed)
+    gcl = GCL(config.model)
+    initialize(gcl, config)
+    gcl.to(device).to(memory_format=torch.channels_last)
+    precision.compile(*gcl.children())
+    return gcl
+
+
+def open_stage(name: str, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision) -> Stage:
+    """The stage called `name`, with clusters of four neighbouring crops in place of a clustering.
+
+    A step costs the same whatever the labels say, and a clustering of untrained embeddings may leave no inliers.
+    """
+    stage = KINDS[name](config, networks(config, precision, ranks.device), inputs, ranks, precision)
+    labels = (torch.arange(len(inputs.dataset.train)) // 4).to(ranks.device)
+    if isinstance(stage, Warmup):
+        stage.load_state_dict({**stage.state_dict(), "labels": labels})
+    if isinstance(stage, Joint):
+        stage.bank.labels.copy_(labels)
+    if not isinstance(stage, Generative):
+        stage.bank.features.normal_().div_(stage.bank.features.norm(dim=1, keepdim=True))
+    return stage
+
+
+def first_epoch(stage: Stage, config: RunConfig) -> int:
+    """The first epoch whose steps are whole ones."""
+    return config.generative.reconstruction_epochs if stage.name == "generative" else 0
+
+
+def first_batch(stage: Stage, epoch: int) -> tuple[Tensor, Tensor]:
+    """(images, index) of the first step of `epoch`."""
+    return next(islice(stage.loader.epoch(stage.plan(epoch), epoch), 1))

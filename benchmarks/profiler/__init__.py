@@ -1,0 +1,1 @@
+"""Torch's profile of training steps, read and drawn."""

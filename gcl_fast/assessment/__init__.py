@@ -1,0 +1,1 @@
+"""Measures networks on the inputs of a run: embeddings, retrieval, novel views."""

@@ -1,0 +1,76 @@
+"""Novel views of single crops, for pictures and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gcl_fast.data import ExtractLoader
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.errors import UserError
+from gcl_fast.evaluation.figures import view_grid
+from gcl_fast.evaluation.protocol import novel_views, to_unit
+from gcl_fast.inputs import Inputs
+from gcl_fast.models import GCL
+from gcl_fast.optim.precision import Precision
+
+YAWS = tuple(float(yaw) for yaw in range(0, 360, 45))  # degrees; at 0 the picture is the reconstruction
+
+
+class CropViews(NamedTuple):
+    """A crop at Y yaws; pictures in [0, 1]."""
+
+    crop: Tensor  # (3, H, W)
+    structure: Tensor  # (Y, 1, H, W)
+    drawn: Tensor  # (Y, 3, H, W)
+    truth: Tensor | None  # (Y, 3, H, W), on the embedded dataset
+
+
+def each_view(
+    gcl: GCL,
+    inputs: Inputs,
+    split: str,
+    index: list[int],
+    ranks: Ranks,
+    precision: Precision,
+    yaws: Sequence[float] = YAWS,
+) -> Iterator[tuple[str, CropViews]]:
+    """(file name, views) of crops `index` of `split`."""
+    records, maps = getattr(inputs.dataset, split), inputs.structure_maps(split, ranks.device)
+    yaw = torch.tensor(yaws, device=ranks.device)
+    for images, position in ExtractLoader(records.subset(index), inputs.config.size, ranks.device):
+        for image, i in zip(images, (index[place] for place in position.tolist())):
+            repeated = image.expand(len(yaws), -1, -1, -1)
+            drawn, structure = novel_views(
+                gcl, repeated, maps, torch.full_like(yaw, i).long(), yaw, precision.evaluating
+            )
+            truth = None
+            if inputs.true_views is not None:
+                truth = inputs.true_views([records.names[i]] * len(yaws), yaw.cpu())[0].float() / 255
+            yield records.names[i], CropViews(to_unit(image[None])[0], (structure + 1) / 2, to_unit(drawn), truth)
+
+
+def draw_views(
+    gcl: GCL,
+    inputs: Inputs,
+    split: str,
+    index: list[int],
+    path: Path,
+    ranks: Ranks,
+    precision: Precision,
+    yaws: Sequence[float] = YAWS,
+) -> None:
+    """Write the grid of crops `index` of `split`: crop, structure maps, pictures at each yaw, true views below.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    rows = [views._asdict() for _, views in each_view(gcl, inputs, split, index, ranks, precision, yaws)]
+    try:
+        view_grid(rows, yaws, path)
+    except OSError as error:
+        raise UserError(f"cannot write the picture to {path} ({error.strerror}); choose another place") from error

@@ -1,0 +1,118 @@
+"""Estimate body parameters of person crops by the network of body_regressor.py and its shipped weights.
+
+`python -m gcl_fast.estimator_training` makes the weights, from synthetic people in clutter alone.
+`python -m gcl_fast.estimate --truth FILE` measures the error of the yaw and the overlap of the silhouettes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gcl_fast.atomic import write_atomically
+from gcl_fast.bodies import posture
+from gcl_fast.bodies.body_regressor import SIZE, BodyRegressor, yaw_and_confidence
+from gcl_fast.bodies.parameters import BodyParameters, load_body_parameters, save_body_parameters
+from gcl_fast.data import ExtractLoader, Records
+from gcl_fast.errors import UserError
+
+WEIGHTS = Path(__file__).parent / "assets" / "estimator.safetensors"
+DOUBTFUL = 0.5  # confidence below which a crop is flagged
+
+
+def save_regressor(path: Path, network: BodyRegressor) -> None:
+    """Write a network's weights in half precision.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    state = network.state_dict().items()
+    weights = {name: tensor.detach().half().contiguous() for name, tensor in state if tensor.is_floating_point()}
+    try:
+        write_atomically(path, lambda file: file.write(save(weights)))
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error
+
+
+def load_regressor(path: Path = WEIGHTS) -> BodyRegressor:
+    """Return the network with the weights at `path`, in evaluation mode.
+
+    Raises:
+        UserError: the file is missing, damaged or for another network.
+    """
+    network = BodyRegressor()
+    try:
+        missing, unknown = network.load_state_dict(load_file(path), strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise UserError(f"{path}: no weights of the estimator ({reason}); reinstall, or train them again") from error
+    if unknown or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise UserError(f"{path}: weights of another network; train them with `python -m gcl_fast.estimator_training`")
+    return network.eval().to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def estimate(records: Records, device: torch.device | str = "cpu", weights: Path = WEIGHTS) -> BodyParameters:
+    """Estimate body parameters of person crops for AnnyBody.
+
+    `confidence` is the network's probability that the yaw is within about 30 degrees. A crop below `DOUBTFUL` shows
+    several people or hardly any, or front and back look alike in it.
+
+    Args:
+        records: the crops; they are resized to 128 x 64.
+        device: where the network runs.
+        weights: weights of the network.
+
+    Returns:
+        The parameters in the order of `records`, on the CPU.
+
+    Raises:
+        UserError: the weights cannot be read.
+    """
+    network = load_regressor(weights).to(device)
+    loader = ExtractLoader(records, SIZE, device)
+    parts: list[tuple[Tensor, ...]] = []
+    for image, _ in loader:
+        prediction = network.both_ways(image)
+        parts.append((*posture.decode(prediction.vector), *yaw_and_confidence(prediction.direction)))
+    pose, shape, camera, yaw, confidence = (torch.cat(values).cpu() for values in zip(*parts))
+    return BodyParameters(records.names, "anny", pose, shape, yaw, camera, confidence.clamp(0, 1))
+
+
+def estimate_to_file(
+    records: Records, path: Path, device: torch.device | str = "cpu", weights: Path = WEIGHTS, *, again: bool = False
+) -> BodyParameters:
+    """Estimate body parameters and save them at `path`, or read the file that exists there.
+
+    If several processes call this function, one estimates and the others read.
+
+    Args:
+        records: the crops.
+        path: the body-parameter file.
+        device: where the network runs.
+        weights: weights of the network.
+        again: estimate even if the file exists.
+
+    Returns:
+        The parameters in the file.
+
+    Raises:
+        UserError: the weights cannot be read, or `path` cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if again or not path.is_file():
+                print(f"bodies: estimating body parameters of {len(records)} crops into {path}", flush=True)
+                save_body_parameters(path, estimate(records, device, weights))
+    except OSError as error:
+        raise UserError(
+            f"cannot write body parameters to {path} ({error.strerror}); estimate them elsewhere with "
+            f"`python -m gcl_fast.estimate --images {records.root} --out FILE` and put FILE there"
+        ) from error
+    return load_body_parameters(path)

@@ -1,0 +1,136 @@
+"""Make structure maps: render bodies in the loop at any yaw, or read the official pre-rendered images.
+
+Both classes have the same call: `source(index, yaw)` with index (B,) int64 and yaw (B,) degrees returns (B, 1, H, W) in
+-1..1 on the source's device; white is +1. `index` counts crops in the dataset's order. `yaw` is added to the crop's own
+yaw, so that 0 is the crop's view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gcl_fast.bodies.body_model import BodyModel
+from gcl_fast.bodies.parameters import BodyParameters
+from gcl_fast.errors import UserError
+from gcl_fast.render import render_structure
+
+PRERENDERED_YAWS = tuple(range(0, 360, 45))
+
+
+class OnlineStructureMaps:
+    """Poses and rasterizes bodies at every call.
+
+    Args:
+        body: AnnyBody or SMPLBody; it is moved to `device`.
+        params: body parameters in the dataset's order, see `align`.
+        size: (H, W) of the maps.
+        device: where bodies are rendered.
+
+    Raises:
+        UserError: the parameters are for another body model, or have a wrong number of shape columns.
+
+    Example:
+        >>> from gcl_fast.bodies import AnnyBody, walking_pose
+        >>> one = torch.ones(1)
+        >>> params = BodyParameters(
+        ...     names=["0001.jpg"], model="anny", pose=walking_pose(torch.zeros(1)), shape=torch.full((1, 6), 0.5),
+        ...     yaw=0 * one, camera=torch.tensor([[0.5, 0.5, 0.5, 0.0]]), confidence=one,
+        ... )
+        >>> structure_maps = OnlineStructureMaps(AnnyBody(), params, (128, 64), "cpu")
+        >>> structure_maps(torch.tensor([0, 0]), torch.tensor([0.0, 90.0])).shape  # the crop's view, and turned
+        torch.Size([2, 1, 128, 64])
+    """
+
+    def __init__(self, body: BodyModel, params: BodyParameters, size: tuple[int, int], device: torch.device | str):
+        if params.model != body.name:
+            raise UserError(f"body parameters are for the body model {params.model!r}, not {body.name!r}")
+        body.check_shape(params.shape)
+        self.body = body.to(device)
+        self.params = params.to(device)
+        self.size = size
+
+    @torch.no_grad()
+    def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
+        params = self.params
+        index, yaw = index.to(params.yaw.device), yaw.to(params.yaw)
+        vertices = self.body(params.pose[index], params.shape[index])
+        return render_structure(vertices, self.body.faces, params.yaw[index] + yaw, params.camera[index], self.size)
+
+
+class PrerenderedStructureMaps:
+    """Reads images of the official layout: <root>/{train,test}/render/NAME and render_{45,...,315}/NAME, grey on white.
+
+    Each image is decoded at its first use and then kept in memory, H * W bytes each. A call raises a UserError if a yaw
+    is no multiple of 45 degrees, or if an image does not decode.
+
+    Args:
+        root: folder of the splits.
+        split: "train" or "test".
+        names: names of the crops in the dataset's order, see `Records.names`.
+        size: (H, W) of the maps; images are resized by bicubic interpolation.
+        device: where the maps go.
+
+    Raises:
+        UserError: folders or images are missing.
+
+    Example:
+        >>> for folder in ("render", *(f"render_{yaw}" for yaw in range(45, 360, 45))):
+        ...     Path("maps/train", folder).mkdir(parents=True)
+        ...     Image.new("L", (64, 128), 255).save(f"maps/train/{folder}/0001.jpg")
+        >>> structure_maps = PrerenderedStructureMaps("maps", "train", ["0001.jpg"], (128, 64), "cpu")
+        >>> structure_maps(torch.tensor([0]), torch.tensor([45.0])).mean()  # white
+        tensor(1.)
+    """
+
+    def __init__(
+        self, root: str | Path, split: str, names: Sequence[str], size: tuple[int, int], device: torch.device | str
+    ):
+        base = Path(root) / split
+        self.folders = [base / (f"render_{yaw}" if yaw else "render") for yaw in PRERENDERED_YAWS]
+        absent = [folder.name for folder in self.folders if not folder.is_dir()]
+        if absent:
+            raise UserError(
+                f"pre-rendered structure maps: no {', '.join(absent)} under {base}; expected {base}/render/NAME and "
+                f"{base}/render_45/NAME ... render_315/NAME"
+            )
+        for folder in self.folders:
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+                raise UserError(
+                    f"pre-rendered structure maps: {folder} lacks {len(missing)} of {len(names)} crops ({first})"
+                )
+        self.names = list(names)
+        self.size = size
+        self.device = torch.device(device)
+        self.maps = torch.empty(len(PRERENDERED_YAWS), len(self.names), *size, dtype=torch.uint8)
+        self.decoded = torch.zeros(len(PRERENDERED_YAWS), len(self.names), dtype=torch.bool)
+
+    def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
+        step = (yaw.double() / 45).cpu()
+        if not torch.allclose(step, step.round(), atol=1e-4):
+            raise UserError(
+                f"pre-rendered structure maps exist at multiples of 45 degrees only, not at {yaw.tolist()}; "
+                f"use body parameters for any yaw"
+            )
+        view, index = step.round().long() % len(PRERENDERED_YAWS), index.cpu()
+        for v, i in torch.stack((view, index), 1)[~self.decoded[view, index]].tolist():
+            self.maps[v, i] = self._decode(self.folders[v] / self.names[i])
+            self.decoded[v, i] = True
+        return self.maps[view, index, None].to(self.device).float() / 127.5 - 1
+
+    def _decode(self, path: Path) -> Tensor:
+        """Read one image as grey (H, W) uint8."""
+        height, width = self.size
+        try:
+            with Image.open(path) as image:
+                grey = image.convert("L").resize((width, height), Image.Resampling.BICUBIC)
+        except OSError as error:
+            raise UserError(f"pre-rendered structure map {path} does not decode ({error})") from error
+        return torch.from_numpy(np.array(grey))

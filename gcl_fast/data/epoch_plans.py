@@ -1,0 +1,159 @@
+"""Plan which crops make up which batch of an epoch, as a function of (seed, epoch), divided among ranks.
+
+A plan is an int64 tensor (steps, batch). Rank r of W holds a slice of every step of one global plan. So the crops of a
+step do not depend on the number of ranks, and a run can stop at any step and continue bit for bit.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+
+from gcl_fast.errors import UserError
+from gcl_fast.random_streams import Stream, numpy_generator
+
+
+def shuffled_plan(
+    index: int | np.ndarray | torch.Tensor,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> torch.Tensor:
+    """Plan one shuffled pass over crops; the last partial batch is dropped.
+
+    Args:
+        index: (N,) positions of the crops, or N for 0..N-1.
+        batch_size: crops per rank and step.
+        seed: seed of the run.
+        epoch: number of the epoch.
+        rank: this process's number in 0..world_size-1.
+        world_size: number of processes.
+
+    Returns:
+        Positions (steps, batch_size) int64 of this rank.
+
+    Raises:
+        UserError: the crops do not fill one batch of all ranks.
+
+    Example:
+        >>> plan = shuffled_plan(10, 4, seed=0, epoch=0)
+        >>> plan.shape
+        torch.Size([2, 4])
+        >>> halves = [shuffled_plan(10, 2, seed=0, epoch=0, rank=rank, world_size=2) for rank in (0, 1)]
+        >>> torch.equal(torch.cat(halves, dim=1), plan)
+        True
+    """
+    index = np.arange(index) if isinstance(index, int) else np.asarray(index)
+    steps = len(index) // (batch_size * world_size)
+    if steps == 0:
+        raise UserError(
+            f"{len(index)} crops make no batch of {batch_size} on {world_size} rank(s): lower the batch size,"
+            " --set STAGE.batch=N, or give more crops"
+        )
+    order = _generator(seed, epoch).permutation(len(index))[: steps * world_size * batch_size]
+    return torch.from_numpy(index[order].reshape(steps, world_size, batch_size)[:, rank].astype(np.int64))
+
+
+def identity_plan(
+    labels: np.ndarray | torch.Tensor,
+    cameras: np.ndarray | torch.Tensor,
+    *,
+    identities: int = 16,
+    crops: int = 4,
+    steps: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> torch.Tensor:
+    """Plan batches of `identities` x `crops`; the crops of an identity are consecutive, from different cameras first.
+
+    Identities are drawn without replacement until all have been drawn. They are distinct inside a step if there are
+    enough of them; otherwise a warning says so. An identity with fewer than `crops` crops repeats them evenly.
+
+    Args:
+        labels: (N,) identities or pseudo-labels; -1 is never drawn.
+        cameras: (N,) camera of each crop.
+        identities: identities per rank and step.
+        crops: crops per identity and step.
+        steps: number of steps.
+        seed: seed of the run.
+        epoch: number of the epoch.
+        rank: this process's number in 0..world_size-1.
+        world_size: number of processes.
+
+    Returns:
+        Positions (steps, identities * crops) int64 of this rank.
+
+    Raises:
+        UserError: all labels are -1.
+
+    Example:
+        >>> labels, cameras = np.array([0, 0, 1, 1, -1]), np.array([1, 2, 1, 2, 1])
+        >>> plan = identity_plan(labels, cameras, identities=2, crops=2, steps=1, seed=0, epoch=0)
+        >>> plan.shape
+        torch.Size([1, 4])
+        >>> sorted(labels[plan[0]].tolist())
+        [0, 0, 1, 1]
+    """
+    labels, cameras = np.asarray(labels), np.asarray(cameras)
+    members = _members(labels)
+    if not members:
+        raise UserError("no identity to draw: all crops are outliers (label -1)")
+    if identities * world_size > len(members):
+        warnings.warn(
+            f"a step draws {identities * world_size} identities, and there are {len(members)}: some come more than"
+            " once; lower --set warmup.identities or source.identities, or give more crops",
+            stacklevel=2,
+        )
+    generator = _generator(seed, epoch)
+    draws = _identity_draws(len(members), identities * world_size, steps, generator)  # (steps, W * identities)
+    plan = np.stack([_different_cameras_first(members[i], cameras, crops, generator) for i in draws.ravel()])
+    return torch.from_numpy(plan.reshape(steps, world_size, identities * crops)[:, rank].copy())
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    """Return the random generator of an epoch's plan."""
+    return numpy_generator(seed, epoch, 0, Stream.ORDER)
+
+
+def _members(labels: np.ndarray) -> list[np.ndarray]:
+    """Return the positions of each identity's crops, identities in ascending order."""
+    order = np.argsort(labels, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    return [group for group in groups if len(group) and labels[group[0]] != -1]
+
+
+def _identity_draws(count: int, per_step: int, steps: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw identities (steps, per_step): each step takes the next ones of a shuffled round of all identities."""
+    draws, pool = [], np.empty(0, dtype=np.int64)
+    for _ in range(steps):
+        step = pool[:per_step]
+        pool = pool[per_step:]
+        while len(step) < per_step:
+            new_round = generator.permutation(count)
+            if count >= per_step:  # identities that are in this step already go to the end of the new round
+                repeats = np.isin(new_round, step)
+                new_round = np.concatenate([new_round[~repeats], new_round[repeats]])
+            missing = per_step - len(step)
+            step, pool = np.concatenate([step, new_round[:missing]]), new_round[missing:]
+        draws.append(step)
+    return np.stack(draws)
+
+
+def _different_cameras_first(
+    members: np.ndarray, cameras: np.ndarray, crops: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Choose `crops` of `members`: one of each camera, then a second of each, ...; all of them before any repeats."""
+    order = generator.permutation(members)
+    camera = cameras[order]
+    by_camera = np.argsort(camera, kind="stable")
+    starts = np.searchsorted(camera[by_camera], camera[by_camera])  # where this crop's camera begins in by_camera
+    turn = np.empty(len(members), dtype=np.int64)
+    turn[by_camera] = np.arange(len(members)) - starts  # 0 for the first crop of its camera, 1 for the second ...
+    return np.resize(order[np.argsort(turn, kind="stable")], crops)

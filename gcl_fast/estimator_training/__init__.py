@@ -1,0 +1,1 @@
+"""Trains the estimator of body parameters on synthetic people: python -m gcl_fast.estimator_training"""

@@ -1,0 +1,132 @@
+"""Train the estimator of bodies on synthetic cut-outs: python -m gcl_fast.estimator_training --work DIR --out FILE"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gcl_fast.atomic import write_atomically
+from gcl_fast.bodies.body_estimator import load_regressor, save_regressor
+from gcl_fast.bodies.body_regressor import BodyRegressor, Regressed, soft_direction, yaw_and_confidence
+from gcl_fast.entry import entry
+from gcl_fast.errors import UserError
+from gcl_fast.estimator_training.alignment import Alignment
+from gcl_fast.estimator_training.clutter import Batch, Clutter
+from gcl_fast.optim.schedule import ramp_then_cosine
+from gcl_fast.synthetic.cutouts import Cutouts, Scenery
+
+PEOPLE, BACKDROPS, CAMERAS = 4000, 1000, 50  # of one shard of cut-outs
+FIRST_SEED = 1000  # of the shards; worlds that measure the estimator have others
+BATCH, RATE, DECAY, WARM_UP, AVERAGE = 64, 1e-3, 0.02, 100, 0.998
+SPREAD = 8.0  # degrees: how wide the wanted distribution of the yaw is
+# How much a unit of each column of the vector weighs against the yaw; CAMERA_SCALE and the like make units comparable.
+WEIGHT = torch.tensor([1.0] * 2 + [1.5] * 3 + [0.3] * 5 + [0.5] * 24 + [0.5] * 6 + [1.0, 1.0, 1.0, 0.3])
+
+
+def cutouts(folder: Path, shards: int) -> Cutouts:
+    """The cut-outs of the first `shards` seeds, made in `folder` where they are missing.
+
+    Raises UserError where the folder cannot be written."""
+    loaded = []
+    for seed in range(FIRST_SEED, FIRST_SEED + shards):
+        path = folder / f"cutouts-{seed}.npz"
+        if not path.is_file():
+            print(f"drawing {PEOPLE} people into {path}", flush=True)
+            arrays = Scenery(seed, CAMERAS).draw(PEOPLE, BACKDROPS)._asdict()
+            try:
+                write_atomically(path, partial(np.savez, **arrays))
+            except OSError as error:
+                raise UserError(
+                    f"cannot keep cut-outs in {folder} ({error.strerror}); choose another --work"
+                ) from error
+        with np.load(path, allow_pickle=False) as file:
+            loaded.append(Cutouts(**file))
+    return Cutouts(*(np.concatenate(values) for values in zip(*loaded)))
+
+
+def loss(told: Regressed, batch: Batch, alignment: Alignment) -> Tensor:
+    """Cross entropy of the yaw, uniform where nobody is, and where somebody is the weighted errors of the vector and
+    the misalignment of the body in pixels."""
+    wanted = soft_direction(batch.yaw, SPREAD)
+    wanted = torch.where(batch.somebody[:, None], wanted, 1 / wanted.shape[1])
+    error = F.smooth_l1_loss(told.vector, batch.vector, reduction="none", beta=0.3) * WEIGHT
+    error = error.sum(1) + alignment(told.vector, batch.vector, batch.yaw)
+    return F.cross_entropy(told.direction, wanted) + (error * batch.somebody).mean()
+
+
+def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int) -> BodyRegressor:
+    """Averaged weights after `steps`; those so far are written to `out` every 500 steps."""
+    torch.manual_seed(seed)
+    clutter, alignment = Clutter(data, seed), Alignment()
+    network = start.to(memory_format=torch.channels_last).train()
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)
+    averaged = cast(BodyRegressor, average.module)
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: ramp_then_cosine(step, steps, WARM_UP, 0.0))
+    began, errors = time.monotonic(), []
+    for step, batch in zip(range(1, steps + 1), _endless(clutter)):
+        with torch.autocast("cpu", torch.bfloat16):
+            told = network(batch.image)
+        value = loss(told, batch, alignment)
+        optimizer.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(network)
+        errors.append(_yaw_error(told, batch))
+        if step % 100 == 0 or step == steps:
+            recent = torch.cat(errors[-100:])
+            print(
+                f"step {step} of {steps}: loss {value.item():.3f}, yaw error median {recent.median():.1f} degrees, "
+                f"{100 * (recent <= 30).float().mean():.0f} % within 30, {time.monotonic() - began:.0f} s",
+                flush=True,
+            )
+        if step % 500 == 0 or step == steps:
+            save_regressor(out, averaged)
+    return averaged
+
+
+def _endless(clutter: Clutter) -> Iterator[Batch]:
+    """Batches, each drawn in a second thread while the caller works on the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(clutter.batch, BATCH)
+        while True:
+            batch, coming = coming.result(), pool.submit(clutter.batch, BATCH)
+            yield batch
+
+
+@torch.no_grad()
+def _yaw_error(told: Regressed, batch: Batch) -> Tensor:
+    """Degrees, of the crops with somebody in them."""
+    away = yaw_and_confidence(told.direction)[0] - batch.yaw
+    return ((away + 180) % 360 - 180).abs()[batch.somebody]
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Draw what is missing, train, write the weights. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gcl_fast.estimator_training", description=__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="FILE", help="the weights (.safetensors)")
+    add("--work", type=Path, required=True, metavar="DIR", help="where cut-outs are kept for the next time")
+    add("--shards", type=int, default=3, help=f"of {PEOPLE} people each (default: %(default)s)")
+    add("--steps", type=int, default=4000, help=f"of {BATCH} crops (default: %(default)s)")
+    add("--init", type=Path, metavar="FILE", help="weights to start from")
+    add("--seed", type=int, default=0, help="of the order and of the changes (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    network = load_regressor(given.init) if given.init else BodyRegressor()
+    train(cutouts(given.work, given.shards), given.out, given.steps, network, given.seed)
+    print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB")
+    return 0

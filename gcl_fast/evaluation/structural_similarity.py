@@ -1,0 +1,63 @@
+"""Structural similarity (SSIM) of generated and true images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINDOW, SIGMA = 11, 1.5  # pixels
+C1, C2 = 0.01**2, 0.03**2  # constants of Wang et al. 2004, for values in 0..1
+
+
+def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Compute the structural similarity (Wang et al. 2004, eq. 13) as a mean over channels and windows.
+
+    The window is Gaussian, of 11 x 11 pixels with sigma 1.5.
+
+    Args:
+        x: (B, C, H, W) in 0..1, at least 11 x 11.
+        y: (B, C, H, W) in 0..1.
+        mask: (B, H, W) bool, the pixels over which the mean is taken. Windows that reach over the border are not used,
+            so the outer 5 pixels of the mask do not count. None: all pixels.
+
+    Returns:
+        (B,) float32 in -1..1; NaN where a mask has no pixel.
+
+    Raises:
+        ValueError: shapes do not fit, or images are smaller than the window.
+
+    Example:
+        >>> image = torch.rand(1, 3, 32, 16)
+        >>> bool(ssim(image, image) > ssim(image, image.roll(1, dims=2)))
+        True
+    """
+    if x.shape != y.shape or x.ndim != 4 or (mask is not None and mask.shape != (x.shape[0], *x.shape[2:])):
+        raise ValueError(
+            f"ssim: x and y must be (B, C, H, W) and mask (B, H, W), not {tuple(x.shape)}, {tuple(y.shape)}"
+            + ("" if mask is None else f" and {tuple(mask.shape)}")
+        )
+    if min(x.shape[2:]) < WINDOW:
+        raise ValueError(f"ssim: images of {x.shape[2]} x {x.shape[3]} are smaller than the {WINDOW} x {WINDOW} window")
+    x, y = x.float(), y.float()
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    structure = (2 * covariance + C2) / (variance_x + variance_y + C2)
+    similarity = (luminance * structure).mean(1)  # (B, H - 10, W - 10)
+    if mask is None:
+        return similarity.mean((1, 2))
+    margin = WINDOW // 2
+    inside = mask[:, margin:-margin, margin:-margin]
+    return (similarity * inside).sum((1, 2)) / inside.sum((1, 2))
+
+
+def _blur(image: Tensor) -> Tensor:
+    """Compute the Gaussian mean over each window inside the image, one axis after the other."""
+    offset = torch.arange(WINDOW, device=image.device, dtype=image.dtype) - WINDOW // 2
+    kernel = torch.softmax(-(offset**2) / (2 * SIGMA**2), 0)
+    B, C, H, W = image.shape
+    image = F.conv2d(image.reshape(B * C, 1, H, W), kernel.view(1, 1, -1, 1))
+    image = F.conv2d(image, kernel.view(1, 1, 1, -1))
+    return image.view(B, C, *image.shape[2:])

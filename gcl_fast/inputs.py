@@ -1,0 +1,245 @@
+"""What a run reads: the dataset (the embedded one is made when missing), structure maps, true novel views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcl_fast.bodies import (
+    AnnyBody,
+    OnlineStructureMaps,
+    PrerenderedStructureMaps,
+    SMPLBody,
+    align,
+    load_body_parameters,
+)
+from gcl_fast.bodies.body_estimator import DOUBTFUL, estimate_to_file
+from gcl_fast.data import Augmentation, Records, ReIDDataset, TrainLoader, drop_broken, open_dataset
+from gcl_fast.data.readers import READERS
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.errors import UserError
+from gcl_fast.settings import RunConfig, SourceConfig
+from gcl_fast.synthetic import make_world, true_views
+
+StructureMaps = Callable[[Tensor, Tensor], Tensor]  # (index (B,), yaw (B,) degrees) -> (B, 1, H, W) in [-1, 1]
+TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """An opened dataset and what goes with its crops.
+
+    Attributes:
+        dataset: train, query and gallery records, without the pictures that do not decode.
+        notes: what a user should know of it: counts that differ from the published ones, pictures left out.
+        true_views: re-renders crops of the embedded dataset at another yaw; None for any other dataset.
+    """
+
+    config: RunConfig
+    dataset: ReIDDataset
+    notes: tuple[str, ...]
+    true_views: TrueViews | None
+    source: ReIDDataset | None = None  # labelled, where a run trains on one first
+
+    def structure_maps(self, split: str, device: torch.device) -> StructureMaps:
+        """The source of structure maps for the crops of `split` ("train", "query" or "gallery"), in record order.
+
+        Body parameters that are missing beside the dataset are estimated from the crops, and kept there.
+
+        Raises:
+            UserError: names that are missing in the file or folder, or estimates that cannot be written.
+        """
+        records: Records = getattr(self.dataset, split)
+        names, size = records.names, self.config.size
+        if self.config.structure_maps != "online":
+            folder = "train" if split == "train" else "test"
+            return PrerenderedStructureMaps(self.config.structure_maps, folder, names, size, device)
+        path = body_parameter_file(self.dataset, split)
+        held = load_body_parameters(path) if path.is_file() else estimate_to_file(records, path, device)
+        parameters = align(held, names, path, records.root)
+        if parameters.model == "smpl" and not self.config.smpl:
+            raise UserError(f"{path} holds SMPL parameters: give the body model's file with --smpl FILE")
+        body = SMPLBody(self.config.smpl) if parameters.model == "smpl" else AnnyBody()
+        return OnlineStructureMaps(body, parameters, size, device)
+
+    def has_structure_maps(self, split: str) -> bool:
+        """Whether there are crops in `split` and, where the maps are pre-rendered, pictures for them: the official ones
+        have none of the queries."""
+        records: Records = getattr(self.dataset, split)
+        if self.config.structure_maps == "online" or not len(records):
+            return len(records) > 0
+        folder = Path(self.config.structure_maps) / ("train" if split == "train" else "test") / "render"
+        return (folder / records.names[0]).is_file()
+
+    def check_structure_maps(self, split: str) -> None:
+        """Open the source of structure maps for the crops of `split` where it is there: bodies are not estimated.
+
+        Raises:
+            UserError: as `structure_maps`.
+        """
+        if self.config.structure_maps != "online" or body_parameter_file(self.dataset, split).is_file():
+            self.structure_maps(split, torch.device("cpu"))
+
+    @property
+    def body(self) -> str:
+        """Which body model the structure maps come from, for the header."""
+        if self.config.structure_maps != "online":
+            return f"pre-rendered pictures in {self.config.structure_maps}"
+        path = body_parameter_file(self.dataset, "train")
+        if not path.is_file():
+            return f"anny, to be estimated from the crops when first needed: there is no {path} yet"
+        held = load_body_parameters(path)
+        doubtful = int((held.confidence < DOUBTFUL).sum())
+        return f"{held.model}, rendered in the loop from {path}" + (f"; {doubtful} crops doubtful" if doubtful else "")
+
+
+def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
+    """Training batches of `records`, changed on each rank as one process would change the batch of all."""
+    return TrainLoader(
+        records,
+        config.size,
+        ranks.device,
+        augmentation=Augmentation(),
+        cache=config.decoded_cache,
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+
+
+def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:
+    """Where the body parameters of `split` lie."""
+    return Path(dataset.root) / "body_parameters" / f"{split}.npz"
+
+
+def prepare_inputs(config: RunConfig, ranks: Ranks, finished: Sequence[str]) -> Inputs:
+    """Make the embedded datasets where they are missing, and open what a run trains on.
+
+    Args:
+        config: the settings.
+        ranks: all of them call this; rank 0 makes what is missing.
+        finished: the stages that are complete. The source is opened where its stage is not among them.
+
+    Raises:
+        UserError: as `open_inputs` and `open_source`, or there is a source and the other stages would begin without it.
+    """
+    with_source = config.source is not None and "source" not in finished
+    if with_source and "source" not in config.stages:
+        assert config.source is not None
+        raise UserError(
+            f"--source {config.source.dataset}: {config.folder} has not been trained on it; add source to --stages"
+        )
+    if ranks.main:
+        if with_source:
+            prepare_source(config)
+        if config.dataset == "synthetic":
+            make_embedded_dataset(config)
+    ranks.barrier()
+    inputs = open_inputs(config)
+    return replace(inputs, source=open_source(config, inputs.dataset)) if with_source else inputs
+
+
+def make_embedded_dataset(config: RunConfig) -> Path:
+    """Make the embedded dataset of `config` where it is missing or unfinished; returns its root."""
+    return make_world(_embedded_root(config), config.world)
+
+
+def _embedded_root(config: RunConfig) -> Path:
+    return Path(config.data_root or "datasets/synthetic")
+
+
+def open_inputs(config: RunConfig) -> Inputs:
+    """Open the dataset of `config`; the embedded one must have been made.
+
+    Raises:
+        UserError: missing or empty dataset, or pictures that do not decode with --on-bad-image error.
+    """
+    if config.dataset == "synthetic":
+        root = _embedded_root(config)
+    elif not config.data_root:
+        raise UserError(f"--dataset {config.dataset} needs --data-root DIR, the folder that holds it")
+    else:
+        root = Path(config.data_root)
+    dataset = _open_readable(config.dataset, root, config.on_bad_image)
+    return Inputs(
+        config,
+        dataset,
+        dataset.notes,
+        partial(true_views, root, size=config.size) if config.dataset == "synthetic" else None,
+    )
+
+
+def prepare_source(config: RunConfig) -> None:
+    """Make the embedded source of `config`, if that is its source, where it is missing or unfinished.
+
+    Raises:
+        UserError: an unknown source, or one that is the target: the same folder or the same world.
+    """
+    assert config.source is not None
+    root = _source_root(config.source)
+    target = _embedded_root(config) if config.dataset == "synthetic" else Path(config.data_root)
+    if (config.data_root or config.dataset == "synthetic") and root.resolve() == target.resolve():
+        raise UserError(
+            f"--source {config.source.dataset}: {root} is the target's folder; a source is another dataset than the"
+            " one that --dataset and --data-root name"
+        )
+    if config.source.dataset == config.dataset == "synthetic" and config.source.world == config.world:
+        raise UserError(
+            "--source synthetic: source.world and world are the same, so its crops are the target's; give them"
+            " different seeds, as in --set source.world.seed=1 world.seed=0"
+        )
+    if config.source.dataset == "synthetic":
+        make_world(root, config.source.world)
+
+
+def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
+    """Open the labelled dataset that `config` trains on before `target`; the embedded one must have been made.
+
+    Raises:
+        UserError: as `open_inputs`, or crops without identities, or crops that are the target's too.
+    """
+    assert config.source is not None
+    name, root = config.source.dataset, _source_root(config.source)
+    source = _open_readable(name, root, config.on_bad_image)
+    if len(np.unique(source.train.identity[source.train.identity >= 0])) < 2:
+        raise UserError(
+            f"--source {name}: {source.train.root} has no identities to learn from; give a labelled dataset, one of"
+            f" {', '.join(sorted(READERS.keys() - {'folder'}))}"
+        )
+    shared = {*target.train.paths, *target.query.paths, *target.gallery.paths}.intersection(source.train.paths)
+    if shared:
+        raise UserError(
+            f"--source {name}: {min(shared)} and {len(shared) - 1} more of its crops are the target's as well; a source"
+            " is another dataset than the one that --dataset and --data-root name"
+        )
+    if sorted(source.train.names) == sorted(target.train.names):
+        raise UserError(
+            f"--source {name}: the crops in {source.train.root} are called as those in {target.train.root} are, all of"
+            " them: a copy of the target, whose labels would be looked at; a source is another dataset"
+        )
+    return source
+
+
+def _source_root(source: SourceConfig) -> Path:
+    """Where the source lies; raises a UserError for an unknown dataset, or one that needs a folder and has none."""
+    if source.dataset not in READERS:
+        raise UserError(f"--source {source.dataset}: there is no such dataset; there are {', '.join(sorted(READERS))}")
+    if source.dataset != "synthetic" and not source.root:
+        raise UserError(f"--source {source.dataset} needs --source-root DIR, the folder that holds it")
+    return Path(source.root or "datasets/synthetic-source")
+
+
+def _open_readable(name: str, root: Path, on_bad_image: str) -> ReIDDataset:
+    """The dataset without the pictures that do not decode; its notes say which."""
+    dataset = open_dataset(name, root)
+    (train, said), (query, said_query), (gallery, said_gallery) = (
+        drop_broken(records, on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)
+    )
+    notes = [note for note in (*dataset.notes, said, said_query, said_gallery) if note]
+    return replace(dataset, train=train, query=query, gallery=gallery, notes=tuple(notes))

@@ -1,0 +1,116 @@
+"""Sizes of the four networks. The defaults are the paper's; `ModelConfig.demo()` fits a step on two CPU cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gcl_fast.errors import UserError
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """Holds the sizes of the identity encoder, a residual network. The defaults are ResNet-50 with last stride 1.
+
+    `channels`, `blocks` and `strides` have one entry per stage of the network.
+    """
+
+    stem_kernel: int = 7
+    stem_channels: int = 64
+    stem_pool: bool = True  # 3x3 max pooling of stride 2 after the stem
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    channels: tuple[int, ...] = (256, 512, 1024, 2048)
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    strides: tuple[int, ...] = (1, 2, 2, 1)
+    pooling: Literal["average", "gem"] = "average"
+    projection: int | None = 512  # width of the Linear before the batch norm; None: no Linear
+    parts: int = 4  # horizontal stripes of the part features
+
+    @property
+    def embedding(self) -> int:
+        """Return the size D of an embedding."""
+        return self.projection or self.channels[-1]
+
+    @property
+    def part_features(self) -> int:
+        """Return the number P of part features of a crop."""
+        return self.channels[-1] * self.parts
+
+
+@dataclass(frozen=True)
+class StructureConfig:
+    """Holds the sizes of the structure encoder: four convolutions, residual blocks, dilated branches.
+
+    The first and the last convolution have stride 2.
+    """
+
+    channels: tuple[int, int, int, int] = (16, 32, 32, 64)
+    blocks: int = 4
+    branch: int = 32  # channels of each of the four branches
+
+    @property
+    def code(self) -> int:
+        """Return the number of channels of the structure code."""
+        return 4 * self.branch
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Holds the sizes of the generator: AdaIN residual blocks, then two upsamplings.
+
+    Each of the `blocks` is driven by its own slice of the part features.
+    """
+
+    blocks: int = 4
+    hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
+    standardize: bool = False  # standardize the part features by the statistics of `Generator.calibrate`
+    upsampled: tuple[int, int] = (64, 32)  # channels after each upsampling
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Holds the sizes of the discriminator: `scales` equal networks, each on an image half as large as the last."""
+
+    scales: int = 3
+    channels: int = 32  # of the first convolutions; the residual blocks have twice as many
+    blocks: int = 4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Holds all sizes of `gcl_fast.models.GCL`.
+
+    Raises:
+        UserError: the generator's blocks do not divide the part features into equal slices.
+    """
+
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    structure: StructureConfig = field(default_factory=StructureConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        if self.generator.blocks < 1 or self.identity.part_features % self.generator.blocks:
+            raise UserError(
+                f"model.generator.blocks={self.generator.blocks}: {self.identity.part_features} part features do not "
+                f"split into {self.generator.blocks} equal slices, one for each block of the generator"
+            )
+
+    @classmethod
+    def demo(cls) -> ModelConfig:
+        """Return the sizes of small networks for 128x64 crops on two CPU cores; channels are 16 or a multiple of 32."""
+        return cls(
+            identity=IdentityConfig(
+                stem_kernel=5,
+                stem_channels=32,
+                stem_pool=False,
+                block="basic",
+                channels=(32, 64, 128, 256),
+                blocks=(1, 1, 1, 1),
+                pooling="gem",
+                projection=None,
+            ),
+            structure=StructureConfig(channels=(32, 32, 32, 32), blocks=2, branch=16),
+            generator=GeneratorConfig(blocks=4, hidden=128, standardize=True, upsampled=(32, 16)),
+            discriminator=DiscriminatorConfig(channels=16, blocks=1),
+        )

@@ -1,0 +1,1 @@
+"""Optimizers, learning rates, arithmetic, and steps that are not finite."""

@@ -1,0 +1,69 @@
+"""One step of optimizers down a loss: gradients averaged over the ranks, and no step where one is not finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from torch.profiler import record_function
+
+from gcl_fast.distributed.ranks import Ranks
+
+GROWTH_STEPS = 2000  # good ones in a row that double a loss scale
+
+
+def scale_losses(optimizer: Optimizer, device: torch.device) -> None:
+    """Let `descend` scale the loss of `optimizer`, so that float16 gradients do not vanish (Micikevicius et al. 2018).
+
+    The scale begins at 65536, halves at each step that is skipped and doubles after GROWTH_STEPS that are not. It lives
+    in the first parameter group, and so in the optimizer's state dict; one without it leaves a scale that begins anew.
+    """
+
+    def begin(optimizer: Optimizer) -> None:
+        group = optimizer.param_groups[0]
+        for name, value in (("loss_scale", 65536.0), ("good_steps", 0.0)):
+            group[name] = group.setdefault(name, torch.tensor(value)).to(device)  # that of a checkpoint is on the CPU
+
+    begin(optimizer)
+    optimizer.register_load_state_dict_post_hook(begin)
+
+
+def descend(loss: Tensor, ranks: Ranks, *optimizers: Optimizer) -> Tensor:
+    """Take one step of each of `optimizers` down `loss`, or of none where the loss or a gradient is not finite.
+
+    All ranks decide alike, without a word more than the gradients: a loss that is not finite sends NaN into its own
+    backward pass, and averaging carries it to every rank. With fused optimizers nothing waits for the device: the
+    decision is a tensor that their kernels read. Where the first of `optimizers` holds a loss scale the loss is
+    multiplied by it, the gradients are divided by it, and it is adjusted (`scale_losses`).
+
+    Args:
+        loss: scalar, mean over this rank's crops.
+        optimizers: name those first whose gradients are complete last (`Ranks.averaging`).
+
+    Returns:
+        () float32, 1 where the step was skipped.
+    """
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+    scaling = optimizers[0].param_groups[0]
+    scale = scaling["loss_scale"] if "loss_scale" in scaling else loss.new_ones(())
+    with ranks.averaging(parameters), record_function("gcl_fast::backward"):
+        loss.backward(torch.where(loss.isfinite(), scale, torch.nan).to(loss))
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if "loss_scale" in scaling:
+        torch._foreach_div_(gradients, scale)
+    skipped = (~get_total_norm(gradients).isfinite()).float()
+    if "loss_scale" in scaling:
+        good = (1 - skipped) * (scaling["good_steps"] + 1)
+        grown = (good == GROWTH_STEPS).float()
+        scale.mul_(1 + grown - 0.5 * skipped)  # in place: a captured step reads and writes the same memory
+        scaling["good_steps"].copy_(good * (1 - grown))
+    for optimizer in optimizers:
+        if getattr(optimizer, "_step_supports_amp_scaling", False):  # PyTorch's fused ones; GradScaler asks the same
+            optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            optimizer.step()
+        elif not skipped:
+            optimizer.step()
+    return skipped

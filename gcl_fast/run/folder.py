@@ -1,0 +1,177 @@
+"""The folder of a run: settings, log, checkpoints, weights and summary. Rank 0 writes it, all ranks read it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import TracebackType
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from gcl_fast.atomic import write_atomically
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.distributed.restarts import mark_launch, restarted
+from gcl_fast.errors import UserError
+from gcl_fast.evaluation.figures import training_curves
+from gcl_fast.run.checkpoint import load_state, save_state, save_weights
+from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
+from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, from_dict, to_dict
+
+VERSION = 2  # of checkpoints: in version 1, stages drew other random numbers
+FREE_ON_RESUME = {
+    *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
+    *("smpl", "structure_maps", "cuda_graphs"),
+}
+# Settings that may change on resuming, and that the log then names: too little memory, other ranks, a divergence or
+# outliers alone ask for another value.
+TUNABLE_ON_RESUME = {
+    *("source.lr", "source.identities", "warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
+    *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
+    *(f"{stage}.clustering.{field.name}" for stage in ("warmup", "joint") for field in fields(ClusteringConfig)),
+}
+
+
+class RunFolder:
+    """A context that holds `runs/NAME`: opens or resumes it, keeps what training leaves, and ends its log.
+
+    It holds config.yaml, metrics.jsonl, events/, summary.json, curves.png, checkpoints/ (states to resume from, and
+    <stage>.safetensors to share) and views/<stage>.png.
+
+    Args:
+        config: the settings of the run; `config.folder` is its path.
+        ranks: all of them make this object; rank 0 alone writes.
+        resume: go on with a run of that name.
+
+    Attributes:
+        state: the checkpoint that the run goes on from; None where it starts.
+        summary: what summary.json will hold.
+
+    Raises:
+        UserError: a run of that name exists and `resume` is False, or it has other settings, or it stopped in another
+            stage than is next; a folder that cannot be written.
+    """
+
+    def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
+        self.config, self.ranks, self.path = config, ranks, config.folder
+        (restart,) = ranks.any(restarted(self.path))  # where the ranks' hosts differ, rank 0's knows
+        resume = resume or restart
+        changes = self._open(resume) if ranks.main else []
+        ranks.barrier()
+        self.log = RunLog(self.path, ranks.main)
+        self.log.say(f"gcl_fast: run {self.path}")
+        for line in changes:
+            self.log.say(f"  changed on resuming: {line}")
+        self.state = self._newest_state() if resume else None
+        self.summary: dict[str, Any] = {"stages": {}} if self.state is None else self.state["summary"]
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self.ranks.main:
+            with tolerating_a_full_disk("curves.png"):
+                training_curves(self.path / "metrics.jsonl", self.path / "curves.png")
+            written = self.log.summary(self.summary)  # once more: the disk may have refused it after its stage
+            self.log.say(
+                f"done: {self.path}/summary.json, {self.path}/views"
+                if written
+                else f"done, without {self.path}/summary.json: the same command with --resume writes it"
+            )
+        self.log.close()
+
+    @property
+    def finished(self) -> list[str]:
+        """The names of the stages that are complete, in training order."""
+        return list(self.summary["stages"])
+
+    def save_state(self, stage: str, step: int, state: dict[str, Any]) -> bool:
+        """Write a checkpoint of `step` steps of `stage`; return whether the disk took it, the same on every rank."""
+        refused = False
+        if self.ranks.main:
+            before = sum(done["steps"] for name, done in self.summary["stages"].items() if name != stage)
+            content = {"version": VERSION, "summary": self.summary, "stage": stage, **state}
+            path = save_state(self.path / "checkpoints", before + step, content, self.config.keep_checkpoints)
+            refused = path is None
+        (refused,) = self.ranks.any(refused)
+        return not refused
+
+    def save_weights(self, name: str, weights: dict[str, Tensor]) -> None:
+        """Write checkpoints/<name>.safetensors."""
+        if self.ranks.main:
+            save_weights(self.path / "checkpoints" / f"{name}.safetensors", weights)
+
+    def keep_best(self, stage: str, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
+        """Write the weights as best.safetensors where no stage before reached their mAP."""
+        best = self.summary.get("best", {"mAP": 0.0})
+        if metrics.get("mAP", -1.0) >= best["mAP"]:
+            self.summary["best"] = {"stage": stage, "mAP": metrics["mAP"]}
+            self.save_weights("best", weights)
+
+    def _open(self, resume: bool) -> list[str]:
+        """Make the folder and write the settings; return a line for each that differs from the run's.
+
+        A command that was refused before its first step left no run: its files are written over.
+        """
+        settings, metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
+        begun = settings.exists() and (
+            (metrics.exists() and metrics.stat().st_size > 0) or any((self.path / "checkpoints").glob("step_*.pt"))
+        )
+        if begun and not resume:
+            raise UserError(f"{self.path} holds a run already: --resume goes on with it, --name starts another")
+        changes: list[str] = []
+        if begun:
+            before = to_dict(from_dict(yaml.safe_load(settings.read_text())))
+            lines = difference(before, to_dict(self.config))
+            changes = [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
+            refused = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]
+            if refused:
+                raise UserError(
+                    f"{settings} has other settings than this command; repeat its flags, or choose another --name:"
+                    + "".join(f"\n  {line}" for line in refused)
+                )
+        text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            mark_launch(self.path)
+            write_atomically(settings, lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.path} ({error.strerror}); choose another place with --runs DIR"
+            ) from error
+        return changes
+
+    def _newest_state(self) -> dict[str, Any] | None:
+        """Read the newest checkpoint; None where there is none.
+
+        Raises:
+            UserError: ranks see different ones, it is of another version of gcl_fast, or the run stopped in a stage
+                that --stages does not begin with.
+        """
+        state = load_state(self.path / "checkpoints")
+        if state is not None and (version := state.get("version", 1)) != VERSION:
+            raise UserError(
+                f"{self.path}: its checkpoints are of version {version}, and this gcl_fast resumes version {VERSION}."
+                " The gcl_fast that wrote them goes on with the run; another run starts from its weights with --init"
+                f" {self.path}/checkpoints/<stage>.safetensors"
+            )
+        place = (-1, 0) if state is None else (ALL_STAGES.index(state["stage"]), state["at"]["step"])
+        places = self.ranks.gather(torch.tensor([place]))
+        if bool((places != places[0]).any()):
+            raise UserError(
+                f"{self.path}: the newest checkpoint is not the same on all ranks; --runs must be one folder for all"
+                " machines"
+            )
+        if state is not None and (stage := state["stage"]) not in state["summary"]["stages"]:
+            ahead = [name for name in self.config.stages if name not in state["summary"]["stages"]]
+            if ahead[:1] != [stage]:
+                further = [name for name in ahead if ALL_STAGES.index(name) > ALL_STAGES.index(stage)]
+                raise UserError(
+                    f"{self.path} stopped in the {stage} stage at step {place[1]}, and --stages"
+                    f" {' '.join(self.config.stages)} does not go on there; --stages {' '.join([stage, *further])}"
+                    " does, --name starts another run"
+                )
+        return state

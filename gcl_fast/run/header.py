@@ -1,0 +1,89 @@
+"""The run's header: what was chosen, and why where it is the second choice."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+
+from gcl_fast import __version__
+from gcl_fast.csrc.build import recipe
+from gcl_fast.distributed.device import why_no_gpu
+from gcl_fast.distributed.ranks import SHARING, Ranks, shares_gpus
+from gcl_fast.inputs import Inputs
+from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS
+from gcl_fast.optim.optimizers import describe
+from gcl_fast.optim.precision import Precision
+from gcl_fast.process import allocator
+from gcl_fast.pseudo_labels.search import choose
+from gcl_fast.settings import RunConfig
+from gcl_fast.stages import graphs
+
+
+def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, weights: str) -> dict[str, str]:
+    """Name -> choice, in the order in which they are printed."""
+    data = inputs.dataset
+    device = (
+        torch.cuda.get_device_name(ranks.device)
+        if ranks.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    )
+    return {
+        "version": f"gcl_fast {__version__}, torch {torch.__version__}",
+        "device": device + _ranks(ranks) + _second_choice(config, ranks),
+        "precision": precision.why,
+        "compile": precision.why_compiled,
+        "CUDA graphs": graphs.choose(config, ranks)[1],
+        "batch norms": _norms(config.sync_bn, ranks),
+        "optimizers": describe(config.optimizer_backend, ranks.device),
+        "allocator": allocator(),
+        "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
+        f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),
+        **_source(inputs),
+        "body": inputs.body,
+        **_rasterizer(ranks.device),
+        "neighbours": choose(len(data.train), config.joint.clustering.engine, ranks.device)[1],
+        "DBSCAN": "own, on the sparse graph",
+        "weights": weights,
+        "warm-up": "none" if config.warmup is None else config.warmup.method,
+        "stages": " -> ".join(config.stages) + f", seed {config.seed}",
+    }
+
+
+def _second_choice(config: RunConfig, ranks: Ranks) -> str:
+    """Why a run that could choose its device is on the CPU although a GPU's driver is here."""
+    reason = why_no_gpu() if config.device == "auto" and ranks.device.type == "cpu" else ""
+    return f"; {reason}" if reason else ""
+
+
+def _ranks(ranks: Ranks) -> str:
+    if ranks.world_size == 1:
+        return ""
+    shared = f" that share GPUs by gloo ({SHARING}=1), which tests correctness alone"
+    return f", {ranks.world_size} ranks" + (shared if ranks.device.type == "cuda" and shares_gpus() else "")
+
+
+def _source(inputs: Inputs) -> dict[str, str]:
+    source = inputs.source
+    if source is None:
+        return {}
+    said = "".join(f"; {note}" for note in source.notes)
+    people = len(np.unique(source.train.identity))
+    return {"source": f"{source.name} in {source.root}: {len(source.train)} train, {people} identities{said}"}
+
+
+def _rasterizer(device: torch.device) -> dict[str, str]:
+    if device.type == "cpu" or HAS_CUDA_KERNELS:
+        return {}
+    return {"rasterizer": f"on the CPU, between two copies; the C++ ops were built for {recipe().notice}"}
+
+
+def _norms(synchronized: bool, ranks: Ranks) -> str:
+    if ranks.world_size == 1:
+        return "statistics of the batch" + (" (--sync-bn changes nothing with one rank)" if synchronized else "")
+    if not synchronized:
+        return "statistics of each rank's batch; running statistics averaged over the ranks"
+    return "statistics over all ranks, by " + (
+        "torch" if ranks.device.type == "cuda" else "gcl_fast (torch's needs CUDA)"
+    )

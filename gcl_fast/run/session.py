@@ -1,0 +1,188 @@
+"""One process of a run: its networks, and how a stage is begun, trained and assessed."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+import torch
+
+from gcl_fast.assessment.assess import Assessment
+from gcl_fast.distributed.random_state import random_state, seed_all, set_random_state
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.distributed.sync_norm import synchronize_norms
+from gcl_fast.errors import UserError
+from gcl_fast.inputs import Inputs
+from gcl_fast.models import GCL
+from gcl_fast.optim import precision as arithmetic
+from gcl_fast.optim.stability import RunningStatistics, naming_what_to_lower
+from gcl_fast.run.checkpoint import check_fit
+from gcl_fast.run.folder import RunFolder
+from gcl_fast.run.header import facts
+from gcl_fast.run.initialize import initialize
+from gcl_fast.run.loop import Interruption, Position, run_stage
+from gcl_fast.run.restore import SOURCE_NORMS
+from gcl_fast.settings import JointConfig, RunConfig, WarmupConfig
+from gcl_fast.stages import clustering
+from gcl_fast.stages.source import Source
+from gcl_fast.stages.stage import Stage
+
+
+class Session:
+    """The networks of a run on this rank, from their first weights or from a checkpoint.
+
+    Stages are taken one after the other: `begin`, `train`, `assess`.
+
+    Args:
+        config: the settings.
+        inputs: the opened dataset, with its source where the run trains on one first.
+        ranks: all of them make this object.
+        folder: where checkpoints, weights and metrics go; its `state` is what the session goes on from.
+
+    Raises:
+        UserError: weights that do not fit, or something that a later stage would miss after hours.
+    """
+
+    def __init__(self, config: RunConfig, inputs: Inputs, ranks: Ranks, folder: RunFolder) -> None:
+        self.config, self.inputs, self.ranks, self.folder, self.log = config, inputs, ranks, folder, folder.log
+        seed_all(config.seed)
+        steps = arithmetic.planned_steps(config, len(inputs.dataset.train), ranks.world_size)
+        self.precision = arithmetic.choose(config.amp, ranks.device, config.compile, steps)
+        self.gcl = GCL(config.model)
+        origin = initialize(self.gcl, config)
+        self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
+        if config.sync_bn:
+            synchronize_norms(self.gcl, ranks)
+        ranks.broadcast_(self.gcl)
+        self.precision.compile(*self.gcl.children())
+        if folder.state is not None:
+            check_fit(self.gcl.state_dict(), folder.state["gcl"], folder.path)
+            self.gcl.load_state_dict(folder.state["gcl"])
+        self.log.header(facts(config, inputs, ranks, self.precision, origin))
+        self.statistics = RunningStatistics(self.gcl)
+        self.assessment = Assessment(config, inputs, ranks, self.precision)
+        self.interruption = Interruption()
+        self.position, self.crops = Position(), ""  # of the stage that was begun last
+        self._look_ahead()
+
+    def start(self) -> None:
+        """Assess the first weights of a new run; name the step that a resumed one goes on from."""
+        state, finished = self.folder.state, self.folder.finished
+        if state is None:
+            self.log.rewind("", 0, [])  # the records of a run that was killed before its first checkpoint
+            self.folder.summary["initial"] = self.assessment.retrieval(self.gcl)
+            self.log.say(f"initial: {percent(self.folder.summary['initial'])}")
+        else:
+            stage, step = state["stage"], state["at"]["step"]
+            self.log.rewind(stage, step, finished)
+            complete = stage in finished
+            self.log.say(f"resumed: {stage} is complete" if complete else f"resumed: {stage} at step {step}")
+
+    def awaits(self, stage: str) -> bool:
+        """Return whether the stage of that name is asked for and not complete."""
+        return stage in self.config.stages and stage not in self.folder.finished
+
+    def begin(self, name: str, make: Callable[..., Stage]) -> Stage:
+        """Make the stage called `name`, with its loader, its optimizers and what the newest checkpoint holds of it.
+
+        Raises:
+            UserError: too little memory, or the stage was begun on other crops than the dataset holds now.
+        """
+        state, self.folder.state = self.folder.state, None  # taken once: a later stage starts at its own beginning
+        self.position, self.crops = Position(), self._digest_of_crops(name)
+        resumed = state is not None and state["stage"] == name
+        if state is not None and resumed and state["crops"] != self.crops:
+            raise UserError(
+                f"{self.folder.path}: {name} was begun on other crops than {self.inputs.dataset.root} holds now; put"
+                f" those back as they were, or choose another --name (weights to start from: {self.folder.path}"
+                "/checkpoints)"
+            )
+        with naming_what_to_lower(name, self.config, self.ranks.device):
+            stage = make(self.config, self.gcl, self.inputs, self.ranks, self.precision)
+            if state is not None:
+                set_random_state(state["random"], self.ranks)
+                if resumed:
+                    stage.load_state_dict(state["stage_state"])
+                    self.position = Position(**state["at"])
+        self.log.say(f"{name}: crops by {stage.loader.notice}")
+        return stage
+
+    def train(self, stage: Stage) -> None:
+        """Run a stage to its end, or what is left of it, and write the weights.
+
+        Raises:
+            Interrupted: after a signal; a checkpoint holds where the stage was.
+            UserError: too little memory, or ten steps in a row that were not finite.
+        """
+        save = lambda: self._save(stage)
+        with naming_what_to_lower(stage.name, self.config, self.ranks.device):
+            run_stage(stage, self.position, self.log, self.ranks, self.interruption, save, self.statistics, self.config)
+        if graphs := stage.graphs.release():  # their memory is for the assessment
+            self.log.say(f"{stage.name}: {graphs}")
+        self.folder.save_weights(stage.name, self.gcl.state_dict())
+
+    def assess(self, stage: Stage) -> None:
+        """Measure the networks after a stage; the summary and the log take retrieval, SSIM of views, and seconds."""
+        started, at, summary = time.monotonic(), self.position, self.folder.summary
+        metrics = self.assessment.after(stage.name, self.gcl, self.folder.path / "views")
+        self.folder.keep_best(stage.name, metrics, self.gcl.state_dict())
+        self.log.metrics(stage.name, at.step, metrics)
+        by_source = self._assess_with_source_norms(stage) if isinstance(stage, Source) else {}
+        counts = {"steps": at.step, **({"skipped": at.skipped} if at.skipped else {})}
+        summary["stages"][stage.name] = {**metrics, **by_source, "seconds": round(at.seconds, 1), **counts}
+        self.log.say(
+            f"{stage.name}: {percent(metrics)}, {at.step} steps in {at.seconds:.0f} s, "
+            f"evaluated in {time.monotonic() - started:.0f} s"
+        )
+        self._save(stage)
+        self.log.summary(summary)
+
+    def _assess_with_source_norms(self, stage: Source) -> dict[str, dict[str, float]]:
+        """Write the networks with the source's batch norms, and return their retrieval.
+
+        On the target they show what transfers without adaptation; `source_test` is the source's own test set.
+        """
+        assert self.inputs.source is not None
+        encoder = stage.finished()
+        self.folder.save_weights(SOURCE_NORMS, self.gcl.state_dict() | encoder.state_dict(prefix="identity."))
+        on_target = self.assessment.retrieval_in(self.inputs.dataset, encoder)
+        on_source = self.assessment.retrieval_in(self.inputs.source, encoder)
+        self.log.say(f"source only: {percent(on_target)}; on its own test set: {percent(on_source)}")
+        return {"source_only": on_target, "source_test": on_source}
+
+    def _save(self, stage: Stage) -> bool:
+        state = {
+            "at": vars(self.position),
+            "crops": self.crops,
+            "stage_state": stage.state_dict(),
+            "gcl": self.gcl.state_dict(),
+            "random": random_state(self.ranks),
+        }
+        return self.folder.save_state(stage.name, self.position.step, state)
+
+    def _digest_of_crops(self, stage: str) -> str:
+        """Return a digest of the names of the crops that a stage trains on."""
+        source = self.inputs.source if stage == "source" else None
+        names = [*self.inputs.dataset.train.names, *(source.train.names if source is not None else ())]
+        return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+    def _look_ahead(self) -> None:
+        """Open now what a later stage would miss after hours.
+
+        Raises:
+            UserError: structure maps that are missing, or a clustering that cannot be made here.
+        """
+        if self.awaits("generative") or self.awaits("joint"):
+            for split in dict.fromkeys(("train", self.assessment.split_for_views() or "train")):
+                self.inputs.check_structure_maps(split)
+        for stage, settings in (("warmup", self.config.warmup), ("joint", self.config.joint)):
+            if self.awaits(stage) and isinstance(settings, WarmupConfig | JointConfig):  # JVTC clusters on the CPU
+                clustering.check(settings.clustering, stage, len(self.inputs.dataset.train), self.ranks.device)
+
+
+def percent(metrics: dict[str, float]) -> str:
+    """Return mAP and rank-1 in per cent as the log prints them."""
+    if "mAP" not in metrics:
+        return "no labelled query and gallery, no retrieval"
+    return f"mAP {100 * metrics['mAP']:.1f} %, rank-1 {100 * metrics['rank1']:.1f} %"

@@ -1,0 +1,42 @@
+"""Time between cameras as a run knows it: from its own pseudo-labels, never from identities."""
+
+from __future__ import annotations
+
+import torch
+
+from gcl_fast.assessment.extract import extract
+from gcl_fast.data.camera_time import check_time
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.errors import UserError
+from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
+from gcl_fast.inputs import Inputs
+from gcl_fast.models import GCL
+from gcl_fast.optim.precision import Precision
+from gcl_fast.pseudo_labels.temporal_model import TemporalModel
+from gcl_fast.settings import RunConfig
+from gcl_fast.stages.clustering import label
+
+
+def joint_retrieval(
+    gcl: GCL, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision
+) -> dict[str, float]:
+    """Retrieval at test time by joint similarity (JVTC+), as fractions: joint_mAP, joint_rank1.
+
+    Time between cameras is estimated from the clusters of the training crops, by the settings of the joint stage.
+
+    Raises:
+        UserError: no query and gallery, or a split whose cameras or frames are not known.
+    """
+    data = inputs.dataset
+    if not len(data.query) or not len(data.gallery):
+        raise UserError(f"--joint-similarity: {data.name} has no query and gallery to rank")
+    for records in (data.train, data.query, data.gallery):
+        check_time(records, "Without --joint-similarity looks alone count")
+    train, query, gallery = (
+        extract(gcl.identity, records, config, ranks, precision) for records in (data.train, data.query, data.gallery)
+    )
+    cameras = torch.as_tensor(data.train.camera)
+    labels = label(train, cameras, config.joint.clustering, ranks).labels
+    temporal = TemporalModel.fit(labels, cameras, torch.as_tensor(data.train.frame))
+    found = retrieve_jointly(query, gallery, data.query, data.gallery, temporal)
+    return {"joint_mAP": found.mAP, "joint_rank1": float(found.cmc[0])}

@@ -1,0 +1,152 @@
+"""Settings as text: `KEY=VALUE` overrides, the plain dictionaries of config.yaml, and what differs between two."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import yaml
+
+from gcl_fast.errors import UserError
+from gcl_fast.settings.settings import RunConfig
+
+
+def override(config: RunConfig, assignments: list[str]) -> RunConfig:
+    """`config` with each `dotted.key=value` applied; values are read as YAML and converted to the field's type.
+
+    Raises:
+        UserError: an unknown key (the near ones are listed), or a value of another type or out of range.
+    """
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise UserError(f"--set {assignment}: expected KEY=VALUE, for example joint.epochs=5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"--set {assignment}: what follows = is not YAML; quote what has spaces or brackets, as in --set"
+                " 'joint.terms=[1, 0, 1]'"
+            ) from error
+        config = _assign(config, key.split("."), value, key)
+    return config
+
+
+# Settings and values that runs of gcl_fast 0.1 were written with, and what they are called since
+RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
+    "joint.own_entry": ("joint.own_entry", {"code": "stored", "paper": "live"}),
+    "joint.negatives": ("joint.negatives_of", {"code": "novel_view", "paper": "crop"}),
+    "joint.decay": ("joint.decay", {"paper": "all", "code": "identity"}),
+    "generative.yaws": ("generative.last_yaw", {"paper": 315, "code": 270}),
+    "generative.weights.feature_loss_on": (
+        "generative.weights.feature_loss_on",
+        {"code": "reconstruction", "paper": "novel_view"},
+    ),
+}
+
+
+def _renamed(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a run's settings in which those of RENAMED have the names and values of today."""
+    data = copy.deepcopy(data)
+    for path, (new_path, values) in RENAMED.items():
+        *rooms, name = path.split(".")
+        place: Any = data
+        for room in rooms:
+            place = place.get(room) if isinstance(place, dict) else None
+        if isinstance(place, dict) and name in place:
+            value = place.pop(name)
+            place[new_path.rpartition(".")[2]] = values.get(value, value)
+    return data
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain dictionaries, lists, numbers and strings: what goes to config.yaml."""
+    return _plain(dataclasses.asdict(config))
+
+
+def from_dict(data: dict[str, Any]) -> RunConfig:
+    """Return the settings that `to_dict` made a dictionary of; one of gcl_fast 0.1 is read as well.
+
+    Raises:
+        UserError: an unknown setting, or a value of another type or out of range.
+    """
+    return _build(RunConfig, _renamed(data), "config")
+
+
+def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`key: old -> new` for each setting that differs between two (nested) dictionaries."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for k in keys for line in difference(old.get(k), new.get(k), f"{prefix}.{k}".lstrip("."))]
+    return [] if old == new else [f"{prefix}: {old} -> {new}"]
+
+
+def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
+    names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+    if path[0] not in names:
+        raise UserError(f"--set {key}: there is no setting {path[0]!r} here; there are {', '.join(names) or 'none'}")
+    if len(path) > 1:
+        changed = _assign(getattr(config, path[0]), path[1:], value, key)
+    else:
+        hint = typing.get_type_hints(type(config))[path[0]]
+        changed = _convert(hint, value, key)
+    return dataclasses.replace(config, **{path[0]: changed})
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [option for option in options if dataclasses.is_dataclass(option)]
+    if kinds and value is not None:
+        method = value.get("method") if isinstance(value, dict) else None
+        kind = next((k for k in kinds if method is not None and getattr(k, "method", None) == method), kinds[0])
+        return _build(kind, value, key)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{key}: expected a list, got {value!r}")
+        elements = typing.get_args(hint)
+        if elements[-1] is Ellipsis:
+            elements = elements[:1] * len(value)
+        if len(elements) != len(value):
+            raise UserError(f"{key}: expected {len(elements)} values, got {len(value)}: {value!r}")
+        return tuple(_convert(element, item, key) for element, item in zip(elements, value))
+    if typing.get_origin(hint) is typing.Literal:
+        if isinstance(value, bool):  # YAML 1.1 reads on and off as true and false
+            value = "on" if value else "off"
+        if value in typing.get_args(hint):
+            return value
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if option is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+            try:
+                return float(value)
+            except ValueError:
+                continue
+        if isinstance(option, type) and type(value) is option:
+            return value
+    raise UserError(f"{key}: expected {' or '.join(map(_called, options))}, got {value!r}")
+
+
+def _called(kind: Any) -> str:
+    """A type of a setting as messages name it."""
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    return {type(None): "null"}.get(kind, kind.__name__)
+
+
+def _build(kind: Any, data: Any, key: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    if not isinstance(data, dict) or data.keys() - hints.keys():
+        raise UserError(f"{key}: expected the settings {', '.join(hints)}, got {data!r}")
+    return kind(**{name: _convert(hints[name], value, f"{key}.{name}") for name, value in data.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

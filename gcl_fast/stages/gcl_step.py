@@ -1,0 +1,189 @@
+"""One update of GCL: structure maps, forward pass, D against detached fakes, then G and E_id against the new D.
+
+`reference_step.py` is the same update in one page, as the paper and its official code write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.profiler import record_function
+
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
+from gcl_fast.losses.generator_terms import Views, generative_forward, generator_losses
+from gcl_fast.losses.reconstruction import reconstruction_loss
+from gcl_fast.losses.soft_labels import Mix, mix_parts, soft_label_loss
+from gcl_fast.memory import MemoryBank
+from gcl_fast.models import GCL
+from gcl_fast.optim.optimizers import adam
+from gcl_fast.optim.precision import Precision
+from gcl_fast.optim.schedule import set_learning_rate
+from gcl_fast.optim.update import descend
+from gcl_fast.random_streams import Stream, torch_generator
+from gcl_fast.settings import GenerativeConfig
+
+
+def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, last: int = 315) -> Tensor:
+    """(count,) yaws in degrees of this rank's crops, uniform over 45, 90, ..., `last`; equal arguments, equal yaws.
+
+    The ranks' yaws in rank order are those that one process would draw for the whole batch.
+    """
+    generator = torch_generator(seed, epoch, position, Stream.YAW)
+    yaw = 45.0 * torch.randint(1, last // 45 + 1, (ranks.world_size, count), generator=generator)
+    return yaw[ranks.rank].to(ranks.device, non_blocking=True)
+
+
+def kind_of(position: int, r1_every: int) -> int:
+    """A position that stands for all of its kind: 0 where a step takes the R1 penalty, 1 where it does not.
+
+    A step makes nothing else of its position, so a graph that is captured at this one serves all of them.
+    """
+    return min(position % r1_every, 1)
+
+
+class IdentityTraining(NamedTuple):
+    """What the joint stage has and the generative stage lacks: the bank that teaches E_id, and its optimizer.
+
+    With `batch_statistics` E_id normalizes by the batch, as the official code does; else by its running statistics.
+    Batches of 16 crops can be too few for the first: E_id then trains on embeddings that no evaluation sees.
+    """
+
+    bank: MemoryBank
+    optimizer: Optimizer
+    batch_statistics: bool = True
+
+
+class GCLStep:
+    """The update of D, G, E_str and, in the joint stage, E_id; owns the optimizers of the first three.
+
+    Args:
+        gcl: the networks.
+        settings: loss weights, R1, weight decay.
+        structure_maps: (index (B,), yaw (B,) in degrees) -> structure maps (B, 1, H, W) of the training crops.
+        ranks: gradients are averaged over them.
+        precision: the arithmetic of the forward passes.
+        lr: learning rate of both Adams.
+        identity: given in the joint stage. Without it E_id is frozen, in eval mode.
+        backend: whose fused optimizers, "torch" or "apex".
+    """
+
+    def __init__(
+        self,
+        gcl: GCL,
+        settings: GenerativeConfig,
+        structure_maps: Callable[[Tensor, Tensor], Tensor],
+        ranks: Ranks,
+        precision: Precision,
+        lr: float,
+        identity: IdentityTraining | None = None,
+        backend: str = "torch",
+    ) -> None:
+        self.gcl, self.settings, self.identity = gcl, settings, identity
+        self.structure_maps, self.ranks, self.precision = structure_maps, ranks, precision
+        self.discriminator_loss = DiscriminatorLoss(gcl.discriminator, settings.r1)
+        precision.compile(self.discriminator_loss, fullgraph=True)
+        self.adversarial = GeneratorAdversarialLoss(gcl.discriminator)
+        self.optimizers = [
+            adam(p, lr, betas=(0.0, 0.999), weight_decay=settings.weight_decay, backend=backend)
+            for p in (list(gcl.discriminator.parameters()), [*gcl.structure.parameters(), *gcl.generator.parameters()])
+        ]
+        precision.prepare(*self.optimizers)
+
+    def __call__(
+        self,
+        images: Tensor,
+        index: Tensor,
+        yaw: Tensor,
+        position: int,
+        mix: Mix | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Update D, then G and E_str, and E_id in the joint stage.
+
+        Args:
+            images: crops (B, 3, H, W).
+            index: (B,) their indices among the training crops.
+            yaw: (B,) of their novel views, in degrees.
+            position: of the step in its epoch; every `r1_every`th takes the R1 penalty.
+            mix: in the joint stage, draws a fourth image of each crop, of mixed part features.
+
+        Returns:
+            device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the crops,
+            detached, before L2 normalization.
+        """
+        gcl, joint = self.gcl, self.identity
+        gcl.train()
+        gcl.identity.train(joint is not None and joint.batch_statistics).requires_grad_(joint is not None)
+        optimizer_d, optimizer_g = self.optimizers
+        with record_function("gcl_fast::structure maps"):
+            both = self.structure_maps(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw]))  # (2B, 1, H, W)
+        structure, structure_new = both.contiguous(memory_format=torch.channels_last).chunk(2)
+        with self.precision.autocast():
+            views = generative_forward(gcl, images, structure, structure_new, train_identity=joint is not None)
+            every = self.settings.r1_every if position % self.settings.r1_every == 0 else 0
+            with record_function("gcl_fast::discriminate"):
+                terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes), every=every)
+        skipped_d = descend(terms.total, self.ranks, optimizer_d)
+
+        contrast = None if joint is None else joint.bank.loss(views.embedding, views.embedding_new, index)
+        with self.precision.autocast():
+            mixup = None if mix is None else self._mixup(views, mix)
+            losses = generator_losses(
+                views, images, self.adversarial, self.settings.weights, view=contrast, mixup=mixup
+            )
+        trained = [optimizer_g] if joint is None else [joint.optimizer, optimizer_g]
+        skipped_g = descend(losses["total"], self.ranks, *trained)
+        self.ranks.average_norms(gcl.identity)
+        metrics = {"loss": losses.pop("total"), **losses}
+        metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real} | ({"r1": terms.penalty} if every else {})
+        metrics |= {"skipped_discriminator": skipped_d, "skipped_generator": skipped_g}
+        return metrics, views.embedding.detach().float()
+
+    def _mixup(self, views: Views, mix: Mix) -> Tensor:
+        """Soft-label loss of pictures with mixed part features and the crops' own structure."""
+        parts = mix_parts(views.parts, self.ranks.gather(views.parts.detach()), mix)
+        with record_function("gcl_fast::decode"):
+            mixed = self.gcl.generator(views.code, parts)
+        with record_function("gcl_fast::encode"):
+            _, embedding = self.gcl.identity(mixed)
+        return soft_label_loss(embedding, mix)
+
+    def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """One step of G and E_str towards x_rec = x alone, on crops (B, 3, H, W) and their indices (B,).
+
+        No adversary, cycle or novel view: a fifth of the time of a whole step on a CPU, and most of what the generator
+        has to learn first. Returns device scalars for the log.
+        """
+        gcl, optimizer = self.gcl, self.optimizers[1]
+        gcl.train()
+        gcl.identity.eval().requires_grad_(False)
+        with record_function("gcl_fast::structure maps"):
+            structure = self.structure_maps(index, torch.zeros(len(index), device=images.device))
+        structure = structure.contiguous(memory_format=torch.channels_last)
+        with self.precision.autocast():
+            with torch.no_grad(), record_function("gcl_fast::encode"):
+                parts, _ = gcl.identity(images)
+            with record_function("gcl_fast::decode"):
+                made = gcl.generator(gcl.structure(structure), parts)
+            with record_function("gcl_fast::losses"):
+                loss = reconstruction_loss(made, images)
+        total = self.settings.weights.image * loss
+        return {"loss": total, "image_rec": loss, "skipped_generator": descend(total, self.ranks, optimizer)}
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Of D, G and E_str."""
+        for optimizer in self.optimizers:
+            set_learning_rate(optimizer, lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both optimizers' states."""
+        return {name: o.state_dict() for name, o in zip(("discriminator", "generator"), self.optimizers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        for name, optimizer in zip(("discriminator", "generator"), self.optimizers):
+            optimizer.load_state_dict(state[name])

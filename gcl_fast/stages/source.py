@@ -1,0 +1,151 @@
+"""Source stage: the identity encoder learns from a labelled dataset, and its batch norms get to know the target."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gcl_fast.data import Records, identity_plan
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.distributed.sync_norm import gather_rows
+from gcl_fast.inputs import Inputs, augmented
+from gcl_fast.losses.supervised import batch_hard_triplet_loss, identity_loss
+from gcl_fast.models import GCL, IdentityEncoder
+from gcl_fast.models.domain_norms import of_another_domain
+from gcl_fast.optim.optimizers import adam
+from gcl_fast.optim.precision import Precision
+from gcl_fast.optim.schedule import set_learning_rate
+from gcl_fast.optim.stability import RunningStatistics
+from gcl_fast.optim.update import descend
+from gcl_fast.settings import RunConfig
+from gcl_fast.stages.graphs import StepGraphs
+
+
+class Source:
+    """Supervised training on the source, before anything is learned from the target.
+
+    Per step: a batch of `identities` x `crops` of the source, loss = cross-entropy of identities + batch-hard triplets,
+    whose strangers are sought in the batches of all ranks; then as many crops of the target pass without a loss, for
+    the statistics of their batch norms. The networks hold the target's norms at any time, as all later stages do.
+
+    Attributes:
+        encoder: the identity encoder with the source's norms.
+    """
+
+    name = "source"
+
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        assert config.source is not None
+        assert inputs.source is not None
+        self.settings = s = config.source
+        self.config, self.ranks, self.precision = config, ranks, precision
+        self.target_encoder, self.encoder = gcl.identity, of_another_domain(gcl.identity)
+        precision.compile(self.encoder)
+        self.statistics = RunningStatistics(self.encoder)
+        source, target = inputs.source.train, inputs.dataset.train
+        known = source.identity >= 0
+        identities, of_known = np.unique(source.identity[known], return_inverse=True)
+        labels = np.full(len(source), -1)
+        labels[known] = of_known
+        self.labels = torch.from_numpy(labels).to(ranks.device)  # (N,) 0..C-1, unknown ones -1
+        self.cameras, self.target_cameras = source.camera, target.camera
+        self.classifier = nn.Linear(config.model.identity.embedding, len(identities), bias=False)
+        nn.init.normal_(self.classifier.weight, std=1e-3, generator=torch.Generator().manual_seed(config.seed))
+        self.classifier.to(ranks.device)
+        self.optimizer = adam(
+            [*self.encoder.parameters(), *self.classifier.parameters()],
+            s.lr,
+            weight_decay=s.weight_decay,
+            backend=config.optimizer_backend,
+        )
+        precision.prepare(self.optimizer)
+        self.graphs = StepGraphs(config, ranks, self.name, [self.optimizer])
+        self.epochs = s.epochs
+        self.steps = s.steps_per_epoch or max(1, int(known.sum()) // (s.identities * s.crops * ranks.world_size))
+        self.loader = augmented(_one_after_the_other(source, target), config, ranks)
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Keep the source's statistics finite; there is nothing to prepare."""
+        self.statistics.mend()
+        return {}
+
+    def plan(self, epoch: int) -> Tensor:
+        """(steps, 2 * batch): a crop of the source and one of the target in turns, so that each rank's slice of a step
+        is the slice of one process."""
+        s, ranks = self.settings, self.ranks
+        draw = partial(
+            identity_plan,
+            steps=self.steps,
+            seed=self.config.seed,
+            epoch=epoch,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+        )
+        source = draw(self.labels.cpu(), self.cameras, identities=s.identities, crops=s.crops)
+        count = len(self.target_cameras)
+        target = draw(torch.arange(count), self.target_cameras, identities=s.identities * s.crops, crops=1)
+        return torch.stack([source, len(self.labels) + target], 2).flatten(1)
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """One update of encoder and classifier, and of both domains' statistics."""
+        set_learning_rate(self.optimizer, self._rate(epoch, position))
+        return self.graphs(self._update, (images, index))
+
+    def _update(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        s = self.settings
+        source, target = (images[i::2].contiguous(memory_format=torch.channels_last) for i in (0, 1))
+        labels = self.labels[index[::2]]
+        self.encoder.train()
+        with self.precision.autocast():
+            _, embedding = self.encoder(source)
+        identity = identity_loss(embedding, self.classifier.weight, labels, s.smoothing)
+        everyone = gather_rows(embedding, self.ranks)
+        triplet = batch_hard_triplet_loss(embedding, labels, everyone, self.ranks.gather(labels), s.margin)
+        loss = identity + triplet
+        skipped = descend(loss, self.ranks, self.optimizer)
+        self.target_encoder.train()
+        with torch.no_grad(), self.precision.autocast():
+            self.target_encoder(target)
+        for encoder in (self.encoder, self.target_encoder):
+            self.ranks.average_norms(encoder)
+        return {"loss": loss, "identity": identity, "triplet": triplet, "skipped": skipped}
+
+    def _rate(self, epoch: int, position: int) -> float:
+        """Linear rise over the first epochs, then a tenth of it from each of `decay_epochs` on."""
+        s = self.settings
+        rise = min(1.0, (epoch * self.steps + position + 1) / max(s.ramp_epochs * self.steps, 1))
+        return s.lr * rise * 0.1 ** sum(epoch >= first for first in s.decay_epochs)
+
+    def finished(self) -> IdentityEncoder:
+        """`encoder`, ready to be evaluated."""
+        self.statistics.mend()
+        return self.encoder
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer, classifier and the source's statistics."""
+        self.statistics.mend()
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "classifier": self.classifier.state_dict(),
+            "norms": dict(self.encoder.named_buffers()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.classifier.load_state_dict(state["classifier"])
+        self.encoder.load_state_dict(state["norms"], strict=False)  # the parameters are the networks' own
+
+
+def _one_after_the_other(source: Records, target: Records) -> Records:
+    return Records(
+        source.root,
+        [*source.paths, *target.paths],
+        np.concatenate([source.identity, target.identity]),
+        np.concatenate([source.camera, target.camera]),
+        np.concatenate([source.frame, target.frame]),
+    )

@@ -1,0 +1,136 @@
+"""Warm-up: the identity encoder alone, contrasted with cluster means of an instance memory, from any initialization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from gcl_fast.data import identity_plan
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.errors import UserError
+from gcl_fast.inputs import Inputs
+from gcl_fast.losses.camera_proxies import CameraProxies, camera_proxy_loss
+from gcl_fast.losses.cluster_memory import (
+    Clusters,
+    cluster_centres,
+    cluster_memory_loss,
+    instance_memory_loss,
+    update_by_hardest_,
+)
+from gcl_fast.models import GCL
+from gcl_fast.optim.optimizers import adam
+from gcl_fast.optim.precision import Precision
+from gcl_fast.optim.schedule import ramp_then_cosine, set_learning_rate
+from gcl_fast.optim.update import descend
+from gcl_fast.settings import RunConfig, WarmupConfig
+from gcl_fast.stages.clustering import label_to_train, report
+from gcl_fast.stages.graphs import StepGraphs
+from gcl_fast.stages.warmups.base import MemoryWarmup
+
+
+class Warmup(MemoryWarmup):
+    """The warm-up stage. Labels are renewed at each epoch from the bank; outliers count as clusters of one.
+
+    Per step: a batch of augmented crops, `identities` clusters of `crops` each; loss = cross-entropy of the embedding
+    against the mean similarity to each cluster's rows, or what `memory` has chosen instead; then the bank rows of the
+    batch are updated.
+
+    Raises:
+        UserError: cameras are to stand for a cluster, and the dataset does not know them.
+    """
+
+    settings: WarmupConfig
+
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        super().__init__(config, gcl, inputs, ranks, precision)
+        self.optimizers = [
+            adam(
+                self.encoder.parameters(),
+                self.settings.lr,
+                weight_decay=self.settings.weight_decay,
+                decoupled=True,
+                backend=config.optimizer_backend,
+            )
+        ]
+        precision.prepare(*self.optimizers)
+        self.graphs = StepGraphs(config, ranks, self.name, self.optimizers)
+        if self.settings.memory == "cameras" and not bool((self.cameras > 0).all()):
+            unknown = self.records.paths[int((self.cameras <= 0).nonzero()[0])]
+            raise UserError(
+                f"--set warmup.memory=cameras: no camera is known of {unknown.name} in {self.records.root}; names such"
+                " as 0002_c1s1_000451_01.jpg tell it. warmup.memory=instances does without"
+            )
+        self.labels = torch.full((len(self.records),), -1)  # (N,) of the last clustering, outliers -1
+        self.centres = torch.zeros(0)  # (C, D) unit rows, one a cluster, where these are the memory
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Fill the bank with eval-mode embeddings, then cluster it, beside the crops' colours where so set."""
+        self.fill_bank()
+        descriptors = self.descriptors(trained=epoch > 0)
+        labels = label_to_train(descriptors, self.cameras, self.settings.clustering, self.ranks, self.name)
+        metrics = report(labels, self.labels if epoch else None, torch.as_tensor(self.records.identity))
+        self._set_labels(labels.labels)
+        if self.settings.memory == "hardest":
+            self.centres = cluster_centres(self.bank.features, self.clusters)
+        return metrics
+
+    def plan(self, epoch: int) -> Tensor:
+        """(steps, identities * crops) pictures of clustered crops."""
+        crops = identity_plan(
+            self.labels.cpu(),
+            self.cameras,
+            identities=self.settings.identities,
+            crops=self.settings.crops,
+            steps=self.settings.steps_per_epoch,
+            seed=self.config.seed,
+            epoch=epoch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+        )
+        return self.pictures_of(crops, epoch)
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """One update of the encoder and of the bank."""
+        s = self.settings
+        at, total = epoch * s.steps_per_epoch + position, s.epochs * s.steps_per_epoch
+        set_learning_rate(self.optimizers[0], s.lr * ramp_then_cosine(at, total, s.ramp_steps, s.constant_share))
+        return self.graphs(self._update, (images, index), (epoch,))
+
+    def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """The update of `step` by the labels of `epoch`: with them all tensors of clusters are replaced."""
+        s = self.settings
+        crops = self.owner[index]
+        embedding = self.embed(images)
+        with record_function("gcl_fast::contrastive"):
+            if s.memory == "hardest":
+                loss = cluster_memory_loss(embedding, self.centres, self.clusters.of_row[crops], s.temperature)
+            elif s.memory == "cameras":
+                loss = camera_proxy_loss(embedding, self.bank.features, self.proxies, crops, s.temperature)
+            else:
+                loss = instance_memory_loss(embedding, self.bank.features, self.clusters, crops, s.temperature)
+        skipped = descend(loss, self.ranks, *self.optimizers)
+        self.ranks.average_norms(self.encoder)
+        crops, embedding = self.ranks.gather(crops), self.ranks.gather(embedding.detach().float())
+        if s.memory == "hardest":
+            update_by_hardest_(self.centres, self.clusters.of_row[crops], embedding, s.crops, s.momentum)
+        else:
+            self.bank.update_(crops, embedding)
+        return {"loss": loss, "skipped": skipped}
+
+    def _set_labels(self, labels: Tensor) -> None:
+        self.labels = labels.to(self.ranks.device)
+        self.clusters = Clusters.from_labels(self.labels)
+        self.proxies = CameraProxies.from_labels(self.labels, self.cameras.to(self.labels.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer, bank, labels and centres."""
+        return {**super().state_dict(), "labels": self.labels, "centres": self.centres}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        super().load_state_dict(state)
+        self._set_labels(state["labels"])
+        self.centres = state["centres"].to(self.ranks.device)

@@ -1,0 +1,87 @@
+"""Warm-up by multi-label classification: crops of one person find each other one by one (MMCL)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.inputs import Inputs
+from gcl_fast.losses.multi_label import multi_label_loss
+from gcl_fast.models import GCL
+from gcl_fast.optim.precision import Precision
+from gcl_fast.optim.update import descend
+from gcl_fast.pseudo_labels.label_prediction import predict_labels
+from gcl_fast.settings import MMCLConfig, RunConfig
+from gcl_fast.stages.warmups.base import PassWarmup
+
+
+class MMCL(PassWarmup):
+    """Multi-label classification against the bank (Wang and Zhang 2020). At first every crop is a class of its own;
+    then each epoch begins with its labels, predicted from the bank (the paper predicts those of a batch at its step).
+
+    The weight of the old entry in a bank update rises from zero over the epochs.
+    """
+
+    settings: MMCLConfig
+
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        super().__init__(config, gcl, inputs, ranks, precision)
+        self.positives = torch.arange(len(self.records), device=ranks.device).unsqueeze(1)  # (N, L), padded with -1
+
+    def begin_epoch(self, epoch: int) -> dict[str, float]:
+        """Predict the labels; the bank is filled before the first epoch, and from then on its updates keep it."""
+        s = self.settings
+        if epoch == 0:
+            self.fill_bank()
+        if epoch < s.single_label_epochs:
+            return {}
+        self.positives = predict_labels(
+            self.descriptors(trained=epoch > s.single_label_epochs), s.threshold, s.candidates
+        )
+        return self._report()
+
+    def plan(self, epoch: int) -> Tensor:
+        """(steps, batch) pictures of shuffled crops."""
+        return self.pictures_of(self.crops(epoch), epoch)
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """One update of the encoder and of the bank."""
+        self.set_learning_rates(epoch, position)
+        return self.graphs(self._update, (images, index), (epoch,))
+
+    def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """The update of `step` by the labels and the momentum of `epoch`."""
+        s = self.settings
+        crops = self.owner[index]
+        embedding = self.embed(images)
+        loss = multi_label_loss(embedding, self.bank.features, self.positives[crops], s.delta, s.hard_share, s.form)
+        skipped = descend(loss, self.ranks, *self.optimizers)
+        self.ranks.average_norms(self.encoder)
+        self.bank.momentum = s.momentum * epoch / max(s.epochs - 1, 1)
+        self.bank.update_(self.ranks.gather(crops), self.ranks.gather(embedding.detach().float()))
+        return {"loss": loss, "skipped": skipped}
+
+    def _report(self) -> dict[str, float]:
+        """Labels a crop has besides itself, and how many of them are right where identities are known.
+
+        The identities are looked at here only: nothing that trains sees them.
+        """
+        predicted = self.positives[:, 1:] >= 0
+        metrics = {"labels": float(predicted.sum()) / len(predicted)}
+        identity = torch.as_tensor(self.records.identity, device=predicted.device)
+        if bool((identity >= 0).all()) and bool(predicted.any()):
+            right = (identity[self.positives[:, 1:]] == identity[:, None])[predicted]
+            metrics["label_precision"] = float(right.float().mean())
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizers, bank and labels."""
+        return {**super().state_dict(), "positives": self.positives}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        super().load_state_dict(state)
+        self.positives = state["positives"].to(self.ranks.device)

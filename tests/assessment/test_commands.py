@@ -1,0 +1,127 @@
+"""evaluate, generate and the other entries on networks that nobody trained: what is written, and what is refused."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from gcl_fast import estimate, evaluate, generate, train
+from gcl_fast.errors import UserError
+from gcl_fast.models import GCL
+from gcl_fast.run.checkpoint import save_weights
+from gcl_fast.settings import override, preset, to_dict
+
+CROPS = ("cam1/0001.png", "cam2/0001.png", "cam2/0002.png")
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Path:
+    """The folder of a run on three unlabelled crops, with a warm-up and a generative stage of random weights."""
+    root = tmp_path_factory.mktemp("untrained")
+    for number, name in enumerate(CROPS):
+        (root / "crops" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "crops" / name)
+    config = override(preset("demo"), ["dataset=folder", f"data_root={root / 'crops'}", "height=64", "width=40"])
+    (root / "run").mkdir()
+    (root / "run" / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    torch.manual_seed(0)
+    state = GCL(config.model).state_dict()
+    for stage in ("warmup", "generative"):
+        save_weights(root / "run" / "checkpoints" / f"{stage}.safetensors", state)
+    return root / "run"
+
+
+def test_equal_names_in_two_folders_keep_their_views(untrained, tmp_path):
+    assert generate.main([str(untrained), "--files", str(tmp_path), "--yaws", "0", "90"]) == 0
+    views = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    assert views == [f"{name[:-4]}_yaw{yaw}.png" for name in CROPS for yaw in (0, 90)]
+    with Image.open(tmp_path / views[0]) as picture:
+        assert picture.size == (40, 64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--split", "query"], "no crops in query"),
+        (["--split", "query", "--names", "0001.png"], "no crops in query"),
+        (["--out", "DIR/file/views.png"], "cannot write the picture to DIR/file/views.png"),
+        (["--files", "DIR/file"], "cannot write views to DIR/file/cam1/0001_yaw0.png"),
+    ],
+)
+def test_generate_says_what_is_wrong(untrained, tmp_path, capsys, flags, told):
+    (tmp_path / "file").touch()
+    flags = [flag.replace("DIR", str(tmp_path)) for flag in flags]
+    assert generate.main([str(untrained), "--count", "1", "--yaws", "0", *flags]) == 2
+    assert told.replace("DIR", str(tmp_path)) in capsys.readouterr().err
+
+
+def test_quality_as_one_object(untrained, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    assert evaluate.main([str(untrained), "--generation", "--json", "--yaws", "0", "--count", "2"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out[said.out.index("{") :])  # the first command also says that it estimates bodies
+    assert list(found) == ["generative"]
+    assert {"error_cycle", "ssim_reconstruction", "error_reconstruction"} == found["generative"]["yaws"]["0"].keys()
+    assert "without torchmetrics" in said.err
+    kept = json.loads((untrained / "generation" / "generative.json").read_text())
+    assert kept == {"stage": "generative", **found["generative"]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--generation", "--joint-similarity"], "--joint-similarity with --generation"),
+        (["--generation", "--rerank"], "--rerank with --generation"),
+        (["--inception", "file.pth"], "--inception without --generation"),
+        (["--yaws", "0"], "--yaws without --generation"),
+        (["--count", "3"], "--count without --generation"),
+        (
+            ["--generation", "--stages", "warmup", "joint"],
+            "--stages warmup: no generator is trained by then; name generative",
+        ),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(untrained, capsys, flags, told):
+    assert evaluate.main([str(untrained), *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_quality_that_cannot_be_kept_is_not_measured(untrained, tmp_path, capsys):
+    (tmp_path / "generation").touch()
+    (tmp_path / "config.yaml").write_text((untrained / "config.yaml").read_text())
+    assert evaluate.main([str(tmp_path), "--generation"]) == 2
+    assert f"cannot write to {tmp_path / 'generation'}" in capsys.readouterr().err
+
+
+class Unbuilt(ModuleType):
+    """A module whose import raises `error`, as of those whose C++ ops find no compiler, or are being built."""
+
+    error: BaseException
+
+    def __getattr__(self, name):
+        raise self.error
+
+
+@pytest.mark.parametrize("entry", [train, evaluate, generate, estimate])
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [(UserError("no compiler"), 2, "no compiler"), (KeyboardInterrupt(), 130, "interrupted before it began")],
+)
+def test_what_stops_the_imports_is_one_line(entry, error, status, said, monkeypatch, capsys):
+    monkeypatch.setenv("GCL_FAST_ALLOCATOR", "decided")  # no restart
+    for name in ("gcl_fast.run.session", "gcl_fast.run.restore", "gcl_fast.bodies.body_regressor"):
+        unbuilt = Unbuilt(name)
+        unbuilt.error = error
+        monkeypatch.setitem(sys.modules, name, unbuilt)
+    with pytest.raises(SystemExit) as ended:
+        train.main([]) if entry is train else runpy.run_path(entry.__file__, run_name="__main__")
+    assert ended.value.code == status
+    assert capsys.readouterr().err == f"gcl_fast: {said}\n"

@@ -1,0 +1,81 @@
+"""Plans are pure, complete, divided among ranks, and balanced."""
+
+import numpy as np
+import pytest
+import torch
+
+from gcl_fast.data import identity_plan, shuffled_plan
+from gcl_fast.errors import UserError
+
+
+def test_shuffled_plan_visits_each_crop_once():
+    index = np.arange(100, 203)
+    plan = shuffled_plan(index, 16, seed=1, epoch=2)
+    assert plan.dtype == torch.int64
+    assert plan.shape == (6, 16)
+    assert len(set(plan.flatten().tolist())) == 96
+    assert set(plan.flatten().tolist()) <= set(index.tolist())
+    assert torch.equal(plan, shuffled_plan(index, 16, seed=1, epoch=2))
+    assert not torch.equal(plan, shuffled_plan(index, 16, seed=1, epoch=3))
+    assert not torch.equal(plan, shuffled_plan(index, 16, seed=2, epoch=2))
+
+
+def test_ranks_share_the_steps_of_one_plan():
+    whole = shuffled_plan(103, 16, seed=0, epoch=0)
+    parts = [shuffled_plan(103, 4, seed=0, epoch=0, rank=r, world_size=4) for r in range(4)]
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+
+
+def test_too_few_crops_for_a_batch():
+    with pytest.raises(UserError, match="15 crops make no batch of 8 on 2 rank"):
+        shuffled_plan(15, 8, seed=0, epoch=0, world_size=2)
+
+
+@pytest.fixture
+def labels_and_cameras():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(30), generator.integers(4, 12, 30))
+    labels = np.concatenate([labels, np.full(25, -1)])
+    order = generator.permutation(len(labels))
+    return labels[order], generator.integers(1, 5, len(labels))
+
+
+def test_identity_plan_batches(labels_and_cameras):
+    labels, cameras = labels_and_cameras
+    plan = identity_plan(labels, cameras, identities=8, crops=4, steps=11, seed=0, epoch=0).numpy()
+    assert plan.shape == (11, 32)
+    groups = plan.reshape(11, 8, 4)
+    assert (labels[groups] == labels[groups][..., :1]).all()  # one identity per group
+    assert (labels[plan] != -1).all()
+    assert all(len(set(labels[step[:, 0]])) == 8 for step in groups)  # distinct inside a step
+    for group in groups.reshape(-1, 4):
+        members = np.flatnonzero(labels == labels[group[0]])
+        assert len(set(group)) == 4  # every identity has at least 4 crops
+        assert len(set(cameras[group])) == min(4, len(set(cameras[members])))
+    turns = np.bincount(labels[groups[..., 0]].ravel(), minlength=30)  # 88 draws of 30 identities
+    assert turns.min() >= 2
+    assert turns.max() <= 4
+
+
+def test_identity_plan_is_pure_and_divided_among_ranks(labels_and_cameras):
+    arguments = dict(crops=4, steps=5, seed=3, epoch=1)
+    whole = identity_plan(*labels_and_cameras, identities=8, **arguments)
+    tensors = [torch.from_numpy(values) for values in labels_and_cameras]
+    parts = [identity_plan(*tensors, identities=4, rank=r, world_size=2, **arguments) for r in range(2)]
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+    assert not torch.equal(whole, identity_plan(*labels_and_cameras, identities=8, **{**arguments, "epoch": 2}))
+
+
+def test_few_crops_and_few_identities_repeat_evenly():
+    labels, cameras = np.array([5, 5, 9]), np.array([1, 1, 2])
+    with pytest.warns(UserWarning, match=r"draws 4 identities, and there are 2.*lower --set warmup\.identities"):
+        plan = identity_plan(labels, cameras, identities=4, crops=4, steps=3, seed=0, epoch=0).numpy()
+    for group in plan.reshape(-1, 4):
+        counts = np.bincount(group, minlength=3)
+        assert counts.tolist() in ([2, 2, 0], [0, 0, 4])
+    assert np.bincount(labels[plan.reshape(-1, 4)[:, 0]])[[5, 9]].tolist() == [6, 6]
+
+
+def test_nobody_to_draw():
+    with pytest.raises(UserError, match="all crops are outliers"):
+        identity_plan(np.full(3, -1), np.zeros(3), steps=1, seed=0, epoch=0)
