@@ -23,10 +23,6 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from lib.kernel_counts import Count
-from lib.paper_gpu import emulated_gpu, paper_gpu
-from lib.reporting import report
-from lib.stages import KINDS, first_epoch, open_stage, small_config
 
 from gcl_fast.config import RunConfig
 from gcl_fast.losses.camera_proxies import CameraProxies
@@ -35,6 +31,10 @@ from gcl_fast.training.inputs import Inputs, make_embedded_dataset, open_inputs
 from gcl_fast.training.precision import Precision
 from gcl_fast.training.ranks import Ranks
 from gcl_fast.training.warmups.cluster import Warmup
+from lib.kernel_counts import Count
+from lib.paper_gpu import emulated_gpu, paper_gpu
+from lib.reporting import report
+from lib.stages import KINDS, first_epoch, open_stage, small_config
 
 
 def prepared(name: str, config: RunConfig, inputs: Inputs, device: torch.device) -> Callable[[], object]:

@@ -14,9 +14,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
-from lib.compare import KEY, read
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from lib.compare import KEY, read
 from lib.reporting import RESULTS
 
 Row = dict[str, str]

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from lib.reporting import RESULTS, facts, report
-from lib.stages import KINDS, networks, small_config
 
 from gcl_fast.config import RunConfig
 from gcl_fast.training.inputs import Inputs, make_embedded_dataset, open_inputs
 from gcl_fast.training.precision import Precision, choose
 from gcl_fast.training.process import prepare_process
 from gcl_fast.training.ranks import Ranks
+from lib.reporting import RESULTS, facts, report
+from lib.stages import KINDS, networks, small_config
 
 LONG = 10**6  # epochs: no learning rate falls
 

@@ -29,11 +29,6 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from lib.ceilings import measure_ceilings
-from profiler.chrome_trace import Profile, read
-from profiler.page import kernel_table, region_table, text_table, write_page
-from lib.reporting import facts
-from lib.stages import KINDS, first_epoch, open_stage
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from gcl_fast.config import RunConfig
@@ -46,6 +41,11 @@ from gcl_fast.training.logs import RunLog
 from gcl_fast.training.loop import Interrupted, Interruption, Position, Stage, run_stage
 from gcl_fast.training.precision import choose, planned_steps
 from gcl_fast.training.ranks import Ranks
+from lib.ceilings import measure_ceilings
+from lib.reporting import facts
+from lib.stages import KINDS, first_epoch, open_stage
+from profiler.chrome_trace import Profile, read
+from profiler.page import kernel_table, region_table, text_table, write_page
 
 WARM = 3  # steps before anything is timed: compilation, first allocations
 

@@ -19,7 +19,6 @@ import csv
 import ctypes
 import gc
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from lib.reporting import RESULTS, measure, report, spread
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from gcl_fast.pseudo_labels.cluster import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.dbscan import dbscan
@@ -38,6 +35,8 @@ from gcl_fast.pseudo_labels.eps import RADII, eps_auto
 from gcl_fast.pseudo_labels.jaccard import ALONE, checked, fuzzy_sets, jaccard_similarity, neighbour_lists
 from gcl_fast.pseudo_labels.search import ENGINES, Search
 from gcl_fast.training.process import prepare_process
+from lib.embeddings import FEATURES
+from lib.reporting import RESULTS, measure, report, spread, with_cpu_seconds
 
 BARE_ROWS = 33_000  # the bare product of more takes longer than it tells
 RHO_ROWS = 100_000  # rho is a share of all pairs: beyond, it asks for hundreds of neighbours a row
@@ -50,41 +49,6 @@ CURVES = {
     ("neighbours", "exact"): "C0x:",
     ("neighbours", "approximate"): "C1x:",
 }
-
-
-def crops(N: int, D: int, noise: float = 1.2) -> Tensor:
-    """Clustered unit rows, about 17 an identity, as in Market-1501; identities and noise fill all D dimensions.
-
-    Of 30 neighbours 13 are other identities, which chance and no structure brought near: the hardest for a search that
-    follows structure.
-    """
-    generator = torch.Generator().manual_seed(0)
-    centre = torch.randn(max(1, N // 17), D, generator=generator)
-    rows = centre[torch.randint(len(centre), (N,), generator=generator)]
-    return normalize(rows.add_(torch.randn(N, D, generator=generator), alpha=noise))
-
-
-def bank(N: int, D: int) -> Tensor:
-    """As `crops`, with the spectrum of a memory bank; made in place, for a million rows.
-
-    Identities lie in a subspace of 16 dimensions, most of the noise in another of 8, a ninth of the energy everywhere.
-    At N = 12,936 and D = 512 the squared singular values have a participation ratio of 27 and 77 of them hold 90 %; a
-    row's cosine with its 10th and 30th neighbour is 0.58 and 0.52. Banks of the demo's joint stage (1,800 rows of
-    D = 256): 21 to 28, 51 to 96, 0.51 to 0.72, 0.42 to 0.58.
-    """
-    generator = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)
-    centre = draw(max(1, N // 17), 16) @ draw(16, D).div_(4)
-    noise = draw(8, D).div_(8**0.5)
-    rows = torch.empty(N, D)
-    for part in rows.split(2**16):
-        torch.index_select(centre, 0, torch.randint(len(centre), (len(part),), generator=generator), out=part)
-        part.addmm_(draw(len(part), 8), noise).add_(draw(*part.shape), alpha=0.5)
-        part /= part.norm(dim=1, keepdim=True)
-    return rows
-
-
-FEATURES = {"isotropic": crops, "bank": bank}
 
 
 def dense_labels(features: np.ndarray, k1: int, k2: int, rho: float) -> np.ndarray:
@@ -118,19 +82,6 @@ def dense_labels(features: np.ndarray, k1: int, k2: int, rho: float) -> np.ndarr
     upper = np.sort(upper[np.nonzero(upper)])
     eps = upper[: int(np.round(rho * upper.size))].mean()
     return DBSCAN(eps=eps, min_samples=4, metric="precomputed").fit_predict(distance)
-
-
-def with_cpu_seconds(work: Callable[[], Any]) -> tuple[Callable[[], Any], list[float]]:
-    """`work`, and a list that gets the CPU seconds of all threads for each call of it."""
-    spent: list[float] = []
-
-    def timed() -> Any:
-        before = time.process_time()
-        result = work()
-        spent.append(time.process_time() - before)
-        return result
-
-    return timed, spent
 
 
 class Measured:

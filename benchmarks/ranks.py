@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import time
 from copy import deepcopy
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from lib.reporting import RESULTS, append, spread
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,6 +26,7 @@ from gcl_fast.models import GCL
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.process import prepare_process
 from gcl_fast.training.ranks import BUCKET_BYTES, Ranks
+from lib.reporting import RESULTS, append, spread
 
 
 def sent_per_step() -> dict[str, int]:
@@ -121,7 +122,9 @@ def main() -> None:
     ranks = processes.start()
     if ranks.world_size > 1:
         seconds = compare(ranks, options.batch, options.repeats)
-        rows = [{"ranks": ranks.world_size, "way": name, **spread(values)} for name, values in seconds.items()]
+        rows: list[dict[str, Any]] = [
+            {"ranks": ranks.world_size, "way": name, **spread(values)} for name, values in seconds.items()
+        ]
         if ranks.main:
             for row in rows:
                 print("{way:28} min {min:.3f} s, median {median:.3f} s, max {max:.3f} s".format(**row))

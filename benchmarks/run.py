@@ -27,6 +27,7 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
+
 from lib.ceilings import Ceilings, measure_ceilings
 from lib.compare import read, regressions
 from lib.networks import network_groups

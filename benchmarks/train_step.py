@@ -21,101 +21,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, nullcontext
-from dataclasses import replace
-from functools import partial
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from lib.ceilings import measure_ceilings
-from memory_bank import Official
-from lib.flops import Flops
-from lib.official_step import PLAIN, OfficialStep, plain_layers
-from lib.reporting import RESULTS, measure_all, report
-from lib.stages import first_batch, first_epoch, open_stage, small_config
-from lib.waterfall import draw
 
-from gcl_fast.config_io import override
-from gcl_fast.losses import adversarial
-from gcl_fast.memory import MemoryBank
-from gcl_fast.training.generative import Generative
-from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
-from gcl_fast.training.joint import Joint
-from gcl_fast.training.precision import choose
 from gcl_fast.training.process import ALLOCATOR, SPINS
-from gcl_fast.training.ranks import Ranks
-
-LADDER = {  # what is switched on, in this order -> what a row of the table calls it
-    "official": "official step, float32",
-    "process": "+ allocator and OpenMP settings",
-    "layout": "+ channels-last",
-    "bf16": "+ bf16 autocast",
-    "batched": "+ batched calls, one real pass of D",
-    "frozen": "+ D frozen in G's update",
-    "fused": "+ fused optimizers",
-    "bank": "+ memory-bank ops",
-    "norm": "+ norm ops",
-    "padding": "+ padding op",
-    "second": "+ weight gradients in R1",
-    "upsampling": "+ folded upsampling (train.py --amp)",
-    "compile": "+ compiled",
-}
-MARKET = 12_936  # training crops of Market-1501
+from lib.ceilings import measure_ceilings
+from lib.flops import Flops
+from lib.ladder import LADDER, prepare
+from lib.reporting import RESULTS, measure_all, report
+from lib.waterfall import draw
 
 
 def ladder(stage: str, compiled: bool) -> list[str]:
     """The rungs that `stage` has."""
     absent = {"bank"} if stage == "generative" else set[str]()
     return [rung for rung in LADDER if rung not in absent | (set() if compiled else {"compile"})]
-
-
-def prepare(
-    name: str, size: str, batch: int, device: str, on: set[str], settings: tuple[str, ...] = ()
-) -> tuple[Callable[[], object], ExitStack]:
-    """A call of one step of stage `name`, with only the optimizations `on` and these settings ("name=value"); the stack
-    undoes what had to be patched."""
-    config = override(small_config(size, device), [*settings])
-    config = replace(
-        config, generative=replace(config.generative, batch=batch), joint=replace(config.joint, batch=batch)
-    )
-    make_embedded_dataset(config)
-    ranks = Ranks(0, 1, torch.device(device))
-    precision = choose("bf16" in on, ranks.device, "on" if "compile" in on else "off")
-    stage = open_stage(name, config, open_inputs(config), ranks, precision)
-    assert isinstance(stage, Generative | Joint)
-    epoch = first_epoch(stage, config)
-    images, index = first_batch(stage, epoch)
-    layout = torch.channels_last if "layout" in on else torch.contiguous_format
-    stage.gcl.to(memory_format=layout)
-    step = stage.gcl_step
-    if isinstance(stage, Joint):
-        if size == "paper":
-            stage.bank = MemoryBank(MARKET, config.model.identity.embedding).to(device)
-            stage.bank.features.normal_().div_(stage.bank.features.norm(dim=1, keepdim=True))
-            stage.bank.labels.copy_(torch.arange(MARKET) // 17)  # the mean cluster of Market-1501
-        if "bank" not in on:
-            stage.bank = Official(stage.bank)
-        step.bank = stage.bank
-    if "fused" not in on:
-        step.optimizers = [
-            torch.optim.Adam(
-                o.param_groups[0]["params"], betas=(0.0, 0.999), weight_decay=config.generative.weight_decay
-            )
-            for o in step.optimizers
-        ]
-        if isinstance(stage, Joint):
-            stage.optimizer = torch.optim.SGD(stage.gcl.identity.parameters(), lr=0.0, momentum=0.9, nesterov=True)
-    if "batched" not in on:
-        stage.gcl_step = OfficialStep(step, layout)
-    stack = ExitStack()
-    if plain := PLAIN.keys() - on:
-        stack.enter_context(plain_layers(*plain))
-    if "frozen" not in on:
-        stack.enter_context(patch.object(adversarial, "frozen", nullcontext))
-    return partial(stage.step, images, index, epoch, 0), stack
 
 
 def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats: int) -> dict[str, float]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from lib.reporting import measure
 from torch.nn import functional as F
+
+from lib.reporting import measure
 
 Arithmetic = Literal["matrix", "convolution"]
 

@@ -6,13 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import torch
-from lib.flops import Flops
-from lib.official_step import discriminator_loss, plain_layers
-from lib.parts import Part
-from lib.stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
 from torch import Tensor, nn
 
 from gcl_fast.config import RunConfig
@@ -20,6 +15,10 @@ from gcl_fast.losses.adversarial import DiscriminatorLoss
 from gcl_fast.training.inputs import make_embedded_dataset, open_inputs
 from gcl_fast.training.precision import Precision, choose
 from gcl_fast.training.ranks import Ranks
+from lib.flops import Flops
+from lib.official_step import discriminator_loss, plain_layers
+from lib.parts import Part
+from lib.stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
 
 PLAIN = "plain PyTorch, float32"
 

@@ -10,15 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import loader
-import memory_bank as bank_benchmark
 import numpy as np
-import pseudo_labels
-import rasterize as raster
 import torch
-from lib.ceilings import Arithmetic
 from PIL import Image
-from ranking import by_sorting
 from sklearn.cluster import DBSCAN
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -37,6 +31,9 @@ from gcl_fast.pseudo_labels.jaccard import (
 )
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, render_structure
+from lib import bank_formulations, embeddings, epoch_readers, meshes
+from lib.ceilings import Arithmetic
+from lib.sorted_ranking import by_sorting
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,11 @@ def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
 def loading(device: torch.device, count: int) -> Iterator[Part]:
     """Epochs from JPEG files of 128x64 to batches of 256x128."""
     with tempfile.TemporaryDirectory() as folder:
-        loader.write_crops(Path(folder), count)
+        epoch_readers.write_crops(Path(folder), count)
         records, size = open_dataset("folder", folder).train, (256, 128)
-        readers = loader.ours(records, size, device, batch_size=64, threads=2)
+        readers = epoch_readers.ours(records, size, device, batch_size=64, threads=2)
         from_files, *cached = (name for name in readers if "augmented" not in name)
-        peers = loader.peers(records, size, device, batch_size=64, workers=[2])
+        peers = epoch_readers.peers(records, size, device, batch_size=64, workers=[2])
         crops = count // 64 * 64
         written = crops * 3 * size[0] * size[1] * 4
         yield Part("loader, JPEG files", crops, "crops", {"ours": readers[from_files]} | peers, moved=written)
@@ -90,35 +87,35 @@ def loading(device: torch.device, count: int) -> Iterator[Part]:
 
 def rasterizer(count: int, device: str) -> Part:
     """`count` walking bodies at 256x128."""
-    bodies, faces = (x.to(device) for x in raster.walkers(count))
+    bodies, faces = (x.to(device) for x in meshes.walkers(count))
     yaw, camera = torch.arange(count) * 45.0, torch.tensor([[0.52, 0.5, 0.5, 8]]).repeat(count, 1)
-    vertices = project(bodies, yaw.to(device), camera.to(device), raster.SIZE)
-    peers: dict[str, Callable[[], object] | None] = {"PyTorch3D": raster.pytorch3d_peer(vertices, faces)}
+    vertices = project(bodies, yaw.to(device), camera.to(device), meshes.SIZE)
+    peers: dict[str, Callable[[], object] | None] = {"PyTorch3D": meshes.pytorch3d_peer(vertices, faces)}
     if device == "cpu":
-        peers["plain loop, 1 thread"] = raster.plain_loop(vertices, faces)
-    ours = {"ours": partial(rasterize, vertices, faces, raster.SIZE, cull_backfaces=True)}
-    moved = vertices.nbytes + count * raster.SIZE[0] * raster.SIZE[1] * 5 * 4
+        peers["plain loop, 1 thread"] = meshes.plain_loop(vertices, faces)
+    ours = {"ours": partial(rasterize, vertices, faces, meshes.SIZE, cull_backfaces=True)}
+    moved = vertices.nbytes + count * meshes.SIZE[0] * meshes.SIZE[1] * 5 * 4
     return Part("rasterizer", count, "meshes", ours | {k: v for k, v in peers.items() if v is not None}, moved=moved)
 
 
 def structure_maps(device: str, count: int = 32) -> Iterator[Part]:
     """Body parameters to structure maps, beside reading the official code's pre-rendered pictures."""
-    body, (height, width) = AnnyBody(), raster.SIZE
+    body, (height, width) = AnnyBody(), meshes.SIZE
     names = [f"{i:04d}.png" for i in range(count)]
     pose, shape = walking_pose(torch.arange(count) / count), torch.full((count, len(body.shape_names)), 0.5)
     camera, yaw = torch.tensor([[0.52, 0.5, 0.5, 8.0]]).repeat(count, 1), torch.arange(count) * 45.0
     people = BodyParameters(names, body.name, pose, shape, torch.zeros(count), camera, torch.ones(count))
-    online, index = OnlineStructureMaps(body, people, raster.SIZE, device), torch.arange(count, device=device)
+    online, index = OnlineStructureMaps(body, people, meshes.SIZE, device), torch.arange(count, device=device)
     vertices = body(pose.to(device), shape.to(device))
     with tempfile.TemporaryDirectory() as root:
         for turn in PRERENDERED_YAWS:
             folder = Path(root) / "train" / (f"render_{turn}" if turn else "render")
             folder.mkdir(parents=True)
             turned = torch.full((count,), float(turn), device=device)
-            maps = render_structure(vertices, body.faces, turned, camera.to(device), raster.SIZE)
+            maps = render_structure(vertices, body.faces, turned, camera.to(device), meshes.SIZE)
             for name, picture in zip(names, (maps[:, 0] * 127.5 + 127.5).byte().cpu().numpy(), strict=True):
                 Image.fromarray(picture).save(folder / name)
-        official = PrerenderedStructureMaps(root, "train", names, raster.SIZE, device)
+        official = PrerenderedStructureMaps(root, "train", names, meshes.SIZE, device)
 
         def from_files() -> Tensor:
             official.decoded.zero_()
@@ -134,8 +131,8 @@ def structure_maps(device: str, count: int = 32) -> Iterator[Part]:
 
 def memory_bank(samples: int, device: str, batch: int = 16, dim: int = 512, negatives: int = 8192) -> Iterator[Part]:
     """Contrastive loss with backward, and update, at the paper's sizes."""
-    bank, index, f, f_new = bank_benchmark.crops_and_bank(batch, samples, dim, negatives, device)
-    chosen = {name: bank_benchmark.CONTENDERS[name](bank) for name in ("ours", "reference", "official")}
+    bank, index, f, f_new = bank_formulations.crops_and_bank(batch, samples, dim, negatives, device)
+    chosen = {name: bank_formulations.CONTENDERS[name](bank) for name in ("ours", "reference", "official")}
 
     def loss(contender: Any) -> None:
         f.grad = f_new.grad = None
@@ -151,7 +148,7 @@ def memory_bank(samples: int, device: str, batch: int = 16, dim: int = 512, nega
 
 def clustering(rows: int, device: str, dense: bool, dim: int = 512, k1: int = 30, k2: int = 6) -> Iterator[Part]:
     """Neighbours, Jaccard, DBSCAN; `dense`: beside the dense definition of the Jaccard similarity."""
-    features = pseudo_labels.crops(rows, dim)
+    features = embeddings.crops(rows, dim)
     moved, eps = features.to(device), 0.6
     library = NearestNeighbors(n_neighbors=k1, algorithm="brute").fit(features.numpy())
     searches: dict[str, Callable[[], Any]] = {

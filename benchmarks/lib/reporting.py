@@ -85,6 +85,19 @@ def measure(work: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[
     return {**spread(times), "peak_mb": peak, "repeats": 1}
 
 
+def with_cpu_seconds(work: Callable[[], Any]) -> tuple[Callable[[], Any], list[float]]:
+    """`work`, and a list that gets the CPU seconds of all threads for each call of it."""
+    spent: list[float] = []
+
+    def timed() -> Any:
+        before = time.process_time()
+        result = work()
+        spent.append(time.process_time() - before)
+        return result
+
+    return timed, spent
+
+
 def spread(values: list[float]) -> dict[str, float]:
     """min, median and max, to six significant digits."""
     figures = {"min": min(values), "median": statistics.median(values), "max": max(values)}

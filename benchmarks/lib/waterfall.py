@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
 from lib.reporting import facts
 
 COLOURS = matplotlib.colormaps["tab10"]

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from lib.ceilings import convolution, copy
 
+from lib.ceilings import convolution, copy
 from on_gpu.rows import emit
 
 TYPES = {

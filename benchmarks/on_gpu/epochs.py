@@ -15,10 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from loader import write_crops
-from pseudo_labels import bank
-from lib.reporting import seconds_of
-from lib.stages import first_epoch, open_stage
 
 from gcl_fast.bodies import BodyParameters, save_body_parameters, walking_pose
 from gcl_fast.config import RunConfig, preset
@@ -30,6 +26,10 @@ from gcl_fast.training.meter import Meter
 from gcl_fast.training.precision import choose
 from gcl_fast.training.process import prepare_process
 from gcl_fast.training.ranks import Ranks
+from lib.embeddings import bank
+from lib.epoch_readers import write_crops
+from lib.reporting import seconds_of
+from lib.stages import first_epoch, open_stage
 from on_gpu.rows import Row, emit
 from on_gpu.targets import EPOCHS
 

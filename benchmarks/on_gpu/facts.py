@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import torch
+
 from lib.reporting import facts as benchmark_facts
 
 OPTIONAL = {  # distribution, any of -> what it is for

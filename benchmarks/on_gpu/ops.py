@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from lib.official_step import plain_norm
-from pseudo_labels import crops
-from rasterize import eggs, walkers
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,6 +33,9 @@ from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, k_reciprocal_jacc
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, rasterize_reference, render_structure, render_structure_reference
 from gcl_fast.training.process import prepare_process
+from lib.embeddings import crops
+from lib.meshes import eggs, walkers
+from lib.official_step import plain_norm
 from on_gpu.rows import Row, check, emit
 from on_gpu.timing import timed
 
@@ -107,7 +108,7 @@ def _routes(
         processors = torch.cuda.get_device_properties(0).multi_processor_count
         parts = max(2 * processors // -(-B // configuration["BLOCK_B"]), 1)
         routes["ours, fused"] = partial(fused, parts=parts)
-    work = {"flops": 4 * B * len(bank) * D, "moved": bank.nbytes, "arithmetic": "bf16 matrix product"}
+    work: dict[str, Any] = {"flops": 4 * B * len(bank) * D, "moved": bank.nbytes, "arithmetic": "bf16 matrix product"}
     yield from timed("negative_lse", label, "crops", B, routes, device, calls=5, **work)
 
 
@@ -160,7 +161,8 @@ def bodies(device: str) -> Iterator[Row]:
     yield check("structure maps, entries that differ from run to run", label, differ, 0.0)
     moved = vertices.nbytes + count * size[0] * size[1] * 5 * 4
     culled = partial(rasterize, there, faces_there, size, cull_backfaces=True)
-    for name, work in {"rasterizer": culled, "structure maps": partial(render_structure, *scene)}.items():
+    calls: dict[str, Callable[[], Any]] = {"rasterizer": culled, "structure maps": partial(render_structure, *scene)}
+    for name, work in calls.items():
         yield from timed(name, label, "meshes", count, {"ours": work}, device, calls=10, moved=moved,
                          arithmetic="fp32 matrix product", note="10 calls queued")  # fmt: skip
 

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partialmethod
+from typing import Any
 from unittest.mock import patch
 
 import torch
-from lib.flops import Flops
 from torch import nn
-from train_step import LADDER, prepare
 
 from gcl_fast.training.process import prepare_process
+from lib.flops import Flops
+from lib.ladder import LADDER, prepare
 from on_gpu.rows import Row, emit
 from on_gpu.targets import OFFICIAL
 from on_gpu.timing import timed
@@ -98,7 +99,11 @@ def measure(stage: str, size: str, device: str, compiled: bool) -> Iterator[Row]
                 if device == "cuda":
                     torch.cuda.synchronize()
                 first = time.perf_counter() - start
-                work = {"flops": needed, "arithmetic": "convolution", "note": f"{needed / 1e12:.2f} TFLOP needed"}
+                work: dict[str, Any] = {
+                    "flops": needed,
+                    "arithmetic": "convolution",
+                    "note": f"{needed / 1e12:.2f} TFLOP needed",
+                }
                 yield from timed(what, label["size"], "images", batch, {name: step}, device, repeats=repeats, **work)
                 yield {"kind": "fact", "what": f"first {what}, {name}", "measured": f"{first:.1f} s"}
                 if device == "cuda":

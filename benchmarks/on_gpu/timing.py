@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lib.reporting import measure_all
-
 from on_gpu.rows import Row
 
 Work = Callable[[], Any]

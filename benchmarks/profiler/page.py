@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 
 import matplotlib
+from matplotlib.figure import Figure
+
 from lib.ceilings import Ceilings
 from profiler.chrome_trace import Profile, Span
-from matplotlib.figure import Figure
 
 TOP = 25  # kernels in the table
 COLOURS = matplotlib.colormaps["tab20"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import ablation
 import pytest
-from lib import reporting
 import yaml
 
 from gcl_fast.config_io import to_dict
 from gcl_fast.training.arguments import parse
+from lib import reporting
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from lib.flops import Flops
-from profiler.arithmetic import flops_and_bytes
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+
+from lib.flops import Flops
+from profiler.arithmetic import flops_and_bytes
 
 
 @pytest.fixture

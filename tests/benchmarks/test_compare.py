@@ -3,8 +3,9 @@
 import csv
 
 import pytest
-from lib.compare import read, regressions
 from plot import bars, main, newest
+
+from lib.compare import read, regressions
 
 MACHINE = "a machine"
 

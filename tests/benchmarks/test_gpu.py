@@ -12,6 +12,7 @@ from pathlib import Path
 import gpu
 import pytest
 import torch
+
 from on_gpu import bounded, page, rows, state, steps, targets
 from on_gpu.parts import PARTS, Command, Part, Setting
 

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib import kernel_counts
 import pytest
 import torch
+
+from lib import kernel_counts
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ON_PAPER = """

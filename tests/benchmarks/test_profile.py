@@ -4,18 +4,20 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
+import profile_hotspots
 import pytest
-from lib.ceilings import Ceilings
-from profiler.chrome_trace import REST, read
 from matplotlib.colors import to_rgb
-from profiler.page import write_page
 from PIL import Image
 from profile_hotspots import main
 
 from gcl_fast.synthetic import WorldConfig, make_world
+from lib.ceilings import Ceilings
+from profiler.chrome_trace import REST, read
+from profiler.page import write_page
 
 CEILINGS = Ceilings(matrix=1e11, convolution=4e11, copy=3e10, dtype="bfloat16")
 TINY = [
@@ -51,6 +53,14 @@ def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("world") / "world", WorldConfig(identities=4, cameras=3, crops=2))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_measurement_of_the_ceilings():
+    """Measure the ceilings of this machine once for all tests: that takes two seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile_hotspots, "measure_ceilings", cache(profile_hotspots.measure_ceilings))
+        yield
+
+
 @pytest.mark.parametrize(
     ("stage", "regions"),
     [
@@ -63,10 +73,10 @@ def world(tmp_path_factory):
     ],
 )
 def test_named_regions_cover_real_steps(world, tmp_path, capsys, stage, regions):
-    assert main(["--stage", stage, "--steps", "3", "--out", str(tmp_path), *TINY, f"data_root={world}"]) == 0
+    assert main(["--stage", stage, "--steps", "2", "--out", str(tmp_path), *TINY, f"data_root={world}"]) == 0
     said = capsys.readouterr().out
     found = read(tmp_path / f"{stage}.trace.json")
-    assert len(found.steps) == 3
+    assert len(found.steps) == 2
     assert set(found.regions()) - {REST} == regions
     unnamed = [
         sum(span.end - span.start for span in found.spans if span.region == REST and start <= span.start < end)

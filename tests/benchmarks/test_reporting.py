@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+
 from lib.compare import read
 from lib.reporting import append, facts, measure_all
 
