@@ -33,6 +33,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from gcl_fast.config import RunConfig
 from gcl_fast.errors import UserError, entry
+from gcl_fast.table import text_table
 from gcl_fast.training import ranks as processes
 from gcl_fast.training.arguments import parse
 from gcl_fast.training.health import RunningStatistics
@@ -45,7 +46,7 @@ from lib.ceilings import measure_ceilings
 from lib.reporting import facts
 from lib.stages import KINDS, first_epoch, open_stage
 from profiler.chrome_trace import Profile, read
-from profiler.page import kernel_table, region_table, text_table, write_page
+from profiler.page import kernel_table, region_table, write_page
 
 WARM = 3  # steps before anything is timed: compilation, first allocations
 

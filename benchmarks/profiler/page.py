@@ -81,16 +81,6 @@ def kernel_table(profile: Profile, ceilings: Ceilings, top: int = TOP) -> list[l
     return table
 
 
-def text_table(table: Sequence[Sequence[str]], longest: int = 44) -> str:
-    """The table for a terminal."""
-    cut = [[cell if len(cell) <= longest else cell[: longest - 1] + "…" for cell in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*cut)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in cut
-    )
-
-
 def median_step(profile: Profile) -> tuple[float, float]:
     """Start and end of the step of median duration."""
     return sorted(profile.steps, key=lambda step: step[1] - step[0])[len(profile.steps) // 2]
