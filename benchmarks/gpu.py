@@ -34,8 +34,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from on_gpu import bounded, page, rows  # noqa: E402
-from on_gpu.parts import PARTS, Command, Setting  # noqa: E402
+from on_gpu import bounded, card_page, rows  # noqa: E402
+from on_gpu.commands import PARTS, Command, Setting  # noqa: E402
 from on_gpu.state import State, sources  # noqa: E402
 
 RESULTS, WORK = ROOT / "benchmarks" / "results", ROOT / "runs" / "gpu"
@@ -165,13 +165,13 @@ def main(arguments: list[str] | None = None) -> int:
                     result = execute(key, command, setting, variables, min(command.seconds, left))
                 failed += [key] if result["status"] not in ("done", "left out") else []
                 state.keep(key, {**result, **stamp, "date": datetime.now(UTC).isoformat(timespec="seconds")})
-                page.write(state, PARTS, out, name, trial)
+                card_page.write(state, PARTS, out, name, trial)
                 took = f" in {result['seconds']:.0f} s" if "seconds" in result else ""
                 print(f"-- {key}: {result['status']}{took}  {result.get('reason', '')}".rstrip(), flush=True)
     except KeyboardInterrupt:
         print("benchmarks/gpu.py: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    page.write(state, PARTS, out, name, trial)
+    card_page.write(state, PARTS, out, name, trial)
     print(f"{out / name}.md" + (f"; not well: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

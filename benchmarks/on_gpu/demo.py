@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from on_gpu.parts import TINY, TRAIN
+from on_gpu.commands import TINY, TRAIN
 from on_gpu.rows import Row, emit
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from on_gpu.parts import TINY, TRAIN
+from on_gpu.commands import TINY, TRAIN
 from on_gpu.rows import Row, emit
 
 STAGES = ("warmup", "generative", "joint")

@@ -13,8 +13,8 @@ import gpu
 import pytest
 import torch
 
-from on_gpu import bounded, page, rows, state, steps, targets
-from on_gpu.parts import PARTS, Command, Part, Setting
+from on_gpu import bounded, card_page, rows, state, steps, targets
+from on_gpu.commands import PARTS, Command, Part, Setting
 
 ROOT = Path(gpu.__file__).parents[1]
 FACTS = {"card": "Test Card 3000 (80 GB)", "commit": "abc1234", "driver": "1.2"}
@@ -345,7 +345,7 @@ def test_targets_are_held_against_what_was_measured(measured):
 
 
 def test_a_page_puts_peers_and_ceilings_beside_ours(measured, tmp_path):
-    page.write(measured, PARTS, tmp_path, "page", trial=False)
+    card_page.write(measured, PARTS, tmp_path, "page", trial=False)
     text = (tmp_path / "page.md").read_text()
     assert "| joint step, paper, over the official | ≥ 4 x | 4.4 x | met |" in text
     assert "| first command | ≤ 90 s | 95 s | not met |" in text

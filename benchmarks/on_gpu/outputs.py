@@ -1,6 +1,6 @@
 """Each network on a device beside the CPU, at the demo's and the paper's sizes, in float32, TF32 and bfloat16.
 
-python -m on_gpu.networks --device cuda
+python -m on_gpu.outputs --device cuda
 
 A CPU is compared with itself, in float32 and bfloat16, at the demo's size.
 """

@@ -66,7 +66,7 @@ def pytest(setting: Setting, paths: list[str], *more: str, marks: str = "gpu", e
 
 
 def ceilings(setting: Setting) -> list[Command]:
-    return [Command("ceilings", module("ceilings", setting), 60)]
+    return [Command("ceilings", module("rates", setting), 60)]
 
 
 def build(setting: Setting) -> list[Command]:
@@ -90,7 +90,7 @@ def ops(setting: Setting) -> list[Command]:
 
 
 def networks(setting: Setting) -> list[Command]:
-    return [Command("networks", module("networks", setting), 90)]
+    return [Command("networks", module("outputs", setting), 90)]
 
 
 def waits(setting: Setting) -> list[Command]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.atomic import write_atomically
-from on_gpu.parts import Part
+from on_gpu.commands import Part
 from on_gpu.rows import RATES, Row
 from on_gpu.state import State
 from on_gpu.targets import TARGETS, fraction

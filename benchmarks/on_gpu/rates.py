@@ -1,6 +1,6 @@
 """What this device can do at most: matrix products by type, convolution, copy, a launch.
 
-python -m on_gpu.ceilings --device cuda
+python -m on_gpu.rates --device cuda
 
 Each the best of several measurements of many calls that are queued, so that launching them is hidden.
 """
