@@ -1,4 +1,4 @@
-"""Kernel launches and traffic of a step of each stage on a GPU in eager mode, counted without a GPU.
+"""Count kernel launches and traffic of each stage's step on a GPU in eager mode, without a GPU.
 
     python benchmarks/launches.py                                  # all stages, both presets: a minute
     python benchmarks/launches.py --preset paper --stage joint
@@ -79,7 +79,7 @@ def counted(name: str, config: RunConfig, inputs: Inputs, counts: list[Count]) -
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Count, print, append."""
+    """Count, print and append rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", nargs="+", choices=("demo", "paper"), default=["demo", "paper"])
     parser.add_argument("--stage", nargs="+", choices=list(KINDS), default=list(KINDS))

@@ -1,4 +1,4 @@
-"""Pseudo-labels step by step, beside a bare matrix product and the dense formulation in NumPy; how they grow with N.
+"""Time pseudo-labels step by step, with a bare matrix product and the dense formulation in NumPy as peers.
 
     python benchmarks/pseudo_labels.py                          # N = 12,936, D = 512, as Market-1501
     python benchmarks/pseudo_labels.py --rows 3000 12936 --dense
@@ -52,7 +52,7 @@ CURVES = {
 
 
 def dense_labels(features: np.ndarray, k1: int, k2: int, rho: float) -> np.ndarray:
-    """The official formulation, written from REFERENCE.md: V and the distances are N x N."""
+    """Return the labels by the official formulation, in which V and the distances are N x N."""
     from sklearn.cluster import DBSCAN
 
     N = len(features)
@@ -85,7 +85,7 @@ def dense_labels(features: np.ndarray, k1: int, k2: int, rho: float) -> np.ndarr
 
 
 class Measured:
-    """Steps, one after the other: seconds, CPU seconds of all threads, memory of the device."""
+    """Measures steps in a row: seconds, CPU seconds of all threads, memory of the device."""
 
     def __init__(self, device: str) -> None:
         self.rows: dict[str, dict[str, float]] = {}
@@ -93,7 +93,7 @@ class Measured:
         self._floor = _held(device)
 
     def step(self, what: str, work: Callable[[], Any]) -> Any:
-        """The result of `work`, measured as `what`."""
+        """Measure `work` as the step `what` and return its result."""
         results: list[Any] = []
         timed, spent = with_cpu_seconds(lambda: results.append(work()))
         held = _held(self._device)
@@ -108,14 +108,14 @@ class Measured:
         return results[0]
 
     def whole(self, what: str, steps: list[str]) -> None:
-        """`steps` together: times added up, the highest memory above what was held before the first."""
+        """Sum up `steps` as `what`: the times are added, the memory is the highest above what was in use before."""
         rows = [self.rows[step] for step in steps]
         total = {name: sum(row[name] for row in rows) for name in ("seconds", "cpu")}
         self.rows[what] = {**total, "peak_mb": max(row["above_mb"] for row in rows)}
 
 
 def _held(device: str) -> float:
-    """MB that this process holds now."""
+    """Return the MB that this process has in use."""
     gc.collect()
     if device == "cuda":
         return torch.cuda.memory_allocated() / 2**20
@@ -124,7 +124,7 @@ def _held(device: str) -> float:
 
 
 def clustering(features: Tensor, k1: int, k2: int, rho: float, engine: str) -> tuple[dict[str, Any], Search]:
-    """The steps of `cluster`, with "eps auto" and, where there are few rows, with `rho`."""
+    """Measure the steps of `cluster`, with "eps auto" and, where there are few rows, with `rho`."""
     run = Measured(features.device.type)
     clean = run.step("check", lambda: checked(features, k1, k2))
     lists, how = run.step("neighbours", lambda: neighbour_lists(clean, k1, ALONE, engine))
@@ -143,7 +143,7 @@ def clustering(features: Tensor, k1: int, k2: int, rho: float, engine: str) -> t
 
 
 def lines(N: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is appended to the CSV for one size."""
+    """Return the rows of the CSV for one size."""
     features = FEATURES[arguments.features](N, arguments.dim).to(arguments.device)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(arguments.repeats):
@@ -175,7 +175,7 @@ def lines(N: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def plot() -> None:
-    """Seconds and peak memory against N, both axes logarithmic, for the wholes; the slope stands in the legend."""
+    """Draw seconds and peak memory against N, both axes logarithmic; the legend gives the slopes."""
     with (RESULTS / "pseudo_labels.csv").open() as file:
         points = list(csv.DictReader(file))
     figure = Figure(figsize=(14, 4.2), layout="constrained")

@@ -1,4 +1,4 @@
-"""Ranking: ours from distances and from embeddings, beside sorting in NumPy, in turns.
+"""Time ranking in turns: ours from distances and from embeddings, and sorting in NumPy.
 
     python benchmarks/ranking.py                                # 3,368 x 15,913, as Market-1501
     python benchmarks/ranking.py --gallery 500000 --only-ours --repeats 1   # from embeddings, in tiles

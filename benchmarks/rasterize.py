@@ -1,18 +1,11 @@
-"""Rasterizer at 256x128: ours against a plain z-buffer loop, PyTorch3D where importable, and the memory floor.
+"""Time the rasterizer at 256x128 against a plain z-buffer loop, PyTorch3D if installed, and the memory floor.
 
     python benchmarks/rasterize.py                        # 64 bodies of 27,420 faces, 1 and all threads
     python benchmarks/rasterize.py --meshes 16 64 128 --faces 2400 13800 27400
     python benchmarks/rasterize.py --device cuda
 
-The floor is one read of the vertices and one write of the pictures. Prints ms per mesh (min, median, max),
-triangles per second, the fraction that the floor takes and how much faster all threads are than the fewest, and appends
-to results/rasterize.csv.
-
-Where the time of `rasterize` goes at 27,420 faces (scratch build with timers, AMD EPYC at 2.6 GHz, one thread, cores
-shared, least of 25 runs): 40 us write the 655 kB of output and read the keys, 45 interpolate its 6,600 pixels (37 since
-blocks span rows), 75 cover and depth of 43,000 (face, pixel) pairs, a third of them hits, 40 sorting 12,600 faces into
-bins, 40 boxes of all faces, 8 the pixel cells of the vertices. Beyond the output, nothing there waits for memory: it is
-bound by instructions.
+The floor is one read of the vertices and one write of the images. Prints ms per mesh (min, median, max), triangles per
+second, the floor's share of the time, and the speed-up by more threads. Appends to results/rasterize.csv.
 """
 
 from __future__ import annotations
@@ -35,7 +28,7 @@ BODY_FACES = 27_400  # from here on the body itself, below it an egg of about as
 
 
 def floor(vertices: Tensor) -> Callable[[], object]:
-    """One pass over the vertices and the frame buffer."""
+    """Return a call of one pass over the vertices and the frame buffer."""
     return lambda: (vertices.sum(), torch.zeros(len(vertices), *SIZE, 5, device=vertices.device))
 
 

@@ -1,4 +1,4 @@
-"""One table over all hot parts: ours and its peers in one run, against the ceilings of this machine.
+"""Time all hot parts: ours and its peers in one run, against the ceilings of this machine.
 
     python benchmarks/run.py                                    # quick: some minutes on 2 cores
     python benchmarks/run.py --suite full --device cuda         # the paper's networks, larger N
@@ -40,7 +40,7 @@ COLUMNS = ["min ms", "median", "max", "per second", "peak MB", "ceiling", "ours 
 
 
 def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
-    """All parts, by group."""
+    """Return all parts, by group."""
     return part_groups(device, full) | network_groups(device, full)
 
 
@@ -92,7 +92,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, append, compare. Returns the exit status."""
+    """Measure, print, append and compare; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=("quick", "full"), default="quick")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -1,15 +1,15 @@
-"""The training step: the official formulation, and ours with each optimization switched on one after another.
+"""Time the training step: the official formulation, then ours with one optimization more in each row.
 
     python benchmarks/train_step.py --size demo --stage joint --batch 4      # half a minute on 2 cores
     python benchmarks/train_step.py --size paper --stage joint               # half an hour
     python benchmarks/train_step.py --size paper --stage generative --compile
 
 The last row (and, with --compile, the one after it) is the stage class that train.py runs, on the embedded dataset,
-loading left out. Every row is a process of its own, because the allocator and how OpenMP waits are chosen when one
-starts; it measures the convolution ceiling beside its steps. Prints seconds, images/s, operations counted, the share of
-the row's time that our step's operations would take at the ceiling, and peak memory above networks and optimizers;
-appends to results/train_step.csv and draws results/train_step_STAGE_SIZE.png. The memory bank has the rows of
-Market-1501 at the paper's size.
+without loading. Every row is a process of its own, because a process chooses its allocator and how OpenMP waits when it
+starts. Each process also measures the convolution ceiling. Prints seconds, images/s, FLOPs, the share of the row's time
+that our step's FLOPs would take at the ceiling, and peak memory above networks and optimizers. Appends to
+results/train_step.csv and draws results/train_step_STAGE_SIZE.png. At the paper's size the memory bank has the rows of
+Market-1501.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from lib.waterfall import draw
 
 
 def ladder(stage: str, compiled: bool) -> list[str]:
-    """The rungs that `stage` has."""
+    """Return the rungs that `stage` has."""
     absent = {"bank"} if stage == "generative" else set[str]()
     return [rung for rung in LADDER if rung not in absent | (set() if compiled else {"compile"})]
 
 
 def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats: int) -> dict[str, float]:
-    """Figures of one rung, in this process."""
+    """Measure one rung in this process."""
     torch.manual_seed(0)
     step, stack = prepare(name, size, batch, device, on)
     with stack:
@@ -57,7 +57,7 @@ def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats
 
 
 def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -> dict[str, float]:
-    """The same in a process with the allocator and OpenMP settings that the rungs ask for."""
+    """Measure the last of `rungs` in a process with the allocator and OpenMP settings that they ask for."""
     environment = {key: value for key, value in os.environ.items() if key not in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT")}
     if "process" in rungs:
         environment |= {"GLIBC_TUNABLES": ALLOCATOR, "GOMP_SPINCOUNT": SPINS}
@@ -70,7 +70,7 @@ def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -
 
 
 def labels(rungs: list[str], measured: Collection[str]) -> dict[str, str]:
-    """What a row of each measured rung is called: all that has been switched on since the one before."""
+    """Return the name of each measured row: all that has been switched on since the one before."""
     found, since = dict[str, str](), list[str]()
     for rung in rungs:
         since.append(LADDER[rung].removeprefix("+ "))
@@ -81,7 +81,7 @@ def labels(rungs: list[str], measured: Collection[str]) -> dict[str, str]:
 
 
 def rows_of(options: argparse.Namespace, measured: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """The table. The ceiling is the median of those that the processes measured."""
+    """Return the rows of the table. The ceiling is the median of those that the processes measured."""
     names = labels(ladder(options.stage, options.compile), measured)
     ceiling = statistics.median(figures["convolution"] for figures in measured.values())
     official, needed = next(iter(measured.values())), measured["upsampling"]["tflop"]
@@ -110,7 +110,7 @@ def rows_of(options: argparse.Namespace, measured: dict[str, dict[str, float]]) 
 
 
 def main() -> int:
-    """Measure, print, append, draw. Returns the exit status."""
+    """Measure, print, append and draw; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("generative", "joint"), default="joint")
     parser.add_argument("--size", choices=("demo", "paper"), default="demo")

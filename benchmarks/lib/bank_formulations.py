@@ -1,4 +1,4 @@
-"""Formulations of the memory bank's loss and update: ours, the ops' references and the official one."""
+"""Compute the memory bank's loss and update in several formulations: ours, the references', the official one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gcl_fast.memory import MemoryBank
 
 
 class Official:
-    """The official formulation, from REFERENCE.md: clone the bank, crop after crop, a permutation of N each."""
+    """Computes loss and update as the official code: crop by crop, with a clone of the bank, N permuted each time."""
 
     def __init__(self, bank: MemoryBank) -> None:
         self.features, self.labels = bank.features.clone(), bank.labels
@@ -41,7 +41,7 @@ class Official:
 
 
 class Reference:
-    """The references that ship with the ops."""
+    """Computes loss and update by the references that ship with the ops."""
 
     def __init__(self, bank: MemoryBank, compiled: bool = False) -> None:
         self.bank, self.features = bank, bank.features.clone()
@@ -65,7 +65,7 @@ class Reference:
 def crops_and_bank(
     batch: int, samples: int, dim: int, negatives: int, device: str, dtype: torch.dtype = torch.float32
 ) -> tuple[MemoryBank, Tensor, Tensor, Tensor]:
-    """A full bank of clusters as large as Market-1501's, and a batch: index, f, f_new."""
+    """Return a full bank with clusters as large as Market-1501's, and a batch: index, f, f_new."""
     bank = MemoryBank(samples, dim, num_negatives=negatives).to(device)
     bank.features.normal_().div_(bank.features.norm(dim=1, keepdim=True))
     bank.features = bank.features.to(dtype)

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 
 def crops(N: int, D: int, noise: float = 1.2) -> Tensor:
-    """Clustered unit rows, about 17 an identity, as in Market-1501; identities and noise fill all D dimensions.
+    """Return (N, D) clustered unit rows, about 17 an identity as in Market-1501, that fill all D dimensions.
 
     Of 30 neighbours 13 are other identities, which chance and no structure brought near: the hardest for a search that
     follows structure.
@@ -20,7 +20,7 @@ def crops(N: int, D: int, noise: float = 1.2) -> Tensor:
 
 
 def bank(N: int, D: int) -> Tensor:
-    """As `crops`, with the spectrum of a memory bank; made in place, for a million rows.
+    """Return (N, D) rows as `crops` does, with the spectrum of a memory bank; made in place, for a million rows.
 
     Identities lie in a subspace of 16 dimensions, most of the noise in another of 8, a ninth of the energy everywhere.
     At N = 12,936 and D = 512 the squared singular values have a participation ratio of 27 and 77 of them hold 90 %; a

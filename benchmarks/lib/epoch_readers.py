@@ -18,7 +18,7 @@ from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 
 
 class PeerDataset(Dataset):
-    """The same work with Pillow and torchvision: decode, bicubic resize, normalize."""
+    """Decodes, resizes (bicubic) and normalizes crops by Pillow and torchvision."""
 
     def __init__(self, records: Records, size: tuple[int, int]) -> None:
         self.paths = records.paths
@@ -39,7 +39,7 @@ class PeerDataset(Dataset):
 
 
 def write_crops(folder: Path, count: int) -> None:
-    """JPEG crops of 128x64 with smooth shapes and some grain, of about the file size of street crops (4 kB)."""
+    """Write JPEG crops of 128x64 with smooth shapes and some grain, about as large (4 kB) as street crops."""
     generator = np.random.default_rng(0)
     for i in range(count):
         blobs = Image.fromarray(generator.integers(0, 256, (16, 8, 3), dtype=np.uint8))
@@ -48,7 +48,7 @@ def write_crops(folder: Path, count: int) -> None:
 
 
 def epochs(batches: Callable[[int], Iterator]) -> Callable[[], int]:
-    """A function that reads one epoch after the other, one a call, and counts its crops."""
+    """Return a function that reads the next epoch at each call and returns how many crops it has."""
     number = itertools.count()
 
     def read() -> int:
@@ -95,5 +95,5 @@ def peers(
 
 
 def move(peer: DataLoader, device: torch.device, epoch: int) -> Iterator:
-    """The peer's batches on the device; it shuffles by itself."""
+    """Yield the peer's batches on the device; the peer shuffles by itself."""
     return ((image.to(device, non_blocking=True), index) for image, index in peer)

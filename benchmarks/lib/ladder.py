@@ -1,4 +1,4 @@
-"""A training step with any subset of the optimizations switched on, from the official formulation to ours."""
+"""Prepare a training step with any subset of our optimizations, from the official formulation to ours."""
 
 from __future__ import annotations
 
@@ -44,8 +44,11 @@ MARKET = 12_936  # training crops of Market-1501
 def prepare(
     name: str, size: str, batch: int, device: str, on: set[str], settings: tuple[str, ...] = ()
 ) -> tuple[Callable[[], object], ExitStack]:
-    """A call of one step of stage `name`, with only the optimizations `on` and these settings ("name=value"); the stack
-    undoes what had to be patched."""
+    """Return a call of one step of stage `name` with only the optimizations `on`, and a stack that undoes its patches.
+
+    Args:
+        settings: settings of the run, each "name=value".
+    """
     config = override(small_config(size, device), [*settings])
     config = replace(
         config, generative=replace(config.generative, batch=batch), joint=replace(config.joint, batch=batch)

@@ -1,4 +1,4 @@
-"""Meshes to rasterize, and the peers that rasterize them at 256x128."""
+"""Make meshes, and rasterize them by our rasterizer's peers at 256x128."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SIZE = (256, 128)
 
 
 def walkers(count: int) -> tuple[Tensor, Tensor]:
-    """Walking bodies (B, V, 3) in metres, faces (F, 3)."""
+    """Return the vertices (B, V, 3) of walking bodies in metres, and their faces (F, 3)."""
     body = AnnyBody()
     pose = walking_pose(torch.arange(8) / 8)
     return body(pose, torch.full((8, len(body.shape_names)), 0.5)).repeat(-(-count // 8), 1, 1)[:count], body.faces
 
 
 def eggs(count: int, num_faces: int) -> tuple[Tensor, Tensor]:
-    """Ellipsoids of a body's height, of about `num_faces` faces."""
+    """Return ellipsoids of a body's height with about `num_faces` faces."""
     n = round((num_faces / 4) ** 0.5)  # n rings of 2 n quads
     polar, around = torch.linspace(0, torch.pi, n + 1), torch.arange(2 * n) * (torch.pi / n)
     t, p = torch.meshgrid(polar, around, indexing="ij")
@@ -38,8 +38,10 @@ def eggs(count: int, num_faces: int) -> tuple[Tensor, Tensor]:
 
 
 def plain_loop(vertices: Tensor, faces: Tensor) -> Callable[[], object]:
-    """plain_zbuffer.cpp, for one thread and the architecture's baseline instructions: of the rasterizer's flags it has
-    neither -funroll-loops nor the clones for wider vectors."""
+    """Return a call of plain_zbuffer.cpp, built for one thread and the architecture's baseline instructions.
+
+    Unlike the rasterizer it is built without -funroll-loops and without clones for wider vectors.
+    """
     source, flags = Path(__file__).with_name("plain_zbuffer.cpp"), ["-O3", "-std=c++20", "-ffp-contract=off"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "plain.so"
@@ -57,7 +59,7 @@ def plain_loop(vertices: Tensor, faces: Tensor) -> Callable[[], object]:
 
 
 def pytorch3d_peer(vertices: Tensor, faces: Tensor) -> Callable[[], object] | None:
-    """PyTorch3D's rasterizer on the same triangles, or None where it is not installed."""
+    """Return a call of PyTorch3D's rasterizer on the same triangles, or None where it is not installed."""
     try:
         from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
         from pytorch3d.structures import Meshes

@@ -1,4 +1,4 @@
-"""The hot parts of gcl_fast that are no networks, each with its peers, ready to be measured."""
+"""Prepare the hot parts of gcl_fast other than networks, each with its peers, for a measurement."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from lib.sorted_ranking import by_sorting
 
 @dataclass(frozen=True)
 class Part:
-    """One hot part at one size.
+    """Represents one hot part at one size.
 
     contenders: "ours" first, then its peers. size, unit: how many of what one call works on. flops, moved: the least
     arithmetic and the least traffic in bytes (inputs read once, results written once) of a call, for the ceiling.
@@ -56,7 +56,7 @@ class Part:
 
 
 def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
-    """Groups of parts by name; a part is made when its turn comes, so that what the one before held is free."""
+    """Return groups of parts by name; a part is made in its turn, when the memory of the one before is free."""
     samples = (12_936, 100_000) if full else (12_936,)
     rows = (1500, 3000, 12_936, 33_000) if full else (1500, 3000, 12_936)
     dense = 3000 if full else 1500
@@ -71,7 +71,7 @@ def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
 
 
 def loading(device: torch.device, count: int) -> Iterator[Part]:
-    """Epochs from JPEG files of 128x64 to batches of 256x128."""
+    """Yield the reading of epochs, from JPEG files of 128x64 to batches of 256x128."""
     with tempfile.TemporaryDirectory() as folder:
         epoch_readers.write_crops(Path(folder), count)
         records, size = open_dataset("folder", folder).train, (256, 128)
@@ -86,7 +86,7 @@ def loading(device: torch.device, count: int) -> Iterator[Part]:
 
 
 def rasterizer(count: int, device: str) -> Part:
-    """`count` walking bodies at 256x128."""
+    """Return the rasterizing of `count` walking bodies at 256x128."""
     bodies, faces = (x.to(device) for x in meshes.walkers(count))
     yaw, camera = torch.arange(count) * 45.0, torch.tensor([[0.52, 0.5, 0.5, 8]]).repeat(count, 1)
     vertices = project(bodies, yaw.to(device), camera.to(device), meshes.SIZE)
@@ -99,7 +99,7 @@ def rasterizer(count: int, device: str) -> Part:
 
 
 def structure_maps(device: str, count: int = 32) -> Iterator[Part]:
-    """Body parameters to structure maps, beside reading the official code's pre-rendered pictures."""
+    """Yield structure maps from body parameters; the peer reads the official code's pre-rendered images."""
     body, (height, width) = AnnyBody(), meshes.SIZE
     names = [f"{i:04d}.png" for i in range(count)]
     pose, shape = walking_pose(torch.arange(count) / count), torch.full((count, len(body.shape_names)), 0.5)
@@ -130,7 +130,7 @@ def structure_maps(device: str, count: int = 32) -> Iterator[Part]:
 
 
 def memory_bank(samples: int, device: str, batch: int = 16, dim: int = 512, negatives: int = 8192) -> Iterator[Part]:
-    """Contrastive loss with backward, and update, at the paper's sizes."""
+    """Yield the contrastive loss with its backward pass, and the bank update, at the paper's sizes."""
     bank, index, f, f_new = bank_formulations.crops_and_bank(batch, samples, dim, negatives, device)
     chosen = {name: bank_formulations.CONTENDERS[name](bank) for name in ("ours", "reference", "official")}
 
@@ -147,7 +147,7 @@ def memory_bank(samples: int, device: str, batch: int = 16, dim: int = 512, nega
 
 
 def clustering(rows: int, device: str, dense: bool, dim: int = 512, k1: int = 30, k2: int = 6) -> Iterator[Part]:
-    """Neighbours, Jaccard, DBSCAN; `dense`: beside the dense definition of the Jaccard similarity."""
+    """Yield neighbours, Jaccard similarity and DBSCAN; with `dense` the dense definition is a peer."""
     features = embeddings.crops(rows, dim)
     moved, eps = features.to(device), 0.6
     library = NearestNeighbors(n_neighbors=k1, algorithm="brute").fit(features.numpy())
@@ -175,7 +175,7 @@ def clustering(rows: int, device: str, dense: bool, dim: int = 512, k1: int = 30
 
 
 def ranking(queries: int, gallery: int) -> Part:
-    """mAP and CMC from a distance matrix, on the CPU: the op has no other kernel."""
+    """Return mAP and CMC from a distance matrix, on the CPU: the op has no other kernel."""
     draw = np.random.default_rng(0)
     ids = [
         draw.integers(high, size=size) for high, size in [(750, queries), (750, gallery), (6, queries), (6, gallery)]

@@ -1,4 +1,4 @@
-"""The README's first command in a fresh folder, timed: dataset, three stages, their evaluations.
+"""Time the README's first command in a fresh folder: dataset, three stages, their evaluations.
 
 python -m on_gpu.demo --device cuda
 

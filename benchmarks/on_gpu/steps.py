@@ -1,4 +1,4 @@
-"""A training step beside the official formulation, and with --compile eager beside compiled.
+"""Time a training step against the official formulation, or with --compile eager against compiled.
 
 python -m on_gpu.steps --device cuda --stage joint --size paper
 
@@ -33,8 +33,10 @@ EVERYTHING = LADDER.keys() - {"official", "compile"}
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to take the step: optimizations that are on (of train_step.LADDER), settings of the run ("name=value"), and
-    torch's switches."""
+    """Represents a way to take the step.
+
+    on: optimizations, of LADDER. settings: of the run, each "name=value". The others are torch's switches.
+    """
 
     on: frozenset[str]
     settings: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ CAPTURED = replace(EAGER, settings=("cuda_graphs=on",))
 
 
 def contenders(device: str, compiled: bool) -> dict[str, Contender]:
-    """What is measured; ours first, whose operations are what a step needs."""
+    """Return what is measured, ours first; its operations are what a step needs."""
     captured = {"ours, captured": CAPTURED} if device == "cuda" else {}
     if compiled:
         return {"ours, eager": EAGER, "ours, compiled": replace(EAGER, on=EAGER.on | {"compile"}), **captured}
@@ -58,7 +60,7 @@ def contenders(device: str, compiled: bool) -> dict[str, Contender]:
 
 @contextmanager
 def switched(contender: Contender) -> Iterator[None]:
-    """Within, torch's switches are the contender's."""
+    """Set torch's switches to the contender's within the context."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark = (
         contender.tf32_products,
@@ -71,7 +73,7 @@ def switched(contender: Contender) -> Iterator[None]:
 
 
 def kernels(step: Callable[[], object]) -> tuple[int, float]:
-    """How many kernels a step launches, and their milliseconds."""
+    """Return how many kernels a step launches, and their milliseconds."""
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         step()
@@ -81,7 +83,7 @@ def kernels(step: Callable[[], object]) -> tuple[int, float]:
 
 
 def measure(stage: str, size: str, device: str, compiled: bool) -> Iterator[Row]:
-    """Rows of each contender, one after the other: together they would need the memory of all."""
+    """Yield rows of each contender, one after the other: together they would need the memory of all."""
     what, needed = f"{stage} step", 0.0
     batch, preset, repeats = (2, "demo", 3) if size == "tiny" else (16, size, 20)
     for name, contender in contenders(device, compiled).items():

@@ -23,7 +23,7 @@ def timed(
     repeats: int = 10,
     **more: Any,
 ) -> list[Row]:
-    """A row for each contender, all measured in turns.
+    """Return a row for each contender, all measured in turns.
 
     Args:
         count: how many of `unit` a call works on.

@@ -1,4 +1,4 @@
-"""Count arithmetic from a trace and from the tensors: both agree with counts by hand."""
+"""Compare counts of arithmetic from a trace and from the tensors with counts by hand."""
 
 import json
 
@@ -13,7 +13,7 @@ from profiler.arithmetic import flops_and_bytes
 
 @pytest.fixture
 def counts(tmp_path):
-    """counts(work): the FLOPs of `work` from the arguments in its trace, and from its tensors."""
+    """Return counts(work): the FLOPs of `work` from the arguments in its trace, and from its tensors."""
 
     def both(work):
         with Flops() as counted:

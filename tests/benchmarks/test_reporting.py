@@ -1,4 +1,4 @@
-"""Measuring, and the file the figures go to."""
+"""Test measuring, and the file that the figures go to."""
 
 import time
 

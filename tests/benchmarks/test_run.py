@@ -1,4 +1,4 @@
-"""What the suite compares itself with, and what its parts run on and are called."""
+"""Test what the suite compares itself with, and what its parts run on and are called."""
 
 import sys
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ CEILINGS = Ceilings(matrix=1e11, convolution=4e11, copy=3e10, dtype="bfloat16")
 
 @pytest.fixture
 def suite(monkeypatch, tmp_path):
-    """The suite with one part, which is of the CPU whatever the run is of; rows go to tmp_path."""
+    """Return a call of the suite with one part that runs on the CPU whatever the device; rows go to tmp_path."""
     part = Part("ranking", 1, "queries", {"ours": lambda: None}, moved=1, device="cpu")
     monkeypatch.setattr(run, "measure_ceilings", lambda device: CEILINGS)
     monkeypatch.setattr(run, "groups", lambda *_: {"ranking": lambda: iter([part])})
@@ -69,7 +69,7 @@ def test_a_peer_without_a_cache_is_called_so(monkeypatch):
     assert list(cached.contenders) == ["ours", "torchvision, 2 workers, no cache"]
 
 
-def test_a_picture_names_the_device_of_its_rows(monkeypatch, tmp_path):
+def test_a_plot_names_the_device_of_its_rows(monkeypatch, tmp_path):
     figures = {
         "min": 1.0,
         "median": 1.0,
