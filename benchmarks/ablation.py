@@ -7,13 +7,13 @@
 A seed's warm-up and generative stage (7 minutes) are trained once. Rows that change the joint stage alone begin after
 both: 4 minutes a row and seed. Rows that change the generator's losses begin after the warm-up: 8 minutes. Rows
 of another warm-up train all three stages: 10 minutes. "For as long" extends the warm-up by about as many steps as the
-joint stage has, in a schedule stretched to that length: 3 minutes. The benchmark ends where a row's settings differ from
-the full row's by more than the named switch. After a kill the same command resumes, also inside a run, on the same
+joint stage has, in a schedule stretched to that length: 3 minutes. A row whose settings differ from
+the full row's by more than the named switch ends the benchmark. After a kill the same command resumes, also inside a run, on the same
 commit and with as many threads.
 
 Each run's metrics are appended to --measured at once. A row and seed in that file are not trained again with the same
 --set. So several sessions, machines, or processes (one a seed, OMP_NUM_THREADS=1) can fill the grid. A row is compared
-only with a full row of its own commit, machine, threads and torch; that is trained where it is missing. Machines without
+only with a full row of its own commit, machine, threads and torch; a missing one is trained. Machines without
 bfloat16 train in another arithmetic: their runs count where a row and seed have no other. --measured
 benchmarks/results/ablation_runs.csv reads the authors' runs.
 
