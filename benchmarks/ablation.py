@@ -7,8 +7,8 @@
 A seed's warm-up and generative stage (7 minutes) are trained once. Rows that change the joint stage alone begin after
 both: 4 minutes a row and seed. Rows that change the generator's losses begin after the warm-up: 8 minutes. Rows
 of another warm-up train all three stages: 10 minutes. "For as long" extends the warm-up by about as many steps as the
-joint stage has, in a schedule stretched to that length: 3 minutes. A row whose settings differ from
-the full row's by more than the named switch ends the benchmark. After a kill the same command resumes, also inside a run, on the same
+joint stage has, in a schedule stretched to that length: 3 minutes. A row whose settings differ from the full row's by
+more than the named switch ends the benchmark. After a kill the same command resumes, also inside a run, on the same
 commit and with as many threads.
 
 Each run's metrics are appended to --measured at once. A row and seed in that file are not trained again with the same
