@@ -1,4 +1,4 @@
-"""How many kernels an op launches on a GPU in eager mode, and how many bytes it moves.
+"""Count the kernels that an op launches on a GPU in eager mode, and the bytes that it moves.
 
 Views launch nothing; an op of gcl_fast launches what KERNELS says, a multi-tensor op its chunks, a convolution one
 kernel and one for its bias, its backward pass one for each gradient, any other op one. That is an estimate: the
