@@ -6,21 +6,21 @@
 
 A seed's warm-up and generative stage (7 minutes) are trained once. Rows that change the joint stage alone begin after
 both: 4 minutes a row and seed. Rows that change the generator's losses begin after the warm-up: 8 minutes. Rows
-of another warm-up train all three stages: 10 minutes. "For as long" goes on warming up for about as many steps as the
-joint stage takes, in a schedule stretched to that length: 3 minutes. Every row's settings are compared with the full
-one's: it differs by the named switch or the benchmark ends. Killed, the same command goes on where it was, inside a
-run too, on the same commit and by as many threads.
+of another warm-up train all three stages: 10 minutes. "For as long" extends the warm-up by about as many steps as the
+joint stage has, in a schedule stretched to that length: 3 minutes. A row whose settings differ from the full row's by
+more than the named switch ends the benchmark. After a kill the same command resumes, also inside a run, on the same
+commit and with as many threads.
 
-What a run has measured is noted in --measured at once; a row and seed that stand there, with the same --set, are not
-trained again. So the grid can be filled in several sittings, on several machines, or by a process for each seed
-(OMP_NUM_THREADS=1). A row is compared with a full row of its own commit, machine, threads and torch alone, which is
-trained again where those of this process have none. Machines without bfloat16 train in another arithmetic: their runs
-count where a row and seed have no other. What the authors' runs have measured is results/ablation_runs.csv, read when
---measured names it.
+Each run's metrics are appended to --measured at once. A row and seed in that file are not trained again with the same
+--set. So several sessions, machines, or processes (one a seed, OMP_NUM_THREADS=1) can fill the grid. A row is compared
+only with a full row of its own commit, machine, threads and torch; a missing one is trained. Machines without
+bfloat16 train in another arithmetic: their runs count where a row and seed have no other. --measured
+benchmarks/results/ablation_runs.csv reads the authors' runs.
 
-Leaves ablation.csv and ablation.png in --out: mAP on people never trained on, what it has gained over the warm-up that
-the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's pixels;
-means with 95 % confidence intervals (Student's t over seeds), and the gain over the full row, paired by seed.
+Leaves ablation.csv and ablation.png in --out. They hold mAP on people outside the training set, its gain over the
+warm-up that the row began with (a warm-up alone: over that method's usual one), and SSIM of novel views on the person's
+pixels. They give means with 95 % confidence intervals (Student's t over seeds), and the gain over the full row, paired
+by seed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gcl_fast.process import prepare_process
+from gcl_fast.table import text_table
 
 ALL = ("warmup", "generative", "joint")
 
 
 class Row(NamedTuple):
-    """What a row sets, and what it trains anew; the stages before come from the seed's base."""
+    """Holds what a row sets and which stages it trains; the stages before them come from the seed's base."""
 
     switch: str = ""  # settings, with spaces between
     stages: tuple[str, ...] = ALL[2:]
@@ -86,7 +87,7 @@ ORIGIN = ("commit", "machine", "threads", "torch")  # rows that differ in these 
 
 
 class Measured(NamedTuple):
-    """What a run has measured, by METRICS, on what, by ORIGIN, and in which arithmetic (see `arithmetic`)."""
+    """Holds what a run has measured (METRICS), on which machine and commit (ORIGIN), and its `arithmetic`."""
 
     figures: dict[str, float]
     origin: tuple[str, ...]
@@ -97,17 +98,17 @@ Values = dict[str, dict[int, Measured]]  # row -> seed -> the newest run, in bfl
 
 
 def origin_of(line: Mapping[str, Any]) -> tuple[str, ...]:
-    """ORIGIN's columns of a line; noting a run in a committed file makes the tree dirty, so that is no difference."""
+    """Return ORIGIN's columns of a line without "-dirty": a run's row in a committed file makes the tree dirty."""
     return tuple(str(line[name]).removesuffix("-dirty") for name in ORIGIN)
 
 
 def folder_of(*words: str) -> str:
-    """The letters and digits of `words`, joined by hyphens: the name of a run, or of a folder of runs."""
+    """Return the letters and digits of `words`, joined by hyphens: the name of a run, or of a folder of runs."""
     return "-".join("".join(c if c.isalnum() else " " for c in " ".join(words)).split())
 
 
 def arithmetic() -> str:
-    """In which --amp trains on this machine, in a word of ARITHMETICS, nothing for bfloat16."""
+    """Return the word of ARITHMETICS for what --amp trains in on this machine; "" stands for bfloat16."""
     import torch
 
     from gcl_fast.optim.precision import choose
@@ -117,7 +118,7 @@ def arithmetic() -> str:
 
 
 class Grid:
-    """The runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run.
+    """Holds the runs of an ablation in the folder `out`. data_root: of the embedded dataset. settings: of every run.
 
     measured: the CSV of what runs with these and other settings have measured; `values` is its part, and `full` the mAP
     of full rows by seed and origin. What this process trains is of `origin`, in `arithmetic`.
@@ -143,14 +144,14 @@ class Grid:
                         self._keep(line["row"], int(line["seed"]), Measured(figures, origin_of(line), other))
 
     def base(self, seed: int) -> bool:
-        """Train warm-up and generative stage, from which the rows begin. Returns whether that succeeded."""
+        """Train warm-up and generative stage, from which the rows begin, and return whether that succeeded."""
         done = self._train(BASE, seed, Row(stages=ALL[:2]))
         if done and seed not in self.values.get(WARMUP, {}):
             self._note(WARMUP, seed, self._measured(BASE, seed)["warmup"])
         return done
 
     def row(self, row: str, seed: int) -> bool:
-        """Train `row`, or what is left of it, and note what it has measured. Returns whether that succeeded.
+        """Train `row`, or what is left of it, record its metrics, and return whether that succeeded.
 
         Raises:
             RuntimeError: the run's settings differ from the full one's by something else than the row's switch.
@@ -168,7 +169,7 @@ class Grid:
         return True
 
     def missing(self, rows: Sequence[str], seed: int) -> list[str]:
-        """Those of `rows` that have not been measured; before them the full row, where none is of their origin."""
+        """Return the `rows` without a measurement, after the full row where no full row has their origin."""
         left = [row for row in rows if row != FULL and seed not in self.values.get(row, {})]
         unpaired = (seed, self.origin) not in self.full if left else seed not in self.values.get(FULL, {})
         return [FULL, *left] if unpaired else left
@@ -191,7 +192,7 @@ class Grid:
             self.full[seed, run.origin] = run.figures["mAP"]
 
     def difference(self, row: str, seed: int) -> list[str]:
-        """`key: full -> row` for each setting in which `row`, as its run has written it, differs from the full one."""
+        """Return `key: full -> row` for each setting in which the run of `row` differs from the full one."""
         import yaml
 
         from gcl_fast.command_line import parse
@@ -202,7 +203,7 @@ class Grid:
         return [line for line in difference(full, trained) if line.split(":")[0] not in MAY_DIFFER]
 
     def _measured(self, row: str, seed: int) -> dict[str, dict[str, float]]:
-        """Metrics by stage, of the stages that the run has finished."""
+        """Return the metrics of each stage that the run has finished."""
         summary = self._run(row, seed) / "summary.json"
         return json.loads(summary.read_text())["stages"] if summary.is_file() else {}
 
@@ -222,7 +223,7 @@ class Grid:
         return status == 0
 
     def _flags(self, row: str, seed: int, plan: Row) -> list[str]:
-        """Of train.py, for one run."""
+        """Return train.py's flags for one run."""
         flags = ["--amp", "--resume", "--seed", str(seed), "--runs", str(self.runs)]
         flags += ["--name", self._run(row, seed).name, "--data-root", self.data_root, "--stages", *plan.stages]
         if before := ALL[: ALL.index(plan.stages[0])]:
@@ -230,7 +231,7 @@ class Grid:
         return [*flags, *self.settings_of(plan)]
 
     def _expected(self, row: str) -> list[str]:
-        """What the row's switch alone changes, where `settings` have not set it for all rows."""
+        """Return what the row's switch alone changes, where `settings` have not set it for all rows."""
         from gcl_fast.command_line import parse
         from gcl_fast.settings import difference, to_dict
 
@@ -238,11 +239,11 @@ class Grid:
         return difference(full, other)
 
     def settings_of(self, plan: Row) -> list[str]:
-        """Flags of train.py by which rows differ."""
+        """Return train.py's flags by which rows differ."""
         return ["--warmup", plan.warmup, "--set", "dataset=synthetic", *self.settings, *self.switch(plan).split()]
 
     def switch(self, plan: Row) -> str:
-        """What `plan` sets; a longer warm-up in a schedule stretched to its length."""
+        """Return what `plan` sets; a longer warm-up has a schedule stretched to its length."""
         from gcl_fast.settings import override, preset, warmup_preset
 
         if not plan.longer:
@@ -257,7 +258,7 @@ class Grid:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and half the width of its 95 % confidence interval by Student's t; None from one value."""
+    """Return the mean, and half the width of its 95 % confidence interval by Student's t; None from one value."""
     import numpy as np
     from scipy.stats import t
 
@@ -291,7 +292,7 @@ def table(grid: Grid) -> list[dict[str, Any]]:
 
 
 def text_of(lines: list[dict[str, Any]]) -> str:
-    """The table in per cent (SSIM as it is), `mean ± half-width`."""
+    """Return the table in per cent (SSIM as it is), `mean ± half-width`."""
 
     def cell(line: dict[str, Any], name: str, scale: float, form: str) -> str:
         if line[name] is None:
@@ -301,15 +302,12 @@ def text_of(lines: list[dict[str, Any]]) -> str:
 
     columns = [("mAP", 100.0, ".1f"), ("over_warmup", 100.0, "+.1f"), ("gain", 100.0, "+.1f")]
     columns += [("rank1", 100.0, ".1f"), ("ssim", 1.0, ".3f")]
-    width = max(len(line["row"]) for line in lines)
-    said = [f"{'':<{width}}  seeds" + "".join(f"{name:>16}" for name, *_ in columns)]
-    for line in lines:
-        said.append(f"{line['row']:<{width}}  {line['seeds']:>5}" + "".join(f"{cell(line, *c):>16}" for c in columns))
-    return "\n".join(said)
+    rows = [[line["row"], str(line["seeds"]), *(cell(line, *column) for column in columns)] for line in lines]
+    return text_table([["", "seeds", *(name for name, *_ in columns)], *rows], longest=60)
 
 
 def draw(values: Values, lines: list[dict[str, Any]], path: Path) -> None:
-    """Means with confidence intervals, and the seeds as dots: mAP, its gain over the warm-up, SSIM of novel views."""
+    """Draw means with confidence intervals and the seeds as dots: mAP, its gain over the warm-up, SSIM of views."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 1.2 + 0.34 * len(lines)), layout="constrained")
@@ -337,7 +335,7 @@ def draw(values: Values, lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def write(grid: Grid) -> None:
-    """ablation.csv and ablation.png in the grid's folder, whole, and the table on the screen."""
+    """Write ablation.csv and ablation.png into the grid's folder, each whole, and print the table."""
     from gcl_fast.atomic import write_atomically
 
     out, lines = grid.out, table(grid)
@@ -351,7 +349,7 @@ def write(grid: Grid) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train what is missing, a seed after the other, and write the table after each. Returns the exit status."""
+    """Train what is missing, seed by seed, write the table after each, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -1,6 +1,6 @@
-"""One command by which gcl_fast proves itself on a GPU: builds, tests, compares and measures, and leaves one page.
+"""Prove gcl_fast on a GPU by one command: build, test, compare and measure, and leave one page.
 
-    python benchmarks/gpu.py                                  # half an hour; the same command goes on where it stopped
+    python benchmarks/gpu.py                                  # half an hour; the same command resumes where it stopped
     python benchmarks/gpu.py --minutes 9 --parts build tests  # some parts, in less time
     python benchmarks/gpu.py --device cpu                     # no GPU: tries the whole script with tiny sizes
 
@@ -12,7 +12,7 @@ takes longer than its limit is ended with everything it started, and the rest go
 Nothing needs to be installed or downloaded: PYTHONPATH names the checkout. Data sets, runs, logs and the caches of
 compilers go to --work. Exit status: 0 everything ended well, 1 something did not, 2 no GPU here.
 
-A trial on the CPU writes into a temporary folder or --out, names no card and measures nothing of worth.
+A trial on the CPU writes into a temporary folder or --out, and its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from on_gpu import bounded, page, rows  # noqa: E402
-from on_gpu.parts import PARTS, Command, Setting  # noqa: E402
+from on_gpu import bounded, card_page, rows  # noqa: E402
+from on_gpu.commands import PARTS, Command, Setting  # noqa: E402
 from on_gpu.state import State, sources  # noqa: E402
 
 RESULTS, WORK = ROOT / "benchmarks" / "results", ROOT / "runs" / "gpu"
@@ -45,7 +45,7 @@ SHOWN, TAIL = 60, 25  # lines of output that the page takes of a command that sh
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = parser.add_argument
     flag("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="default: all, in this order")
@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def environment(work: Path, trial: bool) -> dict[str, str]:
-    """What commands run with: the checkout on the path; for a card's figures, caches below `work`, empty at first."""
+    """Return the commands' environment: the checkout on the path, and for a card empty caches below `work`."""
     path = [str(ROOT), str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
     caches = {
         "GCL_FAST_CACHE": work / "cache",
@@ -73,7 +73,7 @@ def environment(work: Path, trial: bool) -> dict[str, str]:
 
 
 def facts_of(setting: Setting, variables: Mapping[str, str]) -> dict[str, Any] | str:
-    """Facts of the machine, from a process of their own; a sentence where there is no GPU."""
+    """Return the facts of the machine from a process of their own, or a sentence where there is no GPU."""
     command = [sys.executable, "-m", "on_gpu.facts", "--device", setting.device]
     options: dict[str, Any] = {"env": dict(variables), "cwd": setting.work, "capture_output": True, "text": True}
     try:
@@ -86,7 +86,7 @@ def facts_of(setting: Setting, variables: Mapping[str, str]) -> dict[str, Any] |
 def execute(
     key: str, command: Command, setting: Setting, variables: Mapping[str, str], seconds: float
 ) -> dict[str, Any]:
-    """Run the command called `key` for `seconds` at most; what is kept of it."""
+    """Run the command called `key` for `seconds` at most and return its result."""
     tool = _tool(command)
     if tool is None:
         return {"status": "left out", "reason": f"no {command.tool[0]} here"}
@@ -117,12 +117,12 @@ def execute(
 
 
 def slug(name: str) -> str:
-    """The name as part of a file's."""
+    """Return `name` in the letters of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _tool(command: Command) -> list[str] | None:
-    """The program that runs a command, [] where it needs none, None where it is not here."""
+    """Return the program that runs a command: [] where it needs none, None where it is missing."""
     if not command.tool:
         return []
     home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
@@ -131,7 +131,7 @@ def _tool(command: Command) -> list[str] | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts, write the page after each command. Returns the exit status."""
+    """Run the parts, write the page after each command, and return the exit status."""
     options = parse(arguments)
     deadline, trial = time.monotonic() + 60 * options.minutes, options.device == "cpu"
     out = options.out or (Path(tempfile.mkdtemp(prefix="gpu-trial-")) if trial else RESULTS)
@@ -165,13 +165,13 @@ def main(arguments: list[str] | None = None) -> int:
                     result = execute(key, command, setting, variables, min(command.seconds, left))
                 failed += [key] if result["status"] not in ("done", "left out") else []
                 state.keep(key, {**result, **stamp, "date": datetime.now(UTC).isoformat(timespec="seconds")})
-                page.write(state, PARTS, out, name, trial)
+                card_page.write(state, PARTS, out, name, trial)
                 took = f" in {result['seconds']:.0f} s" if "seconds" in result else ""
                 print(f"-- {key}: {result['status']}{took}  {result.get('reason', '')}".rstrip(), flush=True)
     except KeyboardInterrupt:
         print("benchmarks/gpu.py: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    page.write(state, PARTS, out, name, trial)
+    card_page.write(state, PARTS, out, name, trial)
     print(f"{out / name}.md" + (f"; not well: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

@@ -1,4 +1,4 @@
-"""Kernel launches and traffic of a step of each stage on a GPU in eager mode, counted without a GPU.
+"""Count kernel launches and traffic of each stage's step on a GPU in eager mode, without a GPU.
 
     python benchmarks/launches.py                                  # all stages, both presets: a minute
     python benchmarks/launches.py --preset paper --stage joint
@@ -23,10 +23,6 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from lib.kernel_counts import Count
-from lib.paper_gpu import emulated_gpu, paper_gpu
-from lib.reporting import report
-from lib.stages import KINDS, first_epoch, open_stage, small_config
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import Inputs, make_embedded_dataset, open_inputs
@@ -35,6 +31,10 @@ from gcl_fast.losses.cluster_memory import Clusters
 from gcl_fast.optim.precision import Precision
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.warmups.cluster import Warmup
+from lib.kernel_counts import Count
+from lib.paper_gpu import emulated_gpu, paper_gpu
+from lib.reporting import report
+from lib.stages import KINDS, first_epoch, open_stage, small_config
 
 
 def prepared(name: str, config: RunConfig, inputs: Inputs, device: torch.device) -> Callable[[], object]:
@@ -79,7 +79,7 @@ def counted(name: str, config: RunConfig, inputs: Inputs, counts: list[Count]) -
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Count, print, append."""
+    """Count, print and append rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", nargs="+", choices=("demo", "paper"), default=["demo", "paper"])
     parser.add_argument("--stage", nargs="+", choices=list(KINDS), default=list(KINDS))

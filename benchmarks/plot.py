@@ -14,10 +14,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
-from lib.compare import KEY, read
-from lib.reporting import RESULTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from lib.compare import KEY, read
+from lib.reporting import RESULTS
 
 Row = dict[str, str]
 COLOURS = matplotlib.colormaps["tab10"]
@@ -25,7 +26,7 @@ COLUMNS = 4
 
 
 def newest(rows: list[Row], machine: str | None = None) -> list[Row]:
-    """The last row of each contender on `machine` (a part of its name), or on the machine of the last row.
+    """Return the last row of each contender on `machine` (a part of its name), or on the last row's machine.
 
     Raises:
         ValueError: no row of that machine.
@@ -39,7 +40,7 @@ def newest(rows: list[Row], machine: str | None = None) -> list[Row]:
 
 
 def by_part(rows: list[Row]) -> dict[str, dict[int, list[Row]]]:
-    """Part -> size -> rows, ours first."""
+    """Return the rows by part and size, ours first."""
     parts: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in sorted(rows, key=lambda row: row["contender"] != "ours"):
         parts[row["part"]][int(row["size"])].append(row)
@@ -47,7 +48,7 @@ def by_part(rows: list[Row]) -> dict[str, dict[int, list[Row]]]:
 
 
 def bars(rows: list[Row]) -> Figure:
-    """One panel a part, at the largest size that has a peer: median ms, whiskers from min to max."""
+    """Draw a panel for each part at its largest size with a peer: median ms, whiskers from min to max."""
     parts = {}
     for part, sizes in by_part(rows).items():
         size = max(sizes, key=lambda size: (len(sizes[size]) > 1, size))
@@ -82,7 +83,7 @@ def _bars(axes: Axes, title: str, contenders: list[Row]) -> None:
 
 
 def scaling(rows: list[Row]) -> Figure:
-    """Median ms against size, a panel for each part."""
+    """Draw median ms against size, a panel for each part."""
     parts = by_part(rows)
     figure = Figure(figsize=(4.2 * len(parts), 3.4), layout="constrained")
     for axes, (part, sizes) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items()):
@@ -109,7 +110,7 @@ def _caption(rows: list[Row]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Draw the pictures. Returns the exit status."""
+    """Draw the plots and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, default=RESULTS / "run.csv")
     parser.add_argument("--out", type=Path, default=RESULTS)

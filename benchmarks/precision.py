@@ -1,4 +1,4 @@
-"""Whether mixed precision trains alike: the loss of the same steps with and without --amp, and how far they part.
+"""Compare the loss of the same steps with and without --amp: does mixed precision train like float32?
 
     python benchmarks/precision.py --stage joint --init runs/synthetic-demo-seed0/checkpoints/generative.safetensors
     python benchmarks/precision.py --seeds 0 1 2 --window 20 50    # means over seeds, so that less of it is chance
@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lib.reporting import RESULTS, facts, report
-from lib.stages import KINDS, networks, small_config
 from matplotlib.figure import Figure
 
 from gcl_fast.distributed.ranks import Ranks
@@ -28,6 +26,8 @@ from gcl_fast.inputs import Inputs, make_embedded_dataset, open_inputs
 from gcl_fast.optim.precision import Precision, choose
 from gcl_fast.process import prepare_process
 from gcl_fast.settings import RunConfig
+from lib.reporting import RESULTS, facts, report
+from lib.stages import KINDS, networks, small_config
 
 LONG = 10**6  # epochs: no learning rate falls
 
@@ -35,7 +35,7 @@ LONG = 10**6  # epochs: no learning rate falls
 def losses(
     name: str, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, steps: int, nudged: bool = False
 ) -> np.ndarray:
-    """(steps,) loss of each step of the stage called `name`; nudged: from weights that are one rounding larger."""
+    """Return the (steps,) losses of the stage called `name`; nudged: from weights that are one rounding larger."""
     gcl = networks(config, precision, ranks.device)
     if nudged:
         with torch.no_grad():
@@ -55,12 +55,12 @@ def losses(
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of `window` values in a row."""
+    """Return the means of `window` values in a row."""
     return np.convolve(values, np.full(window, 1 / window), "valid")
 
 
 def parting(curves: dict[str, np.ndarray], window: int) -> dict[str, Any]:
-    """How far the second and the third curve part from the first, smoothed over `window` steps."""
+    """Return how far the second and third curve differ from the first, smoothed over `window` steps."""
     first, *others = (smoothed(values, window) for values in curves.values())
     mixed, nudged = (np.abs(other / first - 1) for other in others)
     return {
@@ -76,7 +76,7 @@ def parting(curves: dict[str, np.ndarray], window: int) -> dict[str, Any]:
 
 
 def draw(curves: dict[str, np.ndarray], window: int, title: str) -> Figure:
-    """Every step faintly, the smoothed curves on top."""
+    """Draw every step faintly, and the smoothed curves on top."""
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     for place, (name, values) in enumerate(curves.items()):
@@ -91,7 +91,7 @@ def draw(curves: dict[str, np.ndarray], window: int, title: str) -> Figure:
 
 
 def main() -> None:
-    """Train three times a seed, compare, report."""
+    """Train three times for each seed, compare and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=["generative", "joint"], default="generative")
     parser.add_argument("--steps", type=int, default=200)

@@ -1,13 +1,13 @@
-"""Where the time of a training step goes: real steps under torch's profiler, as a page, a trace and a text table.
+"""Profile real training steps: where the time goes, as a page, a trace and a text table.
 
     python benchmarks/profile_hotspots.py --stage joint --steps 20 --amp
     python benchmarks/profile_hotspots.py --stage warmup --amp --preset paper --dataset market1501 --data-root DIR
 
 All flags but --stage, --steps and --out are those of train.py. Leaves in --out: STAGE.html, which opens from disk, and
-STAGE.trace.json for chrome://tracing or Perfetto. As many steps without the profiler come first: their median tells
-what the profiler costs. As many under it follow that are not kept: its records split the memory that tensors would have
-used again, and steps that had to touch new memory instead took 1.3 to 2 times as long. Over what the rehearsal has
-touched they take 7 to 9 % longer, on two cores. All start at the beginning of an epoch, whose clustering is left out.
+STAGE.trace.json for chrome://tracing or Perfetto. Three rounds of --steps steps run: without the profiler, under it as
+a rehearsal, and under it for the page. The first round's median gives the cost of the profiler. The rehearsal is needed
+because the profiler's records split the memory that tensors reuse, and steps that touch new memory take longer. All
+rounds start at the beginning of an epoch, without its clustering.
 """
 
 from __future__ import annotations
@@ -29,11 +29,6 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
-from lib.ceilings import measure_ceilings
-from lib.reporting import facts
-from lib.stages import KINDS, first_epoch, open_stage
-from profiler.chrome_trace import Profile, read
-from profiler.page import kernel_table, region_table, text_table, write_page
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from gcl_fast.command_line import parse
@@ -48,12 +43,18 @@ from gcl_fast.run.logs import RunLog
 from gcl_fast.run.loop import Interrupted, Interruption, Position, run_stage
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.stage import Stage
+from gcl_fast.table import text_table
+from lib.ceilings import measure_ceilings
+from lib.reporting import facts
+from lib.stages import KINDS, first_epoch, open_stage
+from profiler.chrome_trace import Profile, read
+from profiler.page import kernel_table, region_table, write_page
 
 WARM = 3  # steps before anything is timed: compilation, first allocations
 
 
 class Profiled:
-    """`stage`, which tells `profiler` of each step, times it, and asks the loop to stop after `steps`."""
+    """Represents `stage`: it reports each step to `profiler`, times it, and asks the loop to stop after `steps`."""
 
     def __init__(self, stage: Stage, profiler: profile, interruption: Interruption, steps: int, cuda: bool) -> None:
         self._stage, self._profiler, self._interruption, self._left = stage, profiler, interruption, steps
@@ -76,7 +77,7 @@ class Profiled:
 
 
 def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks, trace: Path) -> float:
-    """Run the training loop for WARM + 3 * steps + 2 steps, the last `steps` under the profiler; write the trace.
+    """Run the training loop for WARM + 3 * steps + 2 steps and write the trace of the last `steps`.
 
     Returns the median seconds of a step without the profiler.
 
@@ -114,22 +115,22 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
     return statistics.median(after - before for before, after in pairwise(ends))
 
 
-def lines(found: Profile, plain: float) -> list[str]:
-    """What the page and the terminal say first."""
-    profiled = statistics.median(end - start for start, end in found.steps) / 1e6
-    said = [
-        f"{len(found.steps)} steps, median {profiled * 1e3:.1f} ms; {plain * 1e3:.1f} ms without the profiler, which "
-        f"so costs {profiled / plain - 1:+.1%}",
-        f"named regions cover {found.coverage:.1%} of the steps",
+def lines(measured: Profile, plain: float) -> list[str]:
+    """Return the first lines of the page and of the output."""
+    profiled = statistics.median(end - start for start, end in measured.steps) / 1e6
+    summary = [
+        f"{len(measured.steps)} steps, median {profiled * 1e3:.1f} ms; {plain * 1e3:.1f} ms without the profiler, "
+        f"which costs {profiled / plain - 1:+.1%}",
+        f"named regions cover {measured.coverage:.1%} of the steps",
     ]
-    if found.launch_gap is not None:
-        said.append(f"the GPU ran no kernel during {found.launch_gap:.1%} of the steps")
-    return said
+    if measured.launch_gap is not None:
+        summary.append(f"the GPU ran no kernel during {measured.launch_gap:.1%} of the steps")
+    return summary
 
 
 @entry
 def main(arguments: list[str] | None) -> int:
-    """Profile a stage. Returns the exit status."""
+    """Profile a stage and return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -150,12 +151,17 @@ def main(arguments: list[str] | None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     trace, page = (options.out / f"{options.stage}.{ending}" for ending in ("trace.json", "html"))
     plain = record(stage, config, first_epoch(stage, config), options.steps, ranks, trace)
-    found = read(trace)
+    measured = read(trace)
     machine = ", ".join(f"{key} {value}" for key, value in facts(ranks.device.type).items())
-    said = [f"{options.stage} stage, {config.preset} preset, {precision.why}, compile {precision.why_compiled}"]
-    said += [*lines(found, plain), f"ceilings: {ceilings}", machine]
-    write_page(page, f"gcl_fast: hotspots of the {options.stage} stage", said, found, ceilings)
-    print("\n".join(said), text_table(region_table(found)), text_table(kernel_table(found, ceilings, 12)), sep="\n\n")
+    summary = [f"{options.stage} stage, {config.preset} preset, {precision.why}, compile {precision.why_compiled}"]
+    summary += [*lines(measured, plain), f"ceilings: {ceilings}", machine]
+    write_page(page, f"gcl_fast: hotspots of the {options.stage} stage", summary, measured, ceilings)
+    print(
+        "\n".join(summary),
+        text_table(region_table(measured)),
+        text_table(kernel_table(measured, ceilings, 12)),
+        sep="\n\n",
+    )
     print(f"\n{page}\n{trace}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Pseudo-labels step by step, beside a bare matrix product and the dense formulation in NumPy; how they grow with N.
+"""Time pseudo-labels step by step, with a bare matrix product and the dense formulation in NumPy as peers.
 
     python benchmarks/pseudo_labels.py                          # N = 12,936, D = 512, as Market-1501
     python benchmarks/pseudo_labels.py --rows 3000 12936 --dense
@@ -19,7 +19,6 @@ import csv
 import ctypes
 import gc
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lib.reporting import RESULTS, measure, report, spread
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from gcl_fast.process import prepare_process
 from gcl_fast.pseudo_labels.dbscan import dbscan
@@ -38,6 +35,8 @@ from gcl_fast.pseudo_labels.eps import RADII, eps_auto
 from gcl_fast.pseudo_labels.jaccard import ALONE, checked, fuzzy_sets, jaccard_similarity, neighbour_lists
 from gcl_fast.pseudo_labels.jaccard_labels import graph_and_eps_by_rho
 from gcl_fast.pseudo_labels.search import ENGINES, Search
+from lib.embeddings import FEATURES
+from lib.reporting import RESULTS, measure, report, spread, with_cpu_seconds
 
 BARE_ROWS = 33_000  # the bare product of more takes longer than it tells
 RHO_ROWS = 100_000  # rho is a share of all pairs: beyond, it asks for hundreds of neighbours a row
@@ -52,43 +51,8 @@ CURVES = {
 }
 
 
-def crops(N: int, D: int, noise: float = 1.2) -> Tensor:
-    """Clustered unit rows, about 17 an identity, as in Market-1501; identities and noise fill all D dimensions.
-
-    Of 30 neighbours 13 are other identities, which chance and no structure brought near: the hardest for a search that
-    follows structure.
-    """
-    generator = torch.Generator().manual_seed(0)
-    centre = torch.randn(max(1, N // 17), D, generator=generator)
-    rows = centre[torch.randint(len(centre), (N,), generator=generator)]
-    return normalize(rows.add_(torch.randn(N, D, generator=generator), alpha=noise))
-
-
-def bank(N: int, D: int) -> Tensor:
-    """As `crops`, with the spectrum of a memory bank; made in place, for a million rows.
-
-    Identities lie in a subspace of 16 dimensions, most of the noise in another of 8, a ninth of the energy everywhere.
-    At N = 12,936 and D = 512 the squared singular values have a participation ratio of 27 and 77 of them hold 90 %; a
-    row's cosine with its 10th and 30th neighbour is 0.58 and 0.52. Banks of the demo's joint stage (1,800 rows of
-    D = 256): 21 to 28, 51 to 96, 0.51 to 0.72, 0.42 to 0.58.
-    """
-    generator = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)
-    centre = draw(max(1, N // 17), 16) @ draw(16, D).div_(4)
-    noise = draw(8, D).div_(8**0.5)
-    rows = torch.empty(N, D)
-    for part in rows.split(2**16):
-        torch.index_select(centre, 0, torch.randint(len(centre), (len(part),), generator=generator), out=part)
-        part.addmm_(draw(len(part), 8), noise).add_(draw(*part.shape), alpha=0.5)
-        part /= part.norm(dim=1, keepdim=True)
-    return rows
-
-
-FEATURES = {"isotropic": crops, "bank": bank}
-
-
 def dense_labels(features: np.ndarray, k1: int, k2: int, rho: float) -> np.ndarray:
-    """The official formulation, written from REFERENCE.md: V and the distances are N x N."""
+    """Return the labels by the official formulation, in which V and the distances are N x N."""
     from sklearn.cluster import DBSCAN
 
     N = len(features)
@@ -120,21 +84,8 @@ def dense_labels(features: np.ndarray, k1: int, k2: int, rho: float) -> np.ndarr
     return DBSCAN(eps=eps, min_samples=4, metric="precomputed").fit_predict(distance)
 
 
-def with_cpu_seconds(work: Callable[[], Any]) -> tuple[Callable[[], Any], list[float]]:
-    """`work`, and a list that gets the CPU seconds of all threads for each call of it."""
-    spent: list[float] = []
-
-    def timed() -> Any:
-        before = time.process_time()
-        result = work()
-        spent.append(time.process_time() - before)
-        return result
-
-    return timed, spent
-
-
 class Measured:
-    """Steps, one after the other: seconds, CPU seconds of all threads, memory of the device."""
+    """Measures steps in a row: seconds, CPU seconds of all threads, memory of the device."""
 
     def __init__(self, device: str) -> None:
         self.rows: dict[str, dict[str, float]] = {}
@@ -142,7 +93,7 @@ class Measured:
         self._floor = _held(device)
 
     def step(self, what: str, work: Callable[[], Any]) -> Any:
-        """The result of `work`, measured as `what`."""
+        """Measure `work` as the step `what` and return its result."""
         results: list[Any] = []
         timed, spent = with_cpu_seconds(lambda: results.append(work()))
         held = _held(self._device)
@@ -157,14 +108,14 @@ class Measured:
         return results[0]
 
     def whole(self, what: str, steps: list[str]) -> None:
-        """`steps` together: times added up, the highest memory above what was held before the first."""
+        """Sum up `steps` as `what`: the times are added, the memory is the highest above what was in use before."""
         rows = [self.rows[step] for step in steps]
         total = {name: sum(row[name] for row in rows) for name in ("seconds", "cpu")}
         self.rows[what] = {**total, "peak_mb": max(row["above_mb"] for row in rows)}
 
 
 def _held(device: str) -> float:
-    """MB that this process holds now."""
+    """Return the MB that this process has in use."""
     gc.collect()
     if device == "cuda":
         return torch.cuda.memory_allocated() / 2**20
@@ -173,7 +124,7 @@ def _held(device: str) -> float:
 
 
 def clustering(features: Tensor, k1: int, k2: int, rho: float, engine: str) -> tuple[dict[str, Any], Search]:
-    """The steps of `cluster`, with "eps auto" and, where there are few rows, with `rho`."""
+    """Measure the steps of `cluster`, with "eps auto" and, where there are few rows, with `rho`."""
     run = Measured(features.device.type)
     clean = run.step("check", lambda: checked(features, k1, k2))
     lists, how = run.step("neighbours", lambda: neighbour_lists(clean, k1, ALONE, engine))
@@ -192,7 +143,7 @@ def clustering(features: Tensor, k1: int, k2: int, rho: float, engine: str) -> t
 
 
 def lines(N: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is appended to the CSV for one size."""
+    """Return the rows of the CSV for one size."""
     features = FEATURES[arguments.features](N, arguments.dim).to(arguments.device)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(arguments.repeats):
@@ -224,7 +175,7 @@ def lines(N: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def plot() -> None:
-    """Seconds and peak memory against N, both axes logarithmic, for the wholes; the slope stands in the legend."""
+    """Draw seconds and peak memory against N, both axes logarithmic; the legend gives the slopes."""
     with (RESULTS / "pseudo_labels.csv").open() as file:
         points = list(csv.DictReader(file))
     figure = Figure(figsize=(14, 4.2), layout="constrained")

@@ -1,4 +1,4 @@
-"""Ranking: ours from distances and from embeddings, beside sorting in NumPy, in turns.
+"""Time ranking in turns: ours from distances and from embeddings, and sorting in NumPy.
 
     python benchmarks/ranking.py                                # 3,368 x 15,913, as Market-1501
     python benchmarks/ranking.py --gallery 500000 --only-ours --repeats 1   # from embeddings, in tiles
@@ -13,31 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lib.reporting import measure, measure_all, report
-from pseudo_labels import with_cpu_seconds
 from torch.nn.functional import normalize
 
 from gcl_fast.evaluation import evaluate, rank
 from gcl_fast.process import prepare_process
-
-
-def by_sorting(distance: np.ndarray, ids: list[np.ndarray], chunk: int = 256) -> tuple[float, np.ndarray]:
-    """mAP and CMC by sorting every row (the fastest formulation without an op of its own)."""
-    query_ids, gallery_ids, query_cameras, gallery_cameras = ids
-    average, cmc = [], np.zeros(50)
-    for start in range(0, len(distance), chunk):
-        part = slice(start, start + chunk)
-        order = np.argsort(distance[part], axis=1, kind="stable")
-        same = gallery_ids[order] == query_ids[part, None]
-        keep = ~(same & (gallery_cameras[order] == query_cameras[part, None]))
-        place, hits = keep.cumsum(1), (same & keep).cumsum(1)
-        match = same & keep
-        total = hits[:, -1]
-        average.append(((hits / np.maximum(place, 1)) * match).sum(1)[total > 0] / total[total > 0])
-        first = np.take_along_axis(place, match.argmax(1)[:, None], 1)[total > 0, 0] - 1
-        cmc += (first[:, None] <= np.arange(50)).sum(0)
-    precision = np.concatenate(average)
-    return float(precision.mean()), cmc / len(precision)
+from lib.reporting import measure, measure_all, report, with_cpu_seconds
+from lib.sorted_ranking import by_sorting
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Averaging gradients over ranks: three ways timed in turn, and a model of what more ranks cost.
+"""Time three ways to average gradients over ranks, and model what more ranks cost.
 
     torchrun --standalone --nproc-per-node 2 benchmarks/ranks.py
     python benchmarks/ranks.py --bandwidth 25 --latency 20
@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import time
 from copy import deepcopy
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from lib.reporting import RESULTS, append, spread
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,10 +26,11 @@ from gcl_fast.distributed.ranks import BUCKET_BYTES, Ranks
 from gcl_fast.models import GCL
 from gcl_fast.process import prepare_process
 from gcl_fast.settings import preset
+from lib.reporting import RESULTS, append, spread
 
 
 def sent_per_step() -> dict[str, int]:
-    """Bytes of float32 that each all-reduce of a joint step carries, at the paper's sizes."""
+    """Return the bytes of float32 that each all-reduce of a joint step carries, at the paper's sizes."""
     with torch.device("meta"):
         gcl = GCL(preset("paper").model)
     size = lambda *modules: 4 * sum(p.numel() for module in modules for p in module.parameters())
@@ -43,7 +44,7 @@ def sent_per_step() -> dict[str, int]:
 
 
 def model(world_size: int, bandwidth: float, latency: float) -> list[tuple[str, float, float]]:
-    """(update, MB sent by each rank, milliseconds) of ring all-reduces over `world_size` ranks.
+    """Return (update, MB sent by each rank, milliseconds) of ring all-reduces over `world_size` ranks.
 
     A ring sends 2 (W - 1) / W of the bytes through every link, in 2 (W - 1) hops.
 
@@ -60,7 +61,7 @@ def model(world_size: int, bandwidth: float, latency: float) -> list[tuple[str, 
 
 
 def average_at_once(parameters: list[nn.Parameter], world_size: int) -> None:
-    """The plain way: one all-reduce of all gradients, when the last one is there."""
+    """Average by one all-reduce of all gradients, when the last one is there."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
@@ -70,7 +71,7 @@ def average_at_once(parameters: list[nn.Parameter], world_size: int) -> None:
 
 
 def compare(ranks: Ranks, batch: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of forward and backward pass in each way, taken in turn so that a busy machine hits all alike."""
+    """Return seconds of forward and backward pass by each way, in turns so that a busy machine hits all alike."""
     torch.manual_seed(0)
     encoder = GCL(preset("paper").model).identity.to(ranks.device).to(memory_format=torch.channels_last)
     wrapped = DistributedDataParallel(deepcopy(encoder), forward_sync_buffers=False, gradient_as_bucket_view=True)
@@ -110,7 +111,7 @@ def compare(ranks: Ranks, batch: int, repeats: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Print the model, and under torchrun measure; the measurement is appended to results/ranks.csv."""
+    """Print the model, or under torchrun measure and append to results/ranks.csv."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bandwidth", type=float, default=25.0, help="GB/s between neighbours (default: 25, assumed)")
     parser.add_argument("--latency", type=float, default=20.0, help="microseconds a hop (default: 20, assumed)")
@@ -121,7 +122,9 @@ def main() -> None:
     ranks = processes.start()
     if ranks.world_size > 1:
         seconds = compare(ranks, options.batch, options.repeats)
-        rows = [{"ranks": ranks.world_size, "way": name, **spread(values)} for name, values in seconds.items()]
+        rows: list[dict[str, Any]] = [
+            {"ranks": ranks.world_size, "way": name, **spread(values)} for name, values in seconds.items()
+        ]
         if ranks.main:
             for row in rows:
                 print("{way:28} min {min:.3f} s, median {median:.3f} s, max {max:.3f} s".format(**row))

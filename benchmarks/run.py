@@ -1,4 +1,4 @@
-"""One table over all hot parts: ours and its peers in one run, against the ceilings of this machine.
+"""Time all hot parts: ours and its peers in one run, against the ceilings of this machine.
 
     python benchmarks/run.py                                    # quick: some minutes on 2 cores
     python benchmarks/run.py --suite full --device cuda         # the paper's networks, larger N
@@ -27,6 +27,8 @@ if __name__ == "__main__":
     prepare_process()  # may restart the process: before torch is imported
 
 import torch
+
+from gcl_fast.table import text_table
 from lib.ceilings import Ceilings, measure_ceilings
 from lib.compare import read, regressions
 from lib.networks import network_groups
@@ -34,11 +36,11 @@ from lib.parts import Part
 from lib.parts import groups as part_groups
 from lib.reporting import RESULTS, append, facts, measure_all
 
-HEADER = f"{'':34}{'min ms':>10}{'median':>10}{'max':>10}{'per second':>14}{'peak MB':>10}{'ceiling':>9}{'ours is':>9}"
+COLUMNS = ["min ms", "median", "max", "per second", "peak MB", "ceiling", "ours is"]
 
 
 def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
-    """All parts, by group."""
+    """Return all parts, by group."""
     return part_groups(device, full) | network_groups(device, full)
 
 
@@ -73,20 +75,24 @@ def rows_of(part: Part, ceilings: Ceilings, device: str, repeats: int, seconds: 
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """The lines of one part."""
-    print(f"{rows[0]['part']}, {rows[0]['size']:,} {rows[0]['unit']}")
-    for row in rows:
-        faster = row["median_ms"] / rows[0]["median_ms"]
-        print(
-            f"  {row['contender']:32}{row['min_ms']:10.3f}{row['median_ms']:10.3f}{row['max_ms']:10.3f}"
-            f"{row['per_second']:14,.1f}{row['peak_mb']:10,.1f}{row['ceiling_fraction']:9.1%}"
-            + ("" if row is rows[0] else f"{faster:8.2f}x"),
-            flush=True,
-        )
+    """Print the table of one part."""
+    lines = [
+        [
+            row["contender"],
+            *(f"{row[name]:.3f}" for name in ("min_ms", "median_ms", "max_ms")),
+            f"{row['per_second']:,.1f}",
+            f"{row['peak_mb']:,.1f}",
+            f"{row['ceiling_fraction']:.1%}",
+            "" if row is rows[0] else f"{row['median_ms'] / rows[0]['median_ms']:.2f}x",
+        ]
+        for row in rows
+    ]
+    title = f"{rows[0]['part']}, {rows[0]['size']:,} {rows[0]['unit']}"
+    print(f"\n{text_table([[title, *COLUMNS], *lines], longest=60)}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, append, compare. Returns the exit status."""
+    """Measure, print, append and compare; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=("quick", "full"), default="quick")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -106,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(0)
     ceilings, full = cache(measure_ceilings), options.suite == "full"
     print(", ".join(f"{key} {value}" for key, value in facts(device).items()))
-    print(f"ceilings: {ceilings(device)}\n{HEADER}")
+    print(f"ceilings: {ceilings(device)}")
     measured: dict[str, list[dict[str, Any]]] = defaultdict(list)  # by device
     for part in chain.from_iterable(groups(device, full)[name]() for name in options.only or GROUPS):
         where = part.device or device

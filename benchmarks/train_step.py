@@ -1,15 +1,15 @@
-"""The training step: the official formulation, and ours with each optimization switched on one after another.
+"""Time the training step: the official formulation, then ours with one optimization more in each row.
 
     python benchmarks/train_step.py --size demo --stage joint --batch 4      # half a minute on 2 cores
     python benchmarks/train_step.py --size paper --stage joint               # half an hour
     python benchmarks/train_step.py --size paper --stage generative --compile
 
 The last row (and, with --compile, the one after it) is the stage class that train.py runs, on the embedded dataset,
-loading left out. Every row is a process of its own, because the allocator and how OpenMP waits are chosen when one
-starts; it measures the convolution ceiling beside its steps. Prints seconds, images/s, operations counted, the share of
-the row's time that our step's operations would take at the ceiling, and peak memory above networks and optimizers;
-appends to results/train_step.csv and draws results/train_step_STAGE_SIZE.png. The memory bank has the rows of
-Market-1501 at the paper's size.
+without loading. Every row is a process of its own, because a process chooses its allocator and how OpenMP waits when it
+starts. Each process also measures the convolution ceiling. Prints seconds, images/s, FLOPs, the share of the row's time
+that our step's FLOPs would take at the ceiling, and peak memory above networks and optimizers. Appends to
+results/train_step.csv and draws results/train_step_STAGE_SIZE.png. At the paper's size the memory bank has the rows of
+Market-1501.
 """
 
 from __future__ import annotations
@@ -21,108 +21,28 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, nullcontext
-from dataclasses import replace
-from functools import partial
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, cast
-from unittest.mock import patch
+from typing import Any
 
 import torch
+
+from gcl_fast.process import ALLOCATOR, SPINS
 from lib.ceilings import measure_ceilings
 from lib.flops import Flops
-from lib.official_step import PLAIN, plain_layers
+from lib.ladder import LADDER, prepare
 from lib.reporting import RESULTS, measure_all, report
-from lib.stages import first_batch, first_epoch, open_stage, small_config
 from lib.waterfall import draw
-from memory_bank import Official
-
-from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.inputs import make_embedded_dataset, open_inputs
-from gcl_fast.losses import adversarial
-from gcl_fast.memory import MemoryBank
-from gcl_fast.optim.precision import choose
-from gcl_fast.process import ALLOCATOR, SPINS
-from gcl_fast.settings import override
-from gcl_fast.stages.gcl_step import GCLStep, IdentityTraining
-from gcl_fast.stages.generative import Generative
-from gcl_fast.stages.joint import Joint
-from gcl_fast.stages.reference_step import ReferenceStep
-
-LADDER = {  # what is switched on, in this order -> what a row of the table calls it
-    "official": "official step, float32",
-    "process": "+ allocator and OpenMP settings",
-    "layout": "+ channels-last",
-    "bf16": "+ bf16 autocast",
-    "batched": "+ batched calls, one real pass of D",
-    "frozen": "+ D frozen in G's update",
-    "fused": "+ fused optimizers",
-    "bank": "+ memory-bank ops",
-    "norm": "+ norm ops",
-    "padding": "+ padding op",
-    "second": "+ weight gradients in R1",
-    "upsampling": "+ folded upsampling (train.py --amp)",
-    "compile": "+ compiled",
-}
-MARKET = 12_936  # training crops of Market-1501
 
 
 def ladder(stage: str, compiled: bool) -> list[str]:
-    """The rungs that `stage` has."""
+    """Return the rungs that `stage` has."""
     absent = {"bank"} if stage == "generative" else set[str]()
     return [rung for rung in LADDER if rung not in absent | (set() if compiled else {"compile"})]
 
 
-def prepare(
-    name: str, size: str, batch: int, device: str, on: set[str], settings: tuple[str, ...] = ()
-) -> tuple[Callable[[], object], ExitStack]:
-    """A call of one step of stage `name`, with only the optimizations `on` and these settings ("name=value"); the stack
-    undoes what had to be patched."""
-    config = override(small_config(size, device), [*settings])
-    config = replace(
-        config, generative=replace(config.generative, batch=batch), joint=replace(config.joint, batch=batch)
-    )
-    make_embedded_dataset(config)
-    ranks = Ranks(0, 1, torch.device(device))
-    precision = choose("bf16" in on, ranks.device, "on" if "compile" in on else "off")
-    stage = open_stage(name, config, open_inputs(config), ranks, precision)
-    assert isinstance(stage, Generative | Joint)
-    epoch = first_epoch(stage, config)
-    images, index = first_batch(stage, epoch)
-    layout = torch.channels_last if "layout" in on else torch.contiguous_format
-    stage.gcl.to(memory_format=layout)
-    step = stage.gcl_step
-    if isinstance(stage, Joint):
-        if size == "paper":
-            stage.bank = MemoryBank(MARKET, config.model.identity.embedding).to(device)
-            stage.bank.features.normal_().div_(stage.bank.features.norm(dim=1, keepdim=True))
-            stage.bank.labels.copy_(torch.arange(MARKET) // 17)  # the mean cluster of Market-1501
-        if "bank" not in on:
-            stage.bank = Official(stage.bank)
-    if "fused" not in on:
-        step.optimizers = [
-            torch.optim.Adam(
-                o.param_groups[0]["params"], betas=(0.0, 0.999), weight_decay=config.generative.weight_decay
-            )
-            for o in step.optimizers
-        ]
-        if isinstance(stage, Joint):
-            stage.optimizer = torch.optim.SGD(stage.gcl.identity.parameters(), lr=0.0, momentum=0.9, nesterov=True)
-    if isinstance(stage, Joint):
-        step.identity = IdentityTraining(stage.bank, stage.optimizer, config.joint.batch_statistics)
-    if "batched" not in on:
-        stage.gcl_step = cast(GCLStep, ReferenceStep(step, layout, fixed_maps=True))
-    stack = ExitStack()
-    if plain := PLAIN.keys() - on:
-        stack.enter_context(plain_layers(*plain))
-    if "frozen" not in on:
-        stack.enter_context(patch.object(adversarial, "frozen", nullcontext))
-    return partial(stage.step, images, index, epoch, 0), stack
-
-
 def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats: int) -> dict[str, float]:
-    """Figures of one rung, in this process."""
+    """Measure one rung in this process."""
     torch.manual_seed(0)
     step, stack = prepare(name, size, batch, device, on)
     with stack:
@@ -137,7 +57,7 @@ def measure(name: str, size: str, batch: int, device: str, on: set[str], repeats
 
 
 def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -> dict[str, float]:
-    """The same in a process with the allocator and OpenMP settings that the rungs ask for."""
+    """Measure the last of `rungs` in a process with the allocator and OpenMP settings that they ask for."""
     environment = {key: value for key, value in os.environ.items() if key not in ("GLIBC_TUNABLES", "GOMP_SPINCOUNT")}
     if "process" in rungs:
         environment |= {"GLIBC_TUNABLES": ALLOCATOR, "GOMP_SPINCOUNT": SPINS}
@@ -150,7 +70,7 @@ def in_new_process(options: argparse.Namespace, device: str, rungs: list[str]) -
 
 
 def labels(rungs: list[str], measured: Collection[str]) -> dict[str, str]:
-    """What a row of each measured rung is called: all that has been switched on since the one before."""
+    """Return the name of each measured row: all that has been switched on since the one before."""
     found, since = dict[str, str](), list[str]()
     for rung in rungs:
         since.append(LADDER[rung].removeprefix("+ "))
@@ -161,7 +81,7 @@ def labels(rungs: list[str], measured: Collection[str]) -> dict[str, str]:
 
 
 def rows_of(options: argparse.Namespace, measured: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """The table. The ceiling is the median of those that the processes measured."""
+    """Return the rows of the table. The ceiling is the median of those that the processes measured."""
     names = labels(ladder(options.stage, options.compile), measured)
     ceiling = statistics.median(figures["convolution"] for figures in measured.values())
     official, needed = next(iter(measured.values())), measured["upsampling"]["tflop"]
@@ -190,7 +110,7 @@ def rows_of(options: argparse.Namespace, measured: dict[str, dict[str, float]]) 
 
 
 def main() -> int:
-    """Measure, print, append, draw. Returns the exit status."""
+    """Measure, print, append and draw; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("generative", "joint"), default="joint")
     parser.add_argument("--size", choices=("demo", "paper"), default="demo")

@@ -32,6 +32,7 @@ with in_one_line():
     from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
     from gcl_fast.run.temporal import joint_retrieval
     from gcl_fast.settings import STAGES
+    from gcl_fast.table import text_table
 
 
 @entry
@@ -129,10 +130,11 @@ def _tell_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
 def _table(corner: str, rows: dict[str, dict[str, float]], scale: float, digits: int) -> None:
     """Print one line a row, one column for each metric that any of them has."""
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    print(f"{corner:<12}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in names))
-    for row, metrics in rows.items():
-        cells = (f"{scale * metrics[n]:.{digits}f}" if n in metrics else "" for n in names)
-        print(f"{row:<12}" + "".join(f"{cell:>{max(len(n), 6) + 2}}" for n, cell in zip(names, cells)))
+    cells = [
+        [row, *(f"{scale * metrics[n]:.{digits}f}" if n in metrics else "" for n in names)]
+        for row, metrics in rows.items()
+    ]
+    print(text_table([[corner, *names], *cells]))
 
 
 if __name__ == "__main__":

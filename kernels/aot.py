@@ -33,15 +33,16 @@ from triton.runtime.jit import JITFunction
 
 from gcl_fast import kernels
 from gcl_fast.kernels import (
+    _instance_norm,
+    _sample_norm,
     contrastive_draw,
     csr_dbscan,
     gather_pixels,
     memory_update,
     merge_rows,
     negative_lse,
-    reciprocal_graph,
+    reciprocal_weights,
     reflect_pad,
-    styled_norm,
 )
 from gcl_fast.kernels.cards import TARGETS, Card
 
@@ -119,18 +120,18 @@ def graph_entries(card: Card) -> Iterator[Entry]:
     """Pseudo-labels: the k-reciprocal graph and the clusters in it."""
     lists = dict.fromkeys(("neighbours", "own", "halves"), "*i32") | {"K": "i32", "HALF": "i32"}
     sets = lists | {"start": "*i64", "column": "*i32", "first_row": "i32"}
-    for K in (32, 64, reciprocal_graph.MAX_NEIGHBOURS):
-        configuration = reciprocal_graph.lists_configuration(K)
-        yield Entry(reciprocal_graph._reciprocal_lists_kernel, lists, configuration)
-        for half in (K // 2, min(K // 2 + 1, reciprocal_graph.MAX_HALF)):
+    for K in (32, 64, reciprocal_weights.MAX_NEIGHBOURS):
+        configuration = reciprocal_weights.lists_configuration(K)
+        yield Entry(reciprocal_weights._reciprocal_lists_kernel, lists, configuration)
+        for half in (K // 2, min(K // 2 + 1, reciprocal_weights.MAX_HALF)):
             for fill in (False, True):
-                configuration = reciprocal_graph.sets_configuration(K, half, card) | {"FILL": fill}
-                yield Entry(reciprocal_graph._expanded_sets_kernel, sets, configuration)
+                configuration = reciprocal_weights.sets_configuration(K, half, card) | {"FILL": fill}
+                yield Entry(reciprocal_weights._expanded_sets_kernel, sets, configuration)
     yield Entry(
-        reciprocal_graph._closeness_kernel,
+        reciprocal_weights._closeness_kernel,
         dict.fromkeys(("features", "closeness", "largest", "total"), "*fp32")
         | {"start": "*i64", "column": "*i32", "first_row": "i32", "D": "i32"},
-        reciprocal_graph.WEIGHTS_CONFIGURATION,
+        reciprocal_weights.WEIGHTS_CONFIGURATION,
     )
     floats = dict.fromkeys(("caps", "value", "out_value"), "*fp32") | {"least": "fp32"}
     merged = floats | dict.fromkeys(("rows", "list_start", "start", "out_start"), "*i64")
@@ -151,23 +152,23 @@ def image_entries() -> Iterator[Entry]:
     for dtype in IMAGES:
         images = dict.fromkeys(("x", "y", "residual", "grad", "dx"), f"*{dtype}")
         for R, C in ((512, 16), (64, 16)):
-            channels = styled_norm.instance_configuration(R, C)
+            channels = _instance_norm.instance_configuration(R, C)
             for style in sorted({dtype, "fp32"}) + [
                 None
             ]:  # of AdaIN under autocast and without, of plain instance norm
                 styles = dict.fromkeys(("scale", "shift", "dscale", "dshift"), f"*{style or 'fp32'}")
                 types, none = scalars | sums | images | styles, {} if style else {"scale": None, "shift": None}
                 for skip in ({}, {"residual": None}):
-                    yield Entry(styled_norm._instance_kernel, *_without(types, channels | none | skip))
-                yield Entry(styled_norm._instance_backward_kernel, *_without(types, channels | none))
+                    yield Entry(_instance_norm._instance_kernel, *_without(types, channels | none | skip))
+                yield Entry(_instance_norm._instance_backward_kernel, *_without(types, channels | none))
         styles = dict.fromkeys(("scale", "shift", "dscale", "dshift"), "*fp32")
         types = scalars | sums | images | styles
-        yield Entry(styled_norm._parts_kernel, types, styled_norm.PARTS_CONFIGURATION)
+        yield Entry(_sample_norm._parts_kernel, types, _sample_norm.PARTS_CONFIGURATION)
         for C in (16, 32, 64):
-            whole = styled_norm.whole_configuration(8192, C)
-            yield Entry(styled_norm._whole_kernel, *_without(types, whole | {"residual": None}))
-            yield Entry(styled_norm._sums_kernel, types, whole)
-            yield Entry(styled_norm._whole_backward_kernel, types, whole)
+            whole = _sample_norm.whole_configuration(8192, C)
+            yield Entry(_sample_norm._whole_kernel, *_without(types, whole | {"residual": None}))
+            yield Entry(_sample_norm._sums_kernel, types, whole)
+            yield Entry(_sample_norm._whole_backward_kernel, types, whole)
     for dtype, kind in IMAGES.items():
         images = dict.fromkeys(("x", "grad", "padded", "out"), f"*{dtype}")
         for C in (16, 32, 64):

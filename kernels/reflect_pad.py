@@ -166,8 +166,31 @@ def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     in_cpp = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     if not in_cpp and not triton_serves(x):
         return reflect_pad_reference(x, padding, slope)
-    x = x.contiguous(memory_format=torch.channels_last)
-    return torch.ops.gcl_fast.reflect_pad(x, None, padding, slope).permute(0, 3, 1, 2)
+    return _Pad.apply(x, None, padding, slope, False)
+
+
+class _Pad(torch.autograd.Function):
+    """Multiply x by `slope` where `padded` (None: the result) is not positive, and pad; or the adjoint of that.
+
+    Each of the two is the derivative of the other. torch.func's transforms, by which R1 is taken, refuse ops that are
+    registered by `torch.library.register_autograd`, so this is a Function.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, padded: Tensor | None, padding: int, slope: float, adjoint: bool) -> Tensor:
+        op = torch.ops.gcl_fast.reflect_pad_adjoint if adjoint else torch.ops.gcl_fast.reflect_pad
+        return op(x.contiguous(memory_format=torch.channels_last), padded, padding, slope).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, padded, ctx.padding, ctx.slope, ctx.adjoint = inputs
+        signs = output if padded is None and not ctx.adjoint else padded
+        ctx.save_for_backward(None if ctx.slope == 1 else signs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (padded,) = ctx.saved_tensors
+        return _Pad.apply(grad, padded, ctx.padding, ctx.slope, not ctx.adjoint), None, None, None, None
 
 
 load()
@@ -185,24 +208,3 @@ def _(x: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
 def _(grad: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
     B, C, H, W = grad.shape
     return grad.new_empty((B, H - 2 * padding, W - 2 * padding, C))
-
-
-def _save_signs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, padded, ctx.padding, ctx.slope = inputs
-    ctx.save_for_backward(None if ctx.slope == 1 else output.permute(0, 3, 1, 2) if padded is None else padded)
-
-
-def _backward_by(adjoint: Any) -> Any:
-    """Return the backward of an op whose derivative is `adjoint`, at the signs that it saved."""
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        images = grad.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        return adjoint(images, *ctx.saved_tensors, ctx.padding, ctx.slope).permute(0, 3, 1, 2), None, None, None
-
-    return backward
-
-
-_ADJOINTS = {"reflect_pad": "reflect_pad_adjoint", "reflect_pad_adjoint": "reflect_pad"}
-for _name, _adjoint in _ADJOINTS.items():
-    _backward = _backward_by(getattr(torch.ops.gcl_fast, _adjoint))
-    torch.library.register_autograd(f"gcl_fast::{_name}", _backward, setup_context=_save_signs)

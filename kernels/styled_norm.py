@@ -1,9 +1,9 @@
 """The generator's two norms with all that follows them in one pass: scale and shift, LeakyReLU, residual.
 
-AdaIN normalizes each channel of each sample (Huang and Belongie 2017), the decoder's layer norm each sample over
-C, H, W by its unbiased deviation (MUNIT). As tensor arithmetic they are about twelve passes over the images, forward and
-backward, which Inductor fuses. So the op serves eager runs, in C++ on a CPU and in Triton on a GPU, and the definition
-serves compiled graphs and float64. `python benchmarks/run.py --only networks` measures both.
+AdaIN normalizes each channel of each sample (Huang and Belongie 2017), the decoder's layer norm each sample over C,
+H, W by its unbiased deviation (MUNIT). As tensor arithmetic they are about twelve passes over the images, forward and
+backward, which Inductor fuses. So the op serves eager runs, in C++ on a CPU and in Triton on a GPU, and the
+definition serves compiled graphs and float64. `python benchmarks/run.py --only networks` measures both.
 
 The GPU's kernels have no atomics, so results repeat. Roofline of an H100 (3.0 TB/s), bfloat16, B=32: AdaIN at 128x64x32
 reads 17 MB and writes 17 MB, 11 us, backward 17 us. The layer norm at 32x256x128 reads 67 MB twice and writes 67 MB,

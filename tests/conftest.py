@@ -20,15 +20,16 @@ from gcl_fast.process import set_openmp_waiting
 # As every entry does, before torch is imported: beside one busy program the tests of convolutions take 74 s so on two
 # cores, and more than 280 s otherwise.
 set_openmp_waiting()
+sys.path.insert(0, str(Path(__file__).parent))  # for trainer.py and the emulated GPU, under --import-mode=importlib
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from trainer import Trainer  # noqa: E402
 
 from gcl_fast.settings import STAGES  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent))  # makes emulated_graphs.py importable under --import-mode=importlib
 GOLDEN = Path(__file__).parent / "golden"
 TRAIN = Path(__file__).parents[1] / "gcl_fast" / "train.py"
 
@@ -105,6 +106,14 @@ def command(world: Path) -> Callable[..., list[str]]:
         return [sys.executable, str(TRAIN), *flags, *TINY, f"data_root={world}", f"runs={runs}", f"name={name}"]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
+    """Starts runs of train.py on the CPU, without the seconds that importing takes."""
+    trainer = Trainer(tmp_path_factory.mktemp("trainer"))
+    yield trainer
+    trainer.close()
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

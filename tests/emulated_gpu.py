@@ -207,7 +207,7 @@ def emulated_gpu() -> Iterator[None]:
         from gcl_fast.data.nvjpeg_decoder import NvjpegDecoder as Source
     from gcl_fast.assessment import assess
     from gcl_fast.distributed import ranks
-    from gcl_fast.render import rasterizer
+    from gcl_fast.kernels import rasterize
     from gcl_fast.run import checkpoint
     from gcl_fast.run.meter import Meter
     from gcl_fast.run.session import Session
@@ -218,7 +218,7 @@ def emulated_gpu() -> Iterator[None]:
     torch.cuda.set_rng_state = lambda *_: None
     torch.cuda.mem_get_info = lambda *_: (60 << 30, 80 << 30)
     ranks.start = lambda *_: ranks.Ranks(0, 1, SEEN)
-    rasterizer.HAS_CUDA_KERNELS = True
+    rasterize.HAS_CUDA_KERNELS = True
     assess.PICTURED = 1  # crops in the picture of views: each takes 0.6 s
     graphs.install()
 

@@ -1,1 +1,1 @@
-"""What the scripts of benchmarks/ share."""
+"""Libraries that the scripts of benchmarks/ share."""

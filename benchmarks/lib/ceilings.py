@@ -1,4 +1,4 @@
-"""What this machine can do at most: matrix product, convolution and memory copy, measured."""
+"""Measure what this machine can do at most: matrix product, convolution and memory copy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Arithmetic = Literal["matrix", "convolution"]
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best of several runs.
+    """Holds the best rates of several runs.
 
     matrix: FLOP/s of a float32 product of square matrices. convolution: FLOP/s of a 3x3 convolution of 128 channels,
     channels-last, in the type `--amp` chooses (`dtype`). copy: bytes/s, read and written ones counted.
@@ -28,7 +28,7 @@ class Ceilings:
     dtype: str
 
     def fraction(self, seconds: float, flops: float, moved: float, arithmetic: Arithmetic) -> float:
-        """Least possible time of `flops` and `moved` bytes, whichever is longer, over the time taken."""
+        """Return the least possible time of `flops` and `moved` bytes, whichever is longer, over `seconds`."""
         return max(flops / getattr(self, arithmetic), moved / self.copy) / seconds
 
     def __str__(self) -> str:
@@ -39,14 +39,14 @@ class Ceilings:
 
 
 def best(work: Callable[[], object], repeats: int, device: str) -> float:
-    """Seconds of a call, the least of `repeats`; on a GPU of calls in a row, whose launches are hidden."""
+    """Return the seconds of the fastest of `repeats` calls; on a GPU calls are queued, which hides their launches."""
     calls = 20 if device == "cuda" else 1
     return measure(lambda: [work() for _ in range(calls)] and None, repeats, device)["min"] / calls
 
 
 @torch.inference_mode()
 def convolution(device: str, dtype: torch.dtype, repeats: int = 7) -> float:
-    """FLOP/s of a 3x3 convolution of 128 channels, channels-last."""
+    """Measure the FLOP/s of a 3x3 convolution of 128 channels, channels-last."""
     batch, height, width, channels = (64, 64, 32, 128) if device == "cuda" else (16, 32, 16, 128)
     maps = torch.randn(batch, channels, height, width, device=device, dtype=dtype)
     maps = maps.contiguous(memory_format=torch.channels_last)
@@ -57,7 +57,7 @@ def convolution(device: str, dtype: torch.dtype, repeats: int = 7) -> float:
 
 @torch.inference_mode()
 def copy(device: str, repeats: int = 7) -> float:
-    """Bytes/s of a copy, read and written ones counted."""
+    """Measure the bytes/s of a copy; both read and written bytes count."""
     source = torch.zeros(2**28 if device == "cuda" else 2**26)  # 256 MB on a CPU, well beyond its caches
     source = source.to(device)
     target = torch.zeros_like(source)
@@ -66,7 +66,7 @@ def copy(device: str, repeats: int = 7) -> float:
 
 @torch.inference_mode()
 def matrix(device: str, repeats: int = 7) -> float:
-    """FLOP/s of a float32 product of square matrices."""
+    """Measure the FLOP/s of a float32 product of square matrices."""
     n = 8192 if device == "cuda" else 1536
     square = torch.randn(n, n, device=device)
     product = torch.empty_like(square)
@@ -74,7 +74,7 @@ def matrix(device: str, repeats: int = 7) -> float:
 
 
 def measure_ceilings(device: str, repeats: int = 7) -> Ceilings:
-    """The ceilings of `device` ("cpu" or "cuda"); a second or two."""
+    """Measure the ceilings of `device` ("cpu" or "cuda"), in about two seconds."""
     from gcl_fast.optim.precision import choose  # its import builds the ops: not for whoever wants a rate alone
 
     dtype = choose(True, torch.device(device)).dtype or torch.float32

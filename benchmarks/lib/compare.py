@@ -1,4 +1,4 @@
-"""Whether a run became slower than an earlier one, beyond the noise of both."""
+"""Find what became slower than in an earlier run, beyond the noise of both."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ KEY = ("device", "part", "size", "contender")
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Rows of a results CSV."""
+    """Return the rows of a results CSV."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def noise(row: Mapping[str, Any]) -> float:
-    """How far the median lies above the fastest call, as a share: what a machine does to equal work."""
+    """Return how far the median lies above the fastest call, as a share of the median."""
     return 1 - float(row["min_ms"]) / float(row["median_ms"])
 
 
 def regressions(
     rows: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]], machine: str
 ) -> tuple[int, list[str]]:
-    """How many of `rows` have a counterpart in `earlier` (the newest of the same machine), and a line for each that
-    is slower: whose median grew by more than a tenth and by more than twice the larger noise of the two."""
+    """Return how many of `rows` have a counterpart in `earlier`, and a line for each that is slower.
+
+    A counterpart is the newest row of the same machine. A row is slower where its median grew by more than a tenth and
+    by more than twice the larger noise of the two.
+    """
     before = {tuple(str(row[key]) for key in KEY): row for row in earlier if row["machine"] == machine}
     pairs = [(row, before.get(tuple(str(row[key]) for key in KEY))) for row in rows]
     found = [(now, then) for now, then in pairs if then is not None]

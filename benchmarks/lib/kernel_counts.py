@@ -1,4 +1,4 @@
-"""How many kernels an op launches on a GPU in eager mode, and how many bytes it moves.
+"""Count the kernels that an op launches on a GPU in eager mode, and the bytes that it moves.
 
 Views launch nothing; an op of gcl_fast launches what KERNELS says, a multi-tensor op its chunks, a convolution one
 kernel and one for its bias, its backward pass one for each gradient, any other op one. That is an estimate: the
@@ -43,7 +43,7 @@ def _multi_tensor(args: Arguments) -> int:
 # Kernels of an op by its name, where these are not one: a number, or a function of its arguments.
 KERNELS: dict[str, int | Callable[[Arguments], int]] = {
     # of gcl_fast: what its launcher for CUDA launches
-    "gcl_fast::structure": 6,
+    "gcl_fast::structure_maps": 6,
     "gcl_fast::negative_lse": 12,  # tiled, one tile: fill 3, two products, rows, scale, log-sum and mean 5
     "gcl_fast::styled_norm": lambda args: 1 + args[-1],  # of whole samples: parts first
     "gcl_fast::styled_norm_backward": lambda args: 1 + args[-1],

@@ -1,4 +1,4 @@
-"""The networks and the whole step of each stage, each with its peers, ready to be measured."""
+"""Prepare the networks and the whole step of each stage, each with its peers, for a measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAIN = "plain PyTorch, float32"
 
 
 def network_groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
-    """Groups of parts as in `parts.groups`, of the demo's networks and, `full`, of the paper's."""
+    """Return groups of parts as `parts.groups` does, of the demo's networks and, if `full`, of the paper's."""
     configs = [small_config(preset, device) for preset in (("demo", "paper") if full else ("demo",))]
     return {
         "networks": lambda: chain.from_iterable(map(passes, configs)),
@@ -34,7 +34,7 @@ def network_groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[P
 
 
 def passes(config: RunConfig, batch: int = 16) -> Iterator[Part]:
-    """Identity encoder, generator, and discriminator with R1, forward and backward."""
+    """Yield identity encoder, generator, and discriminator with R1, each forward and backward."""
     torch.manual_seed(0)
     label, device = f", {config.preset}", torch.device(config.device)
     precision = choose(config.amp, device, config.compile)
@@ -80,7 +80,7 @@ def passes(config: RunConfig, batch: int = 16) -> Iterator[Part]:
 
 
 def steps(config: RunConfig) -> Iterator[Part]:
-    """One update in each stage on the embedded dataset, loading left out, beside the same in float32."""
+    """Yield one update of each stage on the embedded dataset, without loading; its peer runs in float32."""
     make_embedded_dataset(config)
     device = torch.device(config.device)
     ranks, inputs = Ranks(0, 1, device), open_inputs(config)
@@ -99,7 +99,7 @@ def steps(config: RunConfig) -> Iterator[Part]:
 
 
 def counted(name: str, size: int, contenders: Mapping[str, Callable[[], object]]) -> Part:
-    """A part that works on `size` images, whose operations are counted while ours runs once, eagerly."""
+    """Return a part that works on `size` images; its FLOPs are counted while ours runs once, eagerly."""
     with torch.compiler.set_stance("force_eager"), Flops() as flops:
         contenders["ours"]()
     return Part(name, size, "images", contenders, flops.total, arithmetic="convolution")

@@ -1,4 +1,4 @@
-"""The hot parts of gcl_fast that are no networks, each with its peers, ready to be measured."""
+"""Prepare the hot parts of gcl_fast other than networks, each with its peers, for a measurement."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import loader
-import memory_bank as bank_benchmark
 import numpy as np
-import pseudo_labels
-import rasterize as raster
 import torch
 from PIL import Image
-from ranking import by_sorting
 from sklearn.cluster import DBSCAN
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -36,12 +31,14 @@ from gcl_fast.pseudo_labels.jaccard import (
 )
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, render_structure
+from lib import bank_formulations, embeddings, epoch_readers, meshes
 from lib.ceilings import Arithmetic
+from lib.sorted_ranking import by_sorting
 
 
 @dataclass(frozen=True)
 class Part:
-    """One hot part at one size.
+    """Represents one hot part at one size.
 
     contenders: "ours" first, then its peers. size, unit: how many of what one call works on. flops, moved: the least
     arithmetic and the least traffic in bytes (inputs read once, results written once) of a call, for the ceiling.
@@ -59,7 +56,7 @@ class Part:
 
 
 def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
-    """Groups of parts by name; a part is made when its turn comes, so that what the one before held is free."""
+    """Return groups of parts by name; a part is made in its turn, when the memory of the one before is free."""
     samples = (12_936, 100_000) if full else (12_936,)
     rows = (1500, 3000, 12_936, 33_000) if full else (1500, 3000, 12_936)
     dense = 3000 if full else 1500
@@ -74,13 +71,13 @@ def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
 
 
 def loading(device: torch.device, count: int) -> Iterator[Part]:
-    """Epochs from JPEG files of 128x64 to batches of 256x128."""
+    """Yield the reading of epochs, from JPEG files of 128x64 to batches of 256x128."""
     with tempfile.TemporaryDirectory() as folder:
-        loader.write_crops(Path(folder), count)
+        epoch_readers.write_crops(Path(folder), count)
         records, size = open_dataset("folder", folder).train, (256, 128)
-        readers = loader.ours(records, size, device, batch_size=64, threads=2)
+        readers = epoch_readers.ours(records, size, device, batch_size=64, threads=2)
         from_files, *cached = (name for name in readers if "augmented" not in name)
-        peers = loader.peers(records, size, device, batch_size=64, workers=[2])
+        peers = epoch_readers.peers(records, size, device, batch_size=64, workers=[2])
         crops = count // 64 * 64
         written = crops * 3 * size[0] * size[1] * 4
         yield Part("loader, JPEG files", crops, "crops", {"ours": readers[from_files]} | peers, moved=written)
@@ -89,36 +86,36 @@ def loading(device: torch.device, count: int) -> Iterator[Part]:
 
 
 def rasterizer(count: int, device: str) -> Part:
-    """`count` walking bodies at 256x128."""
-    bodies, faces = (x.to(device) for x in raster.walkers(count))
+    """Return the rasterizing of `count` walking bodies at 256x128."""
+    bodies, faces = (x.to(device) for x in meshes.walkers(count))
     yaw, camera = torch.arange(count) * 45.0, torch.tensor([[0.52, 0.5, 0.5, 8]]).repeat(count, 1)
-    vertices = project(bodies, yaw.to(device), camera.to(device), raster.SIZE)
-    peers: dict[str, Callable[[], object] | None] = {"PyTorch3D": raster.pytorch3d_peer(vertices, faces)}
+    vertices = project(bodies, yaw.to(device), camera.to(device), meshes.SIZE)
+    peers: dict[str, Callable[[], object] | None] = {"PyTorch3D": meshes.pytorch3d_peer(vertices, faces)}
     if device == "cpu":
-        peers["plain loop, 1 thread"] = raster.plain_loop(vertices, faces)
-    ours = {"ours": partial(rasterize, vertices, faces, raster.SIZE, cull_backfaces=True)}
-    moved = vertices.nbytes + count * raster.SIZE[0] * raster.SIZE[1] * 5 * 4
+        peers["plain loop, 1 thread"] = meshes.plain_loop(vertices, faces)
+    ours = {"ours": partial(rasterize, vertices, faces, meshes.SIZE, cull_backfaces=True)}
+    moved = vertices.nbytes + count * meshes.SIZE[0] * meshes.SIZE[1] * 5 * 4
     return Part("rasterizer", count, "meshes", ours | {k: v for k, v in peers.items() if v is not None}, moved=moved)
 
 
 def structure_maps(device: str, count: int = 32) -> Iterator[Part]:
-    """Body parameters to structure maps, beside reading the official code's pre-rendered pictures."""
-    body, (height, width) = AnnyBody(), raster.SIZE
+    """Yield structure maps from body parameters; the peer reads the official code's pre-rendered images."""
+    body, (height, width) = AnnyBody(), meshes.SIZE
     names = [f"{i:04d}.png" for i in range(count)]
     pose, shape = walking_pose(torch.arange(count) / count), torch.full((count, len(body.shape_names)), 0.5)
     camera, yaw = torch.tensor([[0.52, 0.5, 0.5, 8.0]]).repeat(count, 1), torch.arange(count) * 45.0
     people = BodyParameters(names, body.name, pose, shape, torch.zeros(count), camera, torch.ones(count))
-    online, index = OnlineStructureMaps(body, people, raster.SIZE, device), torch.arange(count, device=device)
+    online, index = OnlineStructureMaps(body, people, meshes.SIZE, device), torch.arange(count, device=device)
     vertices = body(pose.to(device), shape.to(device))
     with tempfile.TemporaryDirectory() as root:
         for turn in PRERENDERED_YAWS:
             folder = Path(root) / "train" / (f"render_{turn}" if turn else "render")
             folder.mkdir(parents=True)
             turned = torch.full((count,), float(turn), device=device)
-            maps = render_structure(vertices, body.faces, turned, camera.to(device), raster.SIZE)
+            maps = render_structure(vertices, body.faces, turned, camera.to(device), meshes.SIZE)
             for name, picture in zip(names, (maps[:, 0] * 127.5 + 127.5).byte().cpu().numpy(), strict=True):
                 Image.fromarray(picture).save(folder / name)
-        official = PrerenderedStructureMaps(root, "train", names, raster.SIZE, device)
+        official = PrerenderedStructureMaps(root, "train", names, meshes.SIZE, device)
 
         def from_files() -> Tensor:
             official.decoded.zero_()
@@ -133,9 +130,9 @@ def structure_maps(device: str, count: int = 32) -> Iterator[Part]:
 
 
 def memory_bank(samples: int, device: str, batch: int = 16, dim: int = 512, negatives: int = 8192) -> Iterator[Part]:
-    """Contrastive loss with backward, and update, at the paper's sizes."""
-    bank, index, f, f_new = bank_benchmark.crops_and_bank(batch, samples, dim, negatives, device)
-    chosen = {name: bank_benchmark.CONTENDERS[name](bank) for name in ("ours", "reference", "official")}
+    """Yield the contrastive loss with its backward pass, and the bank update, at the paper's sizes."""
+    bank, index, f, f_new = bank_formulations.crops_and_bank(batch, samples, dim, negatives, device)
+    chosen = {name: bank_formulations.CONTENDERS[name](bank) for name in ("ours", "reference", "official")}
 
     def loss(contender: Any) -> None:
         f.grad = f_new.grad = None
@@ -150,8 +147,8 @@ def memory_bank(samples: int, device: str, batch: int = 16, dim: int = 512, nega
 
 
 def clustering(rows: int, device: str, dense: bool, dim: int = 512, k1: int = 30, k2: int = 6) -> Iterator[Part]:
-    """Neighbours, Jaccard, DBSCAN; `dense`: beside the dense definition of the Jaccard similarity."""
-    features = pseudo_labels.crops(rows, dim)
+    """Yield neighbours, Jaccard similarity and DBSCAN; with `dense` the dense definition is a peer."""
+    features = embeddings.crops(rows, dim)
     moved, eps = features.to(device), 0.6
     library = NearestNeighbors(n_neighbors=k1, algorithm="brute").fit(features.numpy())
     searches: dict[str, Callable[[], Any]] = {
@@ -178,7 +175,7 @@ def clustering(rows: int, device: str, dense: bool, dim: int = 512, k1: int = 30
 
 
 def ranking(queries: int, gallery: int) -> Part:
-    """mAP and CMC from a distance matrix, on the CPU: the op has no other kernel."""
+    """Return mAP and CMC from a distance matrix, on the CPU: the op has no other kernel."""
     draw = np.random.default_rng(0)
     ids = [
         draw.integers(high, size=size) for high, size in [(750, queries), (750, gallery), (6, queries), (6, gallery)]

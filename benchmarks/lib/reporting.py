@@ -1,4 +1,4 @@
-"""What the benchmarks share: time and peak memory of calls, facts on the machine, and a CSV to append to."""
+"""Measure time and peak memory of calls, and append them to a CSV with the facts of the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESULTS = Path(os.environ.get("GCL_FAST_RESULTS") or ROOT / "benchmarks" / "resu
 
 
 def _status(field: str) -> float:
-    """MB of a memory line of /proc/self/status."""
+    """Return the MB of a memory line of /proc/self/status."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
@@ -40,7 +40,7 @@ def seconds_of(work: Callable[[], Any], device: str) -> float:
 
 
 def peak_memory(work: Callable[[], Any], device: str = "cpu") -> float:
-    """MB that a call of `work` needs above what was held before; on the CPU resident memory, so page-granular."""
+    """Return the MB that `work` needs above what was in use; on the CPU that is resident memory, in whole pages."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -57,7 +57,7 @@ def peak_memory(work: Callable[[], Any], device: str = "cpu") -> float:
 def measure_all(
     contenders: Mapping[str, Callable[[], Any]], repeats: int, device: str = "cpu", seconds: float = float("inf")
 ) -> dict[str, dict[str, float]]:
-    """For each contender seconds (min, median, max), peak MB, and how many calls these come from.
+    """Return for each contender seconds (min, median, max), peak MB, and the number of measured calls.
 
     They run in turns, so that noise of the machine meets everyone, after one call to warm up, one to look at the memory
     and one to get back what was freed for that. Rounds end after `repeats`, or from the third on after `seconds`.
@@ -77,7 +77,7 @@ def measure_all(
 
 
 def measure(work: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[str, float]:
-    """`measure_all` of one; without a call to warm up where there is one repeat, for work that takes minutes."""
+    """Measure one contender as `measure_all` does; with one repeat it is not warmed up, for work that takes minutes."""
     if repeats > 1:
         return measure_all({"it": work}, repeats, device)["it"]
     times: list[float] = []
@@ -85,20 +85,33 @@ def measure(work: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[
     return {**spread(times), "peak_mb": peak, "repeats": 1}
 
 
+def with_cpu_seconds(work: Callable[[], Any]) -> tuple[Callable[[], Any], list[float]]:
+    """Return `work`, and a list that gets the CPU seconds of all threads for each call of it."""
+    spent: list[float] = []
+
+    def timed() -> Any:
+        before = time.process_time()
+        result = work()
+        spent.append(time.process_time() - before)
+        return result
+
+    return timed, spent
+
+
 def spread(values: list[float]) -> dict[str, float]:
-    """min, median and max, to six significant digits."""
+    """Return min, median and max, to six significant digits."""
     figures = {"min": min(values), "median": statistics.median(values), "max": max(values)}
     return {name: float(f"{value:.6g}") for name, value in figures.items()}
 
 
 def facts(device: str = "cpu") -> dict[str, Any]:
-    """When, on which commit, on which machine and with which versions a figure was measured."""
+    """Return when, on which commit, on which machine and with which versions a figure was measured."""
     describe = ["-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     git = shutil.which("git")
-    said = subprocess.run([git, *describe], capture_output=True, text=True).stdout.strip() if git else ""
+    description = subprocess.run([git, *describe], capture_output=True, text=True).stdout.strip() if git else ""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": said or "unknown",
+        "commit": description or "unknown",
         "machine": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -109,7 +122,7 @@ def facts(device: str = "cpu") -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name, and which vectors torch finds there: clouds lend cores with and without AVX-512 under one name."""
+    """Return the processor's name and vector width: clouds lend cores with and without AVX-512 under one name."""
     information = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", information.read_text()) if information.exists() else None
     name = found[1].strip() if found else platform.machine()
@@ -137,7 +150,7 @@ def append(path: Path, rows: list[dict[str, Any]], device: str = "cpu") -> None:
 
 
 def report(name: str, rows: list[dict[str, Any]], device: str = "cpu") -> Path:
-    """Print `rows` and append them to results/NAME.csv; returns its path."""
+    """Print `rows`, append them to results/NAME.csv, and return its path."""
     path = RESULTS / f"{name}.csv"
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))

@@ -1,4 +1,4 @@
-"""The stages of training as benchmarks need them: networks, inputs and labels in place, ready for a step."""
+"""Open the stages of training with networks, inputs and labels in place, ready for a step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL_WORLD = WorldConfig(identities=16)  # of the embedded dataset: enough for 
 
 
 def small_config(name: str, device: str) -> RunConfig:
-    """The preset called `name` on a small embedded dataset of its own, compiled as long runs are on a GPU.
+    """Return the preset called `name` on a small embedded dataset of its own, compiled as long runs are on a GPU.
 
     Without CUDA graphs: benchmarks replace parts of a step, which a captured one would not notice.
     """
@@ -46,7 +46,7 @@ def small_config(name: str, device: str) -> RunConfig:
 
 
 def networks(config: RunConfig, precision: Precision, device: torch.device) -> GCL:
-    """As a run makes them: from the weights of the settings, channels-last, compiled where that was chosen."""
+    """Make the networks as a run does: from the settings' weights, channels-last, compiled where that was chosen."""
     torch.manual_seed(config.seed)
     gcl = GCL(config.model)
     initialize(gcl, config)
@@ -56,7 +56,7 @@ def networks(config: RunConfig, precision: Precision, device: torch.device) -> G
 
 
 def open_stage(name: str, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision) -> Stage:
-    """The stage called `name`, with clusters of four neighbouring crops in place of a clustering.
+    """Open the stage called `name`, with clusters of four neighbouring crops in place of a clustering.
 
     A step costs the same whatever the labels say, and a clustering of untrained embeddings may leave no inliers.
     """
@@ -72,10 +72,10 @@ def open_stage(name: str, config: RunConfig, inputs: Inputs, ranks: Ranks, preci
 
 
 def first_epoch(stage: Stage, config: RunConfig) -> int:
-    """The first epoch whose steps are whole ones."""
+    """Return the first epoch whose steps update all networks of the stage."""
     return config.generative.reconstruction_epochs if stage.name == "generative" else 0
 
 
 def first_batch(stage: Stage, epoch: int) -> tuple[Tensor, Tensor]:
-    """(images, index) of the first step of `epoch`."""
+    """Return (images, index) of the first step of `epoch`."""
     return next(islice(stage.loader.epoch(stage.plan(epoch), epoch), 1))

@@ -1,4 +1,4 @@
-"""Waterfall of a training step: what each optimization takes off, down to the ceiling of the machine."""
+"""Draw the waterfall of a training step: what each optimization takes off, down to the machine's ceiling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = matplotlib.colormaps["tab10"]
 
 
 def waterfall(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure:
-    """A bar for each of `rows` of train_step.py: what is left (blue), what the row took off (grey) or added (red)."""
+    """Draw a bar for each of train_step.py's `rows`: what is left (blue), what it took off (grey) or added (red)."""
     seconds = [float(row["median_s"]) for row in rows]
     least = seconds[-1] * float(rows[-1]["ceiling_fraction"])
     figure = Figure(figsize=(8.4, 0.42 * (len(rows) + 1) + 1.3), layout="constrained")
@@ -27,12 +27,12 @@ def waterfall(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure:
         axes.barh(place, before - now, left=now, color="0.82" if before >= now else COLOURS(3))
         low, high = float(row["min_s"]), float(row["max_s"])
         axes.errorbar(now, place, xerr=[[now - low], [high - now]], color="black", linewidth=0.8)
-        said = f" {now:.3g} s, {float(row['speedup']):.2f}x, {float(row['peak_mb']) / 1024:.2g} GB"
-        axes.annotate(said, (max(before, now, high), place), va="center", fontsize=8)
+        label = f" {now:.3g} s, {float(row['speedup']):.2f}x, {float(row['peak_mb']) / 1024:.2g} GB"
+        axes.annotate(label, (max(before, now, high), place), va="center", fontsize=8)
     axes.barh(len(rows), least, color=COLOURS(2))
     needed, ceiling = (float(rows[-1][name]) for name in ("needed_tflop", "convolution_gflops"))
-    said = f" {least:.3g} s: {needed:.3g} TFLOP at {ceiling:,.0f} GFLOP/s"
-    axes.annotate(said, (least, len(rows)), va="center", fontsize=8)
+    label = f" {least:.3g} s: {needed:.3g} TFLOP at {ceiling:,.0f} GFLOP/s"
+    axes.annotate(label, (least, len(rows)), va="center", fontsize=8)
     axes.axvline(least, color=COLOURS(2), linewidth=0.8, linestyle=":")
     names = [fill(row["rung"], 44) for row in rows]
     axes.set_yticks(range(len(rows) + 1), [*names, "measured convolution ceiling"], fontsize=8)

@@ -1,1 +1,1 @@
-"""What benchmarks/gpu.py is made of: the parts of the proof, what measures them, and the page they leave."""
+"""Parts of benchmarks/gpu.py: the commands of the proof, what they measure, and the page they leave."""

@@ -1,4 +1,4 @@
-"""A command that is bounded in time and leaves no process behind."""
+"""Run a command that is bounded in time and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended. status: "done", "failed" or "timed out"."""
+    """Holds how a command ended. status: "done", "failed" or "timed out"."""
 
     status: str
     seconds: float
@@ -54,13 +54,13 @@ def run(command: Sequence[str], seconds: float, log: Path, environment: Mapping[
 
 
 def output(log: Path) -> str:
-    """What a command has printed, the last 200 kB of it; of a progress bar what stood there at the end."""
+    """Return the last 200 kB of a command's output; a progress bar counts as its last state."""
     text = log.read_bytes()[-200_000:].decode(errors="replace")
     return "\n".join(line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n")).strip("\n")
 
 
 def _dying_with(parent: int) -> Callable[[], None]:
-    """What a new process does first: ask for SIGTERM at the death of `parent`."""
+    """Return what a new process does first: it asks for SIGTERM at the death of `parent`."""
     prctl = ctypes.CDLL(None).prctl
 
     def ask() -> None:
@@ -72,7 +72,7 @@ def _dying_with(parent: int) -> Callable[[], None]:
 
 
 def _descendants(process: int) -> Iterator[int]:
-    """Children of `process`, their children and so on; on Linux."""
+    """Return the children of `process`, their children and so on (on Linux)."""
     with suppress(OSError):
         for thread in Path(f"/proc/{process}/task").iterdir():
             for child in map(int, (thread / "children").read_text().split()):

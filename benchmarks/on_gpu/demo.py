@@ -1,4 +1,4 @@
-"""The README's first command in a fresh folder, timed: dataset, three stages, their evaluations.
+"""Time the README's first command in a fresh folder: dataset, three stages, their evaluations.
 
 python -m on_gpu.demo --device cuda
 
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from on_gpu.parts import TINY, TRAIN
+from on_gpu.commands import TINY, TRAIN
 from on_gpu.rows import Row, emit
 
 

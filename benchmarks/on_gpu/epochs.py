@@ -1,4 +1,4 @@
-"""Steps of the paper preset through the stage's own loader, and what its epochs would take: extrapolated, not run.
+"""Time steps of the paper preset through the stage's own loader, and extrapolate to its epochs.
 
 python -m on_gpu.epochs --device cuda --stage joint
 
@@ -15,10 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lib.reporting import seconds_of
-from lib.stages import first_epoch, open_stage
-from loader import write_crops
-from pseudo_labels import bank
 
 from gcl_fast.bodies import BodyParameters, save_body_parameters, walking_pose
 from gcl_fast.data import open_dataset
@@ -30,6 +26,10 @@ from gcl_fast.run.meter import Meter
 from gcl_fast.settings import RunConfig, preset
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
+from lib.embeddings import bank
+from lib.epoch_readers import write_crops
+from lib.reporting import seconds_of
+from lib.stages import first_epoch, open_stage
 from on_gpu.rows import Row, emit
 from on_gpu.targets import EPOCHS
 
@@ -38,7 +38,7 @@ WARM = 20  # steps before any is timed
 
 
 def make_dataset(folder: Path, count: int) -> None:
-    """`count` crops and body parameters for them; nothing where they are there."""
+    """Make `count` crops and their body parameters, unless they are there."""
     path = folder / "body_parameters" / "train.npz"
     if path.is_file():
         return
@@ -52,7 +52,7 @@ def make_dataset(folder: Path, count: int) -> None:
 
 
 def begin(stage: Generative | Joint, device: str) -> tuple[float, float]:
-    """Seconds of what begins the first epoch, and of what begins each further one."""
+    """Return the seconds that begin the first epoch, and those that begin each further one."""
     if isinstance(stage, Generative):
         return seconds_of(lambda: stage.begin_epoch(0), device), 0.0
     stage.bank.features.copy_(bank(*stage.bank.features.shape))
@@ -65,7 +65,7 @@ def begin(stage: Generative | Joint, device: str) -> tuple[float, float]:
 
 
 def config_of(count: int, device: str) -> RunConfig:
-    """The paper preset, eager, on the generated crops; on a CPU the demo's networks and a small batch."""
+    """Return the paper preset, eager, on the generated crops; on a CPU the demo's networks and a small batch."""
     config = preset("paper" if device == "cuda" else "demo")
     config = replace(config, device=device, amp=True, compile="off", dataset="folder", data_root=f"crops-{count}")
     if device == "cpu":

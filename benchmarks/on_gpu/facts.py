@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 import torch
+
 from lib.reporting import facts as benchmark_facts
 
 OPTIONAL = {  # distribution, any of -> what it is for
@@ -32,7 +33,7 @@ NEEDED = ("torch", "torchvision", "triton", "numpy", "scipy", "scikit-learn", "p
 
 
 def version(*names: str) -> str:
-    """Of the first distribution that is installed, or "not installed"."""
+    """Return the version of the first distribution that is installed, or "not installed"."""
     for name in names:
         try:
             return importlib.metadata.version(name)
@@ -42,14 +43,14 @@ def version(*names: str) -> str:
 
 
 def output_of(*command: str) -> str:
-    """What a program prints, or "" where it is not here."""
+    """Return what a program prints, or "" where it is not installed."""
     if shutil.which(command[0]) is None:
         return ""
     return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
 def of_gpu() -> dict[str, Any]:
-    """Card, memory, driver."""
+    """Return card, memory and driver of the GPU."""
     properties = torch.cuda.get_device_properties(0)
     driver = output_of("nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv,noheader")
     return {
@@ -64,7 +65,7 @@ def of_gpu() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print the facts. Returns the exit status."""
+    """Print the facts and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
     device = parser.parse_args().device

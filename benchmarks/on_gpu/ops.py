@@ -1,4 +1,4 @@
-"""Every op on a device, at real sizes, against its reference in float64 or the CPU's op; then its time.
+"""Check every op on a device at real sizes against float64 or the CPU's op, and time it.
 
 python -m on_gpu.ops --device cuda [--only contrast bodies clusters maps]
 
@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from lib.official_step import plain_norm
-from pseudo_labels import crops
-from rasterize import eggs, walkers
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,6 +38,9 @@ from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
 from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, k_reciprocal_jaccard, neighbourhoods
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, rasterize_reference, render_structure, render_structure_reference
+from lib.embeddings import crops
+from lib.meshes import eggs, walkers
+from lib.official_step import plain_norm
 from on_gpu.rows import Row, check, emit
 from on_gpu.timing import timed
 
@@ -54,13 +55,13 @@ WIDTHS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def off(ours: Tensor, truth: Tensor) -> float:
-    """Distance as a share of the truth's norm."""
+    """Return the distance as a share of the truth's norm."""
     ours, truth = ours.detach().double().cpu(), truth.detach().double().cpu()
     return float((ours - truth).norm() / truth.norm().clamp_min(1e-300))
 
 
 def contrast(device: str) -> Iterator[Row]:
-    """Draws, loss with gradients by either route, bank update."""
+    """Check draws, the loss with gradients by either route, and the bank update."""
     for B, N, D, K in BANKS[device]:
         generator = torch.Generator().manual_seed(N + B + D)
         labels = torch.randint(-1, N // 17, (N,), generator=generator)
@@ -95,7 +96,7 @@ def _loss(loss: Callable[..., Tensor], f: Tensor, f_new: Tensor, bank: Tensor, g
 def _routes(
     query: Tensor, bank: Tensor, draws: tuple[Tensor, Tensor, Tensor, Tensor], label: str, device: str
 ) -> Iterator[Row]:
-    """Both routes of `negative_lse`, one against the other, and their times."""
+    """Check both routes of `negative_lse` against each other, and time them."""
     B, D = query.shape
     scores = CUDA_TILE_SCORES if device == "cuda" else 64
     labels, index, threshold, stream = draws
@@ -112,12 +113,12 @@ def _routes(
         processors = torch.cuda.get_device_properties(0).multi_processor_count
         parts = max(2 * processors // -(-B // configuration["BLOCK_B"]), 1)
         routes["ours, fused"] = partial(fused, parts=parts)
-    work = {"flops": 4 * B * len(bank) * D, "moved": bank.nbytes, "arithmetic": "bf16 matrix product"}
+    work: dict[str, Any] = {"flops": 4 * B * len(bank) * D, "moved": bank.nbytes, "arithmetic": "bf16 matrix product"}
     yield from timed("negative_lse", label, "crops", B, routes, device, calls=5, **work)
 
 
 def _update(bank: Tensor, index: Tensor, f: Tensor, label: str, device: str) -> Iterator[Row]:
-    """Bank update of repeated rows against float64, one row after the other; its time and that of `update_`."""
+    """Check the bank update of repeated rows against float64, row by row; time it and `update_`."""
     repeated = torch.cat((index, index[: len(index) // 3]))
     features = torch.cat((f, f[: len(index) // 3].flip(0)))
     ours, truth = bank.clone(), dict[int, Tensor]()
@@ -140,7 +141,7 @@ def _update(bank: Tensor, index: Tensor, f: Tensor, label: str, device: str) -> 
 
 
 def bodies(device: str) -> Iterator[Row]:
-    """Rasterizer and structure maps of walking bodies."""
+    """Check rasterizer and structure maps of walking bodies."""
     count, size = (16, (256, 128)) if device == "cuda" else (2, (48, 32))
     vertices, faces = walkers(count) if device == "cuda" else eggs(count, 400)
     yaw, camera = torch.arange(count) * 45.0, torch.tensor([[0.52, 0.5, 0.5, 8.0]]).repeat(count, 1)
@@ -165,7 +166,8 @@ def bodies(device: str) -> Iterator[Row]:
     yield check("structure maps, entries that differ from run to run", label, differ, 0.0)
     moved = vertices.nbytes + count * size[0] * size[1] * 5 * 4
     culled = partial(rasterize, there, faces_there, size, cull_backfaces=True)
-    for name, work in {"rasterizer": culled, "structure maps": partial(render_structure, *scene)}.items():
+    calls: dict[str, Callable[[], Any]] = {"rasterizer": culled, "structure maps": partial(render_structure, *scene)}
+    for name, work in calls.items():
         yield from timed(name, label, "meshes", count, {"ours": work}, device, calls=10, moved=moved,
                          arithmetic="fp32 matrix product", note="10 calls queued")  # fmt: skip
 
@@ -175,7 +177,7 @@ def _differing(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
 
 
 def clusters(device: str) -> Iterator[Row]:
-    """Neighbours, Jaccard graph, DBSCAN and ranking at Market-1501's size."""
+    """Check neighbours, Jaccard graph, DBSCAN and ranking at Market-1501's size."""
     N, k1, k2, eps = (12_936, 30, 6, 0.6) if device == "cuda" else (500, 12, 4, 0.6)
     features = crops(N, 512)
     there, label = features.to(device), f"{N:,} rows, D 512"
@@ -215,7 +217,7 @@ def _ranking(device: str) -> Iterator[Row]:
 
 
 def maps(device: str) -> Iterator[Row]:
-    """Augmentation, styled norms, reflect padding: maps of the paper's networks."""
+    """Check augmentation, styled norms and reflect padding on maps of the paper's networks."""
     yield from _augmentation(device)
     shapes = [(16, 256, 64, 32), (16, 64, 256, 128)] if device == "cuda" else [(2, 8, 9, 7)]
     for shape in shapes:
@@ -242,7 +244,7 @@ Case = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 def _norms_and_padding(shape: tuple[int, ...], dtype: torch.dtype, label: str, device: str) -> Iterator[Row]:
-    """Values and input gradients against the definition in float64, and forward with backward beside plain PyTorch."""
+    """Check values and input gradients against float64, and time forward with backward against plain PyTorch."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype).to(device)
     x = x.contiguous(memory_format=torch.channels_last)
     scale, shift = torch.randn(2, *shape[:2], generator=torch.Generator().manual_seed(2)).to(device)

@@ -1,4 +1,4 @@
-"""What a command of the proof reports: rows in a file that benchmarks/gpu.py reads when the command has ended.
+"""Report rows from a command of the proof, in a file that benchmarks/gpu.py reads when the command has ended.
 
 A row is a dict with a `kind`:
     time   of a call: what, size, unit, contender ("ours" or a peer), min_ms, median_ms, max_ms, repeats, per_second,
@@ -35,7 +35,7 @@ RATES = {  # name -> (unit, by which a value is divided for it)
 
 
 def emit(*rows: Row) -> None:
-    """Print `rows` and append them to the file of this command, one by one: what was measured survives a kill."""
+    """Print `rows` and append them to this command's file one by one, so that measured rows survive a kill."""
     folder = os.environ.get(FOLDER)
     for row in rows:
         rounded = {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
@@ -46,7 +46,7 @@ def emit(*rows: Row) -> None:
 
 
 def check(what: str, size: str, measured: float, allowed: float, **more: Any) -> Row:
-    """A row that holds where `measured` is at most `allowed` (NaN is not)."""
+    """Return a row that holds where `measured` is at most `allowed` (NaN is not)."""
     holds = bool(measured <= allowed)
     return {
         "kind": "check",
@@ -60,7 +60,7 @@ def check(what: str, size: str, measured: float, allowed: float, **more: Any) ->
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows that a command left in `folder`, those of the CSVs of other benchmarks and of pytest included."""
+    """Return the rows that a command left in `folder`, also from the CSVs of other benchmarks and from pytest."""
     rows: list[Row] = []
     if (folder / FILE).is_file():
         lines = (folder / FILE).read_text().splitlines(keepends=True)
@@ -168,7 +168,7 @@ CONVERTERS = {
 
 
 def _of_pytest(path: Path) -> list[Row]:
-    """From a junit file: a check for each test that failed, and one for all (each.xml: one for each that ran)."""
+    """Yield from a junit file a check for each failed test, and one for all (each.xml: one for each test)."""
     rows, counts = [], {"passed": 0, "failed": 0, "skipped": 0}
     for case in ElementTree.parse(path).getroot().iter("testcase"):
         failed = case.find("failure") if case.find("failure") is not None else case.find("error")

@@ -1,4 +1,4 @@
-"""Tiny runs of all stages: by --amp, in float32, and killed in mid-stage; checkpoints go from device to device.
+"""Run all stages on a tiny world: by --amp, in float32, and killed in mid-stage; move checkpoints between devices.
 
 python -m on_gpu.runs --device cuda [--only amp fp32 killed]
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from on_gpu.parts import TINY, TRAIN
+from on_gpu.commands import TINY, TRAIN
 from on_gpu.rows import Row, emit
 
 STAGES = ("warmup", "generative", "joint")
@@ -26,13 +26,13 @@ PATIENCE = 300.0  # seconds until a run must have come far enough to be killed
 
 
 def command(name: str, device: str, *flags: str) -> list[str]:
-    """A tiny run of that name, which goes on where it was."""
+    """Return the command of a tiny run of that name, which resumes where it stopped."""
     settings = [*TINY, "checkpoint_seconds=0", "data_root=tiny", "runs=tiny-runs", f"name={name}"]
     return [sys.executable, str(TRAIN), "--resume", "--compile", "off", "--device", device, *flags, "--set", *settings]
 
 
 def finish(run: list[str]) -> str:
-    """What a run prints; SystemExit where it fails."""
+    """Return what a run prints; raise SystemExit where it fails."""
     done = subprocess.run(run, capture_output=True, text=True)
     print(done.stdout, done.stderr, flush=True)
     if done.returncode:
@@ -41,7 +41,7 @@ def finish(run: list[str]) -> str:
 
 
 def losses(name: str) -> list[tuple[str, int, float]]:
-    """(stage, step, loss) of each step."""
+    """Return (stage, step, loss) of each step."""
     path = Path("tiny-runs") / name / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -49,7 +49,7 @@ def losses(name: str) -> list[tuple[str, int, float]]:
 
 
 def claim(what: str, size: str, measured: object, holds: bool) -> Row:
-    """A row for something that is so or is not."""
+    """Return a row for a claim that holds or does not."""
     return {"kind": "check", "what": what, "size": size, "measured": measured, "allowed": "", "holds": holds}
 
 
@@ -70,7 +70,7 @@ def whole(name: str, kind: str, device: str) -> Iterator[Row]:
 
 
 def killed(name: str, first: str, second: str, stage: str) -> Iterator[Row]:
-    """A run that is killed by SIGKILL two steps into `stage` on one device and goes on on another."""
+    """Kill a run by SIGKILL two steps into `stage` on one device and resume it on another."""
     process = subprocess.Popen(command(name, first, "--amp"), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     deadline, reached = time.monotonic() + PATIENCE, False
     try:

@@ -1,4 +1,4 @@
-"""What has been measured on a card, and of which sources: a JSON file beside the page, from which the page is made."""
+"""Keep what has been measured on a card, and of which sources, in the JSON file that the page is made from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEASURED = ("gcl_fast", "kernels", "csrc")  # folders: what a figure is of
 
 
 def sources(root: Path = ROOT) -> str:
-    """A digest of the package's sources: equal digests, equal figures. Tests, benchmarks and texts do not count."""
+    """Return a digest of the package's sources: equal digests, equal figures. Tests and texts do not count."""
     digest = hashlib.sha256()
     for folder in MEASURED:
         for path in sorted((root / folder).rglob("*")):
@@ -24,7 +24,7 @@ def sources(root: Path = ROOT) -> str:
 
 
 class State:
-    """Facts of the machine and, by "part: command", what each command left.
+    """Holds the facts of the machine and, by "part: command", the result of each command.
 
     Of a command: status ("done", "failed", "timed out", "left out", "no time") and its reason, date, commit, sources;
     where it ran seconds, rows, tail (the last lines of its output, where it did not end well), shown (its output, where
@@ -37,7 +37,7 @@ class State:
         self.commands: dict[str, dict[str, Any]] = held["commands"] if held["card"] == card else {}
 
     def done(self, key: str, digest: str) -> bool:
-        """Whether the command has ended well with these sources."""
+        """Return whether the command has ended well with these sources."""
         held = self.commands.get(key, {})
         return held.get("status") == "done" and held.get("sources") == digest
 
@@ -54,7 +54,7 @@ class State:
         write_atomically(self.path, lambda file: file.write(text.encode()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, each with its part and command."""
+        """Return all rows, each with its part and command."""
         return [
             {"part": key.split(": ")[0], "command": key.split(": ", 1)[1], **row}
             for key, result in self.commands.items()
@@ -62,5 +62,5 @@ class State:
         ]
 
     def rates(self) -> dict[str, float]:
-        """The ceilings measured on this card, by name."""
+        """Return the ceilings measured on this card, by name."""
         return {row["what"]: row["value"] for row in self.rows() if row["kind"] == "rate"}

@@ -1,4 +1,4 @@
-"""A training step beside the official formulation, and with --compile eager beside compiled.
+"""Time a training step against the official formulation, or with --compile eager against compiled.
 
 python -m on_gpu.steps --device cuda --stage joint --size paper
 
@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partialmethod
+from typing import Any
 from unittest.mock import patch
 
 import torch
-from lib.flops import Flops
 from torch import nn
-from train_step import LADDER, prepare
 
 from gcl_fast.process import prepare_process
+from lib.flops import Flops
+from lib.ladder import LADDER, prepare
 from on_gpu.rows import Row, emit
 from on_gpu.targets import OFFICIAL
 from on_gpu.timing import timed
@@ -32,8 +33,10 @@ EVERYTHING = LADDER.keys() - {"official", "compile"}
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to take the step: optimizations that are on (of train_step.LADDER), settings of the run ("name=value"), and
-    torch's switches."""
+    """Represents a way to take the step.
+
+    on: optimizations, of LADDER. settings: of the run, each "name=value". The others are torch's switches.
+    """
 
     on: frozenset[str]
     settings: tuple[str, ...] = ()
@@ -46,7 +49,7 @@ CAPTURED = replace(EAGER, settings=("cuda_graphs=on",))
 
 
 def contenders(device: str, compiled: bool) -> dict[str, Contender]:
-    """What is measured; ours first, whose operations are what a step needs."""
+    """Return what is measured, ours first; its operations are what a step needs."""
     captured = {"ours, captured": CAPTURED} if device == "cuda" else {}
     if compiled:
         return {"ours, eager": EAGER, "ours, compiled": replace(EAGER, on=EAGER.on | {"compile"}), **captured}
@@ -57,7 +60,7 @@ def contenders(device: str, compiled: bool) -> dict[str, Contender]:
 
 @contextmanager
 def switched(contender: Contender) -> Iterator[None]:
-    """Within, torch's switches are the contender's."""
+    """Set torch's switches to the contender's within the context."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark = (
         contender.tf32_products,
@@ -70,7 +73,7 @@ def switched(contender: Contender) -> Iterator[None]:
 
 
 def kernels(step: Callable[[], object]) -> tuple[int, float]:
-    """How many kernels a step launches, and their milliseconds."""
+    """Return how many kernels a step launches, and their milliseconds."""
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         step()
@@ -80,7 +83,7 @@ def kernels(step: Callable[[], object]) -> tuple[int, float]:
 
 
 def measure(stage: str, size: str, device: str, compiled: bool) -> Iterator[Row]:
-    """Rows of each contender, one after the other: together they would need the memory of all."""
+    """Yield rows of each contender, one after the other: together they would need the memory of all."""
     what, needed = f"{stage} step", 0.0
     batch, preset, repeats = (2, "demo", 3) if size == "tiny" else (16, size, 20)
     for name, contender in contenders(device, compiled).items():
@@ -98,7 +101,11 @@ def measure(stage: str, size: str, device: str, compiled: bool) -> Iterator[Row]
                 if device == "cuda":
                     torch.cuda.synchronize()
                 first = time.perf_counter() - start
-                work = {"flops": needed, "arithmetic": "convolution", "note": f"{needed / 1e12:.2f} TFLOP needed"}
+                work: dict[str, Any] = {
+                    "flops": needed,
+                    "arithmetic": "convolution",
+                    "note": f"{needed / 1e12:.2f} TFLOP needed",
+                }
                 yield from timed(what, label["size"], "images", batch, {name: step}, device, repeats=repeats, **work)
                 yield {"kind": "fact", "what": f"first {what}, {name}", "measured": f"{first:.1f} s"}
                 if device == "cuda":

@@ -1,4 +1,4 @@
-"""The targets that a card is held to, each with what was measured for it."""
+"""Define the targets of a card, and measure each from the rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BANK_BATCH, BANK_ROWS = 256, 1_000_000  # of the contrastive loss that the targe
 
 
 def least_seconds(row: Mapping[str, Any], rates: Mapping[str, float]) -> float | None:
-    """The least possible time of a call by the measured ceilings; None where the row or the ceilings do not tell."""
+    """Return the least possible time of a call by the measured ceilings; None where they are not known."""
     arithmetic = row.get("arithmetic", "")
     if not rates.get(arithmetic) or not rates.get("copy"):
         return None
@@ -20,7 +20,7 @@ def least_seconds(row: Mapping[str, Any], rates: Mapping[str, float]) -> float |
 
 
 def fraction(row: Mapping[str, Any], rates: Mapping[str, float]) -> float | None:
-    """Least possible time over the time taken; None where it is not known."""
+    """Return the least possible time over the time taken; None where it is not known."""
     if row.get("ceiling_fraction") is not None:
         return float(row["ceiling_fraction"])
     least = least_seconds(row, rates)
@@ -29,7 +29,7 @@ def fraction(row: Mapping[str, Any], rates: Mapping[str, float]) -> float | None
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that is wanted. measure: of all rows and the ceilings, the figure or None where it was not measured."""
+    """Represents a target. measure: (rows, ceilings) -> the figure, or None where it was not measured."""
 
     what: str
     wanted: float
@@ -38,7 +38,7 @@ class Target:
     measure: Callable[[Sequence[Row], Mapping[str, float]], float | None]
 
     def verdict(self, rows: Sequence[Row], rates: Mapping[str, float]) -> tuple[float | None, str]:
-        """The figure, and "met", "not met" or "not measured"."""
+        """Return the figure, and "met", "not met" or "not measured"."""
         measured = self.measure(rows, rates)
         if measured is None:
             return None, "not measured"
@@ -47,7 +47,7 @@ class Target:
 
 
 def times(rows: Iterable[Row], what: str, contender: str = "", size: str = "", command: str = "") -> list[Row]:
-    """The time rows whose `what`, contender and command begin so, and whose size holds this."""
+    """Return the time rows whose `what`, contender and command begin so, and whose size contains this."""
     return [
         row
         for row in rows
@@ -93,20 +93,20 @@ def of_ceiling(what: str, size: str = "") -> Callable[..., float | None]:
 
 
 def over_roofline(rows: Sequence[Row], rates: Mapping[str, float]) -> float | None:
-    """Time of the contrastive loss over the least possible one."""
+    """Measure the time of the contrastive loss over the least possible one."""
     shares = [fraction(row, rates) for row in times(rows, LOSS, "ours", MANY)]
     known = [share for share in shares if share]
     return 1 / max(known) if known else None
 
 
 def memory_share(rows: Sequence[Row], rates: Mapping[str, float]) -> float | None:
-    """Peak memory of the contrastive loss as a share of one float32 matrix of crops by bank rows, in per cent."""
+    """Measure the contrastive loss's peak memory in per cent of one float32 matrix of crops by bank rows."""
     peaks = [row["peak_mb"] for row in times(rows, LOSS, "ours", MANY)]
     return 100 * max(peaks) * 2**20 / (4 * BANK_BATCH * BANK_ROWS) if peaks else None
 
 
 def epochs(rows: Sequence[Row], rates: Mapping[str, float]) -> float | None:
-    """Minutes of both stages' epochs, extrapolated; None where one of them was not measured."""
+    """Measure the extrapolated minutes of both stages' epochs; None where one of them was not measured."""
     stages = [median(f"{EPOCHS}, {stage}", seconds=60)(rows, rates) for stage in ("generative", "joint")]
     return None if None in stages else sum(filter(None, stages))
 

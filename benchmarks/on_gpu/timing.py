@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lib.reporting import measure_all
-
 from on_gpu.rows import Row
 
 Work = Callable[[], Any]
@@ -24,7 +23,7 @@ def timed(
     repeats: int = 10,
     **more: Any,
 ) -> list[Row]:
-    """A row for each contender, all measured in turns.
+    """Return a row for each contender, all measured in turns.
 
     Args:
         count: how many of `unit` a call works on.

@@ -1,1 +1,1 @@
-"""Torch's profile of training steps, read and drawn."""
+"""Read and draw torch's profile of training steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,24 +37,33 @@ def flops_and_bytes(name: str, arguments: dict[str, Any]) -> tuple[float, float]
         arguments: "Input Dims", "Input type" and "Concrete Inputs" of its event; nothing is counted without them.
     """
     shapes, types = arguments.get("Input Dims", []), arguments.get("Input type", [])
-    tensors = [
-        torch.empty(shape, dtype=DTYPES[kind], device="meta") if kind in DTYPES else None
-        for shape, kind in zip(shapes, types)
-    ]
-    read = [0 if tensor is None else tensor.nbytes for tensor in tensors]
     operation = name.removeprefix("aten::")
-    if operation not in COUNTED or not tensors:
-        return 0.0, sum(read) + max(read, default=0)
+    if operation in COUNTED and shapes:
+        return _counted(operation, json.dumps([shapes, types, arguments.get("Concrete Inputs", [""] * len(shapes))]))
+    read = [0 if tensor is None else tensor.nbytes for tensor in _tensors(shapes, types)]
+    return 0.0, sum(read) + max(read, default=0)
+
+
+@cache
+def _counted(operation: str, recorded: str) -> tuple[float, float]:
+    """Return FLOPs and bytes of an operation that torch has a formula for, from its arguments in JSON."""
+    shapes, types, texts = json.loads(recorded)
+    tensors = _tensors(shapes, types)
+    values = [json.loads(text.lower()) if text and x is None else x for text, x in zip(texts, tensors)]
     op = getattr(torch.ops.aten, operation)
-    values = [
-        json.loads(value.lower()) if value and tensor is None else tensor
-        for value, tensor in zip(arguments.get("Concrete Inputs", [""] * len(tensors)), tensors)
-    ]
     if operation in CONVOLUTIONS:  # they have no formula or cannot run without values
         named = dict(zip((argument.name for argument in op.default._schema.arguments), values))
         op, values = torch.ops.aten.convolution, [named["self"], named["weight"], None]
         values += [named["stride"], named["padding"], named["dilation"], False, [0, 0], named["groups"]]
     values = values[: PRODUCTS.get(operation)]
-    result = op(*values)
-    written = sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
-    return float(flop_registry[op](*values, out_val=result)), sum(read) + written
+    results = op(*values)
+    moved = [tensor for tensor in [*tensors, *tree_leaves(results)] if isinstance(tensor, Tensor)]
+    return float(flop_registry[op](*values, out_val=results)), sum(tensor.nbytes for tensor in moved)
+
+
+def _tensors(shapes: list[Any], types: list[str]) -> list[Tensor | None]:
+    """Return tensors of these shapes without values; None for an argument that is no tensor."""
+    return [
+        torch.empty(shape, dtype=DTYPES[kind], device="meta") if kind in DTYPES else None
+        for shape, kind in zip(shapes, types)
+    ]

@@ -1,4 +1,4 @@
-"""What a profiler's Chrome trace says of training steps: time by region, kernels, memory."""
+"""Read time by region, kernels and memory of training steps from a profiler's Chrome trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Event = dict[str, Any]
 
 @dataclass
 class Span:
-    """What the step did from `start` to `end` (µs): a region, forward or in the backward pass."""
+    """Represents the time from `start` to `end` (µs) that a step spent in a region, forward or backward."""
 
     start: float
     end: float
@@ -31,7 +31,7 @@ class Span:
 
 @dataclass
 class Kernel:
-    """All calls of one operation on the same shapes (of one kernel, on a GPU); `us` without what it called."""
+    """Sums all calls of one operation on the same shapes (of one kernel, on a GPU); `us` without what it called."""
 
     name: str
     shapes: str
@@ -44,7 +44,7 @@ class Kernel:
 
 @dataclass
 class Profile:
-    """steps: (start, end) in µs. memory: (µs, bytes held). launch_gap: share of the steps in which no kernel ran."""
+    """Holds a profile. steps: (start, end) in µs. memory: (µs, bytes in use). launch_gap: share without a kernel."""
 
     steps: list[tuple[float, float]]
     spans: list[Span]
@@ -55,11 +55,11 @@ class Profile:
 
     @property
     def wall(self) -> float:
-        """µs of all steps."""
+        """Return the µs of all steps."""
         return sum(end - start for start, end in self.steps)
 
     def regions(self) -> dict[str, tuple[float, float]]:
-        """Region -> µs forward, µs backward; largest first, the unnamed rest last."""
+        """Return (µs forward, µs backward) by region; largest first, the unnamed rest last."""
         total: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for span in self.spans:
             total[span.region][span.backward] += span.end - span.start
@@ -68,12 +68,12 @@ class Profile:
 
     @property
     def coverage(self) -> float:
-        """Share of the steps' wall time inside named regions."""
+        """Return the share of the steps' wall time inside named regions."""
         return 1 - sum(self.regions().get(REST, (0.0, 0.0))) / self.wall
 
 
 def read(path: Path) -> Profile:
-    """Profile of the Chrome trace at `path`.
+    """Return the profile in the Chrome trace at `path`.
 
     Raises:
         ValueError: no complete step in it.
@@ -100,8 +100,11 @@ def read(path: Path) -> Profile:
 
 
 def _spans(events: list[Event], steps: list[tuple[float, float]]) -> tuple[list[Span], Any]:
-    """Cut the steps into spans. Inside each other, the innermost name counts; a function of the backward pass belongs
-    to the region that ran its forward, found by the sequence number that autograd gave both."""
+    """Cut the steps into spans; the innermost of nested regions counts.
+
+    A function of the backward pass belongs to the region that ran its forward: autograd gave both the same sequence
+    number.
+    """
     spans: list[Span] = []
     open_: list[tuple[float, str, bool]] = []  # (end, region, backward), innermost last
     region_of: dict[int, str] = {}  # sequence number -> region

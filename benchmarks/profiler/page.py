@@ -1,4 +1,4 @@
-"""The hotspot page: one HTML file with its plots inside, which opens from disk and fetches nothing."""
+"""Write the hotspot page: one HTML file with its plots inside, which opens from disk and fetches nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 
 import matplotlib
-from lib.ceilings import Ceilings
 from matplotlib.figure import Figure
 
+from lib.ceilings import Ceilings
 from profiler.chrome_trace import Profile, Span
 
 TOP = 25  # kernels in the table
@@ -50,7 +50,7 @@ NOTES = {
 
 
 def region_table(profile: Profile) -> list[list[str]]:
-    """Header and a row a region: ms a step forward, backward, together, share; GPU time where there was a GPU."""
+    """Return a header and a row for each region: ms a step forward, backward, both, share, and GPU time if any."""
     steps, device = len(profile.steps), profile.device_us
     table = [["region", "forward ms", "backward ms", "ms", "share"] + (["GPU ms"] if device else [])]
     for region, (forward, backward) in profile.regions().items():
@@ -61,7 +61,7 @@ def region_table(profile: Profile) -> list[list[str]]:
 
 
 def kernel_table(profile: Profile, ceilings: Ceilings, top: int = TOP) -> list[list[str]]:
-    """Header and a row for each of the `top` kernels, longest first."""
+    """Return a header and a row for each of the `top` kernels, longest first."""
     steps, occupied = len(profile.steps), any(kernel.occupancy for kernel in profile.kernels)
     header = ["kernel", "shapes", "calls", "ms a step", "share", "GFLOP", "MB", "GFLOP/s", "GB/s", "of ceiling"]
     table = [header + (["occupancy"] if occupied else [])]
@@ -81,23 +81,13 @@ def kernel_table(profile: Profile, ceilings: Ceilings, top: int = TOP) -> list[l
     return table
 
 
-def text_table(table: Sequence[Sequence[str]], longest: int = 44) -> str:
-    """The table for a terminal."""
-    cut = [[cell if len(cell) <= longest else cell[: longest - 1] + "…" for cell in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*cut)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in cut
-    )
-
-
 def median_step(profile: Profile) -> tuple[float, float]:
-    """Start and end of the step of median duration."""
+    """Return start and end of the step of median duration."""
     return sorted(profile.steps, key=lambda step: step[1] - step[0])[len(profile.steps) // 2]
 
 
 def timeline(profile: Profile) -> Figure:
-    """A lane a region, forward dark and backward light."""
+    """Draw a lane for each region, forward dark and backward light."""
     start, end = median_step(profile)
     spans = [span for span in profile.spans if span.end > start and span.start < end]
     regions = list(dict.fromkeys(span.region for span in spans))
@@ -120,7 +110,7 @@ def _bar(span: Span, start: float, end: float) -> tuple[float, float]:
 
 
 def roofline(profile: Profile, ceilings: Ceilings) -> Figure:
-    """Achieved rate against arithmetic intensity, beside the ceilings."""
+    """Draw the achieved rate against arithmetic intensity, below the ceilings."""
     figure = Figure(figsize=(10.5, 4.8), layout="constrained")
     axes = figure.subplots()
     busy = sum(kernel.us for kernel in profile.kernels)
@@ -142,7 +132,7 @@ def roofline(profile: Profile, ceilings: Ceilings) -> Figure:
 
 
 def memory(profile: Profile, points: int = 2000) -> Figure:
-    """MB of tensors made since the profile began and still held; dotted lines part the steps."""
+    """Draw the MB of living tensors made since the profile began; dotted lines separate the steps."""
     figure = Figure(figsize=(10.5, 2.8), layout="constrained")
     axes = figure.subplots()
     stride = max(1, len(profile.memory) // points)
@@ -156,7 +146,7 @@ def memory(profile: Profile, points: int = 2000) -> Figure:
 
 
 def _svg(figure: Figure) -> str:
-    """Inline SVG whose text stays text."""
+    """Return the figure as inline SVG whose text stays text."""
     out = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context({"svg.fonttype": "none"}):

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
-from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS
+from gcl_fast.kernels import rasterize
 from gcl_fast.settings import RunConfig
 
 EAGER = 2  # steps of a kind before its capture: kernels are compiled in them, optimizer states and workspaces made
@@ -65,7 +65,7 @@ def _hindrance_of_rendering(config: RunConfig) -> str:
         return "pre-rendered structure maps come from the CPU"
     if config.smpl:
         return "smplx, which poses the SMPL body, waits for the device"
-    if not HAS_CUDA_KERNELS:
+    if not rasterize.HAS_CUDA_KERNELS:
         return "the rasterizer runs on the CPU"
     return ""
 

@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/ import each other from their own folder."""
+"""Let tests import benchmarks/ as its scripts do: from their own folder."""
 
 import sys
 from pathlib import Path

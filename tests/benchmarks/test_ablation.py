@@ -1,4 +1,4 @@
-"""The ablation grid: rows by their switch alone, statistics, and a grid that goes on where it was."""
+"""Test the ablation grid: rows differ by their switch alone, statistics, and a grid resumes where it stopped."""
 
 import csv
 import json
@@ -8,15 +8,15 @@ from pathlib import Path
 import ablation
 import pytest
 import yaml
-from lib import reporting
 
 from gcl_fast.command_line import parse
 from gcl_fast.settings import to_dict
+from lib import reporting
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Stands in for train.py: leaves what a run leaves, and notes its calls. Rows named in `.fails` fail."""
+    """Replace train.py by a function that leaves a run's files and records its calls; rows in `.fails` fail."""
 
     def train(arguments):
         take = {flag: arguments[arguments.index(flag) + 1] for flag in ("--seed", "--runs", "--name")}
@@ -76,7 +76,7 @@ def test_rows_train_what_their_switch_reaches_and_nothing_twice(trained, tmp_pat
     ]  # fmt: skip
 
 
-def test_table_and_picture(trained, tmp_path, capsys):
+def test_table_and_plot(trained, tmp_path, capsys):
     assert grid(trained, tmp_path) == 0
     lines = lines_of(tmp_path)
     assert list(lines) == ["warm-up alone", "full", "no feature loss", "outliers embedded anew"]

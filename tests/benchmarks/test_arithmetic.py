@@ -1,18 +1,19 @@
-"""Count arithmetic from a trace and from the tensors: both agree with counts by hand."""
+"""Compare counts of arithmetic from a trace and from the tensors with counts by hand."""
 
 import json
 
 import pytest
 import torch
-from lib.flops import Flops
-from profiler.arithmetic import flops_and_bytes
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
+
+from lib.flops import Flops
+from profiler.arithmetic import flops_and_bytes
 
 
 @pytest.fixture
 def counts(tmp_path):
-    """counts(work): the FLOPs of `work` from the arguments in its trace, and from its tensors."""
+    """Return counts(work): the FLOPs of `work` from the arguments in its trace, and from its tensors."""
 
     def both(work):
         with Flops() as counted:

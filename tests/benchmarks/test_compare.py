@@ -1,10 +1,11 @@
-"""What counts as a regression, and which pictures are drawn of a results file."""
+"""Test what counts as a regression, and which plots are drawn of a results file."""
 
 import csv
 
 import pytest
-from lib.compare import read, regressions
 from plot import bars, main, newest
+
+from lib.compare import read, regressions
 
 MACHINE = "a machine"
 
@@ -49,7 +50,7 @@ def test_other_machines_are_not_compared(results):
     assert regressions([row(99.0)], read(results), "another") == (0, [])
 
 
-def test_pictures_show_the_newest_rows(results, tmp_path, capsys):
+def test_plots_show_the_newest_rows(results, tmp_path, capsys):
     assert main(["--csv", str(results), "--out", str(tmp_path / "plots")]) == 0
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["bars.png", "scaling.png"]
     panels = bars(newest(read(results))).axes

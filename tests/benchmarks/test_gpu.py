@@ -1,4 +1,4 @@
-"""The command that proves the project on a GPU: bounded commands, going on after a stop, what its page says."""
+"""Test the command that proves the project on a GPU: bounded commands, resuming after a stop, its page."""
 
 import csv
 import json
@@ -12,8 +12,9 @@ from pathlib import Path
 import gpu
 import pytest
 import torch
-from on_gpu import bounded, page, rows, state, steps, targets
-from on_gpu.parts import PARTS, Command, Part, Setting
+
+from on_gpu import bounded, card_page, rows, state, steps, targets
+from on_gpu.commands import PARTS, Command, Part, Setting
 
 ROOT = Path(gpu.__file__).parents[1]
 FACTS = {"card": "Test Card 3000 (80 GB)", "commit": "abc1234", "driver": "1.2"}
@@ -25,7 +26,7 @@ SLEEPER = "import time; time.sleep(60)"
 
 
 def gone(process: int) -> bool:
-    """Whether a process ends within seconds."""
+    """Return whether a process ends within seconds."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -83,12 +84,12 @@ bounded.run([sys.executable, "-c", {code!r}], 60, Path({str(tmp_path)!r}) / "log
 
 
 def emitting(*given: dict) -> list[str]:
-    """Arguments of a command that reports these rows."""
+    """Return the arguments of a command that reports these rows."""
     return ["-c", f"import json; from on_gpu.rows import emit; emit(*json.loads({json.dumps(given)!r}))"]
 
 
 def parts_of(folder: Path, limit: float = 0.5) -> dict[str, Part]:
-    """Two parts, of commands that end in every way, one by hanging; each leaves a line in folder/calls."""
+    """Return two parts whose commands end in every way, one by hanging; each leaves a line in folder/calls."""
 
     def called(name: str, arguments: list[str]) -> list[str]:
         return ["-c", f"open({str(folder / 'calls')!r}, 'a').write({name + chr(10)!r})\n{arguments[1]}"]
@@ -108,7 +109,7 @@ def parts_of(folder: Path, limit: float = 0.5) -> dict[str, Part]:
 
 @pytest.fixture
 def prove(monkeypatch, tmp_path):
-    """prove(*flags): the exit status of the command with parts_of(tmp_path) on a card that is none."""
+    """Return prove(*flags): the exit status of the command with parts_of(tmp_path) on a made-up card."""
     monkeypatch.setattr(gpu, "PARTS", parts_of(tmp_path))
     monkeypatch.setattr(gpu, "facts_of", lambda *_: FACTS)
     monkeypatch.setattr(bounded, "GRACE", 0.2)
@@ -116,7 +117,7 @@ def prove(monkeypatch, tmp_path):
 
 
 def calls(folder: Path) -> list[str]:
-    """Names of the commands that ran since this was asked for."""
+    """Return the names of the commands that ran since the last call."""
     path = folder / "calls"
     names = path.read_text().split() if path.exists() else []
     path.unlink(missing_ok=True)
@@ -175,7 +176,7 @@ def test_without_time_nothing_begins_and_figures_stay(prove, tmp_path, monkeypat
 
 
 def test_a_run_that_is_killed_goes_on(prove, tmp_path):
-    """By SIGKILL, while the hanging command runs."""
+    """Kill the script by SIGKILL while the hanging command runs, and run it again."""
     script = f"""
 import sys
 sys.path[:0] = [{str(ROOT / "benchmarks")!r}]
@@ -304,7 +305,7 @@ def rate(what: str, value: float) -> rows.Row:
 
 @pytest.fixture
 def measured(tmp_path) -> state.State:
-    """A state with ceilings, a joint step beside the official one, and the contrastive loss of a million rows."""
+    """Return a state with ceilings, a joint step with the official one, and the contrastive loss of a million rows."""
     held = state.State(tmp_path / "gpu.json", "Card", FACTS)
     bank = {**ROW, "what": targets.LOSS, "size": f"{targets.MANY}, D 512, bfloat16 bank", "contender": "ours"}
     bank |= {"median_ms": 2.0, "flops": 5e11, "moved": 1e9, "arithmetic": "bf16 matrix product", "peak_mb": 20.0}
@@ -344,7 +345,7 @@ def test_targets_are_held_against_what_was_measured(measured):
 
 
 def test_a_page_puts_peers_and_ceilings_beside_ours(measured, tmp_path):
-    page.write(measured, PARTS, tmp_path, "page", trial=False)
+    card_page.write(measured, PARTS, tmp_path, "page", trial=False)
     text = (tmp_path / "page.md").read_text()
     assert "| joint step, paper, over the official | ≥ 4 x | 4.4 x | met |" in text
     assert "| first command | ≤ 90 s | 95 s | not met |" in text

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lib import kernel_counts
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -1,21 +1,23 @@
-"""The profiler on real steps of a tiny world, its page, and how it reads what only a GPU records."""
+"""Test the profiler on real steps of a tiny world, its page, and how it reads what only a GPU records."""
 
 import json
 import re
 import shutil
 import subprocess
+from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
+import profile_hotspots
 import pytest
-from lib.ceilings import Ceilings
 from matplotlib.colors import to_rgb
 from PIL import Image
 from profile_hotspots import main
-from profiler.chrome_trace import REST, read
-from profiler.page import write_page
 
 from gcl_fast.synthetic import WorldConfig, make_world
+from lib.ceilings import Ceilings
+from profiler.chrome_trace import REST, read
+from profiler.page import write_page
 
 CEILINGS = Ceilings(matrix=1e11, convolution=4e11, copy=3e10, dtype="bfloat16")
 TINY = [
@@ -26,7 +28,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 class Tags(HTMLParser):
-    """Tags seen, whether they nest, and what they would fetch."""
+    """Collects the tags of a page, whether they nest, and what they would fetch."""
 
     def __init__(self, page):
         super().__init__()
@@ -51,6 +53,14 @@ def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("world") / "world", WorldConfig(identities=4, cameras=3, crops=2))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_measurement_of_the_ceilings():
+    """Measure the ceilings of this machine once for all tests: that takes two seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile_hotspots, "measure_ceilings", cache(profile_hotspots.measure_ceilings))
+        yield
+
+
 @pytest.mark.parametrize(
     ("stage", "regions"),
     [
@@ -63,24 +73,24 @@ def world(tmp_path_factory):
     ],
 )
 def test_named_regions_cover_real_steps(world, tmp_path, capsys, stage, regions):
-    assert main(["--stage", stage, "--steps", "3", "--out", str(tmp_path), *TINY, f"data_root={world}"]) == 0
-    said = capsys.readouterr().out
-    found = read(tmp_path / f"{stage}.trace.json")
-    assert len(found.steps) == 3
-    assert set(found.regions()) - {REST} == regions
+    assert main(["--stage", stage, "--steps", "2", "--out", str(tmp_path), *TINY, f"data_root={world}"]) == 0
+    output = capsys.readouterr().out
+    measured = read(tmp_path / f"{stage}.trace.json")
+    assert len(measured.steps) == 2
+    assert set(measured.regions()) - {REST} == regions
     unnamed = [
-        sum(span.end - span.start for span in found.spans if span.region == REST and start <= span.start < end)
+        sum(span.end - span.start for span in measured.spans if span.region == REST and start <= span.start < end)
         / (end - start)
-        for start, end in found.steps
+        for start, end in measured.steps
     ]
     assert min(unnamed) <= 0.05  # in the others the core may have been another process's
-    assert f"named regions cover {found.coverage:.1%}" in said
-    assert sum(map(sum, found.regions().values())) == pytest.approx(found.wall, rel=0.01)
-    forward, backward = found.regions()["encode"]
+    assert f"named regions cover {measured.coverage:.1%}" in output
+    assert sum(map(sum, measured.regions().values())) == pytest.approx(measured.wall, rel=0.01)
+    forward, backward = measured.regions()["encode"]
     assert forward > 0 < backward
-    assert any(kernel.flops and kernel.name.endswith("convolution_backward") for kernel in found.kernels)
-    assert sum(kernel.us for kernel in found.kernels) <= 1.02 * found.wall
-    assert max(held for _, held in found.memory) > 1e6
+    assert any(kernel.flops and kernel.name.endswith("convolution_backward") for kernel in measured.kernels)
+    assert sum(kernel.us for kernel in measured.kernels) <= 1.02 * measured.wall
+    assert max(held for _, held in measured.memory) > 1e6
     page = (tmp_path / f"{stage}.html").read_text()
     tags = Tags(page)
     assert tags.open == []
@@ -101,7 +111,7 @@ def test_too_few_steps_are_a_sentence(world, tmp_path, capsys):
 
 @pytest.fixture
 def gpu_trace(tmp_path):
-    """A hand-made trace of one step with a GPU."""
+    """Return the profile in a hand-made trace of one step with a GPU."""
 
     def event(cat, name, ts, dur, **arguments):
         return {"ph": "X", "cat": cat, "name": name, "pid": 1, "tid": 1, "ts": ts, "dur": dur, "args": arguments}
@@ -142,14 +152,14 @@ def test_gpu_kernels_gaps_and_occupancy(tmp_path, gpu_trace):
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 def test_a_browser_draws_the_plots(tmp_path, gpu_trace):
-    page, picture = tmp_path / "page.html", tmp_path / "page.png"
+    page, screenshot = tmp_path / "page.html", tmp_path / "page.png"
     write_page(page, "a title", [], gpu_trace, CEILINGS)
     browser = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
     subprocess.run(
-        [*browser, "--window-size=1200,2400", f"--screenshot={picture}", page.as_uri()],
+        [*browser, "--window-size=1200,2400", f"--screenshot={screenshot}", page.as_uri()],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    seen = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    seen = np.asarray(Image.open(screenshot).convert("RGB")).astype(int)
     blue = np.array(to_rgb("tab:blue")) * 255  # in each of the plots, and nowhere else
     rows = np.flatnonzero((abs(seen - blue).max(2) <= 3).any(1))
     plots = np.split(rows, np.flatnonzero(np.diff(rows) > 60) + 1)

@@ -1,9 +1,10 @@
-"""Measuring, and the file the figures go to."""
+"""Test measuring, and the file that the figures go to."""
 
 import time
 
 import pytest
 import torch
+
 from lib.compare import read
 from lib.reporting import append, facts, measure_all
 

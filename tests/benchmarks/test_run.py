@@ -1,4 +1,4 @@
-"""What the suite compares itself with, and what its parts run on and are called."""
+"""Test what the suite compares itself with, and what its parts run on and are called."""
 
 import sys
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import ranking
 import run
 import torch
 import train_step
+
 from lib import parts
 from lib.ceilings import Ceilings
 from lib.compare import read
@@ -18,7 +19,7 @@ CEILINGS = Ceilings(matrix=1e11, convolution=4e11, copy=3e10, dtype="bfloat16")
 
 @pytest.fixture
 def suite(monkeypatch, tmp_path):
-    """The suite with one part, which is of the CPU whatever the run is of; rows go to tmp_path."""
+    """Return a call of the suite with one part that runs on the CPU whatever the device; rows go to tmp_path."""
     part = Part("ranking", 1, "queries", {"ours": lambda: None}, moved=1, device="cpu")
     monkeypatch.setattr(run, "measure_ceilings", lambda device: CEILINGS)
     monkeypatch.setattr(run, "groups", lambda *_: {"ranking": lambda: iter([part])})
@@ -49,9 +50,9 @@ def test_what_runs_on_the_cpu_is_not_called_a_gpus(suite, tmp_path, monkeypatch)
 
 
 def test_clusters_where_the_features_are(monkeypatch):
-    placed = parts.pseudo_labels.crops(60, 8)
+    placed = parts.embeddings.crops(60, 8)
     here = SimpleNamespace(to=lambda device: placed, numpy=placed.numpy, nbytes=placed.nbytes)
-    monkeypatch.setattr(parts.pseudo_labels, "crops", lambda rows, dim: here)
+    monkeypatch.setattr(parts.embeddings, "crops", lambda rows, dim: here)
     *_, scan = parts.clustering(60, "cuda", dense=False)
     found = [work() for work in scan.contenders.values()]
     assert torch.equal(*found)
@@ -59,16 +60,16 @@ def test_clusters_where_the_features_are(monkeypatch):
 
 def test_a_peer_without_a_cache_is_called_so(monkeypatch):
     names = ("dali-cpu", "dali-cpu, augmented", "dali-cpu, host cache")
-    monkeypatch.setattr(parts.loader, "write_crops", lambda *_: None)
+    monkeypatch.setattr(parts.epoch_readers, "write_crops", lambda *_: None)
     monkeypatch.setattr(parts, "open_dataset", lambda *_: SimpleNamespace(train=None))
-    monkeypatch.setattr(parts.loader, "ours", lambda *_, **__: dict.fromkeys(names))
-    monkeypatch.setattr(parts.loader, "peers", lambda *_, **__: {"torchvision, 2 workers": None})
+    monkeypatch.setattr(parts.epoch_readers, "ours", lambda *_, **__: dict.fromkeys(names))
+    monkeypatch.setattr(parts.epoch_readers, "peers", lambda *_, **__: {"torchvision, 2 workers": None})
     files, cached = parts.loading(torch.device("cpu"), 64)
     assert list(files.contenders) == ["ours", "torchvision, 2 workers"]
     assert list(cached.contenders) == ["ours", "torchvision, 2 workers, no cache"]
 
 
-def test_a_picture_names_the_device_of_its_rows(monkeypatch, tmp_path):
+def test_a_plot_names_the_device_of_its_rows(monkeypatch, tmp_path):
     figures = {
         "min": 1.0,
         "median": 1.0,
@@ -82,7 +83,7 @@ def test_a_picture_names_the_device_of_its_rows(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(train_step, "in_new_process", lambda *_: figures)
     monkeypatch.setattr(train_step, "report", lambda *_: "")
-    monkeypatch.setattr(train_step, "draw", lambda rows, *where: drawn.append(where) or [])
+    monkeypatch.setattr(train_step, "draw", lambda rows, *where: drawn.append(where))
     monkeypatch.setattr(sys, "argv", ["train_step.py", "--device", "cuda", "--out", str(tmp_path)])
     assert train_step.main() == 0
     assert drawn == [(tmp_path, "cuda")]

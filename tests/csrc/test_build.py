@@ -16,7 +16,7 @@ from gcl_fast.errors import UserError
 def test_each_source_gets_its_own_flags():
     commands = {command[-1].rsplit("/", 1)[-1]: command for command in build.recipe().compiles}
     assert "-ffp-contract=off" in commands["rasterize.cpp"]
-    assert "-ffp-contract=off" not in commands["ops.cpp"]
+    assert "-ffp-contract=off" not in commands["rasterize_op.cpp"]
     assert not any("march" in flag for command in commands.values() for flag in command)  # a wheel runs on any CPU
 
 
@@ -127,7 +127,7 @@ SPILL = (
 def ahead(monkeypatch, tmp_path):
     """A library ahead of time, of sources and a cache of this test's own, on a machine without a CUDA toolkit; what is
     built holds "new" and has a spill in its log."""
-    for name in ("ops.cpp", "raster.h"):
+    for name in ("rasterize_op.cpp", "raster.h"):
         (tmp_path / name).write_text((build.CSRC / name).read_text())
     monkeypatch.delenv("NO_CUDA", raising=False)
     monkeypatch.setattr(build, "_usable_toolkit", lambda: (None, "no CUDA toolkit"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
-from gcl_fast.kernels import merge_rows, negative_lse  # noqa: F401 (the latter registers its op)
+from gcl_fast.kernels import _sparse_rows, negative_lse  # noqa: F401 (the latter registers its op)
 from gcl_fast.kernels.contrastive_draw import contrastive_draw_triton
 
 load()
@@ -72,10 +72,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "rows, before the bank": (lambda: contrastive_rows(first=-1), r"rows -1\.\.4 lie outside the bank's 9"),
     "rows, behind the bank": (lambda: contrastive_rows(first=5), r"rows 5\.\.10 lie outside the bank's 9"),
     "rows, scores": (lambda: contrastive_rows(scores=torch.zeros(5)), r"shape \(B, T\)"),
-    "dbscan, column": (lambda: ops.dbscan(*graph(column=(0, 2, 1)), 0.5, 2), r"a column lies outside 0\.\.1"),
-    "dbscan, negative column": (lambda: ops.dbscan(*graph(column=(0, -1, 1)), 0.5, 2), "a column lies outside"),
-    "dbscan, start falls": (lambda: ops.dbscan(*graph(start=(0, 7, 3)), 0.5, 2), "never fall"),
-    "dbscan, start": (lambda: ops.dbscan(*graph(start=(-4, 2, 3)), 0.5, 2), "begin at 0"),
+    "dbscan, column": (lambda: ops.csr_dbscan(*graph(column=(0, 2, 1)), 0.5, 2), r"a column lies outside 0\.\.1"),
+    "dbscan, negative column": (lambda: ops.csr_dbscan(*graph(column=(0, -1, 1)), 0.5, 2), "a column lies outside"),
+    "dbscan, start falls": (lambda: ops.csr_dbscan(*graph(start=(0, 7, 3)), 0.5, 2), "never fall"),
+    "dbscan, start": (lambda: ops.csr_dbscan(*graph(start=(-4, 2, 3)), 0.5, 2), "begin at 0"),
     "expand, column": (
         lambda: ops.expand_queries(*graph(column=(0, 9, 1)), torch.zeros(2, 1, dtype=torch.int32), 0, 2),
         "expand_queries: a column lies outside",
@@ -89,7 +89,6 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "gradient of a face that is not there": (lambda: rasterize_backward(face=1), r"a face outside 0\.\.0"),
     "gradient of too few weights": (lambda: rasterize_backward(barycentric=(1, 4, 4)), r"\(B, H, W, 3\)"),
     "moments": (lambda: styled_norm_backward(torch.zeros(2, 2, 2)), r"moments must be .* \(B, 2, C\)"),
-    "no channels": (lambda: ops.batch_moments(picture(2, 0, 4, 4, dtype=torch.bfloat16)), "batch_norm: x "),
 }
 
 
@@ -103,7 +102,7 @@ def test_raises(name):
 def test_what_is_in_range_runs():
     """The same calls, unchanged."""
     contrastive_rows()
-    ops.dbscan(*graph(), 0.5, 2)
+    ops.csr_dbscan(*graph(), 0.5, 2)
     rank_queries()
     rasterize_backward()
     styled_norm_backward(torch.zeros(2, 2, 3))
@@ -125,7 +124,7 @@ def test_launchers_on_a_gpu_check_alike():
         ({"start": (0, 2, 2)}, "end at the 3 entries"),
     ]:
         with pytest.raises(ValueError, match=message):
-            merge_rows.check_rows("dbscan", *graph(**wrong))
+            _sparse_rows.check_rows("dbscan", *graph(**wrong))
 
 
 @pytest.mark.parametrize("name", ["index", "threshold", "labels", "stream"])

@@ -88,7 +88,7 @@ def test_draws_are_uniform_over_crops_of_one_step():
 
 def test_bad_input():
     labels, index = torch.arange(5), torch.tensor([0, 5])
-    with pytest.raises(RuntimeError, match=r"index 5 lies outside the bank's 0..4"):
+    with pytest.raises(RuntimeError, match=r"index 5 lies outside 0..4"):
         contrastive_draw(labels, index, STREAM, 3)
     with pytest.raises(ValueError, match="num_negatives is 0"):
         contrastive_draw(labels, index, STREAM, 0)

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 pytest.importorskip("triton")
 from gcl_fast.evaluation.reranking import Reranking, reranked_distances
-from gcl_fast.kernels import csr_dbscan, merge_rows, reciprocal_graph
+from gcl_fast.kernels import csr_dbscan, expand_queries, jaccard_rows, reciprocal_weights
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard, nearest_neighbours
 from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 from gcl_fast.pseudo_labels.dbscan import csr_arrays
@@ -74,9 +74,9 @@ def test_reciprocal_weights(N, D, k1, k2, device):
     features, neighbours, half, weights, _ = case(N, D, k1, k2)
     if N < 30:
         whole = features, neighbours, half, 0, N
-        same_rows(reciprocal_graph.reciprocal_weights_triton(*on(device, whole)), weights)
+        same_rows(reciprocal_weights.reciprocal_weights_triton(*on(device, whole)), weights)
     some = features, neighbours, half, N // 3, N // 2
-    same_rows(reciprocal_graph.reciprocal_weights_triton(*on(device, some)), ops.reciprocal_weights(*some))
+    same_rows(reciprocal_weights.reciprocal_weights_triton(*on(device, some)), ops.reciprocal_weights(*some))
 
 
 @on_each
@@ -84,7 +84,7 @@ def test_reciprocal_weights(N, D, k1, k2, device):
 def test_expand_queries(N, D, k1, k2, device):
     _, neighbours, _, weights, _ = case(N, D, k1, k2)
     some = *weights, neighbours[:, :k2].contiguous(), N // 3, min(N, N // 3 + 6)
-    same_rows(merge_rows.expand_queries_triton(*on(device, some)), ops.expand_queries(*some))
+    same_rows(expand_queries.expand_queries_triton(*on(device, some)), ops.expand_queries(*some))
 
 
 @on_each
@@ -93,7 +93,7 @@ def test_expand_queries(N, D, k1, k2, device):
 def test_jaccard_rows(N, D, k1, k2, min_similarity, device):
     sets = case(N, D, k1, k2)[-1]
     some = *sets, min_similarity, N // 3, min(N, N // 3 + 4)
-    ours, cpu = merge_rows.jaccard_rows_triton(*on(device, some)), ops.jaccard_rows(*some)
+    ours, cpu = jaccard_rows.jaccard_rows_triton(*on(device, some)), ops.jaccard_rows(*some)
     assert min_similarity == 0 or N < 8 or len(cpu[1]) < len(ops.jaccard_rows(*sets, 0.0, *some[-2:])[1])
     same_rows(ours, cpu)
 
@@ -101,7 +101,7 @@ def test_jaccard_rows(N, D, k1, k2, min_similarity, device):
 @on_each
 def test_similarity_is_symmetric_to_the_bit(device):
     sets = case(9, 8, 6, 3)[-1]
-    start, column, value = (x.cpu() for x in merge_rows.jaccard_rows_triton(*on(device, sets), 0.0, 0, 9))
+    start, column, value = (x.cpu() for x in jaccard_rows.jaccard_rows_triton(*on(device, sets), 0.0, 0, 9))
     dense = torch.zeros(9, 9).index_put_((torch.repeat_interleave(start.diff()), column.long()), value)
     assert (dense.diagonal() > 1 - 1e-6).all()
     assert torch.equal(dense, dense.T)
@@ -119,7 +119,7 @@ def long_row(columns: int):
 @pytest.mark.parametrize("columns", [140, 600])
 def test_rows_of_many_lists_take_larger_blocks(columns, device):
     sets = long_row(columns)
-    same_rows(merge_rows.jaccard_rows_triton(*on(device, sets), 0.0, 0, 4), ops.jaccard_rows(*sets, 0.0, 0, 4))
+    same_rows(jaccard_rows.jaccard_rows_triton(*on(device, sets), 0.0, 0, 4), ops.jaccard_rows(*sets, 0.0, 0, 4))
 
 
 @on_each
@@ -151,16 +151,16 @@ def test_dbscan(seed, device):
     graph = csr_arrays(k_reciprocal_jaccard(rows, 12, 4))
     for eps in (0.0, 0.35, 0.5, 0.8):
         for min_samples in (1, 2, 4, 9):
-            ours = csr_dbscan.dbscan_triton(*on(device, graph), eps, min_samples)
-            assert torch.equal(ours.cpu(), ops.dbscan(*graph, eps, min_samples))
+            ours = csr_dbscan.csr_dbscan_triton(*on(device, graph), eps, min_samples)
+            assert torch.equal(ours.cpu(), ops.csr_dbscan(*graph, eps, min_samples))
 
 
 @on_each
 def test_radius_is_not_rounded_to_float32(device):
     graph = on(device, csr_arrays(torch.tensor([[1, 0.4], [0.4, 1]]).to_sparse_csr()))
     distance = float(1 - graph[2][1])
-    assert csr_dbscan.dbscan_triton(*graph, distance, 2).tolist() == [0, 0]
-    assert csr_dbscan.dbscan_triton(*graph, float(np.nextafter(distance, 0)), 2).tolist() == [-1, -1]
+    assert csr_dbscan.csr_dbscan_triton(*graph, distance, 2).tolist() == [0, 0]
+    assert csr_dbscan.csr_dbscan_triton(*graph, float(np.nextafter(distance, 0)), 2).tolist() == [-1, -1]
 
 
 @on_each
@@ -171,9 +171,9 @@ def test_border_point_joins_the_lowest_numbered_cluster(device):
         graph[a, b] = graph[b, a] = 0.9
     for turned, expected in [(graph, [0] * 6 + [1] * 5 + [-1]), (graph.flip(0, 1), [-1] + [0] * 6 + [1] * 5)]:
         arrays = on(device, csr_arrays(turned.to_sparse_csr()))
-        assert csr_dbscan.dbscan_triton(*arrays, 0.2, 5).tolist() == expected
+        assert csr_dbscan.csr_dbscan_triton(*arrays, 0.2, 5).tolist() == expected
     nothing = on(device, csr_arrays(torch.zeros(0, 0).to_sparse_csr()))
-    assert csr_dbscan.dbscan_triton(*nothing, 0.2, 5).tolist() == []
+    assert csr_dbscan.csr_dbscan_triton(*nothing, 0.2, 5).tolist() == []
 
 
 @on_each
@@ -184,14 +184,14 @@ def test_official_arrays(golden, k1, device):
     half, some = int(np.around(k1 / 2)) + 1, (60, 61)
     neighbours = nearest_neighbours(features, k1)[1]
     given = features, neighbours, half, *some
-    same_rows(reciprocal_graph.reciprocal_weights_triton(*on(device, given)), ops.reciprocal_weights(*given))
+    same_rows(reciprocal_weights.reciprocal_weights_triton(*on(device, given)), ops.reciprocal_weights(*given))
     sets = on(device, neighbourhoods(features, k1, 6))
-    _, column, value = (x.cpu() for x in merge_rows.jaccard_rows_triton(*sets, 0.0, *some))
+    _, column, value = (x.cpu() for x in jaccard_rows.jaccard_rows_triton(*sets, 0.0, *some))
     distance = torch.ones(500).index_put_((column.long(),), 1 - value)
     np.testing.assert_allclose(distance, arrays[f"k1_{k1}_jaccard"][some[0]], atol=1e-6, rtol=0)
     graph = csr_arrays(k_reciprocal_jaccard(features, k1, 6))
     for eps, labels in [(float(arrays[f"k1_{k1}_eps"]), "labels"), (0.5, "labels_eps0.5")]:
-        found = csr_dbscan.dbscan_triton(*on(device, graph), eps, 4).cpu()
+        found = csr_dbscan.csr_dbscan_triton(*on(device, graph), eps, 4).cpu()
         np.testing.assert_array_equal(found, arrays[f"k1_{k1}_{labels}"])
 
 
@@ -230,14 +230,14 @@ def test_search_of_a_gpu_ranks_ties_by_index():
 
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 def test_every_op_has_a_cuda_kernel():
-    for op in ("reciprocal_weights", "expand_queries", "jaccard_rows", "dbscan"):
+    for op in ("reciprocal_weights", "expand_queries", "jaccard_rows", "csr_dbscan"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gcl_fast::{op}", "CUDA"), op
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 def test_bad_input_is_named():
     features, neighbours, half, _, sets = case(26, 140, 20, 6)
-    graph, weights = reciprocal_graph.reciprocal_weights_triton, merge_rows.expand_queries_triton
+    graph, weights = reciprocal_weights.reciprocal_weights_triton, expand_queries.expand_queries_triton
     with pytest.raises(ValueError, match=r"a neighbour lies outside 0\.\.25"):
         graph(features, neighbours + 7, half, 0, 26)
     with pytest.raises(ValueError, match="half 21 of 20"):
@@ -247,13 +247,13 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"contiguous int32 \(N, k\), k > 0, not torch.int64"):
         weights(*sets, neighbours.long(), 0, 26)
     with pytest.raises(ValueError, match=r"rows 3\.\.27 of 26"):
-        merge_rows.jaccard_rows_triton(*sets, 0.0, 3, 27)
+        jaccard_rows.jaccard_rows_triton(*sets, 0.0, 3, 27)
     with pytest.raises(ValueError, match=r"a column lies outside 0\.\.25"):
-        merge_rows.jaccard_rows_triton(sets[0], sets[1] + 3, sets[2], 0.0, 0, 26)
+        jaccard_rows.jaccard_rows_triton(sets[0], sets[1] + 3, sets[2], 0.0, 0, 26)
     with pytest.raises(ValueError, match=r"dbscan: expected contiguous start .* got torch.int32 \(27,\) on cpu"):
-        csr_dbscan.dbscan_triton(sets[0].int(), *sets[1:], 0.5, 4)
+        csr_dbscan.csr_dbscan_triton(sets[0].int(), *sets[1:], 0.5, 4)
     with pytest.raises(ValueError, match="a row has 2,049 lists, more than the 2,048"):
-        merge_rows.jaccard_rows_triton(*long_row(2049), 0.0, 0, 1)
+        jaccard_rows.jaccard_rows_triton(*long_row(2049), 0.0, 0, 1)
 
 
 @everywhere
@@ -270,7 +270,7 @@ def test_ops_on_a_gpu_equal_the_cpus(device):
         assert all(torch.equal(a, b) for a, b in zip(ours, again))
         same_rows(ours, cpu)
     for eps in (0.3, 0.5, 0.7):
-        assert torch.equal(ops.dbscan(*on(device, graph), eps, 4).cpu(), ops.dbscan(*graph, eps, 4))
+        assert torch.equal(ops.csr_dbscan(*on(device, graph), eps, 4).cpu(), ops.csr_dbscan(*graph, eps, 4))
 
 
 @everywhere

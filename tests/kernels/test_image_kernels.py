@@ -15,6 +15,7 @@ from torch.func import vjp
 from torch.nn import functional as F
 
 pytest.importorskip("triton")
+from gcl_fast.kernels import _instance_norm, _sample_norm
 from gcl_fast.kernels import gather_pixels as gather
 from gcl_fast.kernels import reflect_pad as pad
 from gcl_fast.kernels import styled_norm as norm
@@ -111,11 +112,11 @@ def test_norms(device, dtype, size, whole, residual, slope, styled):
 @each_way
 def test_many_parts_are_one_sample(device, whole, residual, slope, styled, monkeypatch):
     """Cut samples into parts of 4 rows, the last of 3, and channels into blocks of 4 rows."""
-    monkeypatch.setattr(norm, "TILE", 64)
-    monkeypatch.setattr(norm, "PART", 64)
+    monkeypatch.setattr(_sample_norm, "TILE", 64)
+    monkeypatch.setattr(_sample_norm, "PART", 64)
     arguments, direction = inputs((2, 16, 7, 5), torch.float32, residual, styled)
-    assert norm.cut(7 * 5, 16, 4) == (9, 4)
-    monkeypatch.setattr(norm, "instance_configuration", lambda *_: {"BLOCK_R": 4, "BLOCK_C": 16, "num_warps": 1})
+    assert _sample_norm.cut(7 * 5, 16, 4) == (9, 4)
+    monkeypatch.setattr(_instance_norm, "instance_configuration", lambda *_: {"BLOCK_R": 4, "BLOCK_C": 16, "num_warps": 1})
     ours = results(norm_op, to(device, arguments), direction.to(device), slope, whole)
     truth = results(norm.styled_norm_reference, to(torch.float64, arguments), direction.double(), slope, whole)
     for a, b in zip(ours, truth, strict=True):
@@ -160,7 +161,7 @@ def test_padding_and_two_derivatives(device, dtype, size, slope):
     x, weight = draw(*shape).to(dtype), draw(*shape).flip(1).to(dtype)
     direction = draw(*shape[:2], *(side + 2 * padding for side in shape[2:])).flip(1).to(dtype)
     pairs = []
-    pad_op = lambda t: pad._Pad.apply(t, None, padding, slope)
+    pad_op = lambda t: pad._Pad.apply(t, None, padding, slope, False)
     for function, kind in (
         (pad_op, lambda t: t.to(device)),
         (lambda t: pad.reflect_pad_reference(t, padding, slope), torch.Tensor.double),

@@ -108,7 +108,7 @@ def test_bad_input_is_named():
         memory_update(bank, index.int(), features, momentum)
     with pytest.raises(ValueError, match="features on meta"):
         memory_update(bank, index, features.to("meta"), momentum)
-    with pytest.raises(RuntimeError, match=r"index 8 lies outside the bank's 0..7"):
+    with pytest.raises(RuntimeError, match=r"index 8 lies outside 0..7"):
         memory_update(bank, index + 3, features, momentum)
     with pytest.raises(RuntimeError, match="features must be float32, bfloat16 or float16"):
         memory_update(bank, index, features.double(), momentum)

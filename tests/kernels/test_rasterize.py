@@ -7,7 +7,8 @@ import torch
 from scenes import soup, sphere
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gcl_fast.render import Fragments, rasterize, rasterize_reference, rasterizer
+from gcl_fast.kernels import rasterize as rasterizer
+from gcl_fast.render import Fragments, rasterize, rasterize_reference
 
 MODES = [(cull, perspective) for cull in (False, True) for perspective in (False, True)]
 SIZE = (33, 17)
@@ -233,10 +234,10 @@ def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
     calls = {
         "rasterize": (vertices, faces, *SIZE, True),
         "rasterize_backward": (torch.ones_like(depth), torch.ones_like(barycentric), vertices, faces, index, False),
-        "structure": (vertices, faces, torch.eye(3, 4).expand(2, 3, 4), *SIZE),
+        "structure_maps": (vertices, faces, torch.eye(3, 4).expand(2, 3, 4), *SIZE),
     }
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    rasterizer._warn_of_the_detour.cache_clear()
+    rasterizer.warn_of_the_detour.cache_clear()
     for number, (name, arguments) in enumerate(calls.items()):
         op = getattr(torch.ops.gcl_fast, name).default
         with warnings.catch_warnings(record=True) as warned:
@@ -245,5 +246,5 @@ def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
         assert ["serves GPU tensors on the CPU" in str(warning.message) for warning in warned] == [True][number:]
     with FakeTensorMode():
         vertices, faces = torch.empty(2, 40, 3, device="cuda"), torch.empty(60, 3, device="cuda", dtype=torch.int64)
-        fragments = rasterizer._through_the_cpu("rasterize")(vertices, faces, *SIZE, True, False)
+        fragments = rasterizer.through_the_cpu("rasterize")(vertices, faces, *SIZE, True, False)
     assert {x.device.type for x in fragments} == {"cuda"}

@@ -17,76 +17,29 @@ from gcl_fast.settings import STAGES
 
 KILLS = 20
 
-SERVER = """
-import os, sys
-from gcl_fast.process import prepare_process
-
-prepare_process()
-from gcl_fast import train
-from gcl_fast.run import session
-
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        os.dup2(2, 1)
-        sys.exit(train.main(line.split()))
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Trainer:
-    """Runs train.py's main again and again, in forks of one process that has imported everything: most of a short run
-    is starting Python. What a run prints goes to the file `said`."""
-
-    def __init__(self, folder: Path) -> None:
-        script, self.said = folder / "server.py", folder / "said"
-        script.write_text(SERVER)
-        with self.said.open("w") as said:
-            self.server = subprocess.Popen(
-                [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
-            )
-
-    def start(self, arguments: list[str]) -> int:
-        """The process that runs with these arguments."""
-        self.server.stdin.write(" ".join(arguments) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    def exit_status(self) -> int:
-        """Of the run started last, when it has ended; negative where a signal ended it."""
-        return int(self.server.stdout.readline())
-
-
-@pytest.fixture
-def trainer(tmp_path):
-    trainer = Trainer(tmp_path)
-    yield trainer
-    trainer.server.communicate()
-
 
 def test_killed_at_twenty_moments_it_ends_with_the_same_weights(command, differing, tmp_path, trainer):
-    trainer.start(command(tmp_path, "plain")[2:])
-    assert trainer.exit_status() == 0, trainer.said.read_text()
+    plain = trainer.run(command(tmp_path, "plain"))
+    assert plain.returncode == 0, plain.stderr
     steps = _steps(tmp_path / "plain")
     folder, chance, during_save, stages = tmp_path / "killed", random.Random(0), 0, []
-    arguments = command(tmp_path, "killed", "--resume")[2:]
+    arguments = command(tmp_path, "killed", "--resume")
     for kill in range(KILLS):
         further = max(len(_steps(folder)), kill * (len(steps) - 1) // KILLS)  # than ever: it will end
-        process = trainer.start(arguments)
-        _wait(lambda further=further: len(_steps(folder)) > further, process)
+        training = trainer.start(arguments)
+        _wait(lambda further=further: len(_steps(folder)) > further, training.pid)
         if kill % 3 == 0:
-            _wait(lambda: list((folder / "checkpoints").glob(".step_*.tmp")), process, pause=0.0005)
+            _wait(lambda: list((folder / "checkpoints").glob(".step_*.tmp")), training.pid, pause=0.0005)
         else:
             time.sleep(chance.uniform(0, 0.3))
-        os.kill(process, signal.SIGKILL)
-        assert trainer.exit_status() == -signal.SIGKILL
+        training.kill()
+        assert training.returncode == -signal.SIGKILL
         during_save += bool(list((folder / "checkpoints").glob(".step_*.tmp")))
         stages.append(_steps(folder)[-1][0])
     assert set(stages) == set(STAGES)
     assert during_save
-    trainer.start(arguments)
-    assert trainer.exit_status() == 0, trainer.said.read_text()
+    done = trainer.run(arguments)
+    assert done.returncode == 0, done.stderr
     assert differing(folder, tmp_path / "plain") == []
     assert _steps(folder) == steps
 

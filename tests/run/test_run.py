@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import time
 import warnings
 from dataclasses import replace
@@ -14,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from trainer import Training
 
 from gcl_fast import evaluate, generate, train
 from gcl_fast.assessment import assess
@@ -82,18 +82,16 @@ def test_each_stage_trains_what_it_should(finished):
     assert not all(changed(generative, joint, "identity."))  # the running statistics rest
 
 
-def test_killed_in_each_stage_it_goes_on_bit_for_bit(finished, command, differing, tmp_path):
+def test_killed_in_each_stage_it_goes_on_bit_for_bit(finished, command, differing, tmp_path, trainer):
     folder = tmp_path / "killed"
     for stage in STAGES:
-        with (tmp_path / "said").open("w") as said:
-            process = subprocess.Popen(command(tmp_path, "killed", "--resume"), stdout=said, stderr=said)
-            try:
-                _wait_for_step(folder, stage, process)
-            finally:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+        training = trainer.start(command(tmp_path, "killed", "--resume"))
+        try:
+            _wait_for_step(folder, stage, training)
+        finally:
+            training.kill()
         assert not (folder / "checkpoints" / f"{stage}.safetensors").exists(), "it was killed too late"
-    done = subprocess.run(command(tmp_path, "killed", "--resume"), capture_output=True, text=True, timeout=300)
+    done = trainer.run(command(tmp_path, "killed", "--resume"))
     assert done.returncode == 0, done.stderr
     assert "resumed: joint at step" in done.stdout
     assert differing(folder, finished) == []
@@ -102,11 +100,11 @@ def test_killed_in_each_stage_it_goes_on_bit_for_bit(finished, command, differin
     assert len(steps) == len(set(steps)), "a step is recorded twice"
 
 
-def _wait_for_step(folder: Path, stage: str, process: subprocess.Popen, saved: bool = True) -> None:
+def _wait_for_step(folder: Path, stage: str, training: Training, saved: bool = True) -> None:
     """Until `stage` has finished a step; `saved`: and a checkpoint holds it."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert training.poll() is None, "the run ended before it could be killed"
         lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
         steps = [json.loads(line)["stage"] for line in lines if '"loss"' in line and line.endswith("}")]
         before = sum(name != stage for name in steps)  # of the stages that are complete
@@ -118,15 +116,14 @@ def _wait_for_step(folder: Path, stage: str, process: subprocess.Popen, saved: b
     raise TimeoutError(stage)
 
 
-def test_an_interrupted_run_saves_itself_and_says_how_to_go_on(command, tmp_path):
+def test_an_interrupted_run_saves_itself_and_says_how_to_go_on(command, tmp_path, trainer):
     arguments = [*command(tmp_path, "stopped"), "checkpoint_seconds=1000", "warmup.steps_per_epoch=500"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    _wait_for_step(tmp_path / "stopped", "warmup", process, saved=False)
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "--resume goes on" in complaint
-    assert "Traceback" not in complaint
+    training = trainer.start(arguments)
+    _wait_for_step(tmp_path / "stopped", "warmup", training, saved=False)
+    training.send_signal(signal.SIGINT)
+    assert training.wait(120) == 130
+    assert "--resume goes on" in training.stderr
+    assert "Traceback" not in training.stderr
     assert list((tmp_path / "stopped" / "checkpoints").glob("step_*.pt"))
 
 

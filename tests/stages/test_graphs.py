@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
+from gcl_fast.kernels import rasterize
 from gcl_fast.optim.optimizers import adam, nesterov
 from gcl_fast.optim.schedule import set_learning_rate
 from gcl_fast.optim.update import descend, scale_losses
-from gcl_fast.render import rasterizer
 from gcl_fast.settings import preset
 from gcl_fast.stages.graphs import EAGER, KEPT, PAYS, TRIALS, StepGraphs, choose
 
@@ -29,7 +29,7 @@ RATES = (0.1, 0.2, 0.05, 0.3, 0.1, 0.15, 0.02, 0.25, 0.1)
 @pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request, monkeypatch) -> torch.device:
     """Of the tensors."""
-    monkeypatch.setattr(rasterizer, "HAS_CUDA_KERNELS", True)  # however the ops were built here
+    monkeypatch.setattr(rasterize, "HAS_CUDA_KERNELS", True)  # however the ops were built here
     if request.param == "cuda":
         monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
         return CUDA.device
@@ -220,7 +220,7 @@ def test_memory_that_is_freed_is_not_read_again(monkeypatch):
     ],
 )
 def test_steps_that_cannot_be_captured(monkeypatch, changes, ranks, reason):
-    monkeypatch.setattr(rasterizer, "HAS_CUDA_KERNELS", True)
+    monkeypatch.setattr(rasterize, "HAS_CUDA_KERNELS", True)
     emulated_graphs.install(monkeypatch.setattr)
     captured, why = choose(replace(AUTO, **changes), ranks)
     assert reason in why
@@ -235,7 +235,7 @@ def test_steps_that_cannot_be_captured(monkeypatch, changes, ranks, reason):
 
 def test_a_rasterizer_on_the_cpu_is_not_captured(monkeypatch):
     for kernels in (False, True):
-        monkeypatch.setattr(rasterizer, "HAS_CUDA_KERNELS", kernels)
+        monkeypatch.setattr(rasterize, "HAS_CUDA_KERNELS", kernels)
         assert ("generative and joint stage: the rasterizer" in choose(AUTO, CUDA)[1]) != kernels
     assert choose(OFF, CUDA) == (False, "off, as asked")
     assert choose(ON, CUDA)[0]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from trainer import Training
 
 from gcl_fast import evaluate
 from gcl_fast.command_line import parse
@@ -132,7 +132,7 @@ def test_a_trained_encoder_counts_from_the_first_epoch_on(world, source_world):
 
 
 @pytest.fixture(scope="module")
-def adapted(command, source_world, tmp_path_factory):
+def adapted(command, source_world, tmp_path_factory, trainer):
     """The folder of an undisturbed run of source stage and warm-up, and the command that goes on with another."""
     runs = tmp_path_factory.mktemp("adapted")
 
@@ -140,7 +140,7 @@ def adapted(command, source_world, tmp_path_factory):
         source = ["--source", "synthetic", "--source-root", str(source_world)]
         return [*command(runs, name, *source, "--stages", "source", "warmup", *flags), *TINY]
 
-    done = subprocess.run(make("whole"), capture_output=True, text=True, timeout=300)
+    done = trainer.run(make("whole"))
     assert done.returncode == 0, done.stdout + done.stderr
     (runs / "whole" / "stdout.txt").write_text(done.stdout)
     return runs / "whole", make
@@ -169,13 +169,11 @@ def test_a_run_tells_what_transfer_alone_gives(adapted, world, source_world, cap
     assert all(name.startswith("identity.") and "running" in name for name in differ)
 
 
-def test_the_generative_and_the_joint_stage_go_on_from_it(adapted, command, source_world):
+def test_the_generative_and_the_joint_stage_go_on_from_it(adapted, command, source_world, trainer):
     whole, _ = adapted
     shutil.copytree(whole, whole.parent / "further")
     source = ["--source", "synthetic", "--source-root", str(source_world), "--resume"]
-    done = subprocess.run(
-        [*command(whole.parent, "further", *source), *TINY], capture_output=True, text=True, timeout=300
-    )
+    done = trainer.run([*command(whole.parent, "further", *source), *TINY])
     assert done.returncode == 0, done.stderr
     stages = json.loads((whole.parent / "further" / "summary.json").read_text())["stages"]
     assert tuple(stages) == ALL_STAGES
@@ -188,27 +186,25 @@ def test_the_generative_and_the_joint_stage_go_on_from_it(adapted, command, sour
     assert not all(torch.equal(joint[name], warmup[name]) for name in encoder)
 
 
-def test_killed_in_the_source_stage_it_goes_on_bit_for_bit(adapted, differing):
+def test_killed_in_the_source_stage_it_goes_on_bit_for_bit(adapted, differing, trainer):
     whole, make = adapted
     folder = whole.parent / "killed"
-    with (whole.parent / "said").open("w") as said:
-        process = subprocess.Popen(make("killed", "--resume"), stdout=said, stderr=said)
-        try:
-            _wait_for(folder / "checkpoints", process)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    training = trainer.start(make("killed", "--resume"))
+    try:
+        _wait_for(folder / "checkpoints", training)
+    finally:
+        training.kill()
     assert not (folder / "checkpoints" / "source.safetensors").exists(), "it was killed too late"
-    done = subprocess.run(make("killed", "--resume"), capture_output=True, text=True, timeout=300)
+    done = trainer.run(make("killed", "--resume"))
     assert done.returncode == 0, done.stderr
     assert "resumed: source at step" in done.stdout
     assert differing(folder, whole, "source_norms", "source", "warmup") == []
 
 
-def _wait_for(checkpoints: Path, process: subprocess.Popen) -> None:
+def _wait_for(checkpoints: Path, training: Training) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert training.poll() is None, "the run ended before it could be killed"
         if list(checkpoints.glob("step_*.pt")):
             return
         time.sleep(0.01)
@@ -272,9 +268,9 @@ def test_a_source_that_teaches_nothing_is_refused(world, source_world, tmp_path)
         open_source(config, open_inputs(config).dataset)
 
 
-def test_stages_that_would_begin_without_the_source_are_refused(command, source_world, tmp_path):
+def test_stages_that_would_begin_without_the_source_are_refused(command, source_world, tmp_path, trainer):
     flags = ["--source", "synthetic", "--source-root", str(source_world), "--stages", "warmup"]
-    done = subprocess.run(command(tmp_path, "run", *flags), capture_output=True, text=True, timeout=120)
+    done = trainer.run(command(tmp_path, "run", *flags))
     assert done.returncode == 2
     assert "has not been trained on it; add source to --stages" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The results page of a card and the CSV with the same rows, made of nothing but the state."""
+"""Make the results page of a card, and the CSV with the same rows, from nothing but the state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.atomic import write_atomically
-from on_gpu.parts import Part
+from on_gpu.commands import Part
 from on_gpu.rows import RATES, Row
 from on_gpu.state import State
 from on_gpu.targets import TARGETS, fraction
@@ -34,7 +34,7 @@ def write(state: State, parts: Mapping[str, Part], folder: Path, name: str, tria
 
 
 def page(state: State, parts: Mapping[str, Part], trial: bool) -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     title = "Trial on a CPU with tiny sizes: no figure here is of a GPU" if trial else f"gcl_fast on one {state.card}"
     results = state.commands.values()
     counts = {word: sum(r["status"] == word for r in results) for word in ("done", *FAILED, "no time", "left out")}
@@ -49,7 +49,7 @@ def page(state: State, parts: Mapping[str, Part], trial: bool) -> str:
 
 
 def targets(state: State) -> list[str]:
-    """The table of the targets."""
+    """Return the table of the targets."""
     rows, rates = state.rows(), state.rates()
     cells = []
     for target in TARGETS:
@@ -60,7 +60,7 @@ def targets(state: State) -> list[str]:
 
 
 def section(state: State, part: str, heading: str) -> list[str]:
-    """What the page says of a part; nothing where none of its commands was tried."""
+    """Return a part's section of the page; nothing where none of its commands was tried."""
     results = {key: result for key, result in state.commands.items() if key.split(": ")[0] == part}
     if not results:
         return []
@@ -88,7 +88,7 @@ def section(state: State, part: str, heading: str) -> list[str]:
 
 
 def failures(state: State) -> list[str]:
-    """What did not end well, with the last lines of its output, and claims that do not hold."""
+    """Return the section of commands that failed, with their last lines, and of claims that do not hold."""
     lines = []
     for key, result in state.commands.items():
         broken = [row for row in result.get("rows", []) if row["kind"] == "check" and not row["holds"]]
@@ -100,7 +100,7 @@ def failures(state: State) -> list[str]:
 
 
 def rows_as_csv(state: State) -> str:
-    """All rows, with the share of the ceiling and the ratio to ours filled in."""
+    """Return all rows as CSV, with the share of the ceiling and the ratio to ours filled in."""
     out, rates = io.StringIO(), state.rates()
     writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -125,7 +125,7 @@ def _of(row: Row) -> tuple[str, str, str]:
 
 
 def _times(rows: Iterable[Row], rates: dict[str, float]) -> Iterable[list[str]]:
-    """A line for each of ours (or of a group without it), beside its peers."""
+    """Yield a line for each of ours (or of a group without it), with its peers."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault(_of(row), []).append(row)
@@ -171,7 +171,7 @@ def _number(value: Any) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, with an empty line behind it; nothing without rows. Columns that are empty are left out."""
+    """Return a Markdown table and an empty line; nothing without rows. Empty columns are left out."""
     if not rows:
         return []
     filled = [i for i in range(len(header)) if any(row[i] for row in rows)]

@@ -1,6 +1,6 @@
-"""Each network on a device beside the CPU, at the demo's and the paper's sizes, in float32, TF32 and bfloat16.
+"""Compare each network on a device with the CPU, at both presets' sizes, in float32, TF32 and bfloat16.
 
-python -m on_gpu.networks --device cuda
+python -m on_gpu.outputs --device cuda
 
 A CPU is compared with itself, in float32 and bfloat16, at the demo's size.
 """
@@ -27,7 +27,7 @@ ALLOWED = {"float32": (1e-3, 2e-2), "TF32": (1e-2, 0.2), "bfloat16": (0.05, 0.6)
 
 
 def outputs(gcl: GCL, image: Tensor, maps: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """What each network makes of a batch, and the gradient of one of its weights by the mean square of that."""
+    """Return each network's output for a batch, and the gradient of one of its weights."""
     device = image.device.type
     with torch.autocast(device, dtype) if dtype else nullcontext():
         parts, embedding = gcl.identity(image)

@@ -1,6 +1,6 @@
-"""What this device can do at most: matrix products by type, convolution, copy, a launch.
+"""Measure what this device can do at most: matrix products by type, convolution, copy, a launch.
 
-python -m on_gpu.ceilings --device cuda
+python -m on_gpu.rates --device cuda
 
 Each the best of several measurements of many calls that are queued, so that launching them is hidden.
 """
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from lib.ceilings import convolution, copy
 
+from lib.ceilings import convolution, copy
 from on_gpu.rows import emit
 
 TYPES = {
@@ -25,7 +25,7 @@ TYPES = {
 
 
 def queued(work: Callable[[], object], calls: int, device: str, repeats: int = 5) -> float:
-    """Seconds of a call, the best of `repeats` times `calls` calls in a row."""
+    """Return the seconds of a call, the best of `repeats` times `calls` calls in a row."""
     best = float("inf")
     for _ in range(repeats + 1):  # the first warms up, and is the slowest
         if device == "cuda":
@@ -40,7 +40,7 @@ def queued(work: Callable[[], object], calls: int, device: str, repeats: int = 5
 
 
 def product(dtype: torch.dtype, tf32: bool, device: str) -> float:
-    """FLOP/s of a product of square matrices."""
+    """Measure the FLOP/s of a product of square matrices."""
     n = 8192 if device == "cuda" else 256
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     out, before = torch.empty_like(a), torch.backends.cuda.matmul.allow_tf32

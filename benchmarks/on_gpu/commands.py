@@ -1,4 +1,4 @@
-"""The parts of the proof, in their order: each a few commands, bounded in time."""
+"""List the parts of the proof in their order: each has a few commands, bounded in time."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ TINY = [  # settings of a world and of stages that take seconds
 
 @dataclass(frozen=True)
 class Setting:
-    """device: "cuda" or "cpu"; on a CPU everything is tiny and only tries the script. work: a folder to keep."""
+    """Holds where commands run. device: "cuda", or "cpu" for a trial with tiny sizes. work: a folder to keep."""
 
     device: str
     work: Path
 
     @property
     def trial(self) -> bool:
-        """Whether sizes are tiny."""
+        """Return whether sizes are tiny."""
         return self.device == "cpu"
 
 
 @dataclass(frozen=True)
 class Command:
-    """arguments: of python. seconds: its limit. tool: a program that runs it and may be absent. shown: its output
-    stands on the page, from this text on."""
+    """Represents a command of the proof.
+
+    arguments: of python. seconds: its limit. tool: a program that runs it and may be missing. shown: the page shows its
+    output from this text on.
+    """
 
     name: str
     arguments: list[str]
@@ -47,17 +50,17 @@ class Command:
 
 
 def module(name: str, setting: Setting, *arguments: str) -> list[str]:
-    """A script of this folder."""
+    """Return the arguments that run a script of this folder."""
     return ["-m", f"on_gpu.{name}", "--device", setting.device, *arguments]
 
 
 def benchmark(name: str, *arguments: str) -> list[str]:
-    """A script of benchmarks/."""
+    """Return the arguments that run a script of benchmarks/."""
     return [str(BENCHMARKS / f"{name}.py"), *arguments]
 
 
 def pytest(setting: Setting, paths: list[str], *more: str, marks: str = "gpu", each: bool = False) -> list[str]:
-    """Tests by their marks; on a CPU the same bodies without a GPU. each: a row for every test."""
+    """Return the arguments that run tests marked gpu, or on a CPU the same bodies. each: a row for every test."""
     marks = marks if not setting.trial else "not gpu and not slow"
     name = "each" if each else "sum"
     files = [str(ROOT / path) for path in paths]
@@ -66,7 +69,7 @@ def pytest(setting: Setting, paths: list[str], *more: str, marks: str = "gpu", e
 
 
 def ceilings(setting: Setting) -> list[Command]:
-    return [Command("ceilings", module("ceilings", setting), 60)]
+    return [Command("ceilings", module("rates", setting), 60)]
 
 
 def build(setting: Setting) -> list[Command]:
@@ -90,7 +93,7 @@ def ops(setting: Setting) -> list[Command]:
 
 
 def networks(setting: Setting) -> list[Command]:
-    return [Command("networks", module("networks", setting), 90)]
+    return [Command("networks", module("outputs", setting), 90)]
 
 
 def waits(setting: Setting) -> list[Command]:
@@ -192,7 +195,7 @@ def ranks(setting: Setting) -> list[Command]:
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the page, and the commands that fill it."""
+    """Holds a section of the page and the commands that fill it."""
 
     heading: str
     commands: Callable[[Setting], list[Command]]
