@@ -17,6 +17,8 @@ from gcl_fast.csrc.build import load
 from gcl_fast.kernels._triton import jit, on_its_device, tl
 from gcl_fast.kernels.cards import Card, card_of
 
+__all__ = ["contrastive_draw"]
+
 NEGATIVES, FIRST_POSITIVE, SECOND_POSITIVE = range(3)  # independent families of keys
 ALL = 0xFFFFFFFF  # the threshold that draws every row
 
@@ -173,6 +175,12 @@ def contrastive_draw(labels: Tensor, index: Tensor, stream: Tensor, num_negative
     Raises:
         ValueError: num_negatives < 1.
         RuntimeError: on the CPU, tensors of another shape or dtype, an index out of range.
+
+    Example:
+        >>> labels, index = torch.tensor([0, 0, 1, 1, 2]), torch.tensor([4, 0])
+        >>> positives, threshold = contrastive_draw(labels, index, torch.tensor([0, 0]), num_negatives=2)
+        >>> positives[0].tolist()  # the crop is alone in its cluster
+        [4, 4]
     """
     if num_negatives < 1:
         raise ValueError(f"contrastive_draw: num_negatives is {num_negatives}, expected at least 1")

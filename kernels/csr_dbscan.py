@@ -24,6 +24,8 @@ from gcl_fast.csrc.build import load
 from gcl_fast.kernels._sparse_rows import check_rows
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
+__all__ = ["csr_dbscan"]
+
 
 def csr_dbscan_reference(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
     """Define `csr_dbscan` in plain PyTorch, with N^2 memory."""

@@ -13,6 +13,8 @@ from gcl_fast.kernels._sparse_rows import Rows, check_neighbours, check_range, c
 from gcl_fast.kernels._triton import on_its_device
 from gcl_fast.kernels.merge_rows import merge_rows
 
+__all__ = ["expand_queries"]
+
 
 def expand_queries_reference(
     start: Tensor, column: Tensor, value: Tensor, neighbours: Tensor, begin: int, end: int

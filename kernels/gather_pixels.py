@@ -17,6 +17,8 @@ from torch import Tensor
 
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
+__all__ = ["gather_pixels"]
+
 
 class Line(NamedTuple):
     """Choose places of a line of n: the source of each place of the result, and the readers of each source."""
@@ -163,5 +165,12 @@ def gather_pixels(x: Tensor, rows: Line, columns: Line) -> Tensor:
 
     Returns:
         (B, C, I, J) in channels-last order and x's type; differentiable once.
+
+    Example:
+        >>> cpu = torch.device("cpu")
+        >>> rows, columns = Line.of([1, 0], 2, cpu), Line.of([0, 0, 1], 2, cpu)
+        >>> gather_pixels(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 2, 2), rows, columns)[0, 0]
+        tensor([[3., 3., 4.],
+                [1., 1., 2.]])
     """
     return torch.ops.gcl_fast.gather_pixels(x, rows.sources, columns.sources, rows.readers, columns.readers)

@@ -14,6 +14,8 @@ from gcl_fast.kernels._sparse_rows import Rows, check_range, check_rows, fake_ro
 from gcl_fast.kernels._triton import on_its_device
 from gcl_fast.kernels.merge_rows import merge_rows
 
+__all__ = ["jaccard_rows"]
+
 
 def jaccard_rows_reference(
     start: Tensor, column: Tensor, value: Tensor, min_similarity: float, begin: int, end: int

@@ -18,6 +18,8 @@ from torch.nn.functional import normalize
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
+__all__ = ["memory_update"]
+
 
 def memory_update_reference(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
     """The definition: the updates of one row happen in batch order, in fp32, rounded to the bank's dtype once.
@@ -122,6 +124,12 @@ def memory_update(bank: Tensor, index: Tensor, features: Tensor, momentum: float
 
     There is no autograd formula (the bank is state), and no register_autocast: it would cast a bfloat16 bank to a
     float32 copy and update that copy.
+
+    Example:
+        >>> bank = torch.eye(3)
+        >>> memory_update(bank, torch.tensor([0]), torch.tensor([[0.0, 5.0, 0.0]]), momentum=0.5)
+        >>> bank[0]
+        tensor([0.7071, 0.7071, 0.0000])
     """
     _check(bank, index, features)
     torch.ops.gcl_fast.memory_update(bank, index, features, momentum)

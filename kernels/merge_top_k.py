@@ -11,6 +11,8 @@ from torch import Tensor
 
 from gcl_fast.csrc.build import load
 
+__all__ = ["merge_top_k"]
+
 
 def merge_top_k_reference(values: Tensor, indices: Tensor, tile: Tensor, first_row: int, first_column: int) -> None:
     """Define `merge_top_k` in plain PyTorch, by a stable sort."""

@@ -30,6 +30,8 @@ from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 from gcl_fast.kernels.cards import Card, card_of
 from gcl_fast.kernels.contrastive_draw import NEGATIVES, differs, differs_from, draw_keys, key_of, key_words
 
+__all__ = ["negative_lse"]
+
 CPU_TILE_BYTES = 8 << 20  # of the bank: 1 to 16 MB are equal at B=16, a whole bank is 15 % slower
 CUDA_TILE_SCORES = 1 << 24
 
@@ -309,7 +311,7 @@ _negative_lse.register_autograd(_backward, setup_context=_save)
 def negative_lse(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
 ) -> Tensor:
-    """log sum_n exp(query . M_n / temperature) over the drawn negatives of each crop, streamed over the bank.
+    """Compute log sum_n exp(query . M_n / temperature) over the drawn negatives of each crop, streamed over the bank.
 
     Args:
         query: (B, D) float32 or bfloat16; differentiable. In float64 the reference answers.
@@ -321,6 +323,12 @@ def negative_lse(
         (B,) float32; -inf for a crop without negatives.
 
     There is no register_autocast: it would make a float32 copy of a bfloat16 bank. The op runs as if autocast were off.
+
+    Example:
+        >>> bank, labels, stream = torch.eye(3), torch.arange(3), torch.tensor([0, 0])
+        >>> index, every = torch.tensor([0]), torch.tensor([2**32 - 1])  # a threshold that draws all other clusters
+        >>> negative_lse(bank[:1], bank, labels, index, every, stream, temperature=1.0)  # log(e^0 + e^0)
+        tensor([0.6931])
     """
     if query.dtype == torch.float64:
         return negative_lse_reference(query, bank, labels, index, threshold, stream, temperature)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gcl_fast.csrc.build import load
 
+__all__ = ["rank_queries"]
+
 
 def identity_ranges(query_ids: Tensor, gallery_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Sort the gallery by identity, and find each query's identity in it.

@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_map_only
 
 from gcl_fast.csrc.build import load, recipe
 
+__all__ = ["rasterize"]
+
 load()
 
 

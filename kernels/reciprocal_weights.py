@@ -26,6 +26,8 @@ from gcl_fast.kernels._sparse_rows import Rows, check_neighbours, check_range, f
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 from gcl_fast.kernels.cards import Card, card_of
 
+__all__ = ["reciprocal_weights"]
+
 MAX_NEIGHBOURS, MAX_HALF = 126, 64  # of a GPU: round(126 / 2) + 1 = 64, and a tile of 128 x 128 spills
 
 

@@ -23,6 +23,8 @@ from torch.nn import functional as F
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton, triton_serves
 
+__all__ = ["reflect_pad"]
+
 
 def reflect_pad_reference(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:
     """Define `reflect_pad` in plain PyTorch."""

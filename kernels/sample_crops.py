@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from gcl_fast.csrc.build import load
 
+__all__ = ["sample_crops"]
+
 
 def sample_crops_reference(crops: Tensor, index: Tensor, placement: Tensor, colour: Tensor, erased: Tensor) -> Tensor:
     """Define `sample_crops` in plain PyTorch, on any device."""

@@ -23,6 +23,8 @@ from gcl_fast.kernels._norm_tiles import EPS, dtype_of
 from gcl_fast.kernels._sample_norm import sample_norm, sample_norm_backward
 from gcl_fast.kernels._triton import on_its_device, triton_serves
 
+__all__ = ["styled_norm"]
+
 
 def styled_norm_reference(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, slope: float, whole: bool

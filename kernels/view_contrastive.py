@@ -1,4 +1,4 @@
-"""View-invariant contrastive loss against the memory bank (Chen et al. 2021, eq. 4; REFERENCE.md, Losses).
+"""View-invariant contrastive loss against the memory bank (Chen et al. 2021, eq. 4).
 
 l(a) = log(1 + exp(logsumexp_n(f_new . M_n / t) - a / t)),   loss = l(f_new . M_i) + l(f_new . M_p') + l(f . M_p)
 with i the crop's own row, p and p' two rows of its cluster, n its negatives: drawn rows of other clusters.
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from gcl_fast.kernels.negative_lse import negative_lse, negative_lse_reference
+
+__all__ = ["view_contrastive"]
 
 
 def view_contrastive(
@@ -30,7 +32,7 @@ def view_contrastive(
     own_negatives: bool = False,
     terms: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
-    """View-invariant loss of each crop.
+    """Compute the view-invariant loss of each crop.
 
     Args:
         f, f_new: (B, D) unit embeddings of crops and of their novel views.
@@ -49,6 +51,14 @@ def view_contrastive(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit.
+
+    Example:
+        >>> bank, labels, index = torch.eye(4), torch.tensor([0, 0, 1, 1]), torch.tensor([0])
+        >>> stream = torch.tensor([0, 0])
+        >>> from gcl_fast.kernels.contrastive_draw import contrastive_draw
+        >>> draw = contrastive_draw(labels, index, stream, num_negatives=4)
+        >>> view_contrastive(bank[:1], bank[:1], bank, labels, index, *draw, stream, temperature=1.0).shape
+        torch.Size([1])
     """
     _check(f, f_new, bank, labels, index, positives)
     draw = labels, index, threshold, stream, temperature

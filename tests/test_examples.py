@@ -9,16 +9,18 @@ from importlib import import_module
 import pytest
 
 import gcl_fast
+from gcl_fast import kernels
 
 
 def public_calls() -> list[tuple[str, str]]:
-    """Return (module, name) of each function and class in the `__all__` of a package or of `gcl_fast.memory`.
+    """Return (module, name) of each function and class in the `__all__` of a package, of an op's file, or of the bank.
 
     Dataclasses, named tuples and exceptions are left out: calls return or raise them, and their fields say the rest.
     """
     calls = []
-    for info in pkgutil.iter_modules(gcl_fast.__path__, "gcl_fast."):
-        if info.ispkg or info.name == "gcl_fast.memory":
+    ops = pkgutil.iter_modules(kernels.__path__, "gcl_fast.kernels.")
+    for info in (*pkgutil.iter_modules(gcl_fast.__path__, "gcl_fast."), *ops):
+        if info.ispkg or info.name == "gcl_fast.memory" or info.name.startswith("gcl_fast.kernels."):
             package = import_module(info.name)
             for name in getattr(package, "__all__", ()):
                 value = getattr(package, name)

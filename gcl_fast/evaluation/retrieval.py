@@ -34,16 +34,27 @@ class Retrieval:
 def rank(
     distance: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
 ) -> Retrieval:
-    """Retrieval metrics of a distance matrix.
+    """Compute retrieval metrics from a distance matrix. Entries of the query's identity and camera do not count.
 
     Args:
         distance: (Q, G) floating point, smaller is nearer; equal distances rank by gallery index.
-        query_ids, query_cameras: (Q,) integers.
-        gallery_ids, gallery_cameras: (G,) integers.
+        query_ids: (Q,) integers.
+        gallery_ids: (G,) integers.
+        query_cameras: (Q,) integers.
+        gallery_cameras: (G,) integers.
+
+    Returns:
+        The metrics.
 
     Raises:
         ValueError: shapes or types do not fit, or no query has a match in another camera.
         RuntimeError: NaN among the distances (the query is named).
+
+    Example:
+        >>> distance = torch.tensor([[0.1, 0.2, 0.3]])  # the nearest is of another person
+        >>> query_ids, gallery_ids = torch.tensor([7]), torch.tensor([8, 7, 7])
+        >>> rank(distance, query_ids, gallery_ids, torch.tensor([0]), torch.tensor([1, 1, 0])).mAP
+        0.5
     """
     Q, G = distance.shape
     return _Lists(Q, G, query_ids, gallery_ids, query_cameras, gallery_cameras).retrieval([distance])
@@ -56,7 +67,7 @@ def rank_tiles(
     query_cameras: Tensor,
     gallery_cameras: Tensor,
 ) -> Retrieval:
-    """`rank` of a matrix that comes in tiles: distances (rows, G) of all queries in turn, one tile held at a time."""
+    """Compute `rank` of a matrix that comes in tiles (rows, G) of the queries in order; one tile is held at a time."""
     lists = _Lists(len(query_ids), len(gallery_ids), query_ids, gallery_ids, query_cameras, gallery_cameras)
     return lists.retrieval(distances)
 

@@ -33,7 +33,7 @@ def k_reciprocal_jaccard_reference(features: Tensor, k1: int = 30, k2: int = 6) 
 def k_reciprocal_jaccard(
     features: Tensor, k1: int = 30, k2: int = 6, min_similarity: float = 0.0, engine: str = "auto"
 ) -> Tensor:
-    """Similarity of the k-reciprocal neighbourhoods of every two rows that share a neighbour.
+    """Compute the similarity of the k-reciprocal neighbourhoods of every two rows that share a neighbour.
 
     Args:
         features: (N, D) floating point, L2-normalized rows.
@@ -49,6 +49,14 @@ def k_reciprocal_jaccard(
     Raises:
         ValueError: features are not (N, D) floating point, or hold values that are not finite (the rows are named), k1
             or k2 is below 1, or an unknown engine.
+
+    Example:
+        >>> pairs = torch.eye(2).repeat_interleave(2, 0)  # two pairs of equal rows
+        >>> k_reciprocal_jaccard(pairs, k1=2, k2=1).to_dense()
+        tensor([[1., 1., 0., 0.],
+                [1., 1., 0., 0.],
+                [0., 0., 1., 1.],
+                [0., 0., 1., 1.]])
     """
     features = checked(features, k1, k2)
     sets = fuzzy_sets(features, neighbour_lists(features, k1, ALONE, engine)[0], k1, k2)
@@ -56,7 +64,7 @@ def k_reciprocal_jaccard(
 
 
 def neighbourhoods(features: Tensor, k1: int, k2: int, team: Team = ALONE) -> SparseRows:
-    """The fuzzy set V_i of each row's expanded k-reciprocal neighbours, which are found exactly.
+    """Compute the fuzzy set V_i of each row's expanded k-reciprocal neighbours, by exact search.
 
     Arguments as `k_reciprocal_jaccard`. The rows are shared out over `team`; every rank gives the same features and
     gets all sets.
@@ -66,7 +74,7 @@ def neighbourhoods(features: Tensor, k1: int, k2: int, team: Team = ALONE) -> Sp
 
 
 def neighbour_lists(features: Tensor, k1: int, team: Team, engine: str) -> tuple[Tensor, Search]:
-    """The nearest neighbours (N, k1) int32 of all rows, on the device of the features; each rank searches for some."""
+    """Search for the neighbours (N, k1) int32 of all rows, on the device of the features; ranks share the rows."""
     index, how = find_neighbours(features, k1, team.rows(len(features)), engine)
     return team.join(index).to(features.device), how
 

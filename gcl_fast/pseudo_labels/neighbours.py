@@ -13,15 +13,15 @@ TILE = (
 
 
 def nearest_neighbours_reference(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The definition: a stable descending sort of every row of `features @ features.T`."""
+    """Define `nearest_neighbours` by a stable descending sort of each row of `features @ features.T`."""
     similarity, index = (features @ features.T).sort(dim=1, descending=True, stable=True)
     return similarity[:, :k], index[:, :k].int()
 
 
 def nearest_neighbours(features: Tensor, k: int, rows: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-    """The k rows with the largest inner product with each row, itself included, best first.
+    """Search for the k rows with the largest inner product with each row, itself included, best first.
 
-    Memory is one tile beside the result. On the CPU the product of two blocks is computed once and merged into the
+    Besides the result, memory holds one tile. On the CPU the product of two blocks is computed once and merged into the
     lists of both, so a search for all rows costs half the arithmetic of the full product.
 
     Args:
@@ -32,6 +32,14 @@ def nearest_neighbours(features: Tensor, k: int, rows: tuple[int, int] | None = 
     Returns:
         similarity (rows, k) float32 and index (rows, k) int32. Equal similarities rank by index; which of several that
         equal the k-th are there is unspecified on a GPU.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> similarity, index = nearest_neighbours(features, k=2)
+        >>> index
+        tensor([[0, 1],
+                [1, 0],
+                [2, 1]], dtype=torch.int32)
     """
     begin, end = rows or (0, len(features))
     k = min(k, len(features))
@@ -42,9 +50,13 @@ def nearest_neighbours(features: Tensor, k: int, rows: tuple[int, int] | None = 
 
 
 def search_for(queries: Tensor, features: Tensor, k: int, everyone: bool = False) -> tuple[Tensor, Tensor]:
-    """`nearest_neighbours` on the CPU of other rows: queries (Q, D) against features (N, D), k <= N.
+    """Search on the CPU for the neighbours of queries (Q, D) among features (N, D), k <= N.
 
-    `everyone`: the queries are the features, and each product of two blocks serves the lists of both.
+    Args:
+        queries: (Q, D) float32.
+        features: (N, D) float32.
+        k: neighbours per query.
+        everyone: the queries are the features, and each product of two blocks serves the lists of both.
     """
     Q, N = len(queries), len(features)
     similarity = features.new_full((Q, k), -torch.inf)

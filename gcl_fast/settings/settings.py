@@ -254,10 +254,17 @@ class RunConfig:
 
 
 def preset(name: str) -> RunConfig:
-    """The settings called `name`.
+    """Return the settings of a preset.
+
+    Args:
+        name: "demo" or "paper".
 
     Raises:
         UserError: no preset of that name.
+
+    Example:
+        >>> preset("paper").size, preset("demo").size
+        ((256, 128), (128, 64))
     """
     if name == "paper":
         return RunConfig(preset="paper", dataset="market1501")
@@ -282,13 +289,22 @@ def preset(name: str) -> RunConfig:
 
 
 def warmup_preset(name: str, method: str, after_source: bool = False) -> AnyWarmup | None:
-    """The settings of the warm-up called `method` in the preset called `name`.
+    """Return the settings of a warm-up in a preset.
 
     Args:
+        name: the preset, "demo" or "paper".
+        method: "cluster", "mmcl", "jvtc", or "none".
         after_source: the identity encoder was trained on a labelled dataset before.
+
+    Returns:
+        The settings; None for "none".
 
     Raises:
         UserError: no warm-up of that name.
+
+    Example:
+        >>> warmup_preset("paper", "mmcl").epochs
+        60
     """
     paper: dict[str, AnyWarmup | None] = {
         "cluster": WarmupConfig(),
@@ -344,7 +360,17 @@ def warmup_preset(name: str, method: str, after_source: bool = False) -> AnyWarm
 
 
 def source_preset(name: str, dataset: str, root: str) -> SourceConfig:
-    """The settings of training on the labelled `dataset` under `root` in the preset called `name`."""
+    """Return the settings of training on a labelled dataset first.
+
+    Args:
+        name: the preset, "demo" or "paper".
+        dataset: the source, such as "market1501" or "synthetic".
+        root: its folder; "" for the default folder of the synthetic one.
+
+    Example:
+        >>> source_preset("paper", "market1501", "DIR").epochs
+        120
+    """
     if name == "demo":
         return SourceConfig(dataset, root, epochs=18, lr=1e-3, ramp_epochs=1, decay_epochs=(13, 17))
     return SourceConfig(dataset, root)

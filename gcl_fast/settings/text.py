@@ -15,10 +15,19 @@ from gcl_fast.settings.settings import RunConfig
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
-    """`config` with each `dotted.key=value` applied; values are read as YAML and converted to the field's type.
+    """Return the settings with each assignment applied, as `--set` does.
+
+    Args:
+        config: the settings to start from.
+        assignments: `dotted.key=value` each; a value is read as YAML and converted to the field's type.
 
     Raises:
         UserError: an unknown key (the near ones are listed), or a value of another type or out of range.
+
+    Example:
+        >>> from gcl_fast.settings import override, preset
+        >>> override(preset("demo"), ["joint.epochs=5", "joint.lr=1e-4"]).joint.epochs
+        5
     """
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
@@ -63,7 +72,13 @@ def _renamed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain dictionaries, lists, numbers and strings: what goes to config.yaml."""
+    """Return settings as plain dictionaries, lists, numbers and strings, which config.yaml holds.
+
+    Example:
+        >>> from gcl_fast.settings import preset, to_dict
+        >>> to_dict(preset("demo"))["joint"]["epochs"]
+        3
+    """
     return _plain(dataclasses.asdict(config))
 
 
@@ -72,12 +87,22 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
 
     Raises:
         UserError: an unknown setting, or a value of another type or out of range.
+
+    Example:
+        >>> from gcl_fast.settings import from_dict, preset, to_dict
+        >>> from_dict(to_dict(preset("demo"))) == preset("demo")
+        True
     """
     return _build(RunConfig, _renamed(data), "config")
 
 
 def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """`key: old -> new` for each setting that differs between two (nested) dictionaries."""
+    """Return `key: old -> new` for each setting that differs between two nested dictionaries.
+
+    Example:
+        >>> difference({"seed": 0, "joint": {"epochs": 3}}, {"seed": 1, "joint": {"epochs": 3}})
+        ['seed: 0 -> 1']
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [line for k in keys for line in difference(old.get(k), new.get(k), f"{prefix}.{k}".lstrip("."))]

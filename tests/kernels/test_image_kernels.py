@@ -116,7 +116,9 @@ def test_many_parts_are_one_sample(device, whole, residual, slope, styled, monke
     monkeypatch.setattr(_sample_norm, "PART", 64)
     arguments, direction = inputs((2, 16, 7, 5), torch.float32, residual, styled)
     assert _sample_norm.cut(7 * 5, 16, 4) == (9, 4)
-    monkeypatch.setattr(_instance_norm, "instance_configuration", lambda *_: {"BLOCK_R": 4, "BLOCK_C": 16, "num_warps": 1})
+    monkeypatch.setattr(
+        _instance_norm, "instance_configuration", lambda *_: {"BLOCK_R": 4, "BLOCK_C": 16, "num_warps": 1}
+    )
     ours = results(norm_op, to(device, arguments), direction.to(device), slope, whole)
     truth = results(norm.styled_norm_reference, to(torch.float64, arguments), direction.double(), slope, whole)
     for a, b in zip(ours, truth, strict=True):

@@ -56,7 +56,9 @@ def test_equals_reference(device):
     assert 0.1 < body.float().mean() < 0.9
     assert ours[body].std() > 0.05
     assert ours.min() >= -1
-    torch.library.opcheck(torch.ops.gcl_fast.structure_maps, (vertices, faces, torch.rand(4, 3, 4, device=device), *SIZE))
+    torch.library.opcheck(
+        torch.ops.gcl_fast.structure_maps, (vertices, faces, torch.rand(4, 3, 4, device=device), *SIZE)
+    )
 
 
 def test_the_picture_turns_with_yaw(device):
