@@ -92,7 +92,7 @@ def test_bytes():
 
 def test_the_table_says_what_launchers_launch(monkeypatch):
     pytest.importorskip("triton")
-    from gcl_fast.kernels import gather_pixels, reflect_pad, styled_norm
+    from gcl_fast.kernels import _instance_norm, _sample_norm, gather_pixels, reflect_pad, styled_norm
 
     launched = []
 
@@ -100,7 +100,7 @@ def test_the_table_says_what_launchers_launch(monkeypatch):
         def __getitem__(self, grid):
             return lambda *args, **constants: launched.append(grid)
 
-    for module in (gather_pixels, reflect_pad, styled_norm):
+    for module in (gather_pixels, reflect_pad, _instance_norm, _sample_norm):
         for name in [name for name in vars(module) if name.endswith("_kernel")]:
             monkeypatch.setattr(module, name, Kernel())
     x = torch.zeros(2, 16, 5, 4).contiguous(memory_format=torch.channels_last)

@@ -19,11 +19,8 @@ IMAGES = torch.rand(B, D, H, W).contiguous(memory_format=torch.channels_last)
 STYLE, MOMENTS = torch.rand(B, D), torch.stack((torch.zeros(B, D), torch.ones(B, D)), 1)
 VERTICES = torch.tensor([[[0.0, 0, 1], [5, 0, 1], [0, 5, 1]]])
 FACES = torch.tensor([[0, 2, 1]])
-START, COLUMN, VALUE = (
-    torch.tensor([0, 2, 4, 5]),
-    torch.tensor([0, 1, 0, 1, 2], dtype=torch.int32),
-    torch.full((5,), 0.5),
-)
+START, COLUMN = torch.tensor([0, 2, 4, 5]), torch.tensor([0, 1, 0, 1, 2], dtype=torch.int32)
+VALUE = torch.full((5,), 0.5)
 NEIGHBOURS = torch.tensor([[0, 1], [1, 0], [2, 1]], dtype=torch.int32)
 LINES = (torch.tensor([1, 0]), torch.tensor([0, 2]), torch.tensor([[1], [0]] + [[-1]] * (H - 2)),
          torch.tensor([[0], [-1], [1]] + [[-1]] * (W - 3)))  # fmt: skip
