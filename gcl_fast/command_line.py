@@ -12,7 +12,8 @@ from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, override, preset, s
 
 
 def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
-    """(settings, whether to resume). What is not named keeps the preset's value.
+    """Return the settings that the command line asks for, and whether to resume. What is not named keeps the preset's
+    value.
 
     Raises:
         SystemExit: --help, or an unknown or malformed flag (status 2).
@@ -82,7 +83,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
 
 
 def _refuse_conflicts(config: RunConfig) -> None:
-    """Settings of which one would silently do nothing, or which cannot be kept together.
+    """Refuse settings of which one would do nothing in silence, or which exclude each other.
 
     Raises:
         UserError: it names both.

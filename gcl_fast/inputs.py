@@ -48,7 +48,7 @@ class Inputs:
     source: ReIDDataset | None = None  # labelled, where a run trains on one first
 
     def structure_maps(self, split: str, device: torch.device) -> StructureMaps:
-        """The source of structure maps for the crops of `split` ("train", "query" or "gallery"), in record order.
+        """Open the source of structure maps for the crops of `split` ("train", "query" or "gallery"), in record order.
 
         Body parameters that are missing beside the dataset are estimated from the crops, and kept there.
 
@@ -69,8 +69,9 @@ class Inputs:
         return OnlineStructureMaps(body, parameters, size, device)
 
     def has_structure_maps(self, split: str) -> bool:
-        """Whether there are crops in `split` and, where the maps are pre-rendered, pictures for them: the official ones
-        have none of the queries."""
+        """Return whether `split` has crops and, where maps are pre-rendered, images for them. The official maps have
+        none of the queries.
+        """
         records: Records = getattr(self.dataset, split)
         if self.config.structure_maps == "online" or not len(records):
             return len(records) > 0
@@ -88,7 +89,7 @@ class Inputs:
 
     @property
     def body(self) -> str:
-        """Which body model the structure maps come from, for the header."""
+        """Return which body model the structure maps come from, for the header."""
         if self.config.structure_maps != "online":
             return f"pre-rendered pictures in {self.config.structure_maps}"
         path = body_parameter_file(self.dataset, "train")
@@ -100,7 +101,9 @@ class Inputs:
 
 
 def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
-    """Training batches of `records`, changed on each rank as one process would change the batch of all."""
+    """Make the loader of augmented training batches. Each rank changes its crops as one process would change the batch
+    of all.
+    """
     return TrainLoader(
         records,
         config.size,
@@ -114,7 +117,7 @@ def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
 
 
 def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:
-    """Where the body parameters of `split` lie."""
+    """Return where the body parameters of `split` lie."""
     return Path(dataset.root) / "body_parameters" / f"{split}.npz"
 
 
@@ -227,7 +230,7 @@ def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
 
 
 def _source_root(source: SourceConfig) -> Path:
-    """Where the source lies; raises a UserError for an unknown dataset, or one that needs a folder and has none."""
+    """Return where the source lies; refuse an unknown dataset, or one that needs a folder and has none."""
     if source.dataset not in READERS:
         raise UserError(f"--source {source.dataset}: there is no such dataset; there are {', '.join(sorted(READERS))}")
     if source.dataset != "synthetic" and not source.root:
@@ -236,7 +239,7 @@ def _source_root(source: SourceConfig) -> Path:
 
 
 def _open_readable(name: str, root: Path, on_bad_image: str) -> ReIDDataset:
-    """The dataset without the pictures that do not decode; its notes say which."""
+    """Open the dataset without the images that do not decode; its notes name them."""
     dataset = open_dataset(name, root)
     (train, said), (query, said_query), (gallery, said_gallery) = (
         drop_broken(records, on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)

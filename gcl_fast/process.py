@@ -53,5 +53,5 @@ def prepare_process() -> None:
 
 
 def allocator() -> str:
-    """Which allocator settings this process runs with, for the header."""
+    """Return which allocator settings this process runs with, for the header."""
     return os.environ.get(_MARK, "system")

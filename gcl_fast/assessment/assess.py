@@ -37,14 +37,14 @@ class Assessment:
         self.config, self.inputs, self.ranks, self.precision = config, inputs, ranks, precision
 
     def retrieval(self, gcl: GCL, rerank: Reranking | None = None) -> dict[str, float]:
-        """mAP, rank1, rank5, rank10, mINP as fractions; empty where the dataset has no query and gallery.
+        """Return mAP, rank1, rank5, rank10 and mINP as fractions; nothing where the dataset has no query and gallery.
 
         rerank: k-reciprocal re-ranking instead of the plain distance.
         """
         return self.retrieval_in(self.inputs.dataset, gcl.identity, rerank)
 
     def retrieval_in(self, data: ReIDDataset, encoder: nn.Module, rerank: Reranking | None = None) -> dict[str, float]:
-        """The same in another dataset than the run's, or by another encoder than the networks'."""
+        """Return the retrieval of another dataset than the run's, or by another encoder than the networks'."""
         if not len(data.query) or not len(data.gallery):
             return {}
         query, gallery = (
@@ -54,13 +54,14 @@ class Assessment:
         return {"mAP": found.mAP, **{f"rank{k}": float(found.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": found.mINP}
 
     def split_for_views(self) -> str | None:
-        """The split whose crops are turned: query or gallery, of identities never trained on, else train; None where
-        none has structure maps."""
+        """Return the split whose crops are turned, or None where no split has structure maps. Query and gallery, whose
+        people are never trained on, come before train.
+        """
         splits = ("query", "gallery", "train")
         return next((split for split in splits if self.inputs.has_structure_maps(split)), None)
 
     def split_to_turn(self) -> str:
-        """As `split_for_views`, where there has to be one.
+        """Return `split_for_views`, where there has to be one.
 
         Raises:
             UserError: there is none.
@@ -73,7 +74,7 @@ class Assessment:
         return split
 
     def choose(self, split: str, names: Sequence[str] | None, count: int) -> list[int]:
-        """Record indices of the crops called `names`, or of `count` crops at even distances.
+        """Return record indices of the crops called `names`, or of `count` crops at even distances.
 
         Raises:
             UserError: a name that is not in `split`, a split without crops, or a count below one.
@@ -93,7 +94,9 @@ class Assessment:
         return [place[name] for name in names]
 
     def fidelity(self, gcl: GCL) -> dict[str, float]:
-        """SSIM on crops of `split_for_views()` (`evaluation.protocol.view_fidelity`); empty without one."""
+        """Measure the SSIM of novel views (`evaluation.protocol.view_fidelity`); return nothing without a split for
+        views.
+        """
         split = self.split_for_views()
         if split is None:
             return {}
@@ -152,7 +155,7 @@ class Assessment:
         return counts | quality.measure(list(yaws))
 
     def after(self, stage: str, gcl: GCL, folder: Path) -> dict[str, float]:
-        """Everything that is measured when `stage` is complete; folder/<stage>.png once there is a generator.
+        """Measure everything that is due when `stage` is complete; write folder/<stage>.png once there is a generator.
 
         Views that cannot be made or kept are warned of: the stage, not yet saved, is worth more.
         """

@@ -15,7 +15,7 @@ BATCH = 64
 
 
 def extract(encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision) -> Tensor:
-    """L2-normalized eval-mode embeddings (N, D) of `records`, the same on every rank."""
+    """Return unit embeddings (N, D) of `records` by the encoder in eval mode, the same on every rank."""
     loader = ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size)
     return embeddings(encoder, loader, len(records), precision.evaluating)
 
@@ -24,7 +24,7 @@ def extract(encoder: nn.Module, records: Records, config: RunConfig, ranks: Rank
 def part_feature_statistics(
     encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision
 ) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (P,) of each eval-mode part feature over `records`, the same on every rank."""
+    """Return mean and deviation (P,) of each part feature over `records` in eval mode, the same on every rank."""
     encoder.eval()
     sums: list[Tensor] = []  # of the features and of their squares, a batch each, in float64
     for images, _ in ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size):

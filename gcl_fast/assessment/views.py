@@ -39,7 +39,7 @@ def each_view(
     precision: Precision,
     yaws: Sequence[float] = YAWS,
 ) -> Iterator[tuple[str, CropViews]]:
-    """(file name, views) of crops `index` of `split`."""
+    """Yield the file name and the views of each crop in `index` of `split`."""
     records, maps = getattr(inputs.dataset, split), inputs.structure_maps(split, ranks.device)
     yaw = torch.tensor(yaws, device=ranks.device)
     for images, position in ExtractLoader(records.subset(index), inputs.config.size, ranks.device):

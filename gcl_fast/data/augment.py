@@ -61,14 +61,16 @@ def draw(augmentation: Augmentation, batch: int, generator: np.random.Generator)
 
 
 def no_change(batch: int) -> Draws:
-    """Normalization alone."""
+    """Return draws that leave crops as they are, but for normalization."""
     one = np.ones(batch)
     return _draws(np.tile([1, 1, 0, 0], (batch, 1)), jitter_and_normalize(one, one, one), np.zeros((batch, 4)))
 
 
 def jitter_and_normalize(brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray) -> np.ndarray:
-    """Factors (B,) -> (B, 3, 4) linear map of 0..255 colours: saturation blends with the luma, brightness scales,
-    contrast stretches about mid-grey, nothing is clamped, and the result is ImageNet-normalized."""
+    """Turn factors (B,) into linear maps (B, 3, 4) of 0..255 colours, ImageNet-normalized.
+
+    Saturation blends with the luma, brightness scales, contrast stretches about mid-grey. Nothing is clamped.
+    """
     brightness, contrast, saturation = (factor[:, None, None] for factor in (brightness, contrast, saturation))
     mean, std = np.array(IMAGENET_MEAN)[:, None], np.array(IMAGENET_STD)[:, None]
     matrix = saturation * np.eye(3) + (1 - saturation) * np.array(LUMA)  # rows sum to 1: greys stay as they are

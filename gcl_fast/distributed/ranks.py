@@ -37,11 +37,11 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the files and speaks."""
+        """Return whether this process writes the files and speaks."""
         return self.rank == 0
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Rows of all ranks in rank order; every rank gives the same shape and gets the same result."""
+        """Return the rows of all ranks in rank order. Every rank gives the same shape and gets the same result."""
         if self.world_size == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
@@ -55,12 +55,12 @@ class Ranks:
         return tensor
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """Mean over the ranks, in place."""
+        """Average over the ranks, in place."""
         return self.sum(tensor).div_(self.world_size)
 
     @contextmanager
     def averaging(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-        """Within, a backward pass; after it each gradient of `parameters` is its mean over the ranks.
+        """Average the gradients of `parameters` over the ranks: enter this context around one backward pass.
 
         All-reduces of 25 MB each start while the backward pass goes on, as soon as their gradients are complete: last
         parameters first. Every rank must run the same graph. A gradient is complete when autograd has added all its
@@ -105,13 +105,13 @@ class Ranks:
             dist.barrier()
 
     def max(self, tensor: Tensor) -> Tensor:
-        """Largest over the ranks, in place."""
+        """Take the largest over the ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
 
     def any(self, *flags: bool) -> list[bool]:
-        """Whether each of `flags` holds on any rank, the same answer on all of them; the GPU is not waited for."""
+        """Return whether each of `flags` holds on any rank, the same answer on all of them. The GPU is not waited for."""
         return [bool(value) for value in self.max(torch.tensor(flags, dtype=torch.uint8)).tolist()]
 
 
@@ -190,7 +190,7 @@ def placed(device: str, local: int) -> torch.device:
 
 
 def shares_gpus() -> bool:
-    """Whether the environment lets local ranks share GPUs."""
+    """Return whether the environment lets local ranks share GPUs."""
     return os.environ.get(SHARING) == "1"
 
 

@@ -10,7 +10,7 @@ _FILE = "launch"
 
 
 def restarted(folder: Path) -> bool:
-    """Whether this process is a restart by the torchrun that began, or resumed, the run in `folder`.
+    """Return whether this process is a restart by the torchrun that began, or resumed, the run in `folder`.
 
     The count alone does not tell: a command refused because the folder holds another run is restarted as well, and
     must not go on with that one.
@@ -27,6 +27,6 @@ def mark_launch(folder: Path) -> None:
 
 
 def _launch() -> str:
-    """One name for all processes of one torchrun, over its restarts."""
+    """Return one name for all processes of one torchrun, over its restarts."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     return f"{socket.gethostname()} {os.getppid()}" if name == "none" else name

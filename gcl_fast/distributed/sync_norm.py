@@ -37,7 +37,7 @@ class SynchronizedNorm(_BatchNorm):
 
     @classmethod
     def like(cls, norm: _BatchNorm) -> SynchronizedNorm:
-        """One that holds the parameters and buffers of `norm`."""
+        """Return a norm that holds the parameters and buffers of `norm`."""
         assert norm.momentum is not None
         made = cls(norm.num_features, norm.eps, norm.momentum)
         made.weight, made.bias = norm.weight, norm.bias
@@ -47,7 +47,7 @@ class SynchronizedNorm(_BatchNorm):
 
     @torch.compiler.disable  # talks to the other ranks
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, ...) -> the same shape and dtype."""
+        """Normalize x (B, C, ...); shape and dtype stay."""
         if not self.training:
             return super().forward(input)
         own = torch.var_mean(input.float(), [d for d in range(input.ndim) if d != 1], correction=0)
@@ -64,11 +64,12 @@ class SynchronizedNorm(_BatchNorm):
         return torch.addcmul((self.bias - mean * scale).view(shape), input, scale.view(shape)).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Of torch's eval mode: any number of dimensions will do."""
+        """Accept any number of dimensions; torch's eval mode asks."""
 
 
 def gather_rows(x: Tensor, ranks: Ranks) -> Tensor:
-    """Rows (B, D) of all ranks in rank order, (W * B, D), through which gradients go back to the rank they came from.
+    """Return the rows (B, D) of all ranks in rank order, (W * B, D). Gradients go back to the rank that a row came
+    from.
 
     For losses that each rank takes of its own crops and whose mean over the ranks is meant.
     """

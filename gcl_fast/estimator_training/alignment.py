@@ -27,9 +27,11 @@ class Alignment:
         self.body = _thinned(POINTS)
 
     def __call__(self, vector: Tensor, truth: Tensor, yaw: Tensor) -> Tensor:
-        """Smooth L1 error (B,) in pixels, mean over points and over x, y and depth, of vectors (B, WIDTH).
+        """Return the smooth L1 error (B,) in pixels of vectors (B, WIDTH), averaged over points and over x, y and
+        depth.
 
-        Both bodies are turned by the true `yaw` (B,); depth is what views from other sides show as x."""
+        Both bodies are turned by the true `yaw` (B,); depth is what views from other sides show as x.
+        """
         told, wanted = (self._points(value, yaw) for value in (vector, truth))
         return F.smooth_l1_loss(told, wanted, reduction="none").mean((1, 2))
 
@@ -39,7 +41,7 @@ class Alignment:
 
 
 def _thinned(count: int) -> AnnyBody:
-    """A body of `count` vertices, drawn by the area around them. It has no faces to render."""
+    """Return a body of `count` vertices, drawn by the area around them. It has no faces to render."""
     body = AnnyBody()
     a, b, c = body.template[body.faces].unbind(1)
     corner_area = torch.linalg.cross(b - a, c - a).norm(dim=1).repeat_interleave(3)

@@ -40,7 +40,7 @@ class Clutter:
         self.random = torch.Generator().manual_seed(seed)
 
     def batch(self, count: int) -> Batch:
-        """`count` crops and what the estimator should say of them; half of them are mirrored."""
+        """Make `count` crops and what the estimator should predict for them; half of them are mirrored."""
         chosen = self._integers(len(self.pictures), count)
         zoom, stretch, shift = self._framing(count)
         somebody = self._uniform(count) >= NOBODY
@@ -59,7 +59,7 @@ class Clutter:
         return Batch(image.contiguous(memory_format=torch.channels_last), yaw, vector, somebody)
 
     def _framing(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Zoom (B,), stretch of the width (B,) and shift (B, 2) right and down as fractions of the crop."""
+        """Draw zoom (B,), stretch of the width (B,) and shift (B, 2) right and down as fractions of the crop."""
         zoom = (0.07 * self._normal(count)).exp()
         shift = torch.stack((0.06 * self._normal(count), 0.025 * self._normal(count)), 1)
         cut, size = self._uniform(count), self._uniform(count, 1.1, 1.9)
@@ -69,14 +69,14 @@ class Clutter:
         return zoom, (0.08 * self._normal(count)).exp(), shift + torch.stack((torch.zeros(count), down), 1)
 
     def _framed(self, vector: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-        """The vectors after the crop's frame has changed."""
+        """Return the vectors after the crop's frame has changed."""
         moved = torch.stack((zoom.log(), shift[:, 0], shift[:, 1]), 1)
         vector = vector.clone()
         vector[:, posture.CAMERA][:, :3] += moved / vector.new_tensor(posture.CAMERA_SCALE[:3])
         return vector
 
     def _background(self, count: int) -> Tensor:
-        """Scenes (B, 3, H, W) in 0..1, some of them nearer, some mixed of two."""
+        """Draw scenes (B, 3, H, W) in 0..1, some of them nearer, some mixed of two."""
         zoom = self._uniform(count, 0.5, 1.0)
         grid = self._grid(1 / zoom, torch.ones(count), self._uniform(2 * count, -0.3, 0.3).view(count, 2), 0.0)
         scene = F.grid_sample(self._backdrops(count), grid, padding_mode="reflection", align_corners=False)
@@ -87,7 +87,7 @@ class Clutter:
         return torch.where(torch.where(upright, columns, rows) < edge, scene, scene.roll(1, 0))
 
     def _company(self, image: Tensor, zoom: Tensor, shift: Tensor, behind: bool) -> Tensor:
-        """Other people, beside or behind the person or cutting in from a side."""
+        """Add other people, next to or behind the person or cut off at a side."""
         who = torch.nonzero(self._uniform(len(image)) < COMPANY / 2)[:, 0]
         count = len(who)
         if not count:
@@ -111,7 +111,7 @@ class Clutter:
         return image + share * (colour - image)
 
     def _tinted(self, cut: Tensor) -> Tensor:
-        """Cut-outs (B, 4, h, w), the heads of some of them in another colour."""
+        """Give the heads of some cut-outs (B, 4, h, w) another colour."""
         count, (top, bottom) = len(cut), HEAD_ROWS
         rows = (torch.arange(cut.shape[2]) + 0.5) / cut.shape[2]
         head = ((rows - top) * 100).sigmoid() * ((bottom - rows) * 100).sigmoid()
@@ -123,7 +123,7 @@ class Clutter:
         return torch.cat((cut[:, :3] + share * (tint[:, :, None, None] - cut[:, :3]), cut[:, 3:]), 1)
 
     def _recoloured(self, colour: Tensor, own: Tensor) -> Tensor:
-        """Other clothes and another light: channels mixed and scaled, for half of the crops."""
+        """Give half of the crops other clothes and another light: channels are mixed and scaled."""
         count = len(colour)
         mix = torch.eye(3) + 0.25 * self._normal(9 * count).view(count, 3, 3)
         mix = mix / mix.sum(2, keepdim=True).clamp_min(0.3)
@@ -134,9 +134,10 @@ class Clutter:
     def _grid(
         self, zoom: Tensor, stretch: Tensor, shift: Tensor, wobble: float, source: tuple[int, int] = SIZE
     ) -> Tensor:
-        """Where each pixel of the crop is read in a source picture of the same height, (B, H, W, 2) in -1..1.
+        """Return where each pixel of the crop is read in a source image of the same height, (B, H, W, 2) in -1..1.
 
-        wobble: a smooth random displacement and a slight roll: bodies are not all Anny's, clothes hang loose."""
+        wobble: a smooth random displacement and a slight roll: bodies are not all Anny's, clothes hang loose.
+        """
         count = len(zoom)
         wide = SIZE[1] / source[1]
         affine = torch.zeros(count, 2, 3)
@@ -152,7 +153,7 @@ class Clutter:
         return grid
 
     def _occlude(self, image: Tensor) -> Tensor:
-        """Boxes, posts and low walls before the person, with colours of other scenes or plain."""
+        """Put boxes, posts and low walls before the person, in colours of other scenes or plain."""
         count = len(image)
         rows = ((torch.arange(SIZE[0]) + 0.5) / SIZE[0])[:, None]
         columns = (torch.arange(SIZE[1]) + 0.5) / SIZE[1]
@@ -175,7 +176,7 @@ class Clutter:
         return image
 
     def _photograph(self, image: Tensor) -> Tensor:
-        """Light, colour, resolution, grain and compression of some camera."""
+        """Apply light, colour, resolution, grain and compression of some camera."""
         count = len(image)
         factor = lambda spread: (spread * self._normal(count)).exp()[:, None, None, None]
         image = image * factor(0.25) * (0.1 * self._normal(3 * count)).exp().view(count, 3, 1, 1)
@@ -205,7 +206,7 @@ class Clutter:
         return torch.stack([decode_jpeg(file, ImageReadMode.RGB) for file in files]).float() / 255
 
     def _backdrops(self, count: int) -> Tensor:
-        """(B, 3, h, w) in 0..1, half of them mirrored."""
+        """Return backdrops (B, 3, h, w) in 0..1, half of them mirrored."""
         scenes = self.backdrops[self._integers(len(self.backdrops), count)].permute(0, 3, 1, 2).float() / 255
         return torch.where((self._uniform(count) < 0.5)[:, None, None, None], scenes.flip(3), scenes)
 

@@ -66,7 +66,7 @@ def loss(told: Regressed, batch: Batch, alignment: Alignment) -> Tensor:
 
 
 def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int) -> BodyRegressor:
-    """Averaged weights after `steps`; those so far are written to `out` every 500 steps."""
+    """Train and return averaged weights after `steps`; those so far are written to `out` every 500 steps."""
     torch.manual_seed(seed)
     clutter, alignment = Clutter(data, seed), Alignment()
     network = start.to(memory_format=torch.channels_last).train()
@@ -99,7 +99,7 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
 
 
 def _endless(clutter: Clutter) -> Iterator[Batch]:
-    """Batches, each drawn in a second thread while the caller works on the one before."""
+    """Yield batches, each drawn in a second thread while the caller works on the one before."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(clutter.batch, BATCH)
         while True:
@@ -109,7 +109,7 @@ def _endless(clutter: Clutter) -> Iterator[Batch]:
 
 @torch.no_grad()
 def _yaw_error(told: Regressed, batch: Batch) -> Tensor:
-    """Degrees, of the crops with somebody in them."""
+    """Return the error of the yaw in degrees, of the crops with somebody in them."""
     away = yaw_and_confidence(told.direction)[0] - batch.yaw
     return ((away + 180) % 360 - 180).abs()[batch.somebody]
 

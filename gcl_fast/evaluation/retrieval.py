@@ -141,7 +141,7 @@ class _Lists:
         self.order, self.ranges = identity_ranges(query_ids, gallery_ids)
 
     def retrieval(self, distances: Iterable[Tensor]) -> Retrieval:
-        """Metrics of distances (rows, G) of all queries in turn."""
+        """Compute the metrics of distances (rows, G) of all queries in turn."""
         ranked, begin = [], 0
         for distance in distances:
             ranked.append(self._rank(distance, slice(begin, begin + len(distance))))

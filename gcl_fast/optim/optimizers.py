@@ -28,7 +28,7 @@ def adam(
     decoupled: bool = False,
     backend: str = "torch",
 ) -> Optimizer:
-    """Adam in one kernel for all parameters.
+    """Make Adam in one kernel for all parameters.
 
     On a GPU the learning rate is a tensor, written in place by `schedule.set_learning_rate`: a captured step would
     repeat a number. In a state dict it is a number everywhere. A state that is loaded takes its weight's memory order.
@@ -54,7 +54,7 @@ def nesterov(
     weight_decay: float = 0.0,
     backend: str = "torch",
 ) -> Optimizer:
-    """SGD with Nesterov momentum in one kernel for all parameters.
+    """Make SGD with Nesterov momentum in one kernel for all parameters.
 
     The momentum starts from zeros, which is where PyTorch's first step puts it; made here because that first step,
     where it is skipped for a gradient that is not finite, would leave it whatever the memory held.
@@ -71,7 +71,7 @@ def nesterov(
 
 
 def describe(backend: str, device: torch.device) -> str:
-    """Which optimizers a run uses, for its header.
+    """Return which optimizers a run uses, for its header.
 
     Raises:
         UserError: an unknown backend, or apex where it cannot serve: before anything long begins.
@@ -86,7 +86,7 @@ def describe(backend: str, device: torch.device) -> str:
 
 
 def _for_every_device(optimizer: Optimizer) -> Optimizer:
-    """`optimizer`, whose states go through a file to any device and memory order."""
+    """Return `optimizer` with hooks that take its states through a file to any device and memory order."""
     _learning_rates_to_their_device(optimizer)
     optimizer.register_state_dict_post_hook(_learning_rates_to_numbers)
     optimizer.register_load_state_dict_post_hook(_learning_rates_to_their_device)
@@ -95,7 +95,7 @@ def _for_every_device(optimizer: Optimizer) -> Optimizer:
 
 
 def _learning_rates_to_their_device(optimizer: Optimizer) -> None:
-    """A tensor beside weights on a GPU, a number beside those on the CPU."""
+    """Make learning rates tensors for weights on a GPU, and numbers for those on the CPU."""
     for group in optimizer.param_groups:
         device, rate = group["params"][0].device, float(group["lr"])
         group["lr"] = torch.tensor(rate, dtype=torch.float32, device=device) if device.type == "cuda" else rate
@@ -123,7 +123,9 @@ def _build(name: str, parameters: Iterable[nn.Parameter], **settings: object) ->
 
 
 def _apex() -> ModuleType:
-    """apex.optimizers of NVIDIA. PyPI's project called apex, a toolkit for web pages, is refused without running it."""
+    """Import apex.optimizers of NVIDIA. PyPI's project called apex, a toolkit for web pages, is refused without running
+    it.
+    """
     package = importlib.util.find_spec("apex")
     if package is None:
         raise UserError(f"--optimizer-backend apex: there is no package apex here; {_WAY_OUT}")

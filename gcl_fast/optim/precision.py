@@ -34,7 +34,7 @@ class Precision:
     why_compiled: str = "off"
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context for forward passes; losses, norms and R1 leave it by themselves."""
+        """Return the context for forward passes; losses, norms and R1 leave it by themselves."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device, self.dtype)
 
     @contextmanager
@@ -67,7 +67,7 @@ class Precision:
 
 
 def choose(amp: bool, device: torch.device, compile: str = "off", steps: int = 0) -> Precision:
-    """The arithmetic and whether to compile.
+    """Choose the arithmetic, and whether to compile.
 
     Args:
         amp: bfloat16 autocast where the hardware multiplies in it, float16 with scaled losses on GPUs without it.
@@ -86,7 +86,7 @@ def choose(amp: bool, device: torch.device, compile: str = "off", steps: int = 0
 
 
 def planned_steps(config: RunConfig, crops: int, world_size: int) -> int:
-    """How many steps of G and D `config` plans on `crops` training crops: those that compiling is for.
+    """Return how many steps of G and D `config` plans on `crops` training crops: those that compiling is for.
 
     Steps of the warm-up and of reconstruction alone are short and save little. Outliers, which leave the joint stage,
     are not known yet. It is a function of the settings, so that a run that is resumed decides as it did before.
@@ -119,7 +119,7 @@ def _arithmetic(amp: bool, device: torch.device) -> Precision:
 
 
 def _tf32(device: torch.device) -> str:
-    """What TF32 rounds in a float32 run on a GPU that has it: torch's switches as they stand, for the header."""
+    """Return what TF32 rounds in a float32 run on a GPU that has it, by torch's switches, for the header."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return ""
     switches = {

@@ -43,7 +43,7 @@ class RunningStatistics:
 
 
 def too_many_skipped(stage: str, step: int, streak: int, causes: str, config: RunConfig, saved: bool) -> NotFinite:
-    """The error that ends a run whose steps are skipped one after the other.
+    """Make the error that ends a run whose steps are skipped one after the other.
 
     Args:
         saved: whether the disk took the checkpoint.

@@ -18,7 +18,7 @@ ENGINES = ("own", "sklearn", "cuml")
 
 
 def dbscan(similarity: Tensor, eps: float, min_samples: int, engine: str) -> Tensor:
-    """Labels (N,) int64 of a symmetric sparse CSR similarity graph, on its device; outlier = -1.
+    """Cluster a symmetric sparse CSR similarity graph; return labels (N,) int64 on its device, outliers -1.
 
     Args:
         similarity: (N, N) sparse CSR; distance = 1 - similarity, absent pairs are never neighbours.
@@ -36,7 +36,7 @@ def dbscan(similarity: Tensor, eps: float, min_samples: int, engine: str) -> Ten
 
 
 def csr_arrays(similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(start int64, column int32, value float32): the layout of our ops, from a CSR tensor."""
+    """Return start (int64), column (int32) and value (float32) of a CSR tensor: the layout of our ops."""
     return similarity.crow_indices().long(), similarity.col_indices().int(), similarity.values()
 
 

@@ -80,7 +80,7 @@ def neighbour_lists(features: Tensor, k1: int, team: Team, engine: str) -> tuple
 
 
 def fuzzy_sets(features: Tensor, neighbours: Tensor, k1: int, k2: int, team: Team = ALONE) -> SparseRows:
-    """The fuzzy set V_i of each row, from `checked` features and their `neighbour_lists`."""
+    """Compute the fuzzy set V_i of each row from `checked` features and their `neighbour_lists`."""
     N = len(features)
     if N == 0:
         start = torch.zeros(1, dtype=torch.int64, device=features.device)
@@ -92,7 +92,7 @@ def fuzzy_sets(features: Tensor, neighbours: Tensor, k1: int, k2: int, team: Tea
 
 
 def jaccard_similarity(sets: SparseRows, min_similarity: float, team: Team = ALONE) -> Tensor:
-    """(N, N) sparse CSR: s / (2 - s), s = sum_j min(V_ij, V_kj), where it reaches `min_similarity`."""
+    """Compute s / (2 - s) with s = sum_j min(V_ij, V_kj), as (N, N) sparse CSR, where it reaches `min_similarity`."""
     N = len(sets.start) - 1
     start, column, value = team.join_rows(*jaccard_rows(*sets, min_similarity, *team.rows(N)))
     if len(column) < 2**31:
@@ -105,7 +105,7 @@ def jaccard_similarity(sets: SparseRows, min_similarity: float, team: Team = ALO
 
 
 def faint_pairs(sets: SparseRows, below: float, bins: int, team: Team = ALONE) -> Tensor:
-    """How many pairs of rows have a similarity in each of `bins` equal parts of 0..`below`, (bins,) int64; 0 is out.
+    """Count the pairs of rows with a similarity in each of `bins` equal parts of 0..`below`, (bins,) int64; 0 is out.
 
     The pairs are counted in ranges of rows and never stored: they are most of the graph.
     """
@@ -118,12 +118,12 @@ def faint_pairs(sets: SparseRows, below: float, bins: int, team: Team = ALONE) -
 
 
 def half_length(k1: int) -> int:
-    """Of the half lists, with the official code's rounding (to even)."""
+    """Return the length of the half lists, with the official code's rounding (to even)."""
     return int(np.around(k1 / 2)) + 1
 
 
 def checked(features: Tensor, k1: int, k2: int) -> Tensor:
-    """`features` as contiguous float32, or a ValueError that says what is wrong with which rows."""
+    """Return `features` as contiguous float32, or raise a ValueError that names what is wrong with which rows."""
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
             f"features must be floating point of shape (N, D), not {features.dtype} {tuple(features.shape)}"

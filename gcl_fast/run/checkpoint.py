@@ -20,7 +20,7 @@ _NAME = re.compile(r"step_(\d{9})\.pt")
 
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:
-    """(step, path) of every checkpoint in `folder`, newest first."""
+    """Return step and path of every checkpoint in `folder`, newest first."""
     found = [(int(match[1]), path) for path in folder.glob("step_*.pt") if (match := _NAME.fullmatch(path.name))]
     return sorted(found, reverse=True)
 
@@ -45,7 +45,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) ->
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint on the CPU, or None when there is none at all.
+    """Read the newest readable checkpoint to the CPU; return None where there is none at all.
 
     One that cannot be read (a copy cut short) is named in a warning and the one before it is taken.
 
@@ -70,7 +70,9 @@ def save_weights(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def _written(path: Path, write: Callable[[BinaryIO], object]) -> bool:
-    """Whether the disk took it; a warning where it did not, and what was there before stays."""
+    """Write a file, and return whether the disk took it. Where it did not, a warning follows and the file stays as it
+    was.
+    """
     try:
         write_atomically(path, write)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError

@@ -85,7 +85,7 @@ class RunFolder:
 
     @property
     def finished(self) -> list[str]:
-        """The names of the stages that are complete, in training order."""
+        """Return the names of the stages that are complete, in training order."""
         return list(self.summary["stages"])
 
     def save_state(self, stage: str, step: int, state: dict[str, Any]) -> bool:

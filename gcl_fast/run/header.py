@@ -52,7 +52,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
 
 
 def _second_choice(config: RunConfig, ranks: Ranks) -> str:
-    """Why a run that could choose its device is on the CPU although a GPU's driver is here."""
+    """Return why a run that could choose its device is on the CPU although a GPU's driver is here."""
     reason = why_no_gpu() if config.device == "auto" and ranks.device.type == "cpu" else ""
     return f"; {reason}" if reason else ""
 

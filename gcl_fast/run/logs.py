@@ -34,13 +34,13 @@ class RunLog:
         self._lines = (folder / "metrics.jsonl").open("a", buffering=1) if main else None
 
     def say(self, text: str) -> None:
-        """One line for the person who watches; progress bars are kept whole."""
+        """Print one line for the person who watches; progress bars are kept whole."""
         if self.main:
             tqdm.write(text)
             sys.stdout.flush()
 
     def header(self, facts: dict[str, str]) -> None:
-        """What was chosen, and why; once per run."""
+        """Print what was chosen, and why; once per run."""
         width = max(map(len, facts))
         for name, fact in facts.items():
             self.say(f"  {name:<{width}}  {fact}")
@@ -84,7 +84,7 @@ class RunLog:
         return False
 
     def progress(self, stage: str, done: int, total: int) -> Progress:
-        """A progress display for `total` steps of which `done` are done."""
+        """Make a progress display for `total` steps of which `done` are done."""
         return Progress(stage, done, total, self.main)
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class Progress:
         self._bar = tqdm(desc=stage, initial=done, total=total, unit="step", dynamic_ncols=True) if terminal else None
 
     def advance(self, total: int, metrics: dict[str, float] | None) -> None:
-        """One more step done of what is now thought to be `total`; `metrics` when they were just read."""
+        """Count one more step done of an estimated `total`; `metrics` are given when they were just read."""
         self._done += 1
         self.total = max(total, self._done)
         text = " ".join(f"{name} {value:.3g}" for name, value in (metrics or {}).items())

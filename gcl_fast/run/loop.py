@@ -33,7 +33,8 @@ class Position:
     batch: int = 0  # crops a step, all ranks together
 
     def follow(self, steps: int, batch: int) -> None:
-        """Go on in a plan of `steps` x `batch` crops, another one than before where the number of ranks has changed.
+        """Continue in a plan of `steps` x `batch` crops, which differs from the last one where the number of ranks has
+        changed.
 
         A pass over the crops visits them in an order that (seed, epoch) alone fix, however many make a batch: it goes
         on at the first crop not yet seen, rounded down to a whole batch, so less than one batch is seen twice and

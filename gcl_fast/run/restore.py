@@ -22,7 +22,7 @@ OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weight
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every command on trained weights takes: the run, other inputs than its own, precision and device."""
+    """Add what every command on trained weights takes: the run, other inputs than its own, precision and device."""
     parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME, or official weights")
     parser.add_argument("--dataset", help="another dataset than the run's (official weights: needed)")
     parser.add_argument("--data-root", metavar="DIR", help="where it lies")
@@ -60,7 +60,7 @@ def load_run(given: argparse.Namespace) -> RunConfig:
 def restore(
     source: Path, config: RunConfig, stages: Sequence[str] | None, device: torch.device, *, generator: bool = False
 ) -> Iterator[tuple[str, GCL]]:
-    """(stage, networks with its weights) for each of `stages`, by default each finished one, in training order.
+    """Yield each of `stages` with networks that hold its weights; by default each finished one, in training order.
 
     Official weights are one "stage", called official, or identity where they are an identity encoder's alone.
 
@@ -95,5 +95,5 @@ def restore(
 
 
 def _is_official(source: Path) -> bool:
-    """Whether these are weights made elsewhere; a file is taken to be, a folder where it holds one of theirs."""
+    """Return whether these are weights made elsewhere. A file counts as such, and a folder that holds one of theirs."""
     return source.is_file() or any(source.glob("id_*.pt"))

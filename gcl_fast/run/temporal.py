@@ -20,7 +20,7 @@ from gcl_fast.stages.clustering import label
 def joint_retrieval(
     gcl: GCL, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision
 ) -> dict[str, float]:
-    """Retrieval at test time by joint similarity (JVTC+), as fractions: joint_mAP, joint_rank1.
+    """Return retrieval at test time by joint similarity (JVTC+), as fractions: joint_mAP, joint_rank1.
 
     Time between cameras is estimated from the clusters of the training crops, by the settings of the joint stage.
 

@@ -239,17 +239,17 @@ class RunConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the crops that the networks see."""
+        """Return (H, W) of the crops that the networks see."""
         return self.height, self.width
 
     @property
     def decoded_cache(self) -> str | None:
-        """`cache` as the loaders take it."""
+        """Return `cache` as the loaders take it."""
         return None if self.cache == "none" else self.cache
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves its files."""
+        """Return where the run leaves its files."""
         return Path(self.runs) / (self.name or f"{self.dataset}-{self.preset}-seed{self.seed}")
 
 

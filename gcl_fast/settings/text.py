@@ -158,7 +158,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
 
 
 def _called(kind: Any) -> str:
-    """A type of a setting as messages name it."""
+    """Return the name of a setting's type for messages."""
     if typing.get_origin(kind) is typing.Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     return {type(None): "null"}.get(kind, kind.__name__)

@@ -19,7 +19,7 @@ from gcl_fast.settings import ClusteringConfig
 
 
 def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
-    """Unit rows with each camera's mean subtracted.
+    """Return unit rows with each camera's mean subtracted.
 
     What a camera adds to every embedding (its cast, its background) then no longer pulls its crops together: on the
     embedded dataset this decides whether clusters cross cameras early enough to teach anything.
@@ -83,7 +83,7 @@ def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: 
 
 
 def report(labels: PseudoLabels, before: Tensor | None, identity: Tensor) -> dict[str, float]:
-    """Metrics of a clustering: sizes, agreement with the one before and, where identities are known, with them.
+    """Return metrics of a clustering: sizes, agreement with the one before and, where they are known, with identities.
 
     The identities are looked at here only: nothing that trains sees them. A degenerate clustering is warned of.
     """

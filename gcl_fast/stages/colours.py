@@ -24,7 +24,7 @@ FLOOR = 0.02  # added before the logarithm: black stays finite
 
 
 def colour_stripes(batches: Iterable[tuple[Tensor, Tensor]], count: int) -> Tensor:
-    """Mean log colour of horizontal stripes of the central third of each crop.
+    """Compute the mean log colour of horizontal stripes of the central third of each crop.
 
     Args:
         batches: (normalized crops (B, 3, H, W), index (B,)) that visit every crop once.
@@ -42,7 +42,7 @@ def colour_stripes(batches: Iterable[tuple[Tensor, Tensor]], count: int) -> Tens
 
 
 def beside_colours(embeddings: Tensor | None, colours: Tensor, cameras: Tensor) -> Tensor:
-    """Rows whose inner product is the mean of both cosines, each less its camera's mean; colours alone for None.
+    """Return rows whose inner product is the mean of both cosines, each less its camera's mean; colours alone for None.
 
     Args:
         embeddings: (N, D).

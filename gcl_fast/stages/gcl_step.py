@@ -29,7 +29,8 @@ from gcl_fast.settings import GenerativeConfig
 
 
 def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, last: int = 315) -> Tensor:
-    """(count,) yaws in degrees of this rank's crops, uniform over 45, 90, ..., `last`; equal arguments, equal yaws.
+    """Draw (count,) yaws in degrees for this rank's crops, uniform over 45, 90, ..., `last`; equal arguments, equal
+    yaws.
 
     The ranks' yaws in rank order are those that one process would draw for the whole batch.
     """
@@ -39,7 +40,7 @@ def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, las
 
 
 def kind_of(position: int, r1_every: int) -> int:
-    """A position that stands for all of its kind: 0 where a step takes the R1 penalty, 1 where it does not.
+    """Return a position that stands for all of its kind: 0 where a step takes the R1 penalty, 1 where it does not.
 
     A step makes nothing else of its position, so a graph that is captured at this one serves all of them.
     """
@@ -144,7 +145,7 @@ class GCLStep:
         return metrics, views.embedding.detach().float()
 
     def _mixup(self, views: Views, mix: Mix) -> Tensor:
-        """Soft-label loss of pictures with mixed part features and the crops' own structure."""
+        """Compute the soft-label loss of images with mixed part features and the crops' own structure."""
         parts = mix_parts(views.parts, self.ranks.gather(views.parts.detach()), mix)
         with record_function("gcl_fast::decode"):
             mixed = self.gcl.generator(views.code, parts)
@@ -153,7 +154,7 @@ class GCLStep:
         return soft_label_loss(embedding, mix)
 
     def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """One step of G and E_str towards x_rec = x alone, on crops (B, 3, H, W) and their indices (B,).
+        """Update G and E_str towards x_rec = x alone, on crops (B, 3, H, W) and their indices (B,).
 
         No adversary, cycle or novel view: a fifth of the time of a whole step on a CPU, and most of what the generator
         has to learn first. Returns device scalars for the log.
@@ -175,15 +176,15 @@ class GCLStep:
         return {"loss": total, "image_rec": loss, "skipped_generator": descend(total, self.ranks, optimizer)}
 
     def set_learning_rate(self, lr: float) -> None:
-        """Of D, G and E_str."""
+        """Set the learning rate of D, G and E_str."""
         for optimizer in self.optimizers:
             set_learning_rate(optimizer, lr)
 
     def state_dict(self) -> dict[str, Any]:
-        """Both optimizers' states."""
+        """Return the states of both optimizers."""
         return {name: o.state_dict() for name, o in zip(("discriminator", "generator"), self.optimizers)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         for name, optimizer in zip(("discriminator", "generator"), self.optimizers):
             optimizer.load_state_dict(state[name])

@@ -40,7 +40,7 @@ class Generative:
         self.graphs = StepGraphs(config, ranks, self.name, self.gcl_step.optimizers, rendering=True)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Standardize the part features (first epoch, where the generator is to)."""
+        """Standardize the part features before the first epoch, where the generator asks for it."""
         if epoch == 0 and self.gcl.generator.standardize:
             statistics = part_feature_statistics(
                 self.gcl.identity, self.records, self.config, self.ranks, self.precision
@@ -49,7 +49,7 @@ class Generative:
         return {}
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, batch) indices: one shuffled pass, last partial batch dropped."""
+        """Return (steps, batch) indices: one shuffled pass, without the last partial batch."""
         return shuffled_plan(
             len(self.records),
             self.config.generative.batch,
@@ -73,9 +73,9 @@ class Generative:
         return self.gcl_step(images, index, yaw, position)[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Both optimizers."""
+        """Return the states of both optimizers."""
         return self.gcl_step.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         self.gcl_step.load_state_dict(state)

@@ -31,7 +31,7 @@ Measured = dict[str, Tensor]
 
 
 def choose(config: RunConfig, ranks: Ranks) -> tuple[bool, str]:
-    """Whether a run captures steps, and why, for the header.
+    """Return whether a run captures steps, and why, for the header.
 
     Raises:
         UserError: cuda_graphs is "on", and there is a stage whose steps cannot be captured.
@@ -49,7 +49,7 @@ def choose(config: RunConfig, ranks: Ranks) -> tuple[bool, str]:
 
 
 def _hindrance(config: RunConfig, ranks: Ranks) -> str:
-    """Why no step of a run can be captured; empty where they can."""
+    """Return why no step of a run can be captured; "" where steps can."""
     if ranks.device.type != "cuda":
         return "they need CUDA"
     if ranks.world_size > 1:
@@ -60,7 +60,7 @@ def _hindrance(config: RunConfig, ranks: Ranks) -> str:
 
 
 def _hindrance_of_rendering(config: RunConfig) -> str:
-    """Why no step with structure maps can be captured; empty where they can."""
+    """Return why no step with structure maps can be captured; "" where it can."""
     if config.structure_maps != "online":
         return "pre-rendered structure maps come from the CPU"
     if config.smpl:
@@ -159,7 +159,7 @@ class StepGraphs:
         return measured
 
     def _pays(self, name: str) -> bool:
-        """Whether the captures of a step are replayed often enough; says once where they are not."""
+        """Return whether the captures of a step are replayed often enough; warn once where they are not."""
         captures, replays = self._captures[name], self._replays[name]
         if self._must or captures < TRIALS or replays >= PAYS * captures:
             return True
@@ -222,7 +222,7 @@ class StepGraphs:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the first error: ending a capture that failed is a second one."""
+    """Return the first line of the first error: ending a capture that failed is a second one."""
     while isinstance(error.__context__, RuntimeError):
         error = error.__context__
     return str(error).partition("\n")[0] or type(error).__name__

@@ -90,7 +90,7 @@ class Joint:
             self.bank.features[rows.to(embeddings.device)] = embeddings
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, batch) indices: one pass over the inliers, last partial batch dropped."""
+        """Return (steps, batch) indices: one pass over the inliers, without the last partial batch."""
         return shuffled_plan(
             (self.bank.labels >= 0).nonzero().flatten().cpu(),
             self.settings.batch,
@@ -123,7 +123,7 @@ class Joint:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizers and bank (which holds the labels)."""
+        """Return the states of optimizers and bank, which holds the labels."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "bank": self.bank.state_dict(),
@@ -131,7 +131,7 @@ class Joint:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.load_state_dict(state["bank"])
         self.clusters = Clusters.from_labels(self.bank.labels)

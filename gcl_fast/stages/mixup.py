@@ -18,7 +18,7 @@ BETA = 0.6  # both parameters of the distribution of weights (Chen et al. 2022)
 def draw_mix(
     bank: MemoryBank, clusters: Clusters, index: Tensor, seed: int, epoch: int, position: int, ranks: Ranks
 ) -> Mix:
-    """Weights max(w, 1 - w), w ~ Beta(0.6, 0.6), and partners of other clusters; equal arguments, equal draws.
+    """Draw weights max(w, 1 - w), w ~ Beta(0.6, 0.6), and partners of other clusters; equal arguments, equal draws.
 
     The ranks' draws in rank order are those that one process would make for the whole batch, and partners come from
     all of it. Centroids are those of the bank as it is now; outliers are clusters of one.

@@ -91,7 +91,7 @@ class Source:
         return torch.stack([source, len(self.labels) + target], 2).flatten(1)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """One update of encoder and classifier, and of both domains' statistics."""
+        """Update encoder and classifier, and both domains' statistics."""
         set_learning_rate(self.optimizer, self._rate(epoch, position))
         return self.graphs(self._update, (images, index))
 
@@ -115,18 +115,20 @@ class Source:
         return {"loss": loss, "identity": identity, "triplet": triplet, "skipped": skipped}
 
     def _rate(self, epoch: int, position: int) -> float:
-        """Linear rise over the first epochs, then a tenth of it from each of `decay_epochs` on."""
+        """Return the learning rate: a linear rise over the first epochs, then a tenth of it from each of `decay_epochs`
+        on.
+        """
         s = self.settings
         rise = min(1.0, (epoch * self.steps + position + 1) / max(s.ramp_epochs * self.steps, 1))
         return s.lr * rise * 0.1 ** sum(epoch >= first for first in s.decay_epochs)
 
     def finished(self) -> IdentityEncoder:
-        """`encoder`, ready to be evaluated."""
+        """Return `encoder`, ready to be evaluated."""
         self.statistics.mend()
         return self.encoder
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, classifier and the source's statistics."""
+        """Return the states of optimizer and classifier, and the source's statistics."""
         self.statistics.mend()
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -135,7 +137,7 @@ class Source:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.classifier.load_state_dict(state["classifier"])
         self.encoder.load_state_dict(state["norms"], strict=False)  # the parameters are the networks' own

@@ -16,7 +16,7 @@ class Loader(Protocol):
     notice: str  # engine and cache, for the log
 
     def epoch(self, plan: Tensor, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images (B, 3, H, W), index (B,)) for each row of `plan` from `start` on."""
+        """Yield images (B, 3, H, W) and index (B,) for each row of `plan` from `start` on."""
 
 
 class Stage(Protocol):
@@ -28,20 +28,20 @@ class Stage(Protocol):
 
     @property
     def loader(self) -> Loader:
-        """Where the crops come from."""
+        """Return where the crops come from."""
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Prepare an epoch (cluster, set learning rates); metrics for the log. Not called on resuming inside it."""
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, B) crop indices of this rank."""
+        """Return the (steps, B) crop indices of this rank."""
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """One update; device scalars for the log, `loss` among them. Those called `skipped` or `skipped_<update>` are 1
         where the update was left out because it was not finite (`gcl_fast.optim.update.descend`)."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the stage needs besides the networks to go on: optimizers, bank, labels."""
+        """Return what the stage needs besides the networks to go on: optimizers, bank, labels."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""

@@ -53,19 +53,19 @@ class MemoryWarmup:
         self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, D) embeddings of `images` (B, 3, H, W) by the encoder in training mode."""
+        """Return embeddings (B, D) of `images` (B, 3, H, W) by the encoder in training mode."""
         self.encoder.train()
         with self.precision.autocast(), record_function("gcl_fast::encode"):
             _, embedding = self.encoder(images)
         return embedding
 
     def pictures_of(self, crops: Tensor, epoch: int, count: int = 1) -> Tensor:
-        """(steps, batch * count) pictures of this rank's crops (steps, batch), those of a crop side by side."""
+        """Return (steps, batch * count) images of this rank's crops (steps, batch), those of a crop side by side."""
         ranks = self.ranks
         return self.pictures.draw(crops, count, self.config.seed, epoch, ranks.rank, ranks.world_size)
 
     def descriptors(self, trained: bool) -> Tensor:
-        """(N, C) unit rows by which crops are compared: the bank, beside clothing colours where so set.
+        """Return (N, C) unit rows by which crops are compared: the bank, joined with clothing colours where so set.
 
         Args:
             trained: labels have taught the encoder something; before that colours alone count, unless the source has.
@@ -79,11 +79,11 @@ class MemoryWarmup:
         return beside_colours(self.bank.features if trained else None, self._stripes, self.cameras)
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizers and bank."""
+        """Return the states of optimizers and bank."""
         return {"optimizers": [o.state_dict() for o in self.optimizers], "bank": self.bank.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(held)
         self.bank.load_state_dict(state["bank"])
@@ -114,7 +114,7 @@ class PassWarmup(MemoryWarmup):
         self.steps = min(s.steps_per_epoch, whole_pass) or whole_pass  # in an epoch
 
     def crops(self, epoch: int) -> Tensor:
-        """(steps, batch) crops of this rank in `epoch`."""
+        """Return the (steps, batch) crops of this rank in `epoch`."""
         plan = shuffled_plan(
             len(self.records),
             self.settings.batch,
@@ -126,7 +126,7 @@ class PassWarmup(MemoryWarmup):
         return plan[: self.steps]
 
     def set_learning_rates(self, epoch: int, position: int) -> None:
-        """Linear rise over the first steps, then a tenth of it every `decay_every` epochs."""
+        """Set a linear rise over the first steps, then a tenth of it every `decay_every` epochs."""
         s = self.settings
         rise = min(1.0, (epoch * self.steps + position + 1) / max(s.ramp_steps, 1))
         rate = s.lr * rise * 0.1 ** (epoch // s.decay_every)

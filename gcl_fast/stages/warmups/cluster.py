@@ -78,7 +78,7 @@ class Warmup(MemoryWarmup):
         return metrics
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, identities * crops) pictures of clustered crops."""
+        """Return (steps, identities * crops) images of clustered crops."""
         crops = identity_plan(
             self.labels.cpu(),
             self.cameras,
@@ -93,14 +93,14 @@ class Warmup(MemoryWarmup):
         return self.pictures_of(crops, epoch)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """One update of the encoder and of the bank."""
+        """Update the encoder and the bank."""
         s = self.settings
         at, total = epoch * s.steps_per_epoch + position, s.epochs * s.steps_per_epoch
         set_learning_rate(self.optimizers[0], s.lr * ramp_then_cosine(at, total, s.ramp_steps, s.constant_share))
         return self.graphs(self._update, (images, index), (epoch,))
 
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """The update of `step` by the labels of `epoch`: with them all tensors of clusters are replaced."""
+        """Take the update of `step` by the labels of `epoch`, which replace all tensors of clusters."""
         s = self.settings
         crops = self.owner[index]
         embedding = self.embed(images)
@@ -126,11 +126,11 @@ class Warmup(MemoryWarmup):
         self.proxies = CameraProxies.from_labels(self.labels, self.cameras.to(self.labels.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, bank, labels and centres."""
+        """Return the states of optimizer and bank, the labels and the centres."""
         return {**super().state_dict(), "labels": self.labels, "centres": self.centres}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         super().load_state_dict(state)
         self._set_labels(state["labels"])
         self.centres = state["centres"].to(self.ranks.device)

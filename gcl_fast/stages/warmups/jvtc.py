@@ -74,16 +74,16 @@ class JVTC(PassWarmup):
         return metrics
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, batch * variants) pictures, the variants of a crop side by side."""
+        """Return (steps, batch * variants) images, the variants of a crop side by side."""
         return self.pictures_of(self.crops(epoch), epoch, self.settings.variants)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """One update of the encoder and of the bank."""
+        """Update the encoder and the bank."""
         self.set_learning_rates(epoch, position)
         return self.graphs(self._update, (images, index), (epoch,))
 
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """The update of `step` by the labels and the momentum of `epoch`."""
+        """Take the update of `step` by the labels and the momentum of `epoch`."""
         s = self.settings
         crops = self.owner[index]
         embedding = self.embed(images)
@@ -104,11 +104,11 @@ class JVTC(PassWarmup):
         self.clusters = Clusters.from_labels(self.labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizers, bank and labels."""
+        """Return the states of optimizers and bank, and the labels."""
         return {**super().state_dict(), "labels": self.labels, "clustered": self.clustered}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         super().load_state_dict(state)
         if state["clustered"]:
             self._set_labels(state["labels"])

@@ -44,16 +44,16 @@ class MMCL(PassWarmup):
         return self._report()
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, batch) pictures of shuffled crops."""
+        """Return (steps, batch) images of shuffled crops."""
         return self.pictures_of(self.crops(epoch), epoch)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """One update of the encoder and of the bank."""
+        """Update the encoder and the bank."""
         self.set_learning_rates(epoch, position)
         return self.graphs(self._update, (images, index), (epoch,))
 
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """The update of `step` by the labels and the momentum of `epoch`."""
+        """Take the update of `step` by the labels and the momentum of `epoch`."""
         s = self.settings
         crops = self.owner[index]
         embedding = self.embed(images)
@@ -65,7 +65,7 @@ class MMCL(PassWarmup):
         return {"loss": loss, "skipped": skipped}
 
     def _report(self) -> dict[str, float]:
-        """Labels a crop has besides itself, and how many of them are right where identities are known.
+        """Return how many labels a crop has besides itself, and how many are right where identities are known.
 
         The identities are looked at here only: nothing that trains sees them.
         """
@@ -78,10 +78,10 @@ class MMCL(PassWarmup):
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizers, bank and labels."""
+        """Return the states of optimizers and bank, and the labels."""
         return {**super().state_dict(), "positives": self.positives}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Load what `state_dict` returned."""
         super().load_state_dict(state)
         self.positives = state["positives"].to(self.ranks.device)
