@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 
+from gcl_fast.cache_folder import cache_folder
 from gcl_fast.errors import UserError
 from gcl_fast.versions import check_torch
 
@@ -239,9 +240,7 @@ def build(output: Path, how: Recipe) -> str:
 
 def cached(how: Recipe) -> Path:
     """The library of `how` in the cache, built now when it is missing; its build.log lies beside it."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
-    root = Path(os.environ.get("GCL_FAST_CACHE") or home)
-    output = root / f"torch{torch.__version__}-{how.key()}" / f"{NAME}.so"
+    output = cache_folder() / f"torch{torch.__version__}-{how.key()}" / f"{NAME}.so"
     if output.exists():  # a reader takes no lock, so a warmed cache may be read-only
         return output
     from filelock import FileLock  # setup.py needs this file, but not this package

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gcl_fast.cache_folder import cache_folder
 from gcl_fast.data.augment import IMAGENET_MEAN
 from gcl_fast.data.records import Records
 from gcl_fast.errors import UserError
@@ -147,9 +148,7 @@ def _decode(path: Path) -> tuple[str, bool]:
 
 def _verdict_file(root: Path) -> Path:
     """Return the path of the verdicts on the images below `root`, in the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "gcl_fast"
-    cache = Path(os.environ.get("GCL_FAST_CACHE") or home)
-    return cache / "verdicts" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
+    return cache_folder() / "verdicts" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
 
 
 def _read(file: Path) -> dict[str, Verdict]:

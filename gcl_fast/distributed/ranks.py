@@ -111,7 +111,7 @@ class Ranks:
         return tensor
 
     def any(self, *flags: bool) -> list[bool]:
-        """Return whether each of `flags` holds on any rank, the same answer on all of them. The GPU is not waited for."""
+        """Return whether each of `flags` holds on any rank, the same on all of them. The GPU is not waited for."""
         return [bool(value) for value in self.max(torch.tensor(flags, dtype=torch.uint8)).tolist()]
 
 
@@ -187,6 +187,13 @@ def placed(device: str, local: int) -> torch.device:
         way_out = share if gpus else why_no_gpu() or "--device cpu or auto trains without one"
         raise UserError(f"--device cuda: {gpus} GPUs here, but this is local rank {local}; {way_out}")
     return torch.device("cuda", local % gpus)
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor over the processes of the default group, in place; one process alone has it already."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
 
 
 def shares_gpus() -> bool:

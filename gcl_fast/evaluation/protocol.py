@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.distributed.ranks import sum_over_processes
 from gcl_fast.evaluation.reranking import Reranking
 from gcl_fast.evaluation.retrieval import Retrieval, evaluate
 from gcl_fast.evaluation.structural_similarity import ssim
@@ -75,9 +75,7 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
     encoder.train(training)
     if rows is None:
         raise ValueError("embeddings: there is no batch; a rank without crops cannot know the size of an embedding")
-    if dist.is_initialized():
-        dist.all_reduce(rows)  # each row is zero on all ranks but one
-    return rows
+    return sum_over_processes(rows)  # each row is zero on all ranks but one
 
 
 def retrieve(

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.distributed.row_sharing import SparseRows, Team
 from gcl_fast.kernels.expand_queries import expand_queries, expand_queries_reference
 from gcl_fast.kernels.jaccard_rows import jaccard_rows, jaccard_rows_reference
 from gcl_fast.kernels.reciprocal_weights import reciprocal_weights, reciprocal_weights_reference
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours_reference
 from gcl_fast.pseudo_labels.search import Search, find_neighbours
-from gcl_fast.pseudo_labels.sharing import SparseRows, Team
 from gcl_fast.versions import SPARSE_WARNING
 
 ALONE = Team()

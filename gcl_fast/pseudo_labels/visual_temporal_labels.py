@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gcl_fast.distributed.row_sharing import SparseRows
 from gcl_fast.kernels.expand_queries import expand_queries
 from gcl_fast.kernels.reciprocal_weights import reciprocal_weights
 from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
@@ -14,7 +15,6 @@ from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import half_length, jaccard_similarity
 from gcl_fast.pseudo_labels.jaccard_labels import FAINT, PseudoLabels
 from gcl_fast.pseudo_labels.search import Search
-from gcl_fast.pseudo_labels.sharing import SparseRows
 from gcl_fast.pseudo_labels.temporal_model import TemporalModel, joint_similarity
 
 TILE_ENTRIES = 2**23  # distances that are in memory at a time

@@ -5,11 +5,11 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
+from gcl_fast.distributed.row_sharing import Team
 from gcl_fast.pseudo_labels import cluster, k_reciprocal_jaccard
 from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import faint_pairs, jaccard_similarity, neighbourhoods
 from gcl_fast.pseudo_labels.jaccard_labels import graph_and_eps_by_rho
-from gcl_fast.pseudo_labels.sharing import Team
 
 
 def planted(signal: float, rank: int, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from gcl_fast.distributed.row_sharing import Team
 from gcl_fast.pseudo_labels import cluster
-from gcl_fast.pseudo_labels.sharing import Team
 
 
 def features(N: int) -> torch.Tensor:
