@@ -28,8 +28,8 @@ inline bool is_channels_last(const Tensor& x) {
 
 // Whether y is a channels-last image batch of x's type and of the shape (B, C, H, W).
 inline bool is_image_batch(const Tensor& y, const Tensor& x, int64_t B, int64_t C, int64_t H, int64_t W) {
-  return is_channels_last(y) && y.scalar_type() == x.scalar_type() && y.size(0) == B && y.size(1) == C && y.size(2) == H &&
-      y.size(3) == W;
+  return is_channels_last(y) && y.scalar_type() == x.scalar_type() && y.size(0) == B && y.size(1) == C &&
+      y.size(2) == H && y.size(3) == W;
 }
 
 // `index` is contiguous int64 (B,), and every entry names one of N rows.
@@ -61,8 +61,8 @@ inline void check_sparse(const char* op, const Tensor& start, const Tensor& colu
   STD_TORCH_CHECK(is_array(column, ScalarType::Int, 1), op, ": column must be contiguous int32 of shape (entries)");
   STD_TORCH_CHECK(is_array(value, ScalarType::Float, 1), op, ": value must be contiguous float32 of shape (entries)");
   const int64_t *s = start.const_data_ptr<int64_t>(), rows = start.size(0) - 1, entries = s[rows];
-  STD_TORCH_CHECK(column.size(0) == entries && value.size(0) == entries, op, ": start ends at ", entries, ", but there are ",
-      column.size(0), " columns and ", value.size(0), " values");
+  STD_TORCH_CHECK(column.size(0) == entries && value.size(0) == entries, op, ": start ends at ", entries,
+      ", but there are ", column.size(0), " columns and ", value.size(0), " values");
   STD_TORCH_CHECK(s[0] == 0 && std::is_sorted(s, s + rows + 1), op, ": start must begin at 0 and never fall");
   const int32_t* c = column.const_data_ptr<int32_t>();
   int32_t lowest = 0, highest = -1;

@@ -47,7 +47,10 @@ Tensor csr_dbscan(const Tensor& start, const Tensor& column, const Tensor& value
   });
   Sets sets(N);
   for (int64_t i = 0; i < N; ++i)
-    if (core[i]) each_neighbour(i, [&](int32_t j) { if (core[j] && j < i) sets.join(int32_t(i), j); });
+    if (core[i])
+      each_neighbour(i, [&](int32_t j) {
+        if (core[j] && j < i) sets.join(int32_t(i), j);
+      });
 
   Tensor labels = torch::stable::new_empty(start, {N}, ScalarType::Long);
   int64_t* label = labels.mutable_data_ptr<int64_t>();
@@ -58,7 +61,9 @@ Tensor csr_dbscan(const Tensor& start, const Tensor& column, const Tensor& value
   }
   for (int64_t i = 0; i < N; ++i) {
     if (core[i]) continue;
-    each_neighbour(i, [&](int32_t j) { if (core[j] && (label[i] < 0 || label[j] < label[i])) label[i] = label[j]; });
+    each_neighbour(i, [&](int32_t j) {
+      if (core[j] && (label[i] < 0 || label[j] < label[i])) label[i] = label[j];
+    });
   }
   return labels;
 }

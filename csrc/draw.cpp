@@ -133,10 +133,12 @@ GCL_INLINE void draw_faces(const Mesh& mesh, int first, int last, bool cull_back
     work_off<perspective>(mesh, bins[which], BIN_SIZES[which], cull_backfaces, keys);
 }
 
-GCL_CLONES void draw_orthographic(const Mesh& mesh, int first, int last, bool cull_backfaces, int32_t* cells, Key* keys) {
+GCL_CLONES void draw_orthographic(
+    const Mesh& mesh, int first, int last, bool cull_backfaces, int32_t* cells, Key* keys) {
   draw_faces<false>(mesh, first, last, cull_backfaces, cells, keys);
 }
-GCL_CLONES void draw_perspective(const Mesh& mesh, int first, int last, bool cull_backfaces, int32_t* cells, Key* keys) {
+GCL_CLONES void draw_perspective(
+    const Mesh& mesh, int first, int last, bool cull_backfaces, int32_t* cells, Key* keys) {
   draw_faces<true>(mesh, first, last, cull_backfaces, cells, keys);
 }
 

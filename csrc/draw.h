@@ -18,7 +18,7 @@ namespace gcl {
 
 struct Mesh {
   const float* vertices;  // (V, 3) pixels, pixels, depth
-  const int32_t* faces;   // (F, 3), all within 0..V-1
+  const int32_t* faces;  // (F, 3), all within 0..V-1
   const uint8_t* hidden;  // (F), 1: surely seen from behind and to be left out; null: not known
   int V, F, H, W;
 };

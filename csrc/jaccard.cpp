@@ -68,8 +68,8 @@ SparseTensors reciprocal_weights(
       expanded.assign(own, own_end);
       for (const int32_t* candidate = own; candidate != own_end; ++candidate) {
         const int32_t *theirs = halves.begin(*candidate), *theirs_end = halves.end(*candidate);
-        const int64_t shared = std::count_if(
-            theirs, theirs_end, [&](int32_t j) { return std::find(own, own_end, j) != own_end; });
+        const int64_t shared =
+            std::count_if(theirs, theirs_end, [&](int32_t j) { return std::find(own, own_end, j) != own_end; });
         if (3 * shared > 2 * (theirs_end - theirs)) expanded.insert(expanded.end(), theirs, theirs_end);
       }
       std::sort(expanded.begin(), expanded.end());
@@ -124,8 +124,8 @@ struct Transposed {
   }
 };
 
-SparseTensors jaccard_rows(const Tensor& start, const Tensor& column, const Tensor& value, double min_similarity,
-    int64_t begin, int64_t end) {
+SparseTensors jaccard_rows(
+    const Tensor& start, const Tensor& column, const Tensor& value, double min_similarity, int64_t begin, int64_t end) {
   check_sparse("jaccard_rows", start, column, value);
   const SparseRows V(start, column, value);
   check_range("jaccard_rows", begin, end, V.rows);
@@ -148,7 +148,8 @@ SparseTensors jaccard_rows(const Tensor& start, const Tensor& column, const Tens
 }  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
-  m.def("reciprocal_weights(Tensor features, Tensor neighbours, int half, int begin, int end) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "reciprocal_weights(Tensor features, Tensor neighbours, int half, int begin, int end) -> (Tensor, Tensor, Tensor)");
   m.def("expand_queries(Tensor start, Tensor column, Tensor value, Tensor neighbours, int begin, int end)"
         " -> (Tensor, Tensor, Tensor)");
   m.def("jaccard_rows(Tensor start, Tensor column, Tensor value, float min_similarity, int begin, int end)"

@@ -46,9 +46,8 @@ void blend(float* memory, const Feature* feature, int64_t D, float momentum) {
     return x;
   }));
   if (!finite) return;
-  const float blended = norm_of(sum_of_squares(D, [&](int64_t d) {
-    return memory[d] = momentum * memory[d] + (1 - momentum) * (float(feature[d]) / norm);
-  }));
+  const float blended = norm_of(sum_of_squares(
+      D, [&](int64_t d) { return memory[d] = momentum * memory[d] + (1 - momentum) * (float(feature[d]) / norm); }));
   for (int64_t d = 0; d < D; ++d) memory[d] /= blended;
 }
 

@@ -7,7 +7,8 @@
 namespace gcl {
 namespace {
 
-constexpr int64_t LANES = 16;  // entries compared together: most groups hold no candidate and cost one vector comparison
+constexpr int64_t LANES =
+    16;  // entries compared together: most groups hold no candidate and cost one vector comparison
 
 // Puts (value, index) into a list sorted by value, best first. Among equal values the earlier one stays in front.
 void insert(float* values, int32_t* indices, int64_t k, float value, int32_t index) {
@@ -29,7 +30,8 @@ struct Lists {  // k entries each
 // Merges the lists begin..end-1 with their entries of a tile. The tile lies in memory as `lines` of `length` numbers:
 // one for each list, or (ACROSS) one for each candidate, with an entry for every list. Candidates come in their order.
 template <bool ACROSS>
-void merge(Lists lists, const float* tile, int64_t lines, int64_t length, int32_t first_index, int64_t begin, int64_t end) {
+void merge(
+    Lists lists, const float* tile, int64_t lines, int64_t length, int32_t first_index, int64_t begin, int64_t end) {
   std::vector<float> worst(end - begin);  // of each list: what a candidate must exceed
   for (int64_t list = begin; list < end; ++list) worst[list - begin] = lists.values[(list + 1) * lists.k - 1];
   const int64_t first_line = ACROSS ? 0 : begin, last_line = ACROSS ? lines : end;
@@ -59,8 +61,8 @@ void merge(Lists lists, const float* tile, int64_t lines, int64_t length, int32_
 void merge_top_k(Tensor values, Tensor indices, const Tensor& tile, int64_t first_row, int64_t first_column) {
   STD_TORCH_CHECK(is_array(values, ScalarType::Float, 2) && values.size(1) > 0,
       "merge_top_k: values must be contiguous float32 of shape (N, k), k > 0");
-  STD_TORCH_CHECK(is_array(indices, ScalarType::Int, 2) && indices.size(0) == values.size(0) &&
-          indices.size(1) == values.size(1),
+  STD_TORCH_CHECK(
+      is_array(indices, ScalarType::Int, 2) && indices.size(0) == values.size(0) && indices.size(1) == values.size(1),
       "merge_top_k: indices must be contiguous int32 of the shape of values");
   STD_TORCH_CHECK(tile.dim() == 2 && tile.scalar_type() == ScalarType::Float,
       "merge_top_k: tile must be float32 with two dimensions");
@@ -70,7 +72,8 @@ void merge_top_k(Tensor values, Tensor indices, const Tensor& tile, int64_t firs
       "merge_top_k: tile, or its transpose, must be contiguous");
   STD_TORCH_CHECK(first_row >= 0 && first_row + R <= values.size(0), "merge_top_k: the tile's rows ", first_row, "..",
       first_row + R, " are not rows of values (", values.size(0), ")");
-  const Lists lists{values.mutable_data_ptr<float>() + first_row * k, indices.mutable_data_ptr<int32_t>() + first_row * k, k};
+  const Lists lists{
+      values.mutable_data_ptr<float>() + first_row * k, indices.mutable_data_ptr<int32_t>() + first_row * k, k};
   const float* t = tile.const_data_ptr<float>();
   torch::stable::parallel_for(0, R, across ? 64 : 16, [&](int64_t begin, int64_t end) {
     if (across) merge<true>(lists, t, C, R, int32_t(first_column), begin, end);

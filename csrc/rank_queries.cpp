@@ -50,18 +50,20 @@ struct Query {
 // negative penalty (Q) float64. order: gallery indices sorted by identity; ranges (Q, 2): each query's identity in it.
 std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Tensor& order, const Tensor& ranges,
     const Tensor& query_cameras, const Tensor& gallery_cameras) {
-  STD_TORCH_CHECK(is_array(distance, ScalarType::Float, 2),
-      "rank_queries: distance must be contiguous float32 of shape (Q, G)");
+  STD_TORCH_CHECK(
+      is_array(distance, ScalarType::Float, 2), "rank_queries: distance must be contiguous float32 of shape (Q, G)");
   const int64_t Q = distance.size(0), G = distance.size(1);
-  for (const auto& [tensor, size] : {std::pair(&order, G), {&ranges, 2 * Q}, {&query_cameras, Q}, {&gallery_cameras, G}})
+  for (const auto& [tensor, size] :
+      {std::pair(&order, G), {&ranges, 2 * Q}, {&query_cameras, Q}, {&gallery_cameras, G}})
     STD_TORCH_CHECK(tensor->scalar_type() == ScalarType::Long && tensor->is_contiguous() && tensor->numel() == size,
         "rank_queries: order, ranges and cameras must be contiguous int64 of the sizes of distance");
   const float* d = distance.const_data_ptr<float>();
   const int64_t *by_id = order.const_data_ptr<int64_t>(), *range = ranges.const_data_ptr<int64_t>();
-  const int64_t *query_camera = query_cameras.const_data_ptr<int64_t>();
-  const int64_t *gallery_camera = gallery_cameras.const_data_ptr<int64_t>();
+  const int64_t* query_camera = query_cameras.const_data_ptr<int64_t>();
+  const int64_t* gallery_camera = gallery_cameras.const_data_ptr<int64_t>();
   for (int64_t g = 0; g < G; ++g)
-    STD_TORCH_CHECK(0 <= by_id[g] && by_id[g] < G, "rank_queries: order names gallery image ", by_id[g], ", outside 0..", G - 1);
+    STD_TORCH_CHECK(
+        0 <= by_id[g] && by_id[g] < G, "rank_queries: order names gallery image ", by_id[g], ", outside 0..", G - 1);
   for (int64_t q = 0; q < Q; ++q)
     STD_TORCH_CHECK(0 <= range[2 * q] && range[2 * q + 1] <= G, "rank_queries: the range ", range[2 * q], "..",
         range[2 * q + 1], " of query ", q, " leaves order's ", G);

@@ -21,7 +21,7 @@ namespace gcl {
 
 using Key = unsigned long long;  // the type that CUDA's 64-bit atomicMin takes
 constexpr Key EMPTY = ~Key(0);
-constexpr float FARTHEST = 1e9f;   // a coordinate beyond it counts as not finite, so that no product below can overflow
+constexpr float FARTHEST = 1e9f;  // a coordinate beyond it counts as not finite, so that no product below can overflow
 constexpr float NEAREST = 1e-9f;  // perspective: a corner not farther than this counts as behind the camera
 
 struct Options {
@@ -46,9 +46,13 @@ GCL_BOTH Triangle load(const float* vertices, int a, int b, int c) {
 
 // a < b ? a : b is one instruction on every processor; fminf is a call on some, for the sake of NaN.
 template <class T>
-GCL_BOTH T smaller(T a, T b) { return a < b ? a : b; }
+GCL_BOTH T smaller(T a, T b) {
+  return a < b ? a : b;
+}
 template <class T>
-GCL_BOTH T larger(T a, T b) { return a > b ? a : b; }
+GCL_BOTH T larger(T a, T b) {
+  return a > b ? a : b;
+}
 
 // Whether a face with this corner may be drawn at all: finite, and in perspective before the camera. False for NaN.
 GCL_BOTH bool drawable(float x, float y, float z, bool perspective) {
@@ -57,9 +61,7 @@ GCL_BOTH bool drawable(float x, float y, float z, bool perspective) {
 
 // First pixel whose centre is not before `position`, clamped to 0..size while still a float: a cast could overflow.
 // A face reaches the pixels from the least cell of its corners to the one before the greatest.
-GCL_BOTH int cell(float position, int size) {
-  return int(smaller(larger(ceilf(position - 0.5f), 0.0f), float(size)));
-}
+GCL_BOTH int cell(float position, int size) { return int(smaller(larger(ceilf(position - 0.5f), 0.0f), float(size))); }
 
 GCL_BOTH float least(float dx, float dy) { return (dy < 0) | ((dy == 0) & (dx > 0)) ? 0.0f : FLT_MIN; }
 
@@ -158,12 +160,15 @@ struct Vector {
 
 // Outward normal in the image frame, as long as twice the area.
 GCL_BOTH Vector face_normal(const Triangle& t) {
-  const float ux = t.bx - t.ax, uy = t.by - t.ay, uz = t.bz - t.az, vx = t.cx - t.ax, vy = t.cy - t.ay, vz = t.cz - t.az;
+  const float ux = t.bx - t.ax, uy = t.by - t.ay, uz = t.bz - t.az, vx = t.cx - t.ax, vy = t.cy - t.ay,
+              vz = t.cz - t.az;
   return {uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx};
 }
 
 // Rows of a (3, 4) affine matrix.
-GCL_BOTH float affine(const float* row, float x, float y, float z) { return row[0] * x + row[1] * y + row[2] * z + row[3]; }
+GCL_BOTH float affine(const float* row, float x, float y, float z) {
+  return row[0] * x + row[1] * y + row[2] * z + row[3];
+}
 
 // Value -1..1 of a grey surface with this normal (of any length; zero: in shadow), as shade() in kernels/structure_maps.py.
 GCL_BOTH float shade(float x, float y, float z) {

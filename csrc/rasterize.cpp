@@ -12,8 +12,8 @@ constexpr int BLOCK = 512;                     // pixels resolved together
 constexpr int64_t CACHED = int64_t(16) << 20;  // bytes of output beyond which it is written past the caches
 
 Mesh mesh_of(const Meshes<int32_t>& m, int mesh) {
-  return {m.vertices + int64_t(mesh) * m.V * 3, m.faces + (m.own_faces ? int64_t(mesh) * m.F * 3 : 0), nullptr, m.V, m.F,
-      m.H, m.W};
+  return {m.vertices + int64_t(mesh) * m.V * 3, m.faces + (m.own_faces ? int64_t(mesh) * m.F * 3 : 0), nullptr, m.V,
+      m.F, m.H, m.W};
 }
 
 // Faces, depths and weights of the pixels of rows top..bottom-1 from their keys.
@@ -39,7 +39,8 @@ GCL_INLINE void resolve_rows(const Mesh& mesh, const Key* keys, int top, int bot
     for (int j = 0; j < n; ++j) {
       const int at = start + seen[j], row = int((at + 0.5) * per_width), column = at - row * mesh.W;
       fragment[j] = interpolate<perspective>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
-          corner[5][j], corner[6][j], corner[7][j], corner[8][j]}, column + 0.5, row + 0.5);
+                                                 corner[5][j], corner[6][j], corner[7][j], corner[8][j]},
+          column + 0.5, row + 0.5);
     }
     for (int j = 0; j < n; ++j) {
       memcpy(barycentric + 3 * seen[j], &fragment[j], 3 * sizeof(float));

@@ -9,8 +9,8 @@ namespace gcl {
 namespace {
 
 constexpr int THREADS = 128;
-constexpr int LARGE = 256;          // box pixels beyond which one thread no longer draws a triangle alone
-constexpr int TILE = 16;            // side of the tiles that large triangles are split into
+constexpr int LARGE = 256;  // box pixels beyond which one thread no longer draws a triangle alone
+constexpr int TILE = 16;  // side of the tiles that large triangles are split into
 constexpr unsigned WORKERS = 1024;  // blocks that share the tiles: enough for the largest GPU, idle ones end at once
 
 struct Face {
@@ -40,11 +40,12 @@ __device__ inline bool find(const Meshes<int64_t>& m, int64_t mesh, int f, Optio
   out->left = cell(smaller(smaller(t.ax, t.bx), t.cx), m.W), out->right = cell(larger(larger(t.ax, t.bx), t.cx), m.W);
   out->top = cell(smaller(smaller(t.ay, t.by), t.cy), m.H), out->bottom = cell(larger(larger(t.ay, t.by), t.cy), m.H);
   return drawable(t.ax, t.ay, t.az, options.perspective) && drawable(t.bx, t.by, t.bz, options.perspective) &&
-         drawable(t.cx, t.cy, t.cz, options.perspective) && out->left < out->right && out->top < out->bottom &&
-         !(options.cull_backfaces && surely_clockwise(t));
+      drawable(t.cx, t.cy, t.cz, options.perspective) && out->left < out->right && out->top < out->bottom &&
+      !(options.cull_backfaces && surely_clockwise(t));
 }
 
-__device__ inline void draw_box(const Meshes<int64_t>& m, const Face& face, int64_t mesh, int f, Options options, Key* keys) {
+__device__ inline void draw_box(
+    const Meshes<int64_t>& m, const Face& face, int64_t mesh, int f, Options options, Key* keys) {
   const Sides s = sides(face.triangle);
   for (int row = face.top; row < face.bottom; ++row)
     for (int column = face.left; column < face.right; ++column) {
@@ -70,10 +71,8 @@ __global__ void cover_kernel(Meshes<int64_t> m, Options options, Key* keys, Key*
   const int f = int(i % m.F);
   Face face;
   if (!find(m, mesh, f, options, &face)) return;
-  if (int64_t(face.right - face.left) * (face.bottom - face.top) > LARGE)
-    large[atomicAdd(num_large, Key(1))] = i;
-  else
-    draw_box(m, face, mesh, f, options, keys);
+  if (int64_t(face.right - face.left) * (face.bottom - face.top) > LARGE) large[atomicAdd(num_large, Key(1))] = i;
+  else draw_box(m, face, mesh, f, options, keys);
 }
 
 // A fixed grid takes (large face, tile of the picture) pairs in turn: how many there are is known on the GPU only.
@@ -81,7 +80,8 @@ __global__ void tile_kernel(Meshes<int64_t> m, Options options, Key* keys, const
   const int columns = (m.W + TILE - 1) / TILE, tiles = columns * ((m.H + TILE - 1) / TILE);
   for (int64_t i = thread(); i < int64_t(*num_large) * tiles; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t mesh = large[i / tiles] / m.F;
-    const int f = int(large[i / tiles] % m.F), left = int(i % tiles) % columns * TILE, top = int(i % tiles) / columns * TILE;
+    const int f = int(large[i / tiles] % m.F), left = int(i % tiles) % columns * TILE,
+              top = int(i % tiles) / columns * TILE;
     Face face;
     if (!find(m, mesh, f, options, &face)) continue;
     face.left = larger(face.left, left), face.right = smaller(face.right, left + TILE);
@@ -156,8 +156,8 @@ __global__ void shade_kernel(Meshes<int64_t> m, const Key* keys, const Key* norm
   out[i] = 1;
   if (f < 0) return;
   const int64_t mesh = i / (int64_t(m.H) * m.W), *face = face_at(m, mesh, f), first = mesh * m.V;
-  out[i] = shade_mean(fragment_at(m, i, f, false), normal_at(normals, first + face[0]), normal_at(normals, first + face[1]),
-      normal_at(normals, first + face[2]));
+  out[i] = shade_mean(fragment_at(m, i, f, false), normal_at(normals, first + face[0]),
+      normal_at(normals, first + face[1]), normal_at(normals, first + face[2]));
 }
 
 void draw(const Meshes<int64_t>& m, Options options, Workspace work, cudaStream_t stream) {
@@ -172,7 +172,8 @@ void draw(const Meshes<int64_t>& m, Options options, Workspace work, cudaStream_
 
 cudaError_t rasterize_cuda(const Meshes<int64_t>& m, Options options, Workspace work, Pixels out, cudaStream_t stream) {
   draw(m, options, work, stream);
-  LAUNCH(resolve_kernel, blocks(int64_t(m.B) * m.H * m.W), dim3(THREADS), stream, m, options.perspective, work.keys, out);
+  LAUNCH(
+      resolve_kernel, blocks(int64_t(m.B) * m.H * m.W), dim3(THREADS), stream, m, options.perspective, work.keys, out);
   return cudaGetLastError();
 }
 
@@ -182,9 +183,11 @@ cudaError_t rasterize_backward_cuda(
   return cudaGetLastError();
 }
 
-cudaError_t structure_cuda(const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream) {
+cudaError_t structure_cuda(
+    const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream) {
   if (m.V > 0)
-    LAUNCH(transform_kernel, blocks(int64_t(m.B) * m.V), dim3(THREADS), stream, m, transform, work.projected, work.normals);
+    LAUNCH(transform_kernel, blocks(int64_t(m.B) * m.V), dim3(THREADS), stream, m, transform, work.projected,
+        work.normals);
   Meshes<int64_t> seen = m;
   seen.vertices = work.projected;
   if (m.F > 0) LAUNCH(normal_kernel, blocks(int64_t(m.B) * m.F), dim3(THREADS), stream, seen, work.normals);

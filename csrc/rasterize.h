@@ -7,18 +7,19 @@
 
 namespace gcl {
 
-template <class Index>  // int32 on the CPU, where rasterize_op.cpp has checked and narrowed them; int64 as they came on CUDA
+template <
+    class Index>  // int32 on the CPU, where rasterize_op.cpp has checked and narrowed them; int64 as they came on CUDA
 struct Meshes {
   const float* vertices;  // (B, V, 3) pixels, pixels, depth
-  const Index* faces;     // (F, 3), or (B, F, 3) where own_faces
+  const Index* faces;  // (F, 3), or (B, F, 3) where own_faces
   bool own_faces;
   int B, V, F, H, W;
 };
 
 struct Pixels {
   int32_t* face_index;  // (B, H, W)
-  float* depth;         // (B, H, W)
-  float* barycentric;   // (B, H, W, 3)
+  float* depth;  // (B, H, W)
+  float* barycentric;  // (B, H, W, 3)
 };
 
 struct PixelGradients {

@@ -20,6 +20,7 @@ cudaError_t rasterize_cuda(const Meshes<int64_t>& m, Options options, Workspace 
 // Adds to grad_vertices, which the caller has set to zero.
 cudaError_t rasterize_backward_cuda(
     const Meshes<int64_t>& m, bool perspective, PixelGradients in, float* grad_vertices, cudaStream_t stream);
-cudaError_t structure_cuda(const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream);
+cudaError_t structure_cuda(
+    const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream);
 
 }  // namespace gcl

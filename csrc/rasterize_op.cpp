@@ -25,17 +25,19 @@ constexpr int64_t MOST = 1 << 30;  // of pixels, vertices or faces: indices are 
 Meshes<int64_t> check_meshes(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) {
   STD_TORCH_CHECK(vertices.dim() == 3 && vertices.size(2) == 3 && vertices.scalar_type() == ScalarType::Float,
       "rasterize: vertices must be float32 of shape (B, V, 3)");
-  STD_TORCH_CHECK((faces.dim() == 2 || faces.dim() == 3) && faces.size(-1) == 3 && faces.scalar_type() == ScalarType::Long,
+  STD_TORCH_CHECK(
+      (faces.dim() == 2 || faces.dim() == 3) && faces.size(-1) == 3 && faces.scalar_type() == ScalarType::Long,
       "rasterize: faces must be int64 of shape (F, 3) or (B, F, 3)");
   const bool own = faces.dim() == 3;
-  STD_TORCH_CHECK(!own || faces.size(0) == vertices.size(0), "rasterize: ", vertices.size(0), " meshes of vertices, but ",
-      own ? faces.size(0) : 0, " of faces");
+  STD_TORCH_CHECK(!own || faces.size(0) == vertices.size(0), "rasterize: ", vertices.size(0),
+      " meshes of vertices, but ", own ? faces.size(0) : 0, " of faces");
   STD_TORCH_CHECK(vertices.device() == faces.device(), "rasterize: vertices and faces must be on one device");
-  STD_TORCH_CHECK(H > 0 && W > 0 && H < 32768 && W < 32768,
-      "rasterize: size must be two numbers within 1..32767, got ", H, " x ", W);
+  STD_TORCH_CHECK(H > 0 && W > 0 && H < 32768 && W < 32768, "rasterize: size must be two numbers within 1..32767, got ",
+      H, " x ", W);
   const int64_t B = vertices.size(0), V = vertices.size(1), F = faces.size(-2);
   STD_TORCH_CHECK(B < MOST && V < MOST && F < MOST, "rasterize: more than ", MOST, " meshes, vertices or faces");
-  return {vertices.const_data_ptr<float>(), faces.const_data_ptr<int64_t>(), own, int(B), int(V), int(F), int(H), int(W)};
+  return {
+      vertices.const_data_ptr<float>(), faces.const_data_ptr<int64_t>(), own, int(B), int(V), int(F), int(H), int(W)};
 }
 
 Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_barycentric, const Tensor& vertices,
@@ -52,7 +54,8 @@ Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_bar
 
 void check_transform(const Tensor& transform, const Tensor& vertices) {
   STD_TORCH_CHECK(transform.dim() == 3 && transform.size(0) == vertices.size(0) && transform.size(1) == 3 &&
-          transform.size(2) == 4 && transform.scalar_type() == ScalarType::Float && transform.device() == vertices.device(),
+          transform.size(2) == 4 && transform.scalar_type() == ScalarType::Float &&
+          transform.device() == vertices.device(),
       "structure_maps: transform must be float32 of shape (B, 3, 4), on the device of vertices");
 }
 
@@ -80,10 +83,10 @@ struct Outputs {
   Tensor face_index, depth, barycentric;
   Outputs(const Tensor& like, int64_t B, int64_t H, int64_t W)
       : face_index(torch::stable::new_empty(like, {B, H, W}, ScalarType::Int)),
-        depth(torch::stable::new_empty(like, {B, H, W})),
-        barycentric(torch::stable::new_empty(like, {B, H, W, 3})) {}
+        depth(torch::stable::new_empty(like, {B, H, W})), barycentric(torch::stable::new_empty(like, {B, H, W, 3})) {}
   Pixels pixels() const {
-    return {face_index.mutable_data_ptr<int32_t>(), depth.mutable_data_ptr<float>(), barycentric.mutable_data_ptr<float>()};
+    return {
+        face_index.mutable_data_ptr<int32_t>(), depth.mutable_data_ptr<float>(), barycentric.mutable_data_ptr<float>()};
   }
   std::tuple<Tensor, Tensor, Tensor> tuple() const { return {depth, barycentric, face_index}; }
 };
@@ -104,7 +107,8 @@ std::tuple<Tensor, Tensor, Tensor> rasterize(
 Tensor rasterize_backward(const Tensor& grad_depth_any, const Tensor& grad_barycentric_any, const Tensor& vertices_any,
     const Tensor& faces_any, const Tensor& face_index_any, bool perspective) {
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
-  const Tensor grad_depth = torch::stable::contiguous(grad_depth_any), face_index = torch::stable::contiguous(face_index_any);
+  const Tensor grad_depth = torch::stable::contiguous(grad_depth_any),
+               face_index = torch::stable::contiguous(face_index_any);
   const Tensor grad_barycentric = torch::stable::contiguous(grad_barycentric_any);
   const Meshes<int64_t> m = check_gradients(grad_depth, grad_barycentric, vertices, faces, face_index);
   const Tensor narrow = narrow_faces(faces, m.V);
@@ -112,13 +116,16 @@ Tensor rasterize_backward(const Tensor& grad_depth_any, const Tensor& grad_baryc
   const bool named = std::all_of(drawn, drawn + face_index.numel(), [&](int32_t f) { return f < m.F; });
   STD_TORCH_CHECK(named, "rasterize_backward: face_index names a face outside 0..", m.F - 1);
   Tensor grad = torch::stable::new_empty(vertices, vertices.sizes());
-  rasterize_backward_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W}, perspective,
-      {face_index.const_data_ptr<int32_t>(), grad_depth.const_data_ptr<float>(), grad_barycentric.const_data_ptr<float>()},
+  rasterize_backward_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W},
+      perspective,
+      {face_index.const_data_ptr<int32_t>(), grad_depth.const_data_ptr<float>(),
+          grad_barycentric.const_data_ptr<float>()},
       grad.mutable_data_ptr<float>());
   return grad;
 }
 
-Tensor structure_maps(const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
+Tensor structure_maps(
+    const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
   const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
@@ -148,7 +155,8 @@ struct DeviceWorkspace {
         normals(torch::stable::new_empty(like, {m.B, shading ? m.V : 0, 3}, ScalarType::Long)) {}
   Workspace get() const {
     return {static_cast<Key*>(keys.mutable_data_ptr()), static_cast<Key*>(num_large.mutable_data_ptr()),
-        large.mutable_data_ptr<int64_t>(), projected.mutable_data_ptr<float>(), static_cast<Key*>(normals.mutable_data_ptr())};
+        large.mutable_data_ptr<int64_t>(), projected.mutable_data_ptr<float>(),
+        static_cast<Key*>(normals.mutable_data_ptr())};
   }
 };
 
@@ -166,23 +174,25 @@ std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
   const Outputs out(vertices, m.B, H, W);
   if (m.B > 0) {  // an empty grid is a launch error
     const DeviceWorkspace work(vertices, m, false);
-    STD_CUDA_CHECK(rasterize_cuda(m, {cull_backfaces, perspective}, work.get(), out.pixels(),
-        current_stream(vertices.get_device_index())));
+    STD_CUDA_CHECK(rasterize_cuda(
+        m, {cull_backfaces, perspective}, work.get(), out.pixels(), current_stream(vertices.get_device_index())));
   }
   return out.tuple();
 }
 
-Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& grad_barycentric_any, const Tensor& vertices_any,
-    const Tensor& faces_any, const Tensor& face_index_any, bool perspective) {
+Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& grad_barycentric_any,
+    const Tensor& vertices_any, const Tensor& faces_any, const Tensor& face_index_any, bool perspective) {
   const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
-  const Tensor grad_depth = torch::stable::contiguous(grad_depth_any), face_index = torch::stable::contiguous(face_index_any);
+  const Tensor grad_depth = torch::stable::contiguous(grad_depth_any),
+               face_index = torch::stable::contiguous(face_index_any);
   const Tensor grad_barycentric = torch::stable::contiguous(grad_barycentric_any);
   const Meshes<int64_t> m = check_gradients(grad_depth, grad_barycentric, vertices, faces, face_index);
   Tensor grad = torch::stable::new_zeros(vertices, vertices.sizes());
   if (m.B > 0)
     STD_CUDA_CHECK(rasterize_backward_cuda(m, perspective,
-        {face_index.const_data_ptr<int32_t>(), grad_depth.const_data_ptr<float>(), grad_barycentric.const_data_ptr<float>()},
+        {face_index.const_data_ptr<int32_t>(), grad_depth.const_data_ptr<float>(),
+            grad_barycentric.const_data_ptr<float>()},
         grad.mutable_data_ptr<float>(), current_stream(vertices.get_device_index())));
   return grad;
 }

@@ -99,8 +99,9 @@ Tensor reflect_pad(const Tensor& x, std::optional<Tensor> padded, int64_t paddin
   const Shape s = check_padding(x, padded, padding, 0);
   Tensor out = torch::stable::new_empty(x, {s.B, s.H + 2 * padding, s.W + 2 * padding, s.C});
   const auto run = [&]<class T>(T) {
-    pad<T>(static_cast<const T*>(x.const_data_ptr()), padded ? static_cast<const T*>(padded->const_data_ptr()) : nullptr, s,
-        float(slope), static_cast<T*>(out.mutable_data_ptr()));
+    pad<T>(static_cast<const T*>(x.const_data_ptr()),
+        padded ? static_cast<const T*>(padded->const_data_ptr()) : nullptr, s, float(slope),
+        static_cast<T*>(out.mutable_data_ptr()));
   };
   if (x.scalar_type() == ScalarType::Float) run(float());
   else if (x.scalar_type() == ScalarType::BFloat16) run(uint16_t());

@@ -30,8 +30,8 @@ GCL_INLINE bool within(int i, int size, float from, float to) {
 // The numbers of one crop, as kernels/sample_crops.py describes them.
 struct Change {
   const float* placement;  // scale y, scale x, shift y, shift x
-  const float* colour;     // three times a matrix row and its offset
-  const float* erased;     // top, bottom, left, right
+  const float* colour;  // three times a matrix row and its offset
+  const float* erased;  // top, bottom, left, right
 };
 
 // Buffers of one thread, used for one crop after the other.
@@ -83,7 +83,8 @@ GCL_CLONES void sample(const uint8_t* crop, int H, int W, Change change, Scratch
 
 // `values` contiguous float32 numbers for each of the B crops.
 void check_change(const Tensor& t, int64_t B, int64_t values, const char* name) {
-  STD_TORCH_CHECK(t.size(0) == B && t.numel() == B * values && t.scalar_type() == ScalarType::Float && t.is_contiguous(),
+  STD_TORCH_CHECK(
+      t.size(0) == B && t.numel() == B * values && t.scalar_type() == ScalarType::Float && t.is_contiguous(),
       "sample_crops: ", name, " must be contiguous float32 with ", values, " values for each of the ", B, " crops");
 }
 
@@ -101,7 +102,7 @@ Tensor sample_crops(
   Tensor out = torch::stable::new_empty(crops, {B, H, W, 3}, ScalarType::Float);
   const uint8_t* const from = crops.const_data_ptr<uint8_t>();
   const float *const p = placement.const_data_ptr<float>(), *const m = colour.const_data_ptr<float>(),
-              *const e = erased.const_data_ptr<float>();
+                     *const e = erased.const_data_ptr<float>();
   float* const to = out.mutable_data_ptr<float>();
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     Scratch scratch{int(W)};

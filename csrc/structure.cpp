@@ -15,7 +15,9 @@ using FourAnywhere = float __attribute__((vector_size(16), aligned(4), may_alias
 
 GCL_INLINE Four load_four(const float* at) { return *reinterpret_cast<const FourAnywhere*>(at); }
 template <class T>
-GCL_INLINE T rotate(T v) { return T{v[1], v[2], v[0], v[3]}; }
+GCL_INLINE T rotate(T v) {
+  return T{v[1], v[2], v[0], v[3]};
+}
 GCL_INLINE void add(float* at, Four value) { *reinterpret_cast<FourAnywhere*>(at) += value; }
 
 GCL_CLONES void transform_vertices(const float* vertices, int V, const float* matrix, float* projected) {
@@ -28,11 +30,13 @@ GCL_CLONES void transform_vertices(const float* vertices, int V, const float* ma
 // Sum of the normals of the faces around each vertex, (V, 4) of which the last means nothing, as face_normal and drawable
 // have them: a face that must not be drawn gives none. Tells on the way which faces are seen from behind. Four floats are
 // loaded at once, so one beyond the vertices must be there.
-GCL_CLONES void sum_normals(const float* vertices, const int32_t* faces, int V, int F, float* normals, uint8_t* hidden) {
+GCL_CLONES void sum_normals(
+    const float* vertices, const int32_t* faces, int V, int F, float* normals, uint8_t* hidden) {
   std::fill(normals, normals + 4 * int64_t(V), 0.0f);
   for (int f = 0; f < F; ++f) {
     const int64_t i = faces[3 * int64_t(f)], j = faces[3 * int64_t(f) + 1], k = faces[3 * int64_t(f) + 2];
-    const Four a = load_four(vertices + 3 * i), u = load_four(vertices + 3 * j) - a, v = load_four(vertices + 3 * k) - a;
+    const Four a = load_four(vertices + 3 * i), u = load_four(vertices + 3 * j) - a,
+               v = load_four(vertices + 3 * k) - a;
     const Four p = u * rotate(v), q = rotate(u) * v, zxy = p - q;
     const Mask fit = (zxy <= FARTHEST) & (zxy >= -FARTHEST), all_fit = fit & rotate(fit) & rotate(rotate(fit));
     const Four xyz = rotate(reinterpret_cast<Four>(reinterpret_cast<Mask>(zxy) & all_fit));
@@ -59,7 +63,8 @@ GCL_CLONES void shade_rows(const Mesh& mesh, const float* normals, const Key* ke
       }
       for (int j = 0; j < n; ++j) {
         const Fragment s = interpolate<false>({corner[0][j], corner[1][j], corner[2][j], corner[3][j], corner[4][j],
-            corner[5][j], corner[6][j], corner[7][j], corner[8][j]}, left + seen[j] + 0.5, row + 0.5);
+                                                  corner[5][j], corner[6][j], corner[7][j], corner[8][j]},
+            left + seen[j] + 0.5, row + 0.5);
         grey[j] = shade_mean(s, {normal[0][j], normal[1][j], normal[2][j]}, {normal[3][j], normal[4][j], normal[5][j]},
             {normal[6][j], normal[7][j], normal[8][j]});
       }

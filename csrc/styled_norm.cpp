@@ -62,10 +62,13 @@ GCL_INLINE void moments_of(Image<T> s, bool whole, Moments m) {
   if (whole) std::fill(m.mean, m.mean + s.C, total / (count * s.C));
   for (int64_t c = 0; c < s.C; c += LANES) {  // a second pass, over what the cache still holds: no cancellation
     const int width = int(std::min<int64_t>(LANES, s.C - c));
-    sum_rows(s.rows, width, [&](int64_t r, int u) {
-      const float d = widen(s.x[r * s.C + c + u]) - m.mean[c + u];
-      return d * d;
-    }, m.inverse + c);
+    sum_rows(
+        s.rows, width,
+        [&](int64_t r, int u) {
+          const float d = widen(s.x[r * s.C + c + u]) - m.mean[c + u];
+          return d * d;
+        },
+        m.inverse + c);
   }
   total = 0;
   for (int64_t c = 0; c < s.C; ++c) total += m.inverse[c], m.inverse[c] = 1 / std::sqrt(m.inverse[c] / count + EPS);
@@ -94,8 +97,8 @@ GCL_INLINE void apply(Image<T> s, Moments m, const T* residual, float* factor, T
 // With n = (x - mean) * inverse and g the gradient before LeakyReLU: d shift = sum g, d scale = sum g n, and
 // dx = inverse * (g s - mean(g s)) - n * k * sum(g s n), s the scale, k from the derivative of the deviation.
 template <class T>
-GCL_INLINE void backward_of(Image<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
-    float* dshift, T* out) {
+GCL_INLINE void backward_of(
+    Image<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale, float* dshift, T* out) {
   const auto before = [&](int64_t r, int64_t c) {  // gradient before LeakyReLU
     const float n = (widen(s.x[r * s.C + c]) - m.mean[c]) * m.inverse[c];
     const float g = widen(grad[r * s.C + c]);
@@ -104,10 +107,13 @@ GCL_INLINE void backward_of(Image<T> s, const T* grad, bool whole, Moments m, fl
   for (int64_t c = 0; c < s.C; c += LANES) {
     const int width = int(std::min<int64_t>(LANES, s.C - c));
     sum_rows(s.rows, width, [&](int64_t r, int u) { return before(r, c + u).second; }, dshift + c);
-    sum_rows(s.rows, width, [&](int64_t r, int u) {
-      const auto [n, g] = before(r, c + u);
-      return n * g;
-    }, dscale + c);
+    sum_rows(
+        s.rows, width,
+        [&](int64_t r, int u) {
+          const auto [n, g] = before(r, c + u);
+          return n * g;
+        },
+        dscale + c);
   }
   const float count = float(s.rows);
   if (whole) {
@@ -137,8 +143,8 @@ GCL_CLONES void forward_image(Image<T> s, bool whole, Moments m, const T* residu
 }
 
 template <class T>
-GCL_CLONES void backward_image(Image<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale,
-    float* dshift, T* out) {
+GCL_CLONES void backward_image(
+    Image<T> s, const T* grad, bool whole, Moments m, float* a, float* b, float* dscale, float* dshift, T* out) {
   backward_of(s, grad, whole, m, a, b, dscale, dshift, out);
 }
 
@@ -160,8 +166,9 @@ void check_styled(const Tensor& x, const Tensor& like, const Style& scale, const
   STD_TORCH_CHECK(is_image_batch(like, x, x.size(0), x.size(1), x.size(2), x.size(3)),
       "styled_norm: residual and gradient must have the shape, type and order of x");
   for (const Style* style : {&scale, &shift})
-    STD_TORCH_CHECK(!*style || ((*style)->dim() == 2 && (*style)->size(0) == x.size(0) && (*style)->size(1) == x.size(1) &&
-                        (x.size(1) < 2 || (*style)->stride(1) == 1) && (*style)->scalar_type() == ScalarType::Float),
+    STD_TORCH_CHECK(!*style ||
+            ((*style)->dim() == 2 && (*style)->size(0) == x.size(0) && (*style)->size(1) == x.size(1) &&
+                (x.size(1) < 2 || (*style)->stride(1) == 1) && (*style)->scalar_type() == ScalarType::Float),
         "styled_norm: scale and shift must be float32 of shape (B, C), contiguous in C");
 }
 
@@ -193,34 +200,36 @@ void backward(const Tensor& grad, const Tensor& x, const Style& scale, const Sty
     std::vector<float> a(C), k(C);
     for (int64_t b = begin; b < end; ++b)
       backward_image<T>({from + b * size, rows, C, s.of(b), t.of(b), slope}, g + b * size, whole,
-          {moments + 2 * b * C, moments + (2 * b + 1) * C}, a.data(), k.data(), dscale + b * C, dshift + b * C, to + b * size);
+          {moments + 2 * b * C, moments + (2 * b + 1) * C}, a.data(), k.data(), dscale + b * C, dshift + b * C,
+          to + b * size);
   });
 }
 
-std::tuple<Tensor, Tensor> styled_norm(const Tensor& x, Style scale, Style shift, std::optional<Tensor> residual,
-    double slope, bool whole) {
+std::tuple<Tensor, Tensor> styled_norm(
+    const Tensor& x, Style scale, Style shift, std::optional<Tensor> residual, double slope, bool whole) {
   check_styled(x, residual ? *residual : x, scale, shift);
   Tensor y = torch::stable::empty_like(x);
   Tensor moments = torch::stable::new_empty(x, {x.size(0), 2, x.size(1)}, ScalarType::Float);
   float* const m = moments.mutable_data_ptr<float>();
   if (x.scalar_type() == ScalarType::Float) forward<float>(x, scale, shift, residual, float(slope), whole, m, y);
-  else if (x.scalar_type() == ScalarType::BFloat16) forward<uint16_t>(x, scale, shift, residual, float(slope), whole, m, y);
+  else if (x.scalar_type() == ScalarType::BFloat16)
+    forward<uint16_t>(x, scale, shift, residual, float(slope), whole, m, y);
   else STD_TORCH_CHECK(false, "styled_norm: x must be float32 or bfloat16");
   return {y, moments};
 }
 
-std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, const Tensor& x, Style scale, Style shift,
-    const Tensor& moments, double slope, bool whole) {
+std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(
+    const Tensor& grad, const Tensor& x, Style scale, Style shift, const Tensor& moments, double slope, bool whole) {
   check_styled(x, grad, scale, shift);
   STD_TORCH_CHECK(is_array(moments, ScalarType::Float, 3) && moments.size(0) == x.size(0) && moments.size(1) == 2 &&
           moments.size(2) == x.size(1),
       "styled_norm: moments must be contiguous float32 of shape (B, 2, C)");
   Tensor dx = torch::stable::empty_like(x);
-  Tensor dscale = torch::stable::new_empty(x, {x.size(0), x.size(1)}, ScalarType::Float), dshift = torch::stable::empty_like(dscale);
+  Tensor dscale = torch::stable::new_empty(x, {x.size(0), x.size(1)}, ScalarType::Float),
+         dshift = torch::stable::empty_like(dscale);
   float *const m = const_cast<float*>(moments.const_data_ptr<float>()), *const ds = dscale.mutable_data_ptr<float>(),
                *const dt = dshift.mutable_data_ptr<float>();
-  if (x.scalar_type() == ScalarType::Float)
-    backward<float>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
+  if (x.scalar_type() == ScalarType::Float) backward<float>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
   else if (x.scalar_type() == ScalarType::BFloat16)
     backward<uint16_t>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
   else STD_TORCH_CHECK(false, "styled_norm: x must be float32 or bfloat16");
@@ -231,9 +240,11 @@ std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(const Tensor& grad, cons
 }  // namespace gcl
 
 STABLE_TORCH_LIBRARY_FRAGMENT(gcl_fast, m) {
-  m.def("styled_norm(Tensor x, Tensor? scale, Tensor? shift, Tensor? residual, float slope, bool whole) -> (Tensor, Tensor)");
-  m.def("styled_norm_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor moments, float slope, bool whole)"
-        " -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "styled_norm(Tensor x, Tensor? scale, Tensor? shift, Tensor? residual, float slope, bool whole) -> (Tensor, Tensor)");
+  m.def(
+      "styled_norm_backward(Tensor grad, Tensor x, Tensor? scale, Tensor? shift, Tensor moments, float slope, bool whole)"
+      " -> (Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(gcl_fast, CPU, m) {

@@ -123,7 +123,8 @@ GCL_INLINE float exp_of_negative(float x) {
   return x < -87.0f ? 0.0f : e * std::bit_cast<float>((int32_t(n) + 127) << 23);
 }
 
-constexpr int LANES = 16;  // partial results side by side: float arithmetic may not be reordered, this way it need not be
+constexpr int LANES =
+    16;  // partial results side by side: float arithmetic may not be reordered, this way it need not be
 
 // scores -> scores / temperature where drawn, -inf elsewhere; returns the largest.
 GCL_CLONES float mask_row(
@@ -164,23 +165,28 @@ GCL_CLONES float exp_row(float* scores, int64_t T, float largest) {
 Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const Tensor& index, const Tensor& threshold,
     const Tensor& stream, int64_t first, double temperature) {
   check_draw("contrastive_rows", labels, index, stream);
-  STD_TORCH_CHECK(scores.dim() == 2 && scores.scalar_type() == ScalarType::Float && (scores.size(1) < 2 || scores.stride(1) == 1),
+  STD_TORCH_CHECK(
+      scores.dim() == 2 && scores.scalar_type() == ScalarType::Float && (scores.size(1) < 2 || scores.stride(1) == 1),
       "contrastive_rows: scores must be float32 of shape (B, T) with contiguous rows");
   const int64_t B = scores.size(0), T = scores.size(1), row_stride = scores.stride(0);
   STD_TORCH_CHECK(first >= 0 && first + T <= labels.size(0), "contrastive_rows: rows ", first, "..", first + T,
       " lie outside the bank's ", labels.size(0));
   STD_TORCH_CHECK(index.size(0) == B && is_array(threshold, ScalarType::Long, 1) && threshold.size(0) == B,
-      "contrastive_rows: index and threshold must be contiguous int64 with one entry for each of the ", B, " rows of scores");
-  STD_TORCH_CHECK(is_array(state, ScalarType::Float, 2) && state.size(0) == B && state.size(1) == 2, "contrastive_rows: state must be contiguous float32 of shape (", B, ", 2)");
+      "contrastive_rows: index and threshold must be contiguous int64 with one entry for each of the ", B,
+      " rows of scores");
+  STD_TORCH_CHECK(is_array(state, ScalarType::Float, 2) && state.size(0) == B && state.size(1) == 2,
+      "contrastive_rows: state must be contiguous float32 of shape (", B, ", 2)");
   Tensor factor = torch::stable::new_empty(scores, {B});
-  float *s = scores.mutable_data_ptr<float>(), *m = state.mutable_data_ptr<float>(), *f = factor.mutable_data_ptr<float>();
+  float *s = scores.mutable_data_ptr<float>(), *m = state.mutable_data_ptr<float>(),
+        *f = factor.mutable_data_ptr<float>();
   const int64_t *l = labels.const_data_ptr<int64_t>(), *i = index.const_data_ptr<int64_t>();
   const int64_t *t = threshold.const_data_ptr<int64_t>(), *k = stream.const_data_ptr<int64_t>();
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       float *row = s + b * row_stride, *running = m + 2 * b;
       const Keys keys(k, i[b], NEGATIVES);
-      const float tile_largest = mask_row(row, T, first, {l, i[b], l[i[b]]}, keys, uint32_t(t[b]), float(1 / temperature));
+      const float tile_largest =
+          mask_row(row, T, first, {l, i[b], l[i[b]]}, keys, uint32_t(t[b]), float(1 / temperature));
       const float largest = std::max(running[0], tile_largest);
       const float reference = largest == -INF ? 0.0f : largest;  // nothing drawn so far
       f[b] = std::exp(running[0] - reference);
