@@ -4,7 +4,6 @@ import json
 import warnings
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from gcl_fast.memory import MemoryBank
 from gcl_fast.optim.optimizers import adam, nesterov
 from gcl_fast.optim.stability import NotFinite, RunningStatistics, naming_what_to_lower
 from gcl_fast.optim.update import descend
+from gcl_fast.random_streams import Stream, numpy_generator
 from gcl_fast.run.logs import RunLog
 from gcl_fast.run.loop import Interrupted, Interruption, Position, run_stage
 from gcl_fast.run.meter import Meter
@@ -243,7 +243,7 @@ def test_no_crop_is_missed_where_the_number_of_ranks_changes(ranks, batch):
     before = seen(2, 8, 0, 5)
     at.follow(200 // (ranks * batch), ranks * batch)
     after = seen(ranks, batch, at.position, None)
-    order = np.random.default_rng([1, 2]).permutation(200).tolist()
+    order = numpy_generator(1, 2, 0, Stream.ORDER).permutation(200).tolist()
     assert before == order[:80]
     again = 80 % (ranks * batch)  # of the batch that was under way
     assert after == order[80 - again : 200 // (ranks * batch) * ranks * batch]

@@ -61,7 +61,7 @@ def test_search_grows_until_it_is_enough_and_warns_where_it_never_is(monkeypatch
     assert effort > 20
     monkeypatch.setattr("gcl_fast.pseudo_labels.approximate_neighbours.LAST_EFFORT", 20)
     with (
-        caplog.at_level(logging.DEBUG),
+        caplog.at_level(logging.DEBUG, "gcl_fast"),
         pytest.warns(UserWarning, match=r'recall@10 0\.\d+ on 1,000 sampled rows .*"exact"'),
     ):
         _, how = find_neighbours(scattered, 10, engine="approximate")
