@@ -47,6 +47,6 @@ def check_architecture(device: torch.device) -> None:
     if architectures and 10 * major + minor < architectures[0]:
         raise UserError(
             f"--device {device}: {torch.cuda.get_device_name(device)} is sm_{major}{minor}, and torch"
-            f" {torch.__version__} has kernels from sm_{architectures[0]} on; install a torch built for an older CUDA, or"
-            " pass --device cpu"
+            f" {torch.__version__} has kernels from sm_{architectures[0]} on; install a torch built for an older CUDA,"
+            " or pass --device cpu"
         )
