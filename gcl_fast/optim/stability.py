@@ -13,8 +13,8 @@ from gcl_fast.errors import UserError
 from gcl_fast.settings import RunConfig
 
 TOLERATED = 10  # skipped steps in a row
-# Texts of out-of-memory errors without a type of their own: torch's on a CPU, and on a GPU those of the driver, of cuDNN
-# and of cuBLAS, which come through the stable ABI of our ops and through library handles.
+# Texts of out-of-memory errors without a type of their own: torch's on a CPU, and those of the driver, cuDNN and cuBLAS
+# on a GPU, which come through the stable ABI of our ops and through library handles.
 SIGNS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
