@@ -33,8 +33,8 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--preset", default="demo", help="demo: 128x64, for a CPU; paper: 256x128, ResNet-50 (default: demo)")
     flag(
         "--dataset",
-        help="synthetic, market1501, dukemtmc, msmt17, cuhk03, or folder for any folder of crops (default: synthetic, for"
-        " the preset paper market1501)",
+        help="synthetic, market1501, dukemtmc, msmt17, cuhk03, or folder for any folder of crops (default: synthetic;"
+        " with --preset paper: market1501)",
     )
     flag("--data-root", metavar="DIR", help="folder of the dataset (synthetic: made there when missing)")
     flag("--source", metavar="DATASET", help="labelled dataset to train on first; synthetic: another world, made here")

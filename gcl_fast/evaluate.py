@@ -1,4 +1,4 @@
-"""Measure retrieval and the fidelity of novel views, by a run's or official weights: python -m gcl_fast.evaluate runs/NAME
+"""Measure retrieval and novel views by a run's or official weights: python -m gcl_fast.evaluate runs/NAME
 
 With --generation the views are measured yaw by yaw, and written to <run>/generation/<stage>.json and .png.
 """

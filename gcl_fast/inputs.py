@@ -234,8 +234,8 @@ def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
         )
     if sorted(source.train.names) == sorted(target.train.names):
         raise UserError(
-            f"--source {name}: all crops in {source.train.root} have the names of those in {target.train.root}: a copy of"
-            " the target, whose labels would be used; a source is another dataset"
+            f"--source {name}: all crops in {source.train.root} have the names of those in {target.train.root}: a copy"
+            " of the target, whose labels would be used; a source is another dataset"
         )
     return source
 

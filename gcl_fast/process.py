@@ -16,8 +16,8 @@ ALLOCATOR = ":".join(
         f"glibc.malloc.top_pad={256 << 20}",
     )
 )
-# How often an idle thread of GNU OpenMP checks for work before it sleeps. With its default of 300,000 times it occupies a
-# core that another program, or the threads of torch's backward pass, wait for.
+# How often an idle thread of GNU OpenMP checks for work before it sleeps. With its default of 300,000 times it occupies
+# a core that another program, or the threads of torch's backward pass, wait for.
 SPINS = "10000"
 _MARK = "GCL_FAST_ALLOCATOR"  # holds the decision; its presence prevents a second restart
 

@@ -229,8 +229,8 @@ def test_command_line():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--stages", "source", "warmup"], "--source DATASET tells"),
-        (["--source-root", "DIR"], "of which dataset? --source DATASET tells"),
+        (["--stages", "source", "warmup"], "name it by --source DATASET"),
+        (["--source-root", "DIR"], "of which dataset? name it by --source DATASET"),
         (["--set", "source.epochs=3"], "there are none"),
         (["--source", "synthetic", "--set", "source.epoch=3"], "there are dataset, root, world, epochs"),
     ],
