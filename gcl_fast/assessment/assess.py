@@ -186,6 +186,6 @@ class Assessment:
                 index = self.choose(split, None, PICTURED)
                 draw_views(gcl, self.inputs, split, index, folder / f"{stage}.png", self.ranks, self.precision)
             except (OSError, UserError) as error:
-                warnings.warn(f"{stage}: SSIM or picture of views left out ({error}); the run goes on", stacklevel=2)
+                warnings.warn(f"{stage}: SSIM or figure of views left out ({error}); the run goes on", stacklevel=2)
         self.ranks.barrier()
         return metrics

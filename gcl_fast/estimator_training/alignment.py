@@ -2,7 +2,7 @@
 
 Errors of the vector's columns are not enough. A crop shows how much of its height a person fills; it does not show
 whether a tall person is far or a short one near. A network that learns only the columns predicts the mean height and
-the mean scale, which do not belong together, and so its bodies do not fill the crop as the person does.
+the mean scale. These do not belong together, and so its bodies do not fill the crop as the person does.
 """
 
 from __future__ import annotations

@@ -127,9 +127,11 @@ class Clutter:
         count = len(colour)
         mix = torch.eye(3) + 0.25 * self._normal(9 * count).view(count, 3, 3)
         mix = mix / mix.sum(2, keepdim=True).clamp_min(0.3)
-        mixed = torch.einsum("bij,bjhw->bihw", mix, colour) * (0.3 * self._normal(count)).exp()[:, None, None, None]
+        recoloured = (
+            torch.einsum("bij,bjhw->bihw", mix, colour) * (0.3 * self._normal(count)).exp()[:, None, None, None]
+        )
         keep = scene | (self._uniform(count) < 0.5)
-        return torch.where(keep[:, None, None, None], colour, mixed.clamp(0, 1))
+        return torch.where(keep[:, None, None, None], colour, recoloured.clamp(0, 1))
 
     def _grid(
         self, zoom: Tensor, stretch: Tensor, shift: Tensor, wobble: float, source: tuple[int, int] = SIZE

@@ -38,7 +38,7 @@ def adam(
         lr: the learning rate, > 0.
         betas: decay of the running means of the gradient and of its square, in [0, 1).
         weight_decay: >= 0.
-        decoupled: decay weights apart from the gradient (AdamW, Loshchilov & Hutter 2019) instead of in it.
+        decoupled: apply weight decay to the weights and not to the gradient (AdamW, Loshchilov & Hutter 2019).
         backend: "torch" or "apex".
 
     Raises:
@@ -60,8 +60,8 @@ def nesterov(
 ) -> Optimizer:
     """Make an SGD with Nesterov momentum that updates all parameters in one kernel.
 
-    The momentum buffers are made here, of zeros. PyTorch would make them without values in its first step, and leave
-    them so where that step is skipped. The learning rate is kept as `adam` keeps it.
+    This function makes the momentum buffers, of zeros. PyTorch would allocate them in its first step, and leave them
+    without values where that step is skipped. The learning rate has the form that `adam` gives it.
 
     Args:
         parameters: what it updates, all on one device.

@@ -36,7 +36,7 @@ class Position:
         """Go on in a plan of `steps` x `batch` crops, which differs from the one before with another number of ranks.
 
         The order of the crops in a pass depends on (seed, epoch) alone and not on the batch size. The pass goes on at
-        the first crop not yet seen, rounded down to a whole batch: no crop is missed, and less than one batch is seen
+        the first crop not yet seen, rounded down to a whole batch. No crop is missed, and less than one batch is seen
         twice. A plan with as many steps as before goes on at the same step.
         """
         if self.steps not in (0, steps):

@@ -157,9 +157,9 @@ class GCLStep:
         """Return the soft-label loss of images with mixed part features and the crops' own structure."""
         parts = mix_parts(views.parts, self.ranks.gather(views.parts.detach()), mix)
         with record_function("gcl_fast::decode"):
-            mixed = self.gcl.generator(views.code, parts)
+            images = self.gcl.generator(views.code, parts)
         with record_function("gcl_fast::encode"):
-            _, embedding = self.gcl.identity(mixed)
+            _, embedding = self.gcl.identity(images)
         return soft_label_loss(embedding, mix)
 
     def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:

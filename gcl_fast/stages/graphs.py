@@ -88,8 +88,8 @@ class StepGraphs:
     """Runs the steps of one stage: as CUDA graphs where that was chosen and succeeds, else one kernel at a time.
 
     The first EAGER steps of a kind are plain steps. Then its graph is captured, which runs nothing, and replayed. All
-    graphs share one pool of memory. That is safe for two reasons: a capture makes no state, and what a replay leaves in
-    the pool (gradients, the returned metrics) is used before the next one. Where a capture fails the run goes on
+    graphs share one pool of memory. That is safe, as a capture makes no state. Gradients and metrics, which a replay
+    leaves in the pool, are used before the next replay. Where a capture fails the run goes on
     without graphs.
 
     Args:
@@ -171,7 +171,7 @@ class StepGraphs:
             return True
         warnings.warn(
             f"{self._stage}: CUDA graphs of {name} are not worth their capture ({captures} of them for {replays} steps)"
-            ": from here on it runs without",
+            ": from now on it runs without",
             stacklevel=3,
         )
         self._unprofitable.add(name)
