@@ -32,9 +32,8 @@ class Meter:
 
     def _clear(self) -> None:
         """Set all sums to zero."""
-        self._sums: dict[
-            tuple[str, ...], Tensor
-        ] = {}  # names of a step's T metrics -> (3, T): sum, count of finite, count of others
+        # Names of a step's T metrics -> (3, T): sum, count of finite values, count of others
+        self._sums: dict[tuple[str, ...], Tensor] = {}
         self._worst = torch.zeros_like(self._streak)
         self._skipped = torch.zeros_like(self._streak)
 

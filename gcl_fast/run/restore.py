@@ -16,9 +16,8 @@ from gcl_fast.models.official import PARTS
 from gcl_fast.run.checkpoint import check_fit, load_weights
 from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, from_dict, preset
 
-SOURCE_NORMS = (
-    "source_norms"  # the networks after the source stage, with the source's batch norms instead of the target's
-)
+# The networks after the source stage, with the source's batch norms instead of the target's
+SOURCE_NORMS = "source_norms"
 WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
 OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights
 

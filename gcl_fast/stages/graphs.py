@@ -187,9 +187,7 @@ class StepGraphs:
         """
         torch.cuda.synchronize()  # a graph on its way must not be dropped
         while len(self._captured) >= KEPT:
-            del self._captured[
-                next(iter(self._captured))
-            ]  # the oldest, whose `baked` values are the least likely to come again
+            del self._captured[next(iter(self._captured))]  # the oldest, whose `baked` values rarely come again
         try:
             self._captured[key] = self._recorded(step, tensors, baked)
         except RuntimeError as error:
