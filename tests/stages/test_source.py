@@ -257,7 +257,7 @@ def test_a_source_that_is_the_target_is_refused(world, source_world, tmp_path):
         open_source(config, open_inputs(config).dataset)
     shutil.copytree(world, tmp_path / "copy")
     config = config_of(world, tmp_path / "copy", "source.dataset=market1501")
-    with pytest.raises(UserError, match=r"called as those in .* are, all of them: a copy of the target"):
+    with pytest.raises(UserError, match=r"all crops in .* have the names of those in .*: a copy of the target"):
         open_source(config, open_inputs(config).dataset)
 
 
