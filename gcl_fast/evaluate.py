@@ -71,9 +71,9 @@ def main(arguments: list[str] | None) -> int:
         qualities: dict[str, dict[str, Any]] = {}
         for stage, gcl in restore(options.run, config, options.stages, ranks.device, generator=True):
             qualities[stage] = assessment.generation(gcl, options.yaws or YAWS, options.count, inception)
-            _keep_quality(stage, qualities[stage], folder / stage)
+            _write_quality(stage, qualities[stage], folder / stage)
             if not options.json:
-                _tell_quality(stage, qualities[stage], folder / stage)
+                _print_quality(stage, qualities[stage], folder / stage)
         if options.json:
             print(json.dumps(qualities, indent=2))
         return 0
@@ -112,14 +112,14 @@ def _make_folder(path: Path) -> Path:
     return path
 
 
-def _keep_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
+def _write_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
     """Write the quality of views to `path`.json and `path`.png."""
     text = json.dumps({"stage": stage, **quality}, indent=2) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     yaw_curves(quality, path.with_suffix(".png"))
 
 
-def _tell_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
+def _print_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
     """Print the quality of views as a table."""
     print(
         f"{stage}: views of {quality['crops']} crops of {quality['split']} against {quality['real_crops']} real crops"

@@ -132,8 +132,8 @@ class Assessment:
     ) -> dict[str, Any]:
         """Measure the quality of views of the crops in `split_to_turn()`, yaw by yaw (`ViewQuality.measure`).
 
-        Views are compared with the real gallery. Views of training crops, whose people are not in the gallery, are
-        compared with the training crops; so are all views where there is no gallery.
+        Views are compared with the real crops of the gallery. Training crops show other people than the gallery, so
+        their views are compared with the training crops. Without a gallery, views are compared with their own split.
 
         Args:
             gcl: the networks.

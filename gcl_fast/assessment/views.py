@@ -75,8 +75,14 @@ def draw_views(
     """Write a grid with a crop, its structure maps and its view at each yaw in a row, and true views below.
 
     Args:
-        gcl, inputs, split, index, ranks, precision, yaws: as for `each_view`.
+        gcl: the networks.
+        inputs: the dataset and its structure maps.
+        split: "train", "query" or "gallery".
+        index: record indices of the crops.
         path: the PNG file to write.
+        ranks: their device is used.
+        precision: of the forward passes.
+        yaws: degrees.
 
     Raises:
         UserError: `path` cannot be written.

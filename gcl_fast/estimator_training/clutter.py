@@ -139,7 +139,9 @@ class Clutter:
         """Return where each pixel of the crop is read in a source image of the same height, (B, H, W, 2) in [-1, 1].
 
         Args:
-            zoom, stretch, shift: as `_framing` draws them.
+            zoom: (B,) of `_framing`.
+            stretch: (B,) of `_framing`.
+            shift: (B, 2) of `_framing`.
             wobble: strength of a smooth random displacement and of a roll, as real bodies and clothes are not Anny's.
             source: height and width of the source image in pixels.
         """

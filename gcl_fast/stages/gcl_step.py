@@ -35,7 +35,9 @@ def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, las
 
     Args:
         count: number of crops of this rank.
-        seed, epoch, position: of the run and of the step.
+        seed: the seed of the run.
+        epoch: the epoch of the step.
+        position: the position of the step in its epoch.
         ranks: their number and this rank's place among them.
         last: the largest yaw, a multiple of 45 degrees.
 

@@ -27,7 +27,9 @@ def draw_mix(
         bank: the memory bank, with the labels of the epoch.
         clusters: the clusters of the bank's rows, by its labels.
         index: (B,) bank rows of this rank's crops.
-        seed, epoch, position: of the run and of the step.
+        seed: the seed of the run.
+        epoch: the epoch of the step.
+        position: the position of the step in its epoch.
         ranks: all of them call this.
     """
     whole_batch = ranks.gather(index)
