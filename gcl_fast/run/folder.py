@@ -55,7 +55,7 @@ class RunFolder:
 
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
         self.config, self.ranks, self.path = config, ranks, config.folder
-        (restart,) = ranks.any(restarted(self.path))  # one rank is enough: the mark of the launch is only on its host
+        (restart,) = ranks.any(restarted(self.path))  # with several hosts the mark names rank 0's alone
         resume = resume or restart
         changes = self._open(resume) if ranks.main else []
         ranks.barrier()
