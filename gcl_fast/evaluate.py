@@ -1,6 +1,6 @@
-"""Retrieval, and fidelity of novel views, of a run's or the official weights: python -m gcl_fast.evaluate runs/NAME
+"""Measure retrieval and novel views by a run's or official weights: python -m gcl_fast.evaluate runs/NAME
 
-With --generation the views are measured yaw by yaw, into <run>/generation/<stage>.json and .png.
+With --generation the views are measured yaw by yaw, and written to <run>/generation/<stage>.json and .png.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ with in_one_line():
     from gcl_fast.assessment.assess import Assessment
     from gcl_fast.assessment.views import YAWS
     from gcl_fast.atomic import write_atomically
-    from gcl_fast.distributed import ranks as processes
+    from gcl_fast.distributed.ranks import start
     from gcl_fast.evaluation import Reranking
     from gcl_fast.evaluation.figures import yaw_curves
     from gcl_fast.evaluation.frechet import InceptionFeatures, installed
     from gcl_fast.inputs import open_inputs
-    from gcl_fast.optim import precision as arithmetic
+    from gcl_fast.optim.precision import choose as choose_precision
     from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
     from gcl_fast.run.temporal import joint_retrieval
     from gcl_fast.settings import STAGES
@@ -37,7 +37,7 @@ with in_one_line():
 
 @entry
 def main(arguments: list[str] | None) -> int:
-    """Print a table (per cent) or JSON (fractions) for each stage asked for. Returns the exit status."""
+    """Print a table (per cent) or JSON (fractions) for each stage asked for, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.evaluate", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
@@ -47,7 +47,9 @@ def main(arguments: list[str] | None) -> int:
     )
     parser.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking, not by plain distance")
     views = parser.add_argument_group("quality of the generated views")
-    views.add_argument("--generation", action="store_true", help="measure it at each yaw, instead of retrieval")
+    views.add_argument(
+        "--generation", action="store_true", help="measure the quality at each yaw, instead of retrieval"
+    )
     views.add_argument(
         "--inception",
         type=Path,
@@ -55,54 +57,54 @@ def main(arguments: list[str] | None) -> int:
         help="torchvision's Inception-v3 weights, for the Fréchet distance (default: in the run's own embeddings)",
     )
     views.add_argument("--yaws", nargs="+", type=float, metavar="DEG", help="default: 0, 45, ...")
-    views.add_argument("--count", type=int, help="of crops to turn (default: all)")
-    given = parser.parse_args(arguments)
-    _refuse_idle(given)
-    config = load_run(given)
-    ranks = processes.start(given.device)
-    precision = arithmetic.choose(given.amp, ranks.device)
+    views.add_argument("--count", type=int, help="number of crops to turn (default: all)")
+    options = parser.parse_args(arguments)
+    _refuse_idle(options)
+    config = load_run(options)
+    ranks = start(options.device)
+    precision = choose_precision(options.amp, ranks.device)
     assessment = Assessment(config, open_inputs(config), ranks, precision)
-    if given.generation:
-        folder = _make_folder((given.run.parent if given.run.is_file() else given.run) / "generation")
-        inception = InceptionFeatures(given.inception).to(ranks.device) if given.inception else None
+    if options.generation:
+        folder = _make_folder((options.run.parent if options.run.is_file() else options.run) / "generation")
+        inception = InceptionFeatures(options.inception).to(ranks.device) if options.inception else None
         if inception is None and not installed():
             print("gcl_fast: no Fréchet distance without torchmetrics: pip install torchmetrics", file=sys.stderr)
-        found: dict[str, dict[str, Any]] = {}
-        for stage, gcl in restore(given.run, config, given.stages, ranks.device, generator=True):
-            found[stage] = assessment.generation(gcl, given.yaws or YAWS, given.count, inception)
-            _keep_quality(stage, found[stage], folder / stage)
-            if not given.json:
-                _tell_quality(stage, found[stage], folder / stage)
-        if given.json:
-            print(json.dumps(found, indent=2))
+        qualities: dict[str, dict[str, Any]] = {}
+        for stage, gcl in restore(options.run, config, options.stages, ranks.device, generator=True):
+            qualities[stage] = assessment.generation(gcl, options.yaws or YAWS, options.count, inception)
+            _write_quality(stage, qualities[stage], folder / stage)
+            if not options.json:
+                _print_quality(stage, qualities[stage], folder / stage)
+        if options.json:
+            print(json.dumps(qualities, indent=2))
         return 0
     results: dict[str, dict[str, float]] = {}
-    for stage, gcl in restore(given.run, config, given.stages, ranks.device):
-        results[stage] = assessment.retrieval(gcl, Reranking() if given.rerank else None)
-        if given.joint_similarity:
+    for stage, gcl in restore(options.run, config, options.stages, ranks.device):
+        results[stage] = assessment.retrieval(gcl, Reranking() if options.rerank else None)
+        if options.joint_similarity:
             results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
         if stage in (*STAGES[1:], OFFICIAL):
             results[stage] |= assessment.fidelity(gcl)
-    if given.json:
+    if options.json:
         print(json.dumps(results, indent=2))
         return 0
     _table("per cent", results, 100, 1)
     return 0
 
 
-def _refuse_idle(given: argparse.Namespace) -> None:
-    """Raise a UserError that names a flag which would do nothing beside the others."""
-    for name, how in (("joint_similarity", "by time"), ("rerank", "anew")):
-        if given.generation and getattr(given, name):
+def _refuse_idle(options: argparse.Namespace) -> None:
+    """Raise a UserError that names a flag which would do nothing with the others."""
+    for name, how in (("joint_similarity", "by time"), ("rerank", "again")):
+        if options.generation and getattr(options, name):
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} with --generation: views are not ranked {how}; leave one of them out")
-    idle = [name for name in ("inception", "yaws", "count") if getattr(given, name) is not None]
-    if idle and not given.generation:
-        raise UserError(f"--{idle[0]} without --generation: it is of the quality of generated views; add --generation")
+    idle = [name for name in ("inception", "yaws", "count") if getattr(options, name) is not None]
+    if idle and not options.generation:
+        raise UserError(f"--{idle[0]} without --generation: it sets how generated views are measured; add --generation")
 
 
 def _make_folder(path: Path) -> Path:
-    """Make the folder `path` before hours of measuring. Raises a UserError where it cannot be written."""
+    """Make the folder `path` before the long measurement; raise a UserError where it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
@@ -111,15 +113,15 @@ def _make_folder(path: Path) -> Path:
     return path
 
 
-def _keep_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
-    """Write `path`.json and .png."""
+def _write_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
+    """Write the quality of views to `path`.json and `path`.png."""
     text = json.dumps({"stage": stage, **quality}, indent=2) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     yaw_curves(quality, path.with_suffix(".png"))
 
 
-def _tell_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
-    """Print the table."""
+def _print_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
+    """Print the quality of views as a table."""
     print(
         f"{stage}: views of {quality['crops']} crops of {quality['split']} against {quality['real_crops']} real crops"
     )
@@ -128,7 +130,7 @@ def _tell_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
 
 
 def _table(corner: str, rows: dict[str, dict[str, float]], scale: float, digits: int) -> None:
-    """Print one line a row, one column for each metric that any of them has."""
+    """Print a line for each row, with a column for each metric that any row has."""
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
     cells = [
         [row, *(f"{scale * metrics[n]:.{digits}f}" if n in metrics else "" for n in names)]

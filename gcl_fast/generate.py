@@ -1,4 +1,4 @@
-"""Novel views of crops, by a run's or the official weights: python -m gcl_fast.generate runs/NAME --out views.png"""
+"""Draw novel views of crops, by a run's or official weights: python -m gcl_fast.generate runs/NAME --out views.png"""
 
 from __future__ import annotations
 
@@ -19,59 +19,61 @@ with in_one_line():
 
     from gcl_fast.assessment.assess import Assessment
     from gcl_fast.assessment.views import YAWS, draw_views, each_view
-    from gcl_fast.distributed import ranks as processes
+    from gcl_fast.distributed.ranks import start
     from gcl_fast.inputs import open_inputs
-    from gcl_fast.optim import precision as arithmetic
+    from gcl_fast.optim.precision import choose as choose_precision
     from gcl_fast.run.restore import add_arguments, load_run, restore
     from gcl_fast.settings import STAGES
 
 
 @entry
 def main(arguments: list[str] | None) -> int:
-    """Draw the grid, or write one file a view. Returns the exit status."""
+    """Draw the grid, or write a file for each view, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.generate", description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--stage", choices=STAGES[1:], help="whose weights (default: the last finished)")
+    parser.add_argument("--stage", choices=STAGES[1:], help="stage whose weights draw (default: the last finished)")
     parser.add_argument(
         "--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps"
     )
     parser.add_argument(
         "--names", nargs="+", metavar="CROP", help="file names of crops (default: spread over the split)"
     )
-    parser.add_argument("--count", type=int, default=6, help="how many, when no names are given (default: 6)")
+    parser.add_argument("--count", type=int, default=6, help="number of crops, without --names (default: 6)")
     parser.add_argument("--yaws", nargs="+", type=float, default=[], metavar="DEG", help="default: 0, 45, ..., 315")
-    parser.add_argument("--out", type=Path, default=Path("views.png"), help="the picture (default: views.png)")
     parser.add_argument(
-        "--files", type=Path, metavar="DIR", help="instead of a picture, one DIR/CROP_yawDEG.png a view"
+        "--out", type=Path, default=Path("views.png"), help="the PNG file to write (default: views.png)"
     )
-    given = parser.parse_args(arguments)
-    config = load_run(given)
-    ranks = processes.start(given.device)
-    precision = arithmetic.choose(given.amp, ranks.device)
+    parser.add_argument(
+        "--files", type=Path, metavar="DIR", help="write a file DIR/CROP_yawDEG.png for each view instead of --out"
+    )
+    options = parser.parse_args(arguments)
+    config = load_run(options)
+    ranks = start(options.device)
+    precision = choose_precision(options.amp, ranks.device)
     inputs = open_inputs(config)
     assessment = Assessment(config, inputs, ranks, precision)
-    split = given.split or assessment.split_to_turn()
-    index = assessment.choose(split, given.names, given.count)
-    wanted = [given.stage] if given.stage else None
-    *_, (stage, gcl) = restore(given.run, config, wanted, ranks.device, generator=True)
-    yaws = given.yaws or list(YAWS)
-    if given.files is None:
-        draw_views(gcl, inputs, split, index, given.out, ranks, precision, yaws)
-        print(f"{stage}: {len(index)} crops of {split} at {len(yaws)} yaws in {given.out}")
+    split = options.split or assessment.split_to_turn()
+    index = assessment.choose(split, options.names, options.count)
+    stages = [options.stage] if options.stage else None
+    *_, (stage, gcl) = restore(options.run, config, stages, ranks.device, generator=True)
+    yaws = options.yaws or list(YAWS)
+    if options.files is None:
+        draw_views(gcl, inputs, split, index, options.out, ranks, precision, yaws)
+        print(f"{stage}: {len(index)} crops of {split} at {len(yaws)} yaws in {options.out}")
         return 0
-    written = 0
+    count = 0
     for name, view in each_view(gcl, inputs, split, index, ranks, precision, yaws):
-        for yaw, picture in zip(yaws, view.drawn):
-            path = given.files / f"{Path(name).with_suffix('')}_yaw{yaw:g}.png"
-            _write(path, picture)
-            written += 1
-    print(f"{stage}: {written} views of {len(index)} crops of {split} in {given.files}")
+        for yaw, image in zip(yaws, view.drawn):
+            path = options.files / f"{Path(name).with_suffix('')}_yaw{yaw:g}.png"
+            _write(path, image)
+            count += 1
+    print(f"{stage}: {count} views of {len(index)} crops of {split} in {options.files}")
     return 0
 
 
-def _write(path: Path, picture: torch.Tensor) -> None:
-    """Write a picture (3, H, W) in 0..1 as PNG. Raises a UserError where that cannot be."""
-    png = encode_png((picture * 255).round().to(torch.uint8).cpu())
+def _write(path: Path, image: torch.Tensor) -> None:
+    """Write an image (3, H, W) in [0, 1] as PNG; raise a UserError where it cannot be written."""
+    png = encode_png((image * 255).round().to(torch.uint8).cpu())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png.numpy().tobytes())

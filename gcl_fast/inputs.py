@@ -1,4 +1,4 @@
-"""What a run reads: the dataset (the embedded one is made when missing), structure maps, true novel views."""
+"""Open what a run reads: the dataset (the embedded one is made when missing), structure maps, true novel views."""
 
 from __future__ import annotations
 
@@ -33,27 +33,36 @@ TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw)
 
 @dataclass(frozen=True)
 class Inputs:
-    """An opened dataset and what goes with its crops.
+    """Holds an opened dataset, and what belongs to its crops.
 
     Attributes:
-        dataset: train, query and gallery records, without the pictures that do not decode.
-        notes: what a user should know of it: counts that differ from the published ones, pictures left out.
-        true_views: re-renders crops of the embedded dataset at another yaw; None for any other dataset.
+        config: the settings.
+        dataset: train, query and gallery records, without the images that do not decode.
+        notes: remarks for the header: counts that differ from the published ones, images that are left out.
+        true_views: renders crops of the embedded dataset at another yaw; None for other datasets.
+        source: the labelled dataset that a run trains on first; None without one.
     """
 
     config: RunConfig
     dataset: ReIDDataset
     notes: tuple[str, ...]
     true_views: TrueViews | None
-    source: ReIDDataset | None = None  # labelled, where a run trains on one first
+    source: ReIDDataset | None = None
 
     def structure_maps(self, split: str, device: torch.device) -> StructureMaps:
-        """Open the source of structure maps for the crops of `split` ("train", "query" or "gallery"), in record order.
+        """Open the structure maps of the crops of a split.
 
-        Body parameters that are missing beside the dataset are estimated from the crops, and kept there.
+        Body parameters that are missing in the dataset's folder are estimated from the crops, and written there.
+
+        Args:
+            split: "train", "query" or "gallery".
+            device: where the maps go.
+
+        Returns:
+            A function of (index (B,) in record order, yaw (B,) in degrees) to maps (B, 1, H, W).
 
         Raises:
-            UserError: names that are missing in the file or folder, or estimates that cannot be written.
+            UserError: names are missing in the file or folder, or estimates cannot be written.
         """
         records: Records = getattr(self.dataset, split)
         names, size = records.names, self.config.size
@@ -61,16 +70,17 @@ class Inputs:
             folder = "train" if split == "train" else "test"
             return PrerenderedStructureMaps(self.config.structure_maps, folder, names, size, device)
         path = body_parameter_file(self.dataset, split)
-        held = load_body_parameters(path) if path.is_file() else estimate_to_file(records, path, device)
-        parameters = align(held, names, path, records.root)
+        estimates = load_body_parameters(path) if path.is_file() else estimate_to_file(records, path, device)
+        parameters = align(estimates, names, path, records.root)
         if parameters.model == "smpl" and not self.config.smpl:
             raise UserError(f"{path} holds SMPL parameters: give the body model's file with --smpl FILE")
         body = SMPLBody(self.config.smpl) if parameters.model == "smpl" else AnnyBody()
         return OnlineStructureMaps(body, parameters, size, device)
 
     def has_structure_maps(self, split: str) -> bool:
-        """Return whether `split` has crops and, where maps are pre-rendered, images for them. The official maps have
-        none of the queries.
+        """Return whether `split` has crops and, where the maps are pre-rendered, maps for them.
+
+        The official pre-rendered maps have none for the queries.
         """
         records: Records = getattr(self.dataset, split)
         if self.config.structure_maps == "online" or not len(records):
@@ -79,10 +89,10 @@ class Inputs:
         return (folder / records.names[0]).is_file()
 
     def check_structure_maps(self, split: str) -> None:
-        """Open the source of structure maps for the crops of `split` where it is there: bodies are not estimated.
+        """Open the structure maps of `split` as a check; where body parameters are missing, nothing is estimated.
 
         Raises:
-            UserError: as `structure_maps`.
+            UserError: as `structure_maps` raises it.
         """
         if self.config.structure_maps != "online" or body_parameter_file(self.dataset, split).is_file():
             self.structure_maps(split, torch.device("cpu"))
@@ -91,19 +101,19 @@ class Inputs:
     def body(self) -> str:
         """Return which body model the structure maps come from, for the header."""
         if self.config.structure_maps != "online":
-            return f"pre-rendered pictures in {self.config.structure_maps}"
+            return f"pre-rendered maps in {self.config.structure_maps}"
         path = body_parameter_file(self.dataset, "train")
         if not path.is_file():
             return f"anny, to be estimated from the crops when first needed: there is no {path} yet"
-        held = load_body_parameters(path)
-        doubtful = int((held.confidence < DOUBTFUL).sum())
-        return f"{held.model}, rendered in the loop from {path}" + (f"; {doubtful} crops doubtful" if doubtful else "")
+        parameters = load_body_parameters(path)
+        doubtful = int((parameters.confidence < DOUBTFUL).sum())
+        return f"{parameters.model}, rendered in the loop from {path}" + (
+            f"; {doubtful} crops doubtful" if doubtful else ""
+        )
 
 
 def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
-    """Make the loader of augmented training batches. Each rank changes its crops as one process would change the batch
-    of all.
-    """
+    """Return a loader of augmented training batches; the ranks augment as one process does with the whole batch."""
     return TrainLoader(
         records,
         config.size,
@@ -117,7 +127,7 @@ def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
 
 
 def body_parameter_file(dataset: ReIDDataset, split: str) -> Path:
-    """Return where the body parameters of `split` lie."""
+    """Return the path of the body parameters of `split`."""
     return Path(dataset.root) / "body_parameters" / f"{split}.npz"
 
 
@@ -127,10 +137,10 @@ def prepare_inputs(config: RunConfig, ranks: Ranks, finished: Sequence[str]) -> 
     Args:
         config: the settings.
         ranks: all of them call this; rank 0 makes what is missing.
-        finished: the stages that are complete. The source is opened where its stage is not among them.
+        finished: the names of the complete stages. Without "source" among them the source is opened as well.
 
     Raises:
-        UserError: as `open_inputs` and `open_source`, or there is a source and the other stages would begin without it.
+        UserError: as `open_inputs` and `open_source` raise it, or the other stages would begin without the source.
     """
     with_source = config.source is not None and "source" not in finished
     if with_source and "source" not in config.stages:
@@ -149,11 +159,12 @@ def prepare_inputs(config: RunConfig, ranks: Ranks, finished: Sequence[str]) -> 
 
 
 def make_embedded_dataset(config: RunConfig) -> Path:
-    """Make the embedded dataset of `config` where it is missing or unfinished; returns its root."""
+    """Make the embedded dataset of `config` where it is missing or unfinished, and return its root."""
     return make_world(_embedded_root(config), config.world)
 
 
 def _embedded_root(config: RunConfig) -> Path:
+    """Return the folder of the embedded dataset."""
     return Path(config.data_root or "datasets/synthetic")
 
 
@@ -161,7 +172,7 @@ def open_inputs(config: RunConfig) -> Inputs:
     """Open the dataset of `config`; the embedded one must have been made.
 
     Raises:
-        UserError: missing or empty dataset, or pictures that do not decode with --on-bad-image error.
+        UserError: the dataset is missing or empty, or an image does not decode with --on-bad-image error.
     """
     if config.dataset == "synthetic":
         root = _embedded_root(config)
@@ -179,10 +190,10 @@ def open_inputs(config: RunConfig) -> Inputs:
 
 
 def prepare_source(config: RunConfig) -> None:
-    """Make the embedded source of `config`, if that is its source, where it is missing or unfinished.
+    """Make the embedded source, where `config` names it and it is missing or unfinished.
 
     Raises:
-        UserError: an unknown source, or one that is the target: the same folder or the same world.
+        UserError: the source is unknown, or it is the target: the same folder or the same world.
     """
     assert config.source is not None
     root = _source_root(config.source)
@@ -205,7 +216,7 @@ def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
     """Open the labelled dataset that `config` trains on before `target`; the embedded one must have been made.
 
     Raises:
-        UserError: as `open_inputs`, or crops without identities, or crops that are the target's too.
+        UserError: as `open_inputs` raises it, or crops have no identities, or they are in the target as well.
     """
     assert config.source is not None
     name, root = config.source.dataset, _source_root(config.source)
@@ -223,14 +234,14 @@ def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
         )
     if sorted(source.train.names) == sorted(target.train.names):
         raise UserError(
-            f"--source {name}: the crops in {source.train.root} are called as those in {target.train.root} are, all of"
-            " them: a copy of the target, whose labels would be looked at; a source is another dataset"
+            f"--source {name}: all crops in {source.train.root} have the names of those in {target.train.root}: a copy"
+            " of the target, whose labels would be used; a source is another dataset"
         )
     return source
 
 
 def _source_root(source: SourceConfig) -> Path:
-    """Return where the source lies; refuse an unknown dataset, or one that needs a folder and has none."""
+    """Return the folder of the source; raise a UserError for an unknown dataset, or one without a needed folder."""
     if source.dataset not in READERS:
         raise UserError(f"--source {source.dataset}: there is no such dataset; there are {', '.join(sorted(READERS))}")
     if source.dataset != "synthetic" and not source.root:
@@ -239,10 +250,10 @@ def _source_root(source: SourceConfig) -> Path:
 
 
 def _open_readable(name: str, root: Path, on_bad_image: str) -> ReIDDataset:
-    """Open the dataset without the images that do not decode; its notes name them."""
+    """Open a dataset without the images that do not decode, which its notes count."""
     dataset = open_dataset(name, root)
-    (train, said), (query, said_query), (gallery, said_gallery) = (
+    (train, train_note), (query, query_note), (gallery, gallery_note) = (
         drop_broken(records, on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)
     )
-    notes = [note for note in (*dataset.notes, said, said_query, said_gallery) if note]
+    notes = [note for note in (*dataset.notes, train_note, query_note, gallery_note) if note]
     return replace(dataset, train=train, query=query, gallery=gallery, notes=tuple(notes))

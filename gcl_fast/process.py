@@ -1,4 +1,4 @@
-"""Settings that must stand before a process loads its libraries: the C library's allocator, OpenMP's waiting."""
+"""Set what a process must set before it loads its libraries: the C library's allocator, and OpenMP's waiting."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import platform
 import sys
 
-# Kept memory instead of a page fault per tensor: glibc gives large tensors back to the kernel at every free, which took
-# more than half of a training step on 2 cores. Huge pages, and no trimming below 16 GiB.
+# By default glibc returns the memory of a large tensor to the kernel at every free, so that each new tensor costs page
+# faults. These settings keep the memory: huge pages, and no trimming below 16 GiB.
 ALLOCATOR = ":".join(
     (
         "glibc.malloc.hugetlb=1",
@@ -16,11 +16,10 @@ ALLOCATOR = ":".join(
         f"glibc.malloc.top_pad={256 << 20}",
     )
 )
-# How often an idle thread of GNU OpenMP looks for work before it sleeps. Its own 300,000 times keep a core that another
-# program, or the threads of torch's backward pass, wait for. Seconds of the demo's joint step in float32 on two cores,
-# alone and beside one busy program: 3.0 and 23.9; with 10,000 times 2.9 and 6.7; without looking 3.5 and 4.6.
+# How often an idle thread of GNU OpenMP checks for work before it sleeps. With its default of 300,000 times it occupies
+# a core that another program, or the threads of torch's backward pass, wait for.
 SPINS = "10000"
-_MARK = "GCL_FAST_ALLOCATOR"  # holds what was decided; its presence ends the recursion
+_MARK = "GCL_FAST_ALLOCATOR"  # holds the decision; its presence prevents a second restart
 
 
 def set_openmp_waiting() -> None:
@@ -32,8 +31,8 @@ def set_openmp_waiting() -> None:
 def prepare_process() -> None:
     """Let OpenMP's idle threads sleep soon, and restart this process once with an allocator that keeps its memory.
 
-    A user's own settings of either win. Call it before torch is imported: it reads them then, and the restart costs
-    milliseconds. What was chosen of allocators is in `allocator()`.
+    Settings of the user have priority. Call it before torch is imported, which reads them then. `allocator()` returns
+    the decision.
     """
     set_openmp_waiting()
     if _MARK in os.environ:

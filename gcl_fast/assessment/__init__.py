@@ -1,1 +1,1 @@
-"""Measures networks on the inputs of a run: embeddings, retrieval, novel views."""
+"""Measures networks on the inputs of a run: their embeddings, retrieval and novel views."""

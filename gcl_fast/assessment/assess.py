@@ -1,4 +1,4 @@
-"""Evaluation of networks on the inputs of a run: retrieval, fidelity of novel views, a picture of them."""
+"""Evaluate networks on the inputs of a run: retrieval, the fidelity of novel views, and a figure of them."""
 
 from __future__ import annotations
 
@@ -25,46 +25,52 @@ from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.settings import STAGES, RunConfig
 
-FIDELITY_CROPS = 128  # that SSIM is measured on
+FIDELITY_CROPS = 128  # number of crops whose views SSIM is measured on
 BATCH = 32
-PICTURED = 6
+PICTURED = 6  # number of crops in the figure of views
 
 
 class Assessment:
-    """Measures networks on the inputs of a run. All ranks call; rank 0 draws."""
+    """Measures networks on the inputs of a run. All ranks call its methods; rank 0 draws."""
 
     def __init__(self, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
         self.config, self.inputs, self.ranks, self.precision = config, inputs, ranks, precision
 
     def retrieval(self, gcl: GCL, rerank: Reranking | None = None) -> dict[str, float]:
-        """Return mAP, rank1, rank5, rank10 and mINP as fractions; nothing where the dataset has no query and gallery.
+        """Measure retrieval on the run's dataset.
 
-        rerank: k-reciprocal re-ranking instead of the plain distance.
+        Args:
+            gcl: the networks.
+            rerank: rank by k-reciprocal re-ranking instead of the plain distance.
+
+        Returns:
+            mAP, rank1, rank5, rank10 and mINP as fractions; empty where the dataset has no query and gallery.
         """
         return self.retrieval_in(self.inputs.dataset, gcl.identity, rerank)
 
     def retrieval_in(self, data: ReIDDataset, encoder: nn.Module, rerank: Reranking | None = None) -> dict[str, float]:
-        """Return the retrieval of another dataset than the run's, or by another encoder than the networks'."""
+        """Measure retrieval, as `retrieval` does, on the dataset `data` by the embeddings of `encoder`."""
         if not len(data.query) or not len(data.gallery):
             return {}
         query, gallery = (
             extract(encoder, r, self.config, self.ranks, self.precision) for r in (data.query, data.gallery)
         )
-        found = retrieve(query, gallery, data.query, data.gallery, rerank)
-        return {"mAP": found.mAP, **{f"rank{k}": float(found.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": found.mINP}
+        result = retrieve(query, gallery, data.query, data.gallery, rerank)
+        return {"mAP": result.mAP, **{f"rank{k}": float(result.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": result.mINP}
 
     def split_for_views(self) -> str | None:
-        """Return the split whose crops are turned, or None where no split has structure maps. Query and gallery, whose
-        people are never trained on, come before train.
+        """Return the split whose crops are turned, or None where no split has structure maps.
+
+        Query and gallery come first, as their identities are never trained on; train is last.
         """
         splits = ("query", "gallery", "train")
         return next((split for split in splits if self.inputs.has_structure_maps(split)), None)
 
     def split_to_turn(self) -> str:
-        """Return `split_for_views`, where there has to be one.
+        """Return the split whose crops are turned, as `split_for_views` chooses it.
 
         Raises:
-            UserError: there is none.
+            UserError: no split has structure maps.
         """
         if (split := self.split_for_views()) is None:
             raise UserError(
@@ -74,7 +80,12 @@ class Assessment:
         return split
 
     def choose(self, split: str, names: Sequence[str] | None, count: int) -> list[int]:
-        """Return record indices of the crops called `names`, or of `count` crops at even distances.
+        """Return the record indices of the crops called `names`, or of `count` crops spread evenly over the split.
+
+        Args:
+            split: "train", "query" or "gallery".
+            names: file names of crops; None to take `count` crops.
+            count: number of crops, >= 1; a smaller split gives all of its crops.
 
         Raises:
             UserError: a name that is not in `split`, a split without crops, or a count below one.
@@ -94,20 +105,18 @@ class Assessment:
         return [place[name] for name in names]
 
     def fidelity(self, gcl: GCL) -> dict[str, float]:
-        """Measure the SSIM of novel views (`evaluation.protocol.view_fidelity`); return nothing without a split for
-        views.
-        """
+        """Measure SSIM on crops of `split_for_views()` (`evaluation.protocol.view_fidelity`); return {} without one."""
         split = self.split_for_views()
         if split is None:
             return {}
         records: Records = getattr(self.inputs.dataset, split)
-        chosen = np.array(self.choose(split, None, FIDELITY_CROPS))
+        index = np.array(self.choose(split, None, FIDELITY_CROPS))
         maps = self.inputs.structure_maps(split, self.ranks.device)
-        rows = chosen.tolist()
+        rows = index.tolist()
         return view_fidelity(
             gcl,
-            ExtractLoader(records.subset(chosen), self.config.size, self.ranks.device, BATCH),
-            lambda index, yaw: maps(index.new_tensor([rows[i] for i in index.tolist()]), yaw),
+            ExtractLoader(records.subset(index), self.config.size, self.ranks.device, BATCH),
+            lambda position, yaw: maps(position.new_tensor([rows[i] for i in position.tolist()]), yaw),
             [records.names[i] for i in rows],
             self.inputs.true_views,
             list(YAWS[1:]),
@@ -121,14 +130,19 @@ class Assessment:
         count: int | None = None,
         inception: InceptionFeatures | None = None,
     ) -> dict[str, Any]:
-        """What views of crops of `split_for_views()` are worth, yaw by yaw (`ViewQuality.measure`), against the real
-        gallery (training crops, whose people are not in it, and where there is none: against the crops themselves).
+        """Measure the quality of views of the crops in `split_to_turn()`, yaw by yaw (`ViewQuality.measure`).
+
+        Views are compared with the real crops of the gallery. Training crops show other people than the gallery, so
+        their views are compared with the training crops. Without a gallery, views are compared with their own split.
 
         Args:
-            count: of crops, at even distances; all by default.
+            gcl: the networks.
+            yaws: degrees.
+            count: number of crops, spread evenly over the split; all by default.
+            inception: the network of the Fréchet distance; None to use the run's own embeddings.
 
         Raises:
-            UserError: no crop has structure maps, or fewer than two are asked for.
+            UserError: no crop has structure maps, or fewer than two crops are asked for.
         """
         split = self.split_to_turn()
         every: Records = getattr(self.inputs.dataset, split)
@@ -155,18 +169,23 @@ class Assessment:
         return counts | quality.measure(list(yaws))
 
     def after(self, stage: str, gcl: GCL, folder: Path) -> dict[str, float]:
-        """Measure everything that is due when `stage` is complete; write folder/<stage>.png once there is a generator.
+        """Measure everything that is measured when `stage` is complete; once there is a generator, write its figure.
 
-        Views that cannot be made or kept are warned of: the stage, not yet saved, is worth more.
+        Views that cannot be made or written cause a warning instead of an error, as the stage is not saved yet.
+
+        Args:
+            stage: its name.
+            gcl: the networks.
+            folder: where the figure <stage>.png goes.
         """
-        measured = self.retrieval(gcl)
+        metrics = self.retrieval(gcl)
         split = self.split_for_views()
         if stage in STAGES[1:] and split is not None and self.ranks.main:
             try:
-                measured |= self.fidelity(gcl)
+                metrics |= self.fidelity(gcl)
                 index = self.choose(split, None, PICTURED)
                 draw_views(gcl, self.inputs, split, index, folder / f"{stage}.png", self.ranks, self.precision)
             except (OSError, UserError) as error:
-                warnings.warn(f"{stage}: SSIM or picture of views left out ({error}); the run goes on", stacklevel=2)
+                warnings.warn(f"{stage}: SSIM or figure of views left out ({error}); the run goes on", stacklevel=2)
         self.ranks.barrier()
-        return measured
+        return metrics

@@ -1,4 +1,4 @@
-"""What the identity encoder says of all crops of a split, over the ranks of a run."""
+"""Compute what the identity encoder makes of all crops of a split, shared among the ranks of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH = 64
 
 
 def extract(encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision) -> Tensor:
-    """Return unit embeddings (N, D) of `records` by the encoder in eval mode, the same on every rank."""
+    """Return the L2-normalized eval-mode embeddings (N, D) of `records`, the same on every rank."""
     loader = ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size)
     return embeddings(encoder, loader, len(records), precision.evaluating)
 
@@ -24,9 +24,9 @@ def extract(encoder: nn.Module, records: Records, config: RunConfig, ranks: Rank
 def part_feature_statistics(
     encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision
 ) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (P,) of each part feature over `records` in eval mode, the same on every rank."""
+    """Return mean and deviation (P,) of each eval-mode part feature over `records`, the same on every rank."""
     encoder.eval()
-    sums: list[Tensor] = []  # of the features and of their squares, a batch each, in float64
+    sums: list[Tensor] = []  # for each batch, of the features and of their squares, in float64
     for images, _ in ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size):
         with precision.evaluating():
             parts, _ = encoder(images)

@@ -1,4 +1,4 @@
-"""Novel views of single crops, for pictures and files."""
+"""Draw novel views of single crops, for figures and files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 
-YAWS = tuple(float(yaw) for yaw in range(0, 360, 45))  # degrees; at 0 the picture is the reconstruction
+YAWS = tuple(float(yaw) for yaw in range(0, 360, 45))  # degrees; the view at 0 is the reconstruction
 
 
 class CropViews(NamedTuple):
-    """A crop at Y yaws; pictures in [0, 1]."""
+    """Holds the views of a crop at Y yaws; images are in [0, 1]."""
 
     crop: Tensor  # (3, H, W)
     structure: Tensor  # (Y, 1, H, W)
     drawn: Tensor  # (Y, 3, H, W)
-    truth: Tensor | None  # (Y, 3, H, W), on the embedded dataset
+    truth: Tensor | None  # (Y, 3, H, W), None but for the embedded dataset
 
 
 def each_view(
@@ -39,15 +39,23 @@ def each_view(
     precision: Precision,
     yaws: Sequence[float] = YAWS,
 ) -> Iterator[tuple[str, CropViews]]:
-    """Yield the file name and the views of each crop in `index` of `split`."""
+    """Yield (file name, views) of crops of a split.
+
+    Args:
+        gcl: the networks.
+        inputs: the dataset and its structure maps.
+        split: "train", "query" or "gallery".
+        index: record indices of the crops.
+        ranks: their device is used.
+        precision: of the forward passes.
+        yaws: degrees.
+    """
     records, maps = getattr(inputs.dataset, split), inputs.structure_maps(split, ranks.device)
     yaw = torch.tensor(yaws, device=ranks.device)
     for images, position in ExtractLoader(records.subset(index), inputs.config.size, ranks.device):
         for image, i in zip(images, (index[place] for place in position.tolist())):
-            repeated = image.expand(len(yaws), -1, -1, -1)
-            drawn, structure = novel_views(
-                gcl, repeated, maps, torch.full_like(yaw, i).long(), yaw, precision.evaluating
-            )
+            copies = image.expand(len(yaws), -1, -1, -1)
+            drawn, structure = novel_views(gcl, copies, maps, torch.full_like(yaw, i).long(), yaw, precision.evaluating)
             truth = None
             if inputs.true_views is not None:
                 truth = inputs.true_views([records.names[i]] * len(yaws), yaw.cpu())[0].float() / 255
@@ -64,7 +72,17 @@ def draw_views(
     precision: Precision,
     yaws: Sequence[float] = YAWS,
 ) -> None:
-    """Write the grid of crops `index` of `split`: crop, structure maps, pictures at each yaw, true views below.
+    """Write a grid with a crop, its structure maps and its view at each yaw in a row, and true views below.
+
+    Args:
+        gcl: the networks.
+        inputs: the dataset and its structure maps.
+        split: "train", "query" or "gallery".
+        index: record indices of the crops.
+        path: the PNG file to write.
+        ranks: their device is used.
+        precision: of the forward passes.
+        yaws: degrees.
 
     Raises:
         UserError: `path` cannot be written.
@@ -73,4 +91,4 @@ def draw_views(
     try:
         view_grid(rows, yaws, path)
     except OSError as error:
-        raise UserError(f"cannot write the picture to {path} ({error.strerror}); choose another place") from error
+        raise UserError(f"cannot write the image to {path} ({error.strerror}); choose another place") from error

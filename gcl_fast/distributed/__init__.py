@@ -1,1 +1,1 @@
-"""Ranks: what several processes exchange, how each finds its device, and what a restart goes on with."""
+"""Holds what the ranks of a run exchange, how each finds its device, and how a restart is recognized."""

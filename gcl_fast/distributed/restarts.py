@@ -1,4 +1,4 @@
-"""Restarts by torchrun (--max-restarts): the same command runs again after a rank died, and has to go on, not start."""
+"""Recognize a restart by torchrun (--max-restarts), after which the same command has to go on with its run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _FILE = "launch"
 def restarted(folder: Path) -> bool:
     """Return whether this process is a restart by the torchrun that began, or resumed, the run in `folder`.
 
-    The count alone does not tell: a command refused because the folder holds another run is restarted as well, and
-    must not go on with that one.
+    torchrun's count of restarts is not enough. A command that was refused because the folder holds another run is
+    restarted as well, and must not go on with that run.
     """
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
         return False

@@ -1,4 +1,4 @@
-"""Batch norms whose statistics are those of the whole step's batch, over all ranks (`--sync-bn`)."""
+"""Normalize by the statistics of the batch of all ranks (`--sync-bn`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gcl_fast.distributed.ranks import Ranks
 def synchronize_norms(network: nn.Module, ranks: Ranks) -> None:
     """Let the batch norms inside `network` share their statistics, in place; parameters and their names stay.
 
-    On CUDA by torch's SyncBatchNorm, which works nowhere else; on a CPU by `SynchronizedNorm`.
+    torch's SyncBatchNorm does it on CUDA, where alone it works; `SynchronizedNorm` does it on a CPU.
     """
     if ranks.world_size == 1:
         return
@@ -29,7 +29,7 @@ def synchronize_norms(network: nn.Module, ranks: Ranks) -> None:
 
 
 class SynchronizedNorm(_BatchNorm):
-    """Batch norm over the equal batches of all ranks: in training mode every rank must run it, in the same order."""
+    """Normalizes over the equal batches of all ranks; in training mode every rank must run it, in the same order."""
 
     momentum: float
     running_mean: Tensor
@@ -37,21 +37,21 @@ class SynchronizedNorm(_BatchNorm):
 
     @classmethod
     def like(cls, norm: _BatchNorm) -> SynchronizedNorm:
-        """Return a norm that holds the parameters and buffers of `norm`."""
+        """Return a synchronized norm that holds the parameters and buffers of `norm`."""
         assert norm.momentum is not None
-        made = cls(norm.num_features, norm.eps, norm.momentum)
-        made.weight, made.bias = norm.weight, norm.bias
+        synchronized = cls(norm.num_features, norm.eps, norm.momentum)
+        synchronized.weight, synchronized.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
-            setattr(made, name, buffer)
-        return made
+            setattr(synchronized, name, buffer)
+        return synchronized
 
     @torch.compiler.disable  # talks to the other ranks
     def forward(self, input: Tensor) -> Tensor:
-        """Normalize x (B, C, ...); shape and dtype stay."""
+        """Normalize (B, C, ...) to the same shape and dtype."""
         if not self.training:
             return super().forward(input)
-        own = torch.var_mean(input.float(), [d for d in range(input.ndim) if d != 1], correction=0)
-        variances, means = _Gather.apply(torch.stack(own)).unbind(1)  # (W, C) each
+        statistics = torch.var_mean(input.float(), [d for d in range(input.ndim) if d != 1], correction=0)
+        variances, means = _Gather.apply(torch.stack(statistics)).unbind(1)  # (W, C) each
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)  # within the ranks and between them
         with torch.no_grad():
@@ -64,20 +64,26 @@ class SynchronizedNorm(_BatchNorm):
         return torch.addcmul((self.bias - mean * scale).view(shape), input, scale.view(shape)).to(input.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Accept any number of dimensions; torch's eval mode asks."""
+        """Accept any number of dimensions; torch calls this in eval mode."""
 
 
 def gather_rows(x: Tensor, ranks: Ranks) -> Tensor:
-    """Return the rows (B, D) of all ranks in rank order, (W * B, D). Gradients go back to the rank that a row came
-    from.
+    """Return the rows of all ranks, through which gradients go back to the rank that a row came from.
 
-    For losses that each rank takes of its own crops and whose mean over the ranks is meant.
+    It serves losses that each rank takes of its own crops, and whose mean over the ranks is the loss of the step.
+
+    Args:
+        x: (B, D) rows of this rank.
+        ranks: all of them call this with the same shape.
+
+    Returns:
+        (W * B, D), in rank order.
     """
     return x if ranks.world_size == 1 else _Gather.apply(x).flatten(0, 1)
 
 
 class _Gather(torch.autograd.Function):
-    """x of this rank -> x of all ranks (W, ...). Every rank's loss depends on every row, so gradients are summed."""
+    """Gathers x of all ranks as (W, ...). Every rank's loss depends on every row, so gradients are summed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Trains the estimator of body parameters on synthetic people: python -m gcl_fast.estimator_training"""
+"""Train the estimator of body parameters on synthetic people: python -m gcl_fast.estimator_training"""

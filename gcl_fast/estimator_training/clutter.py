@@ -1,4 +1,4 @@
-"""Domain randomization: cut-outs on other backgrounds, in groups, behind things, badly framed and photographed."""
+"""Randomize cut-outs: other backgrounds, groups, occluders, framing and photography."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.synthetic.cutouts import Cutouts
 
 NOBODY, OWN_PLACE, COMPANY, OCCLUDED, JPEG = 0.03, 0.3, 0.4, 0.35, 0.5  # shares of the crops
-OCCLUDERS = 2  # at most
-# Heads are tinted from dark hair to fair skin: on real crops a bald or fair head seen from behind was read as a face.
+OCCLUDERS = 2  # largest number in a crop
+# Heads are tinted from dark hair to fair skin, so that a bald or fair head from behind is not taken for a face.
 TINTED, HEAD_ROWS = 0.3, (0.04, 0.185)  # share of the crops; where the head of a cut-out is, as fractions of its height
 DARK_HAIR, FAIR_SKIN = torch.tensor([0.08, 0.06, 0.05]), torch.tensor([0.88, 0.70, 0.58])
 
 
 class Batch(NamedTuple):
-    """image (B, 3, H, W) ImageNet-normalized; yaw (B,) degrees; vector (B, WIDTH); somebody (B,) bool: is in it."""
+    """Holds a training batch of crops."""
 
-    image: Tensor
-    yaw: Tensor
-    vector: Tensor
-    somebody: Tensor
+    image: Tensor  # (B, 3, H, W), ImageNet-normalized
+    yaw: Tensor  # (B,) degrees
+    vector: Tensor  # (B, WIDTH)
+    somebody: Tensor  # (B,) bool, whether a person is in the crop
 
 
 class Clutter:
-    """Draws training batches from cut-outs; the generator decides every change."""
+    """Draws training batches from cut-outs; the seed decides every change."""
 
     def __init__(self, cutouts: Cutouts, seed: int) -> None:
-        self.pictures, self.backdrops = torch.from_numpy(cutouts.pictures), torch.from_numpy(cutouts.backdrops)
+        self.cutouts, self.backdrops = torch.from_numpy(cutouts.pictures), torch.from_numpy(cutouts.backdrops)
         self.vector, self.yaw = torch.from_numpy(cutouts.vector), torch.from_numpy(cutouts.yaw)
-        self.size = (self.pictures.shape[1], self.pictures.shape[2])
+        self.size = (self.cutouts.shape[1], self.cutouts.shape[2])
         self.random = torch.Generator().manual_seed(seed)
 
     def batch(self, count: int) -> Batch:
-        """Make `count` crops and what the estimator should predict for them; half of them are mirrored."""
-        chosen = self._integers(len(self.pictures), count)
+        """Draw `count` crops with what the estimator should predict for them; half of them are mirrored."""
+        rows = self._integers(len(self.cutouts), count)
         zoom, stretch, shift = self._framing(count)
         somebody = self._uniform(count) >= NOBODY
         image = self._background(count)
         image = self._company(image, zoom, shift, behind=True)
-        own = (self._uniform(count) < OWN_PLACE) & somebody
-        image = self._paste(image, chosen, zoom, stretch, shift, somebody, own)
+        in_place = (self._uniform(count) < OWN_PLACE) & somebody
+        image = self._paste(image, rows, zoom, stretch, shift, somebody, in_place)
         image = self._company(image, zoom, shift, behind=False)
         image = self._photograph(self._occlude(image))
-        vector = self._framed(self.vector[chosen], zoom, shift)
+        vector = self._framed(self.vector[rows], zoom, shift)
         mirrored = self._uniform(count) < 0.5
         image = torch.where(mirrored[:, None, None, None], image.flip(3), image)
         vector = torch.where(mirrored[:, None], posture.mirror(vector), vector)
         image = (image - _channels(IMAGENET_MEAN)) / _channels(IMAGENET_STD)
-        yaw = torch.where(mirrored, -self.yaw[chosen], self.yaw[chosen])
+        yaw = torch.where(mirrored, -self.yaw[rows], self.yaw[rows])
         return Batch(image.contiguous(memory_format=torch.channels_last), yaw, vector, somebody)
 
     def _framing(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw zoom (B,), stretch of the width (B,) and shift (B, 2) right and down as fractions of the crop."""
+        """Draw zoom (B,), stretch of the width (B,), and shift (B, 2) right and down as fractions of the crop."""
         zoom = (0.07 * self._normal(count)).exp()
         shift = torch.stack((0.06 * self._normal(count), 0.025 * self._normal(count)), 1)
         cut, size = self._uniform(count), self._uniform(count, 1.1, 1.9)
@@ -69,14 +69,14 @@ class Clutter:
         return zoom, (0.08 * self._normal(count)).exp(), shift + torch.stack((torch.zeros(count), down), 1)
 
     def _framed(self, vector: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-        """Return the vectors after the crop's frame has changed."""
-        moved = torch.stack((zoom.log(), shift[:, 0], shift[:, 1]), 1)
+        """Return the vectors for the changed frame of the crop."""
+        change = torch.stack((zoom.log(), shift[:, 0], shift[:, 1]), 1)
         vector = vector.clone()
-        vector[:, posture.CAMERA][:, :3] += moved / vector.new_tensor(posture.CAMERA_SCALE[:3])
+        vector[:, posture.CAMERA][:, :3] += change / vector.new_tensor(posture.CAMERA_SCALE[:3])
         return vector
 
     def _background(self, count: int) -> Tensor:
-        """Draw scenes (B, 3, H, W) in 0..1, some of them nearer, some mixed of two."""
+        """Draw scenes (B, 3, H, W) in [0, 1], some of them nearer, some of them two next to each other."""
         zoom = self._uniform(count, 0.5, 1.0)
         grid = self._grid(1 / zoom, torch.ones(count), self._uniform(2 * count, -0.3, 0.3).view(count, 2), 0.0)
         scene = F.grid_sample(self._backdrops(count), grid, padding_mode="reflection", align_corners=False)
@@ -87,7 +87,7 @@ class Clutter:
         return torch.where(torch.where(upright, columns, rows) < edge, scene, scene.roll(1, 0))
 
     def _company(self, image: Tensor, zoom: Tensor, shift: Tensor, behind: bool) -> Tensor:
-        """Add other people, next to or behind the person or cut off at a side."""
+        """Paste other people, next to or behind the person, or before it from a side."""
         who = torch.nonzero(self._uniform(len(image)) < COMPANY / 2)[:, 0]
         count = len(who)
         if not count:
@@ -95,23 +95,23 @@ class Clutter:
         aside = self._uniform(count, 0.3 if behind else 0.5, 0.95) * self._sign(count)
         nearness = self._uniform(count, 0.6, 1.0) if behind else self._uniform(count, 0.95, 1.25)
         place = shift[who] + torch.stack((aside, 0.05 * self._normal(count)), 1)
-        others, there = self._integers(len(self.pictures), count), torch.ones(count, dtype=torch.bool)
-        image[who] = self._paste(image[who], others, zoom[who] * nearness, torch.ones(count), place, there, ~there)
+        others, present = self._integers(len(self.cutouts), count), torch.ones(count, dtype=torch.bool)
+        image[who] = self._paste(image[who], others, zoom[who] * nearness, torch.ones(count), place, present, ~present)
         return image
 
     def _paste(
-        self, image: Tensor, chosen: Tensor, zoom: Tensor, stretch: Tensor, shift: Tensor, present: Tensor, own: Tensor
+        self, image: Tensor, rows: Tensor, zoom: Tensor, stretch: Tensor, shift: Tensor, present: Tensor, scene: Tensor
     ) -> Tensor:
-        """`image` with the cut-outs `chosen` where `present`, with the scene around them where `own`."""
-        cut = self._tinted(self.pictures[chosen].permute(0, 3, 1, 2).float() / 255)
+        """Paste the cut-outs `rows` where `present`, with the scene around them where `scene`."""
+        cut = self._tinted(self.cutouts[rows].permute(0, 3, 1, 2).float() / 255)
         grid = self._grid(zoom, stretch, shift, 0.025, self.size)
         cut = F.grid_sample(cut, grid, padding_mode="border", align_corners=False)
-        colour = self._recoloured(cut[:, :3], own)
-        share = torch.where(own[:, None, None, None], 1.0, cut[:, 3:]) * present[:, None, None, None]
+        colour = self._recoloured(cut[:, :3], scene)
+        share = torch.where(scene[:, None, None, None], 1.0, cut[:, 3:]) * present[:, None, None, None]
         return image + share * (colour - image)
 
     def _tinted(self, cut: Tensor) -> Tensor:
-        """Give the heads of some cut-outs (B, 4, h, w) another colour."""
+        """Tint the heads of some cut-outs (B, 4, h, w)."""
         count, (top, bottom) = len(cut), HEAD_ROWS
         rows = (torch.arange(cut.shape[2]) + 0.5) / cut.shape[2]
         head = ((rows - top) * 100).sigmoid() * ((bottom - rows) * 100).sigmoid()
@@ -122,21 +122,28 @@ class Clutter:
         )
         return torch.cat((cut[:, :3] + share * (tint[:, :, None, None] - cut[:, :3]), cut[:, 3:]), 1)
 
-    def _recoloured(self, colour: Tensor, own: Tensor) -> Tensor:
-        """Give half of the crops other clothes and another light: channels are mixed and scaled."""
+    def _recoloured(self, colour: Tensor, scene: Tensor) -> Tensor:
+        """Change clothes and light of half of the crops without a scene, by mixed and scaled channels."""
         count = len(colour)
         mix = torch.eye(3) + 0.25 * self._normal(9 * count).view(count, 3, 3)
         mix = mix / mix.sum(2, keepdim=True).clamp_min(0.3)
-        mixed = torch.einsum("bij,bjhw->bihw", mix, colour) * (0.3 * self._normal(count)).exp()[:, None, None, None]
-        keep = own | (self._uniform(count) < 0.5)
-        return torch.where(keep[:, None, None, None], colour, mixed.clamp(0, 1))
+        recoloured = (
+            torch.einsum("bij,bjhw->bihw", mix, colour) * (0.3 * self._normal(count)).exp()[:, None, None, None]
+        )
+        keep = scene | (self._uniform(count) < 0.5)
+        return torch.where(keep[:, None, None, None], colour, recoloured.clamp(0, 1))
 
     def _grid(
         self, zoom: Tensor, stretch: Tensor, shift: Tensor, wobble: float, source: tuple[int, int] = SIZE
     ) -> Tensor:
-        """Return where each pixel of the crop is read in a source image of the same height, (B, H, W, 2) in -1..1.
+        """Return where each pixel of the crop is read in a source image of the same height, (B, H, W, 2) in [-1, 1].
 
-        wobble: a smooth random displacement and a slight roll: bodies are not all Anny's, clothes hang loose.
+        Args:
+            zoom: (B,) of `_framing`.
+            stretch: (B,) of `_framing`.
+            shift: (B, 2) of `_framing`.
+            wobble: strength of a smooth random displacement and of a roll, as real bodies and clothes are not Anny's.
+            source: height and width of the source image in pixels.
         """
         count = len(zoom)
         wide = SIZE[1] / source[1]
@@ -153,7 +160,7 @@ class Clutter:
         return grid
 
     def _occlude(self, image: Tensor) -> Tensor:
-        """Put boxes, posts and low walls before the person, in colours of other scenes or plain."""
+        """Draw boxes, posts and low walls before the person, in plain colours or those of other scenes."""
         count = len(image)
         rows = ((torch.arange(SIZE[0]) + 0.5) / SIZE[0])[:, None]
         columns = (torch.arange(SIZE[1]) + 0.5) / SIZE[1]
@@ -166,17 +173,17 @@ class Clutter:
             across = (columns - x[:, None, None]) / wide[:, None, None]
             down = (rows - y[:, None, None]) / high[:, None, None]
             power = torch.where(self._uniform(count) < 0.4, 2.0, 12.0)[:, None, None]  # ellipses and boxes
-            hidden = (across.abs() ** power + down.abs() ** power < 1) & (self._uniform(count) < OCCLUDED / OCCLUDERS)[
+            mask = (across.abs() ** power + down.abs() ** power < 1) & (self._uniform(count) < OCCLUDED / OCCLUDERS)[
                 :, None, None
             ]
             plain = self._uniform(3 * count).view(count, 3, 1, 1)
             share = (self._uniform(count) < 0.5)[:, None, None, None] * 0.7
             thing = self._backdrops(count)[..., : SIZE[1]] * (1 - share) + share * plain
-            image = torch.where(hidden[:, None], thing, image)
+            image = torch.where(mask[:, None], thing, image)
         return image
 
     def _photograph(self, image: Tensor) -> Tensor:
-        """Apply light, colour, resolution, grain and compression of some camera."""
+        """Apply the light, colour, resolution, grain and compression of some camera."""
         count = len(image)
         factor = lambda spread: (spread * self._normal(count)).exp()[:, None, None, None]
         image = image * factor(0.25) * (0.1 * self._normal(3 * count)).exp().view(count, 3, 1, 1)
@@ -196,17 +203,17 @@ class Clutter:
             image
         )
         image = image.clamp(0, 1)
-        pressed = torch.arange(int(count * JPEG)) * 2 % count
-        image[pressed] = self._jpeg(image[pressed])
+        rows = torch.arange(int(count * JPEG)) * 2 % count
+        image[rows] = self._jpeg(image[rows])
         return image
 
     def _jpeg(self, image: Tensor) -> Tensor:
-        pictures = (255 * image).to(torch.uint8)
-        files = [encode_jpeg(picture, int(self._uniform(1, 25, 95))) for picture in pictures]
+        """Compress images as JPEG at random qualities, and decode them."""
+        files = [encode_jpeg(pixels, int(self._uniform(1, 25, 95))) for pixels in (255 * image).to(torch.uint8)]
         return torch.stack([decode_jpeg(file, ImageReadMode.RGB) for file in files]).float() / 255
 
     def _backdrops(self, count: int) -> Tensor:
-        """Return backdrops (B, 3, h, w) in 0..1, half of them mirrored."""
+        """Draw backdrops (B, 3, h, w) in [0, 1], half of them mirrored."""
         scenes = self.backdrops[self._integers(len(self.backdrops), count)].permute(0, 3, 1, 2).float() / 255
         return torch.where((self._uniform(count) < 0.5)[:, None, None, None], scenes.flip(3), scenes)
 

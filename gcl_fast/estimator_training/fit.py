@@ -27,18 +27,24 @@ from gcl_fast.optim.schedule import ramp_then_cosine
 from gcl_fast.synthetic.cutouts import Cutouts, Scenery
 
 PEOPLE, BACKDROPS, CAMERAS = 4000, 1000, 50  # of one shard of cut-outs
-FIRST_SEED = 1000  # of the shards; worlds that measure the estimator have others
+FIRST_SEED = 1000  # of the shards; the worlds that the estimator is measured on have other seeds
 BATCH, RATE, DECAY, WARM_UP, AVERAGE = 64, 1e-3, 0.02, 100, 0.998
-SPREAD = 8.0  # degrees: how wide the wanted distribution of the yaw is
-# How much a unit of each column of the vector weighs against the yaw; CAMERA_SCALE and the like make units comparable.
+SPREAD = 8.0  # degrees, the width of the target distribution of the yaw
+# Weight of a unit of each column of the vector against the yaw; scales such as CAMERA_SCALE make units comparable.
 WEIGHT = torch.tensor([1.0] * 2 + [1.5] * 3 + [0.3] * 5 + [0.5] * 24 + [0.5] * 6 + [1.0, 1.0, 1.0, 0.3])
 
 
 def cutouts(folder: Path, shards: int) -> Cutouts:
-    """The cut-outs of the first `shards` seeds, made in `folder` where they are missing.
+    """Load the cut-outs of the first seeds, and draw those that are missing.
 
-    Raises UserError where the folder cannot be written."""
-    loaded = []
+    Args:
+        folder: where they are kept.
+        shards: number of seeds, >= 1.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    parts = []
     for seed in range(FIRST_SEED, FIRST_SEED + shards):
         path = folder / f"cutouts-{seed}.npz"
         if not path.is_file():
@@ -51,22 +57,33 @@ def cutouts(folder: Path, shards: int) -> Cutouts:
                     f"cannot keep cut-outs in {folder} ({error.strerror}); choose another --work"
                 ) from error
         with np.load(path, allow_pickle=False) as file:
-            loaded.append(Cutouts(**file))
-    return Cutouts(*(np.concatenate(values) for values in zip(*loaded)))
+            parts.append(Cutouts(**file))
+    return Cutouts(*(np.concatenate(values) for values in zip(*parts)))
 
 
-def loss(told: Regressed, batch: Batch, alignment: Alignment) -> Tensor:
-    """Cross entropy of the yaw, uniform where nobody is, and where somebody is the weighted errors of the vector and
-    the misalignment of the body in pixels."""
-    wanted = soft_direction(batch.yaw, SPREAD)
-    wanted = torch.where(batch.somebody[:, None], wanted, 1 / wanted.shape[1])
-    error = F.smooth_l1_loss(told.vector, batch.vector, reduction="none", beta=0.3) * WEIGHT
-    error = error.sum(1) + alignment(told.vector, batch.vector, batch.yaw)
-    return F.cross_entropy(told.direction, wanted) + (error * batch.somebody).mean()
+def loss(prediction: Regressed, batch: Batch, alignment: Alignment) -> Tensor:
+    """Return the loss of the yaw, and for crops with a person that of the vector and of the alignment.
+
+    The yaw has a cross-entropy, whose target is uniform in crops without a person. The vector has weighted errors, and
+    the alignment is the distance of the bodies in pixels.
+    """
+    target = soft_direction(batch.yaw, SPREAD)
+    target = torch.where(batch.somebody[:, None], target, 1 / target.shape[1])
+    error = F.smooth_l1_loss(prediction.vector, batch.vector, reduction="none", beta=0.3) * WEIGHT
+    error = error.sum(1) + alignment(prediction.vector, batch.vector, batch.yaw)
+    return F.cross_entropy(prediction.direction, target) + (error * batch.somebody).mean()
 
 
 def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int) -> BodyRegressor:
-    """Train and return averaged weights after `steps`; those so far are written to `out` every 500 steps."""
+    """Train a network, and return its averaged weights.
+
+    Args:
+        data: the cut-outs.
+        out: the file of the averaged weights, written every 500 steps.
+        steps: number of steps.
+        start: the network to begin with.
+        seed: of the order and of the changes.
+    """
     torch.manual_seed(seed)
     clutter, alignment = Clutter(data, seed), Alignment()
     network = start.to(memory_format=torch.channels_last).train()
@@ -74,23 +91,23 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
     averaged = cast(BodyRegressor, average.module)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: ramp_then_cosine(step, steps, WARM_UP, 0.0))
-    began, errors = time.monotonic(), []
+    beginning, errors = time.monotonic(), []
     for step, batch in zip(range(1, steps + 1), _endless(clutter)):
         with torch.autocast("cpu", torch.bfloat16):
-            told = network(batch.image)
-        value = loss(told, batch, alignment)
+            prediction = network(batch.image)
+        value = loss(prediction, batch, alignment)
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         schedule.step()
         average.update_parameters(network)
-        errors.append(_yaw_error(told, batch))
+        errors.append(_yaw_error(prediction, batch))
         if step % 100 == 0 or step == steps:
             recent = torch.cat(errors[-100:])
             print(
                 f"step {step} of {steps}: loss {value.item():.3f}, yaw error median {recent.median():.1f} degrees, "
-                f"{100 * (recent <= 30).float().mean():.0f} % within 30, {time.monotonic() - began:.0f} s",
+                f"{100 * (recent <= 30).float().mean():.0f} % within 30, {time.monotonic() - beginning:.0f} s",
                 flush=True,
             )
         if step % 500 == 0 or step == steps:
@@ -99,34 +116,34 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
 
 
 def _endless(clutter: Clutter) -> Iterator[Batch]:
-    """Yield batches, each drawn in a second thread while the caller works on the one before."""
+    """Yield batches; a second thread draws each while the caller works on the one before."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(clutter.batch, BATCH)
+        future = pool.submit(clutter.batch, BATCH)
         while True:
-            batch, coming = coming.result(), pool.submit(clutter.batch, BATCH)
+            batch, future = future.result(), pool.submit(clutter.batch, BATCH)
             yield batch
 
 
 @torch.no_grad()
-def _yaw_error(told: Regressed, batch: Batch) -> Tensor:
-    """Return the error of the yaw in degrees, of the crops with somebody in them."""
-    away = yaw_and_confidence(told.direction)[0] - batch.yaw
-    return ((away + 180) % 360 - 180).abs()[batch.somebody]
+def _yaw_error(prediction: Regressed, batch: Batch) -> Tensor:
+    """Return the errors of the yaw in degrees, for the crops with a person."""
+    difference = yaw_and_confidence(prediction.direction)[0] - batch.yaw
+    return ((difference + 180) % 360 - 180).abs()[batch.somebody]
 
 
 @entry
 def main(arguments: list[str] | None) -> int:
-    """Draw what is missing, train, write the weights. Returns the exit status."""
+    """Draw the cut-outs that are missing, train, write the weights, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.estimator_training", description=__doc__)
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="FILE", help="the weights (.safetensors)")
-    add("--work", type=Path, required=True, metavar="DIR", help="where cut-outs are kept for the next time")
-    add("--shards", type=int, default=3, help=f"of {PEOPLE} people each (default: %(default)s)")
-    add("--steps", type=int, default=4000, help=f"of {BATCH} crops (default: %(default)s)")
+    add("--out", type=Path, required=True, metavar="FILE", help="file of the weights to write (.safetensors)")
+    add("--work", type=Path, required=True, metavar="DIR", help="folder that keeps cut-outs for later calls")
+    add("--shards", type=int, default=3, help=f"number of shards of {PEOPLE} people (default: %(default)s)")
+    add("--steps", type=int, default=4000, help=f"number of steps of {BATCH} crops (default: %(default)s)")
     add("--init", type=Path, metavar="FILE", help="weights to start from")
-    add("--seed", type=int, default=0, help="of the order and of the changes (default: %(default)s)")
-    given = parser.parse_args(arguments)
-    network = load_regressor(given.init) if given.init else BodyRegressor()
-    train(cutouts(given.work, given.shards), given.out, given.steps, network, given.seed)
-    print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB")
+    add("--seed", type=int, default=0, help="seed of the order and of the changes (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    network = load_regressor(options.init) if options.init else BodyRegressor()
+    train(cutouts(options.work, options.shards), options.out, options.steps, network, options.seed)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
     return 0

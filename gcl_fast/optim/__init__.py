@@ -1,1 +1,1 @@
-"""Optimizers, learning rates, arithmetic, and steps that are not finite."""
+"""Holds optimizers, learning rates, the precision, and what happens to steps that are not finite."""

@@ -1,4 +1,4 @@
-"""Optimizers: PyTorch's fused ones, or those of NVIDIA apex where they are asked for and really there."""
+"""Make optimizers: the fused ones of PyTorch, or those of NVIDIA apex."""
 
 from __future__ import annotations
 
@@ -28,17 +28,21 @@ def adam(
     decoupled: bool = False,
     backend: str = "torch",
 ) -> Optimizer:
-    """Make Adam in one kernel for all parameters.
+    """Make an Adam that updates all parameters in one kernel.
 
-    On a GPU the learning rate is a tensor, written in place by `schedule.set_learning_rate`: a captured step would
-    repeat a number. In a state dict it is a number everywhere. A state that is loaded takes its weight's memory order.
+    On a GPU the learning rate is a tensor, which `schedule.set_learning_rate` writes in place: a captured step would
+    repeat a number. In a state dict it is always a number. A loaded state takes the memory order of its weight.
 
     Args:
-        decoupled: weight decay beside the gradient (AdamW, Loshchilov & Hutter 2019), not in it.
+        parameters: what it updates, all on one device.
+        lr: the learning rate, > 0.
+        betas: decay of the running means of the gradient and of its square, in [0, 1).
+        weight_decay: >= 0.
+        decoupled: apply weight decay to the weights and not to the gradient (AdamW, Loshchilov & Hutter 2019).
         backend: "torch" or "apex".
 
     Raises:
-        UserError: "apex", and it is not there, is not NVIDIA's, or was built without its CUDA extensions.
+        UserError: apex is not installed, is not NVIDIA's, or was built without its CUDA extensions.
     """
     if backend == "apex":
         return _build("FusedAdam", parameters, lr=lr, betas=betas, weight_decay=weight_decay, adam_w_mode=decoupled)
@@ -54,12 +58,20 @@ def nesterov(
     weight_decay: float = 0.0,
     backend: str = "torch",
 ) -> Optimizer:
-    """Make SGD with Nesterov momentum in one kernel for all parameters.
+    """Make an SGD with Nesterov momentum that updates all parameters in one kernel.
 
-    The momentum starts from zeros, which is where PyTorch's first step puts it; made here because that first step,
-    where it is skipped for a gradient that is not finite, would leave it whatever the memory held.
+    This function makes the momentum buffers, of zeros. PyTorch would allocate them in its first step, and leave them
+    without values where that step is skipped. The learning rate has the form that `adam` gives it.
 
-    Learning rate, args and errors as for `adam`.
+    Args:
+        parameters: what it updates, all on one device.
+        lr: the learning rate, > 0.
+        momentum: weight of the old momentum, in (0, 1).
+        weight_decay: >= 0.
+        backend: "torch" or "apex".
+
+    Raises:
+        UserError: as `adam` raises it.
     """
     parameters = list(parameters)
     if backend == "apex":
@@ -74,7 +86,7 @@ def describe(backend: str, device: torch.device) -> str:
     """Return which optimizers a run uses, for its header.
 
     Raises:
-        UserError: an unknown backend, or apex where it cannot serve: before anything long begins.
+        UserError: an unknown backend, or apex where it cannot be used.
     """
     if backend not in BACKENDS:
         raise UserError(f"--optimizer-backend {backend}: expected {' or '.join(BACKENDS)}")
@@ -86,7 +98,7 @@ def describe(backend: str, device: torch.device) -> str:
 
 
 def _for_every_device(optimizer: Optimizer) -> Optimizer:
-    """Return `optimizer` with hooks that take its states through a file to any device and memory order."""
+    """Return `optimizer`, with hooks by which its saved states fit any device and memory order."""
     _learning_rates_to_their_device(optimizer)
     optimizer.register_state_dict_post_hook(_learning_rates_to_numbers)
     optimizer.register_load_state_dict_post_hook(_learning_rates_to_their_device)
@@ -95,20 +107,24 @@ def _for_every_device(optimizer: Optimizer) -> Optimizer:
 
 
 def _learning_rates_to_their_device(optimizer: Optimizer) -> None:
-    """Make learning rates tensors for weights on a GPU, and numbers for those on the CPU."""
+    """Make each learning rate a tensor where its weights are on a GPU, and a number on a CPU."""
     for group in optimizer.param_groups:
         device, rate = group["params"][0].device, float(group["lr"])
         group["lr"] = torch.tensor(rate, dtype=torch.float32, device=device) if device.type == "cuda" else rate
 
 
 def _learning_rates_to_numbers(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Make each learning rate in a state dict a number."""
     for group in state["param_groups"]:
         group["lr"] = float(group["lr"])
 
 
 def _states_to_their_weights_order(optimizer: Optimizer) -> None:
-    """Lay each state out in memory as its weight is: fused kernels pair the two by their place there, unchecked on a
-    CPU, and a state keeps the order in which it was saved."""
+    """Give each state the memory order of its weight.
+
+    Fused kernels pair the two by their position in memory, which is not checked on a CPU. A loaded state has the order
+    in which it was saved.
+    """
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
@@ -116,19 +132,18 @@ def _states_to_their_weights_order(optimizer: Optimizer) -> None:
 
 
 def _build(name: str, parameters: Iterable[nn.Parameter], **settings: object) -> Optimizer:
+    """Make the optimizer of apex called `name`, or raise a UserError with the way out."""
     try:
         return getattr(_apex(), name)(parameters, **settings)
-    except (RuntimeError, ImportError) as error:  # so it answers where its CUDA extensions were not built
+    except (RuntimeError, ImportError) as error:  # raised where its CUDA extensions were not built
         raise UserError(f"--optimizer-backend apex: {error}; {_WAY_OUT}") from error
 
 
 def _apex() -> ModuleType:
-    """Import apex.optimizers of NVIDIA. PyPI's project called apex, a toolkit for web pages, is refused without running
-    it.
-    """
+    """Import apex.optimizers of NVIDIA; PyPI's project called apex, a web toolkit, is refused without running it."""
     package = importlib.util.find_spec("apex")
     if package is None:
-        raise UserError(f"--optimizer-backend apex: there is no package apex here; {_WAY_OUT}")
+        raise UserError(f"--optimizer-backend apex: the package apex is not installed; {_WAY_OUT}")
     if PathFinder.find_spec("apex.optimizers", package.submodule_search_locations) is None:
         raise UserError(
             f"--optimizer-backend apex: the apex in {package.origin} is not NVIDIA's but another project of that name"

@@ -1,4 +1,4 @@
-"""Which arithmetic the networks run in, and whether they are compiled."""
+"""Choose the precision of the networks, and whether they are compiled."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from torch.optim import Optimizer
 from gcl_fast.optim.update import scale_losses
 from gcl_fast.settings import RunConfig
 
-# Compiling the step of the demo's networks: seconds it takes, seconds it saves in each step, how these are known.
-# On a CPU (one thread, nothing cached) 270 CPU seconds in Python and 300 in g++, and then 1.46 to 1.51 a joint step in
-# bfloat16 against 1.41 to 1.50 of the eager one, whose norms, padding and upsampling are C++ already.
+# For each type of device: seconds that compiling takes, seconds that it saves in each step, the origin of both numbers.
+# On a CPU the compiled step is not faster: norms, padding and upsampling of the eager step are C++ ops already.
 COMPILING = {"cpu": (570.0, 0.0, "measured"), "cuda": (300.0, 0.05, "assumed, not measured")}
 
-# Of one network in one process: the stages' batch sizes times training and resting batch norms, with and without a
-# gradient. Beyond torch's own limit of 8 a network would go on eager, with one warning.
+# Limit of the graphs of one network in one process: one for each batch size, mode of the batch norms, and with and
+# without gradients. Beyond torch's own limit of 8 a network would go on eager, with one warning.
 GRAPHS = 64
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The chosen arithmetic: `dtype` None is plain float32; `why` and `why_compiled` go to the header."""
+    """Holds the chosen precision: `dtype` None is plain float32; `why` and `why_compiled` go to the header."""
 
     device: str
     dtype: torch.dtype | None
@@ -39,25 +38,25 @@ class Precision:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Enter the context for forward passes over a whole split: that of training, but eager.
+        """Enter the context for forward passes over a whole split: as in training, but never compiled.
 
-        Such passes end with a smaller batch and run in a mode of their own, so each would compile a graph that saves
-        nothing: a graph takes longer to compile than the splits take to embed.
+        Such passes end with a smaller batch and run in eval mode. Each would compile graphs of its own, which takes
+        longer than to embed the split.
         """
         with self.autocast(), torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
             yield
 
     def prepare(self, *optimizers: Optimizer) -> None:
-        """Scale their losses where the arithmetic is float16, whose gradients would vanish."""
+        """Scale the losses of `optimizers` where the precision is float16, whose gradients would vanish."""
         if self.dtype == torch.float16:
             for optimizer in optimizers:
                 scale_losses(optimizer, torch.device(self.device))
 
     def compile(self, *modules: nn.Module, fullgraph: bool = False) -> None:
-        """Compile `modules` in place (torch.compile(module) would rename their tensors) where that was chosen.
+        """Compile `modules` in place where that was chosen; torch.compile(module) would rename their tensors.
 
-        Each shape and mode that a stage trains in gets a graph of its own, in its first steps; a second shape would
-        otherwise replace the first graph by one of symbolic sizes. GRAPHS bounds how many.
+        Each shape and mode of a stage gets its graph in the first steps. Without the setting below, a second shape
+        would replace the first graph by one of symbolic sizes. GRAPHS limits their number.
         """
         if self.compiled:
             torch._dynamo.config.automatic_dynamic_shapes = False
@@ -67,40 +66,47 @@ class Precision:
 
 
 def choose(amp: bool, device: torch.device, compile: str = "off", steps: int = 0) -> Precision:
-    """Choose the arithmetic, and whether to compile.
+    """Choose the precision, and whether to compile.
 
     Args:
         amp: bfloat16 autocast where the hardware multiplies in it, float16 with scaled losses on GPUs without it.
-        compile: "on", "off", or "auto": where all `steps` together save more time than compiling takes (COMPILING).
-        steps: planned ones, see `planned_steps`.
+        device: where the networks run.
+        compile: "on", "off", or "auto", which compiles where `steps` save more time than compiling takes (COMPILING).
+        steps: the number of steps that the run plans (`planned_steps`).
     """
-    cost, saved, known = COMPILING[device.type]
-    compiled = compile == "on" or (compile == "auto" and steps * saved > cost)
+    cost, gain, origin = COMPILING[device.type]
+    compiled = compile == "on" or (compile == "auto" and steps * gain > cost)
     why = f"{'on' if compiled else 'off'}, as asked"
     if compile == "auto":
         why = (
-            f"{'on' if compiled else 'off'}: about {cost:g} s to compile, {saved:g} s saved in each of {steps:,} whole"
-            f" steps ({known})"
+            f"{'on' if compiled else 'off'}: about {cost:g} s to compile, {gain:g} s saved in each of {steps:,} whole"
+            f" steps ({origin})"
         )
-    return replace(_arithmetic(amp, device), compiled=compiled, why_compiled=why)
+    return replace(_precision(amp, device), compiled=compiled, why_compiled=why)
 
 
 def planned_steps(config: RunConfig, crops: int, world_size: int) -> int:
-    """Return how many steps of G and D `config` plans on `crops` training crops: those that compiling is for.
+    """Return how many whole steps of G and D the settings plan, which are the steps that compiling is for.
 
-    Steps of the warm-up and of reconstruction alone are short and save little. Outliers, which leave the joint stage,
-    are not known yet. It is a function of the settings, so that a run that is resumed decides as it did before.
+    Steps of the warm-up and of reconstruction alone are short and save little. Outliers leave the joint stage and are
+    not known yet. The number depends on the settings alone, so that a resumed run decides as it did before.
+
+    Args:
+        config: the settings.
+        crops: number of training crops.
+        world_size: number of ranks.
     """
     generative, joint = config.generative, config.joint
     epochs_and_batch = {
         "generative": (generative.epochs - generative.reconstruction_epochs, generative.batch),
         "joint": (joint.epochs, joint.batch),
     }
-    planned = [epochs_and_batch[stage] for stage in config.stages if stage in epochs_and_batch]
-    return sum(epochs * (crops // (batch * world_size)) for epochs, batch in planned)
+    plans = [epochs_and_batch[stage] for stage in config.stages if stage in epochs_and_batch]
+    return sum(epochs * (crops // (batch * world_size)) for epochs, batch in plans)
 
 
-def _arithmetic(amp: bool, device: torch.device) -> Precision:
+def _precision(amp: bool, device: torch.device) -> Precision:
+    """Choose the dtype of the forward passes by what the hardware multiplies in."""
     if not amp:
         return Precision(device.type, None, f"fp32{_tf32(device)} (--amp for mixed precision)")
     if device.type == "cuda":

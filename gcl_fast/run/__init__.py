@@ -1,1 +1,1 @@
-"""One run: its folder, its loop over stages, its checkpoints, and how weights are read back."""
+"""Holds what makes a run: its folder, its loop over stages, its checkpoints, and the reading of its weights."""

@@ -1,4 +1,4 @@
-"""Atomic checkpoints of a run: a crash at any moment leaves the newest complete one readable."""
+"""Write and read the checkpoints of a run atomically; after a crash the newest complete one is readable."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ _NAME = re.compile(r"step_(\d{9})\.pt")
 
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:
-    """Return step and path of every checkpoint in `folder`, newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("step_*.pt") if (match := _NAME.fullmatch(path.name))]
-    return sorted(found, reverse=True)
+    """Return (step, path) of every checkpoint in `folder`, newest first."""
+    checkpoints = [(int(match[1]), path) for path in folder.glob("step_*.pt") if (match := _NAME.fullmatch(path.name))]
+    return sorted(checkpoints, reverse=True)
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path | None:
     """Write `state` as the checkpoint of `step`, then delete all but the `keep` newest. Rank 0 alone calls this.
 
     Args:
+        folder: where the checkpoints are.
         step: number of finished steps over all stages, >= 0.
-        state: what torch.load(weights_only=True) can read back: tensors, numbers, strings, lists, dicts.
-        keep: at least 2, so that there is something to fall back to.
+        state: tensors, numbers, strings, lists and dicts, which torch.load(weights_only=True) reads.
+        keep: at least 2, so that an older one can be read where the newest is damaged.
 
     Returns:
-        The path; None when the disk refused it (a warning is given, and the older checkpoints stay).
+        The path; None where the disk refused it. Then there is a warning, and the older checkpoints stay.
     """
     path = folder / f"step_{step:09d}.pt"
-    if not _written(path, lambda file: torch.save(state, file)):
+    if not _write(path, lambda file: torch.save(state, file)):
         return None
     for _, old in _steps(folder)[keep:]:
         old.unlink()
@@ -45,34 +46,37 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) ->
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """Read the newest readable checkpoint to the CPU; return None where there is none at all.
+    """Read the newest readable checkpoint onto the CPU.
 
-    One that cannot be read (a copy cut short) is named in a warning and the one before it is taken.
+    A warning names each newer one that cannot be read, such as an incomplete copy.
+
+    Returns:
+        The state; None where there is no checkpoint.
 
     Raises:
-        UserError: there are checkpoints, and not one can be read: starting over in silence would hide the loss.
+        UserError: there are checkpoints, and none can be read. To start over without a word would hide the loss.
     """
-    found = _steps(folder)
-    for _, path in found:
+    checkpoints = _steps(folder)
+    for _, path in checkpoints:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and I/O errors have no common base
             warnings.warn(f"{path} cannot be read ({type(error).__name__}); trying the one before it", stacklevel=2)
-    if found:
-        raise UserError(f"none of the {len(found)} checkpoints in {folder} can be read; move them away to start over")
+    if checkpoints:
+        raise UserError(
+            f"none of the {len(checkpoints)} checkpoints in {folder} can be read; move them away to start over"
+        )
     return None
 
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically: what people share. A disk that refuses it is warned of."""
+    """Write a state dict as safetensors, atomically; a disk that refuses it causes a warning."""
     data = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()})
-    _written(path, lambda file: file.write(data))
+    _write(path, lambda file: file.write(data))
 
 
-def _written(path: Path, write: Callable[[BinaryIO], object]) -> bool:
-    """Write a file, and return whether the disk took it. Where it did not, a warning follows and the file stays as it
-    was.
-    """
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> bool:
+    """Write a file atomically, and return whether the disk took it; if not, warn, and leave the old file."""
     try:
         write_atomically(path, write)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
@@ -90,7 +94,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors state dict.
 
     Raises:
-        UserError: no such file, or not a safetensors file.
+        UserError: there is no such file, or it is not a safetensors file.
     """
     if not path.is_file():
         raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
@@ -100,13 +104,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def check_fit(expected: dict[str, Tensor], found: dict[str, Tensor], source: object) -> None:
-    """Raise a UserError that names the first tensors in which `found` differs from `expected`."""
+def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:
+    """Raise a UserError that names the first tensors in which `weights`, read from `source`, differ from `expected`."""
     differences = [
         f"{name}: expected {tuple(expected[name].shape) if name in expected else 'nothing'}, "
-        f"found {tuple(found[name].shape) if name in found else 'nothing'}"
-        for name in sorted(expected.keys() | found.keys())
-        if name not in expected or name not in found or expected[name].shape != found[name].shape
+        f"found {tuple(weights[name].shape) if name in weights else 'nothing'}"
+        for name in sorted(expected.keys() | weights.keys())
+        if name not in expected or name not in weights or expected[name].shape != weights[name].shape
     ]
     if differences:
         more = f"\n  and {len(differences) - 5} more" if len(differences) > 5 else ""

@@ -1,4 +1,4 @@
-"""The folder of a run: settings, log, checkpoints, weights and summary. Rank 0 writes it, all ranks read it."""
+"""Keep the folder of a run: settings, log, checkpoints, weights and summary. Rank 0 writes it, all ranks read it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gcl_fast.run.checkpoint import load_state, save_state, save_weights
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
 from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, from_dict, to_dict
 
-VERSION = 2  # of checkpoints: in version 1, stages drew other random numbers
+VERSION = 2  # of checkpoints; the stages of version 1 drew other random numbers
 FREE_ON_RESUME = {
     *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
     *("smpl", "structure_maps", "cuda_graphs"),
 }
-# Settings that may change on resuming, and that the log then names: too little memory, other ranks, a divergence or
-# outliers alone ask for another value.
+# Settings that may change on resuming, and that the log then names. Too little memory, another number of ranks,
+# a divergence, or a clustering of outliers alone ask for another value.
 TUNABLE_ON_RESUME = {
     *("source.lr", "source.identities", "warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
     *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
@@ -34,7 +34,7 @@ TUNABLE_ON_RESUME = {
 
 
 class RunFolder:
-    """A context that holds `runs/NAME`: opens or resumes it, keeps what training leaves, and ends its log.
+    """Represents `runs/NAME` as a context: opens or resumes it, writes what training leaves, and ends its log.
 
     It holds config.yaml, metrics.jsonl, events/, summary.json, curves.png, checkpoints/ (states to resume from, and
     <stage>.safetensors to share) and views/<stage>.png.
@@ -45,17 +45,17 @@ class RunFolder:
         resume: go on with a run of that name.
 
     Attributes:
-        state: the checkpoint that the run goes on from; None where it starts.
-        summary: what summary.json will hold.
+        state: the checkpoint that the run goes on from; None for a new run.
+        summary: the content of summary.json.
 
     Raises:
-        UserError: a run of that name exists and `resume` is False, or it has other settings, or it stopped in another
-            stage than is next; a folder that cannot be written.
+        UserError: a run of that name exists and `resume` is False, it has other settings, it stopped in another stage
+            than is next, or the folder cannot be written.
     """
 
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
         self.config, self.ranks, self.path = config, ranks, config.folder
-        (restart,) = ranks.any(restarted(self.path))  # where the ranks' hosts differ, rank 0's knows
+        (restart,) = ranks.any(restarted(self.path))  # with several hosts the mark names rank 0's alone
         resume = resume or restart
         changes = self._open(resume) if ranks.main else []
         ranks.barrier()
@@ -75,10 +75,10 @@ class RunFolder:
         if kind is None and self.ranks.main:
             with tolerating_a_full_disk("curves.png"):
                 training_curves(self.path / "metrics.jsonl", self.path / "curves.png")
-            written = self.log.summary(self.summary)  # once more: the disk may have refused it after its stage
+            success = self.log.summary(self.summary)  # once more: the disk may have refused it after its stage
             self.log.say(
                 f"done: {self.path}/summary.json, {self.path}/views"
-                if written
+                if success
                 else f"done, without {self.path}/summary.json: the same command with --resume writes it"
             )
         self.log.close()
@@ -89,15 +89,15 @@ class RunFolder:
         return list(self.summary["stages"])
 
     def save_state(self, stage: str, step: int, state: dict[str, Any]) -> bool:
-        """Write a checkpoint of `step` steps of `stage`; return whether the disk took it, the same on every rank."""
-        refused = False
+        """Write a checkpoint after `step` steps of `stage`, and return, on every rank, whether the disk took it."""
+        failure = False
         if self.ranks.main:
-            before = sum(done["steps"] for name, done in self.summary["stages"].items() if name != stage)
+            before = sum(record["steps"] for name, record in self.summary["stages"].items() if name != stage)
             content = {"version": VERSION, "summary": self.summary, "stage": stage, **state}
             path = save_state(self.path / "checkpoints", before + step, content, self.config.keep_checkpoints)
-            refused = path is None
-        (refused,) = self.ranks.any(refused)
-        return not refused
+            failure = path is None
+        (failure,) = self.ranks.any(failure)
+        return not failure
 
     def save_weights(self, name: str, weights: dict[str, Tensor]) -> None:
         """Write checkpoints/<name>.safetensors."""
@@ -112,26 +112,26 @@ class RunFolder:
             self.save_weights("best", weights)
 
     def _open(self, resume: bool) -> list[str]:
-        """Make the folder and write the settings; return a line for each that differs from the run's.
+        """Make the folder and write the settings; return a line for each setting that differs from the run's.
 
-        A command that was refused before its first step left no run: its files are written over.
+        The folder of a command that was refused before its first step holds no run; its files are overwritten.
         """
         settings, metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
-        begun = settings.exists() and (
+        exists = settings.exists() and (
             (metrics.exists() and metrics.stat().st_size > 0) or any((self.path / "checkpoints").glob("step_*.pt"))
         )
-        if begun and not resume:
+        if exists and not resume:
             raise UserError(f"{self.path} holds a run already: --resume goes on with it, --name starts another")
         changes: list[str] = []
-        if begun:
+        if exists:
             before = to_dict(from_dict(yaml.safe_load(settings.read_text())))
             lines = difference(before, to_dict(self.config))
             changes = [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
-            refused = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]
-            if refused:
+            conflicts = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]
+            if conflicts:
                 raise UserError(
                     f"{settings} has other settings than this command; repeat its flags, or choose another --name:"
-                    + "".join(f"\n  {line}" for line in refused)
+                    + "".join(f"\n  {line}" for line in conflicts)
                 )
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
         try:
@@ -145,11 +145,11 @@ class RunFolder:
         return changes
 
     def _newest_state(self) -> dict[str, Any] | None:
-        """Read the newest checkpoint; None where there is none.
+        """Read the newest checkpoint, or return None where there is none.
 
         Raises:
-            UserError: ranks see different ones, it is of another version of gcl_fast, or the run stopped in a stage
-                that --stages does not begin with.
+            UserError: the ranks see different checkpoints, it is of another version of gcl_fast, or the run stopped in
+                a stage that --stages does not begin with.
         """
         state = load_state(self.path / "checkpoints")
         if state is not None and (version := state.get("version", 1)) != VERSION:

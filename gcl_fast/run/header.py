@@ -1,4 +1,4 @@
-"""The run's header: what was chosen, and why where it is the second choice."""
+"""Collect the run's header: what was chosen, and the reason where it is the second choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gcl_fast.stages import graphs
 
 
 def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision, weights: str) -> dict[str, str]:
-    """Name -> choice, in the order in which they are printed."""
+    """Return name -> choice, in the order in which they are printed."""
     data = inputs.dataset
     device = (
         torch.cuda.get_device_name(ranks.device)
@@ -44,7 +44,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "body": inputs.body,
         **_rasterizer(ranks.device),
         "neighbours": choose(len(data.train), config.joint.clustering.engine, ranks.device)[1],
-        "DBSCAN": "own, on the sparse graph",
+        "DBSCAN": "of gcl_fast, on the sparse graph",
         "weights": weights,
         "warm-up": "none" if config.warmup is None else config.warmup.method,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",
@@ -52,34 +52,38 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
 
 
 def _second_choice(config: RunConfig, ranks: Ranks) -> str:
-    """Return why a run that could choose its device is on the CPU although a GPU's driver is here."""
+    """Return why a run that could choose its device is on the CPU, although a GPU's driver is installed."""
     reason = why_no_gpu() if config.device == "auto" and ranks.device.type == "cpu" else ""
     return f"; {reason}" if reason else ""
 
 
 def _ranks(ranks: Ranks) -> str:
+    """Return the number of ranks, and whether they share GPUs."""
     if ranks.world_size == 1:
         return ""
-    shared = f" that share GPUs by gloo ({SHARING}=1), which tests correctness alone"
-    return f", {ranks.world_size} ranks" + (shared if ranks.device.type == "cuda" and shares_gpus() else "")
+    sharing = f" that share GPUs by gloo ({SHARING}=1), which tests correctness alone"
+    return f", {ranks.world_size} ranks" + (sharing if ranks.device.type == "cuda" and shares_gpus() else "")
 
 
 def _source(inputs: Inputs) -> dict[str, str]:
+    """Return the line of the labelled dataset, where there is one."""
     source = inputs.source
     if source is None:
         return {}
-    said = "".join(f"; {note}" for note in source.notes)
+    notes = "".join(f"; {note}" for note in source.notes)
     people = len(np.unique(source.train.identity))
-    return {"source": f"{source.name} in {source.root}: {len(source.train)} train, {people} identities{said}"}
+    return {"source": f"{source.name} in {source.root}: {len(source.train)} train, {people} identities{notes}"}
 
 
 def _rasterizer(device: torch.device) -> dict[str, str]:
-    if device.type == "cpu" or rasterize.HAS_CUDA_KERNELS:
+    """Return the line of a rasterizer that has no kernels for the GPU."""
+    if device.type == "cpu" or HAS_CUDA_KERNELS:
         return {}
     return {"rasterizer": f"on the CPU, between two copies; the C++ ops were built for {recipe().notice}"}
 
 
 def _norms(synchronized: bool, ranks: Ranks) -> str:
+    """Return over which crops batch norms take their statistics."""
     if ranks.world_size == 1:
         return "statistics of the batch" + (" (--sync-bn changes nothing with one rank)" if synchronized else "")
     if not synchronized:

@@ -1,4 +1,4 @@
-"""Where the networks' first weights come from."""
+"""Load the first weights of the networks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gcl_fast.settings import RunConfig
 
 
 def initialize(gcl: GCL, config: RunConfig) -> str:
-    """Load what `--init` names into `gcl`; returns a line for the header.
+    """Load the weights that `--init` names into `gcl`, and return a line for the header.
 
-    A .safetensors file is taken as weights of an earlier run; a folder, .pt or .pth file as official weights
-    (`read_official`), or as torchvision's ResNet-50 where it holds no part of them.
+    A .safetensors file holds weights of an earlier run. A folder, a .pt or a .pth file holds official weights
+    (`read_official`), or torchvision's ResNet-50 where it has no part of them.
 
     Raises:
         UserError: a file of another kind, or of other sizes than the run's networks.
@@ -26,21 +26,21 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
         )
     path = Path(config.init)
     if path.suffix == ".safetensors":
-        weights, what = load_weights(path), str(path)
+        weights, origin = load_weights(path), str(path)
     elif path.is_dir() or path.suffix in (".pt", ".pth"):
         official = read_official(path)
         if not official:
             load_imagenet_backbone(gcl.identity, path)
             return f"identity encoder from {path} (ImageNet), the rest random"
         parts = ("id",) if list(official) == ["id"] else PARTS
-        weights, what = load_official(path, parts), f"{path} (official)"
+        weights, origin = load_official(path, parts), f"{path} (official)"
         if parts != PARTS:
             rest = {name: t for name, t in gcl.state_dict().items() if not name.startswith("identity.")}
-            weights, what = weights | rest, f"identity encoder from {path} (official), the rest random"
+            weights, origin = weights | rest, f"identity encoder from {path} (official), the rest random"
     else:
         raise UserError(
             f"--init {path}: expected .safetensors, .pth (torchvision) or official checkpoints (.pt, .pth or a folder)"
         )
     check_fit(gcl.state_dict(), weights, path)
     gcl.load_state_dict(weights)
-    return what
+    return origin

@@ -1,4 +1,4 @@
-"""What a run tells: the header, progress, metrics.jsonl, TensorBoard events, summary.json."""
+"""Write what a run reports: the header, progress, metrics.jsonl, TensorBoard events, summary.json."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tqdm import tqdm
 
 from gcl_fast.atomic import write_atomically
 
-PLAIN_SECONDS = 15.0  # between two lines when the output is no terminal
+PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
 
 
 class RunLog:
-    """Files and lines of one run. On ranks other than 0 every call is silent.
+    """Writes the files and lines of one run. On ranks other than 0 every call does nothing.
 
     Args:
-        folder: of the run; metrics.jsonl, events and summary.json go there.
-        main: whether this rank speaks.
+        folder: the folder of the run; metrics.jsonl, events and summary.json go there.
+        main: whether this rank writes and prints.
     """
 
     def __init__(self, folder: Path, main: bool) -> None:
@@ -34,13 +34,13 @@ class RunLog:
         self._lines = (folder / "metrics.jsonl").open("a", buffering=1) if main else None
 
     def say(self, text: str) -> None:
-        """Print one line for the person who watches; progress bars are kept whole."""
+        """Print a line without breaking a progress bar."""
         if self.main:
             tqdm.write(text)
             sys.stdout.flush()
 
     def header(self, facts: dict[str, str]) -> None:
-        """Print what was chosen, and why; once per run."""
+        """Print what was chosen, and why; a run does so once."""
         width = max(map(len, facts))
         for name, fact in facts.items():
             self.say(f"  {name:<{width}}  {fact}")
@@ -58,24 +58,24 @@ class RunLog:
                     self._writer.add_scalar(f"{stage}/{name}", value, step)
 
     def rewind(self, stage: str, step: int, done: list[str]) -> None:
-        """Drop the records that a resumed run writes anew: of `stage` after `step`, and of stages not in `done`."""
+        """Drop the records that a resumed run writes again: of `stage` after `step`, and of stages not in `done`."""
         path = self.folder / "metrics.jsonl"
         if not self.main or self._lines is None:
             return
-        kept = []
+        lines = []
         for line in path.read_text().splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # the line that the kill cut off
+            except json.JSONDecodeError:  # a kill cut this line off
                 continue
             if record["stage"] in done or (record["stage"] == stage and record["step"] <= step):
-                kept.append(line + "\n")
+                lines.append(line + "\n")
         self._lines.close()
-        write_atomically(path, lambda file: file.write("".join(kept).encode()))
+        write_atomically(path, lambda file: file.write("".join(lines).encode()))
         self._lines = path.open("a", buffering=1)
 
     def summary(self, content: dict[str, Any]) -> bool:
-        """Write summary.json whole; whether the disk took it."""
+        """Write summary.json atomically, and return whether the disk took it."""
         if self.main:
             text = json.dumps(content, indent=2) + "\n"
             with tolerating_a_full_disk("summary.json"):
@@ -84,7 +84,7 @@ class RunLog:
         return False
 
     def progress(self, stage: str, done: int, total: int) -> Progress:
-        """Make a progress display for `total` steps of which `done` are done."""
+        """Return a progress display for `total` steps, of which `done` are done."""
         return Progress(stage, done, total, self.main)
 
     def close(self) -> None:
@@ -98,26 +98,26 @@ class RunLog:
 
 @contextmanager
 def tolerating_a_full_disk(name: str) -> Iterator[None]:
-    """Warn (once, as warnings do) where a record cannot be written: training is worth more than its log."""
+    """Enter a context in which a record that cannot be written causes a warning, printed once, and not an error."""
     try:
         yield
     except OSError as error:
-        why = error.strerror or error  # Pillow's have no strerror
+        why = error.strerror or error  # errors of Pillow have no strerror
         warnings.warn(f"{name} could not be written ({why}); the run goes on: make room", stacklevel=4)
 
 
 class Progress:
-    """A bar on a terminal; elsewhere one plain line now and then: steps, rate, time left, the newest metrics."""
+    """Shows a bar on a terminal, and elsewhere a line from time to time: steps, rate, time left, newest metrics."""
 
     def __init__(self, stage: str, done: int, total: int, main: bool) -> None:
         self.stage, self.main, self.total = stage, main, total
         self._start, self._first, self._done = time.monotonic(), done, done
-        self._spoken = self._start
+        self._printed = self._start
         terminal = main and sys.stderr.isatty()
         self._bar = tqdm(desc=stage, initial=done, total=total, unit="step", dynamic_ncols=True) if terminal else None
 
     def advance(self, total: int, metrics: dict[str, float] | None) -> None:
-        """Count one more step done of an estimated `total`; `metrics` are given when they were just read."""
+        """Count a step of the `total` that is expected now, and show `metrics` where they were just read."""
         self._done += 1
         self.total = max(total, self._done)
         text = " ".join(f"{name} {value:.3g}" for name, value in (metrics or {}).items())
@@ -126,19 +126,20 @@ class Progress:
             self._bar.update()
             if metrics:
                 self._bar.set_postfix_str(text)
-        elif self.main and metrics and time.monotonic() - self._spoken > PLAIN_SECONDS:
-            self._spoken = time.monotonic()
-            rate = (self._done - self._first) / (self._spoken - self._start)
+        elif self.main and metrics and time.monotonic() - self._printed > PLAIN_SECONDS:
+            self._printed = time.monotonic()
+            rate = (self._done - self._first) / (self._printed - self._start)
             left = (self.total - self._done) / rate
             print(
                 f"{self.stage} {self._done}/{self.total}  {rate:.2f} steps/s  {_clock(left)} left  {text}", flush=True
             )
 
     def close(self) -> None:
-        """End the display."""
+        """Close the display."""
         if self._bar is not None:
             self._bar.close()
 
 
 def _clock(seconds: float) -> str:
+    """Format seconds as MINUTES:SECONDS."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

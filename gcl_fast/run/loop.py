@@ -1,4 +1,4 @@
-"""The loop that every stage shares: epochs, resuming, checkpoints, metrics, interruption."""
+"""Run a stage: the loop over its epochs, with resuming, checkpoints, metrics and interruption."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gcl_fast.stages.stage import Stage
 
 @dataclass
 class Position:
-    """How far a stage is: `position` steps into `epoch`, `step` in all."""
+    """Holds how far a stage is: `position` steps into `epoch`, `step` in all."""
 
     epoch: int = 0
     position: int = 0
@@ -33,12 +33,11 @@ class Position:
     batch: int = 0  # crops a step, all ranks together
 
     def follow(self, steps: int, batch: int) -> None:
-        """Continue in a plan of `steps` x `batch` crops, which differs from the last one where the number of ranks has
-        changed.
+        """Go on in a plan of `steps` x `batch` crops, which differs from the one before with another number of ranks.
 
-        A pass over the crops visits them in an order that (seed, epoch) alone fix, however many make a batch: it goes
-        on at the first crop not yet seen, rounded down to a whole batch, so less than one batch is seen twice and
-        none is missed. A plan with as many steps as before goes on at the same step.
+        The order of the crops in a pass depends on (seed, epoch) alone and not on the batch size. The pass goes on at
+        the first crop not yet seen, rounded down to a whole batch. No crop is missed, and less than one batch is seen
+        twice. A plan with as many steps as before goes on at the same step.
         """
         if self.steps not in (0, steps):
             self.position = min(steps, self.position * self.batch // batch)
@@ -47,13 +46,13 @@ class Position:
 
 @dataclass
 class Interruption:
-    """Set by the first Ctrl-C or SIGTERM; the loop looks at it between two steps."""
+    """Holds the first Ctrl-C or SIGTERM; the loop reads it between two steps."""
 
     signal: int | None = field(default=None)
 
     @contextmanager
     def watched(self) -> Iterator[Interruption]:
-        """Catch the first signal of each kind; a second one acts as usual."""
+        """Enter a context that catches the first signal of each kind; a second one acts as usual."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self.signal = number
@@ -68,7 +67,7 @@ class Interruption:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; says whether it could save itself."""
+    """Reports that a signal stopped the run, and whether a checkpoint was saved."""
 
 
 def run_stage(
@@ -84,16 +83,21 @@ def run_stage(
     """Run `stage` from `at` (updated in place) to its end.
 
     Args:
-        save: writes a checkpoint of everything, `at` included; called every `checkpoint_seconds` and before raising.
-            Returns whether the disk took it, the same on every rank.
-        statistics: of the networks' batch norms, mended wherever they are about to be used.
+        stage: the stage.
+        at: how far it is.
+        log: takes the metrics.
+        ranks: all of them call this.
+        interruption: holds a signal, after which the loop saves and stops.
+        save: writes a checkpoint of everything, `at` included, and returns whether the disk took it, the same on every
+            rank. It is called every `checkpoint_seconds` and before an error is raised.
+        statistics: of the networks' batch norms, made finite before each use.
         config: how often to save and to read the metrics from the device.
 
     Raises:
         Interrupted: after a signal and `save`.
-        NotFinite: ten steps in a row were skipped (noticed when the metrics are read), after `save`.
+        NotFinite: TOLERATED steps in a row were skipped, which the next read of the metrics shows; after `save`.
     """
-    began, before, saved = time.monotonic(), at.seconds, time.monotonic()
+    beginning, before, save_time = time.monotonic(), at.seconds, time.monotonic()
     progress, meter = log.progress(stage.name, at.step, at.step), Meter(ranks)
     try:
         while at.epoch < stage.epochs:
@@ -106,7 +110,7 @@ def run_stage(
             for images, index in _awaited(stage.loader.epoch(plan, at.epoch, at.position)):
                 meter.add(stage.step(images, index, at.epoch, at.position))
                 at.position, at.step = at.position + 1, at.step + 1
-                at.seconds = before + time.monotonic() - began
+                at.seconds = before + time.monotonic() - beginning
                 reading = None
                 ends = at.epoch == stage.epochs - 1 and at.position == len(plan)
                 if at.step % config.log_every == 0 or ends:
@@ -114,20 +118,20 @@ def run_stage(
                     reading = meter.read()
                     _report(reading, stage, at, log)
                     if reading.streak >= TOLERATED:
-                        kept = save()
-                        raise too_many_skipped(stage.name, at.step, reading.streak, reading.causes, config, kept)
+                        success = save()
+                        raise too_many_skipped(stage.name, at.step, reading.streak, reading.causes, config, success)
                 progress.advance(expected, reading.means if reading else None)
-                due = time.monotonic() - saved > config.checkpoint_seconds
+                due = time.monotonic() - save_time > config.checkpoint_seconds
                 stop, due = ranks.any(interruption.signal is not None, due)
                 if stop or due:
                     statistics.mend()
-                    kept = save()
-                    saved = time.monotonic()
+                    success = save()
+                    save_time = time.monotonic()
                 if stop:
-                    done, where = (
-                        ("saved", "") if kept else ("not saved", ", from an older checkpoint where there is one")
+                    outcome, origin = (
+                        ("saved", "") if success else ("not saved", ", from an older checkpoint where there is one")
                     )
-                    raise Interrupted(f"{done} in {config.folder}; the same command with --resume goes on{where}")
+                    raise Interrupted(f"{outcome} in {config.folder}; the same command with --resume goes on{origin}")
             at.epoch, at.position = at.epoch + 1, 0
         statistics.mend()
     finally:
@@ -135,7 +139,7 @@ def run_stage(
 
 
 def _awaited(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield `batches`; a profile shows the time until each is there as the region "load"."""
+    """Yield `batches`; a profile shows the wait for each as the region "load"."""
     while True:
         with record_function("gcl_fast::load"):
             batch = next(batches, None)
@@ -145,7 +149,7 @@ def _awaited(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor,
 
 
 def _report(reading: Reading, stage: Stage, at: Position, log: RunLog) -> None:
-    """Log what was read; count what was skipped, and say it."""
+    """Log the metrics, and count and print the skipped steps."""
     at.skipped += reading.skipped
     skipped = {"skipped": float(reading.skipped)} if reading.skipped else {}
     log.metrics(stage.name, at.step, reading.means | skipped)

@@ -1,4 +1,4 @@
-"""Metrics between two reads: summed on the device, read in one piece, with a count of what was not finite."""
+"""Sum metrics on the device between two reads, and read them in one piece, with a count of what was not finite."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from gcl_fast.distributed.ranks import Ranks
 
-SKIPPED = "skipped"  # metrics named so, or skipped_<update>, are 1 where that update was left out
+SKIPPED = "skipped"  # metrics of this name, or skipped_<update>, are 1 where the update was left out
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What happened since the last read, on all ranks."""
+    """Holds the metrics since the last read, over all ranks."""
 
     means: dict[str, float]  # over the steps (and ranks) in which the metric was finite
     skipped: int  # steps with an update left out
-    streak: int  # the most of them in a row, steps before the last read included
-    causes: str  # loss terms that were not finite, or else whose gradients
+    streak: int  # the most of these in a row, including steps before the last read
+    causes: str  # the loss terms that were not finite, or else the updates whose gradients were not
 
 
 class Meter:
@@ -31,25 +31,27 @@ class Meter:
         self._clear()
 
     def _clear(self) -> None:
-        self._sums: dict[tuple[str, ...], Tensor] = {}  # by the names measured together: (3, T) sum, finite, not finite
+        """Set all sums to zero."""
+        # Names of a step's T metrics -> (3, T): sum, count of finite values, count of others
+        self._sums: dict[tuple[str, ...], Tensor] = {}
         self._worst = torch.zeros_like(self._streak)
         self._skipped = torch.zeros_like(self._streak)
 
-    def add(self, measured: dict[str, Tensor]) -> None:
-        """Take the scalars of one step. A stage that reports no `skipped` is judged by its `loss`."""
-        names = tuple(measured)
-        values = torch.stack([value.detach().float() for value in measured.values()])
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Add the scalars of one step. In a stage without `skipped`, a `loss` that is not finite counts as skipped."""
+        names = tuple(metrics)
+        values = torch.stack([value.detach().float() for value in metrics.values()])
         finite = values.isfinite()
         rows = torch.stack([values.where(finite, 0), finite.float(), (~finite).float()])
         self._sums[names] = self._sums[names] + rows if names in self._sums else rows
-        flags = [value.detach() for name, value in measured.items() if name.startswith(SKIPPED)]
-        skipped = torch.stack(flags or [(~measured["loss"].detach().isfinite()).float()]).amax()
+        flags = [value.detach() for name, value in metrics.items() if name.startswith(SKIPPED)]
+        skipped = torch.stack(flags or [(~metrics["loss"].detach().isfinite()).float()]).amax()
         self._skipped += skipped
         self._streak = (self._streak + 1) * skipped
         self._worst = torch.maximum(self._worst, self._streak)
 
     def read(self) -> Reading:
-        """Means over steps and ranks, the same on every rank; the next read starts from here."""
+        """Return the means over steps and ranks, the same on every rank, and begin a new sum."""
         totals = self._ranks.sum(torch.cat([sums.flatten() for sums in self._sums.values()]))
         skipped, streak = self._ranks.max(torch.stack([self._skipped, self._worst])).int().tolist()
         by_name: dict[str, Tensor] = {}  # (3,)

@@ -1,4 +1,4 @@
-"""Read weights back: a run's folder, with its settings and finished stages, or official weights."""
+"""Read weights: from a run's folder, with its settings and finished stages, or official weights."""
 
 from __future__ import annotations
 
@@ -16,60 +16,71 @@ from gcl_fast.models.official import PARTS
 from gcl_fast.run.checkpoint import check_fit, load_weights
 from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, from_dict, preset
 
-SOURCE_NORMS = "source_norms"  # the networks of the source stage with the source's batch norms in place of the target's
-WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # that a run leaves as checkpoints/<name>.safetensors, in training order
-OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights beside those of our stages
+# The networks after the source stage, with the source's batch norms instead of the target's
+SOURCE_NORMS = "source_norms"
+WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
+OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every command on trained weights takes: the run, other inputs than its own, precision and device."""
     parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME, or official weights")
-    parser.add_argument("--dataset", help="another dataset than the run's (official weights: needed)")
-    parser.add_argument("--data-root", metavar="DIR", help="where it lies")
-    parser.add_argument("--structure-maps", metavar="DIR", help="official pre-rendered pictures instead of rendering")
-    parser.add_argument("--smpl", metavar="FILE", help="SMPL body model, where the body parameters are for it")
+    parser.add_argument("--dataset", help="another dataset than the run's (required for official weights)")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset")
+    parser.add_argument(
+        "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering"
+    )
+    parser.add_argument("--smpl", metavar="FILE", help="file of the SMPL body model, for body parameters of SMPL")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
-def load_run(given: argparse.Namespace) -> RunConfig:
-    """The settings of a finished or unfinished run, or the paper's for official weights, with the inputs that `given`
-    (`add_arguments`) names.
+def load_run(options: argparse.Namespace) -> RunConfig:
+    """Return the settings of a finished or unfinished run, or the paper's for official weights.
+
+    Args:
+        options: what the arguments of `add_arguments` parse to; they may name other inputs than the run's.
 
     Raises:
-        UserError: neither a run nor official weights at `given.run`, or official weights without a dataset.
+        UserError: neither a run nor official weights at `options.run`, or official weights without a dataset.
     """
-    path = given.run / "config.yaml"
+    path = options.run / "config.yaml"
     if path.is_file():
         config = from_dict(yaml.safe_load(path.read_text()))
-    elif not _is_official(given.run):
+    elif not _is_official(options.run):
         raise UserError(
-            f"no run at {given.run}: {path} is missing; give the folder that train.py printed, such as runs/NAME, or "
+            f"no run at {options.run}: {path} is missing; give the folder that train.py printed, such as runs/NAME, or "
             "official weights"
         )
-    elif not given.dataset:
-        raise UserError(f"{given.run}: official weights belong to no run: name the data with --dataset and --data-root")
+    elif not options.dataset:
+        raise UserError(
+            f"{options.run}: official weights belong to no run: name the data with --dataset and --data-root"
+        )
     else:
         config = preset("paper")
-    if given.dataset or given.data_root:
-        config = replace(config, dataset=given.dataset or config.dataset, data_root=given.data_root or "")
-    named = {name: getattr(given, name) for name in ("structure_maps", "smpl") if getattr(given, name)}
-    return replace(config, **named)
+    if options.dataset or options.data_root:
+        config = replace(config, dataset=options.dataset or config.dataset, data_root=options.data_root or "")
+    changes = {name: getattr(options, name) for name in ("structure_maps", "smpl") if getattr(options, name)}
+    return replace(config, **changes)
 
 
 def restore(
     source: Path, config: RunConfig, stages: Sequence[str] | None, device: torch.device, *, generator: bool = False
 ) -> Iterator[tuple[str, GCL]]:
-    """Yield each of `stages` with networks that hold its weights; by default each finished one, in training order.
+    """Yield (stage, networks with its weights) for each stage, in training order.
 
-    Official weights are one "stage", called official, or identity where they are an identity encoder's alone.
+    Official weights are one stage, called official, or identity where they are an identity encoder's alone.
 
     Args:
+        source: the folder of a run, or official weights.
+        config: the settings of the run.
+        stages: names of stages; None for each finished one.
+        device: where the networks go.
         generator: leave out stages before which no generator was trained.
 
     Raises:
-        UserError: a stage that is not finished or has no generator, none that is finished, or weights that are not of
-            `config`'s networks.
+        UserError: a stage is not finished or has no generator, no stage is finished, or the weights do not fit the
+            networks of `config`.
     """
     gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
     if _is_official(source):
@@ -81,12 +92,12 @@ def restore(
     finished = [stage for stage in possible if (source / "checkpoints" / f"{stage}.safetensors").is_file()]
     if early := [stage for stage in stages or () if stage not in possible]:
         raise UserError(f"--stages {' '.join(early)}: no generator is trained by then; name {' or '.join(possible)}")
-    wanted = finished if stages is None else [stage for stage in possible if stage in stages]
-    if not wanted:
+    names = finished if stages is None else [stage for stage in possible if stage in stages]
+    if not names:
         raise UserError(
             f"{source} has finished none of {', '.join(possible)} yet; train.py with --resume goes on with it"
         )
-    for stage in wanted:
+    for stage in names:
         path = source / "checkpoints" / f"{stage}.safetensors"
         weights = load_weights(path)
         check_fit(gcl.state_dict(), weights, path)
@@ -95,5 +106,5 @@ def restore(
 
 
 def _is_official(source: Path) -> bool:
-    """Return whether these are weights made elsewhere. A file counts as such, and a folder that holds one of theirs."""
+    """Return whether these are official weights: any file, or a folder that holds a file of theirs."""
     return source.is_file() or any(source.glob("id_*.pt"))

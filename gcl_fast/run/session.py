@@ -1,4 +1,4 @@
-"""One process of a run: its networks, and how a stage is begun, trained and assessed."""
+"""Train a run in one process: its networks, and how a stage is begun, trained and assessed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from gcl_fast.distributed.sync_norm import synchronize_norms
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
-from gcl_fast.optim import precision as arithmetic
+from gcl_fast.optim.precision import choose as choose_precision
+from gcl_fast.optim.precision import planned_steps
 from gcl_fast.optim.stability import RunningStatistics, naming_what_to_lower
 from gcl_fast.run.checkpoint import check_fit
 from gcl_fast.run.folder import RunFolder
@@ -30,25 +31,25 @@ from gcl_fast.stages.stage import Stage
 
 
 class Session:
-    """The networks of a run on this rank, from their first weights or from a checkpoint.
+    """Holds the networks of a run on this rank, from their first weights or from a checkpoint.
 
-    Stages are taken one after the other: `begin`, `train`, `assess`.
+    Each stage is taken by `begin`, `train` and `assess`.
 
     Args:
         config: the settings.
         inputs: the opened dataset, with its source where the run trains on one first.
         ranks: all of them make this object.
-        folder: where checkpoints, weights and metrics go; its `state` is what the session goes on from.
+        folder: where checkpoints, weights and metrics go; the session goes on from its `state`.
 
     Raises:
-        UserError: weights that do not fit, or something that a later stage would miss after hours.
+        UserError: weights that do not fit, or an input of a later stage that is missing.
     """
 
     def __init__(self, config: RunConfig, inputs: Inputs, ranks: Ranks, folder: RunFolder) -> None:
         self.config, self.inputs, self.ranks, self.folder, self.log = config, inputs, ranks, folder, folder.log
         seed_all(config.seed)
-        steps = arithmetic.planned_steps(config, len(inputs.dataset.train), ranks.world_size)
-        self.precision = arithmetic.choose(config.amp, ranks.device, config.compile, steps)
+        steps = planned_steps(config, len(inputs.dataset.train), ranks.world_size)
+        self.precision = choose_precision(config.amp, ranks.device, config.compile, steps)
         self.gcl = GCL(config.model)
         origin = initialize(self.gcl, config)
         self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
@@ -63,14 +64,14 @@ class Session:
         self.statistics = RunningStatistics(self.gcl)
         self.assessment = Assessment(config, inputs, ranks, self.precision)
         self.interruption = Interruption()
-        self.position, self.crops = Position(), ""  # of the stage that was begun last
+        self.position, self.crops = Position(), ""  # of the stage that began last
         self._look_ahead()
 
     def start(self) -> None:
-        """Assess the first weights of a new run; name the step that a resumed one goes on from."""
+        """Assess the first weights of a new run, or print the step that a resumed run goes on from."""
         state, finished = self.folder.state, self.folder.finished
         if state is None:
-            self.log.rewind("", 0, [])  # the records of a run that was killed before its first checkpoint
+            self.log.rewind("", 0, [])  # drops the records of a run that was killed before its first checkpoint
             self.folder.summary["initial"] = self.assessment.retrieval(self.gcl)
             self.log.say(f"initial: {percent(self.folder.summary['initial'])}")
         else:
@@ -89,42 +90,42 @@ class Session:
         Raises:
             UserError: too little memory, or the stage was begun on other crops than the dataset holds now.
         """
-        state, self.folder.state = self.folder.state, None  # taken once: a later stage starts at its own beginning
+        state, self.folder.state = self.folder.state, None  # for one stage: a later one starts at its beginning
         self.position, self.crops = Position(), self._digest_of_crops(name)
-        resumed = state is not None and state["stage"] == name
-        if state is not None and resumed and state["crops"] != self.crops:
+        resumes = state is not None and state["stage"] == name
+        if state is not None and resumes and state["crops"] != self.crops:
             raise UserError(
                 f"{self.folder.path}: {name} was begun on other crops than {self.inputs.dataset.root} holds now; put"
-                f" those back as they were, or choose another --name (weights to start from: {self.folder.path}"
+                f" the former ones back, or choose another --name (weights to start from: {self.folder.path}"
                 "/checkpoints)"
             )
         with naming_what_to_lower(name, self.config, self.ranks.device):
             stage = make(self.config, self.gcl, self.inputs, self.ranks, self.precision)
             if state is not None:
                 set_random_state(state["random"], self.ranks)
-                if resumed:
+                if resumes:
                     stage.load_state_dict(state["stage_state"])
                     self.position = Position(**state["at"])
         self.log.say(f"{name}: crops by {stage.loader.notice}")
         return stage
 
     def train(self, stage: Stage) -> None:
-        """Run a stage to its end, or what is left of it, and write the weights.
+        """Run what is left of a stage, and write the weights.
 
         Raises:
             Interrupted: after a signal; a checkpoint holds where the stage was.
-            UserError: too little memory, or ten steps in a row that were not finite.
+            UserError: too little memory, or TOLERATED steps in a row that were not finite.
         """
         save = lambda: self._save(stage)
         with naming_what_to_lower(stage.name, self.config, self.ranks.device):
             run_stage(stage, self.position, self.log, self.ranks, self.interruption, save, self.statistics, self.config)
-        if graphs := stage.graphs.release():  # their memory is for the assessment
+        if graphs := stage.graphs.release():  # the assessment needs their memory
             self.log.say(f"{stage.name}: {graphs}")
         self.folder.save_weights(stage.name, self.gcl.state_dict())
 
     def assess(self, stage: Stage) -> None:
-        """Measure the networks after a stage; the summary and the log take retrieval, SSIM of views, and seconds."""
-        started, at, summary = time.monotonic(), self.position, self.folder.summary
+        """Measure the networks after a stage, and write retrieval, SSIM of views and seconds to summary and log."""
+        beginning, at, summary = time.monotonic(), self.position, self.folder.summary
         metrics = self.assessment.after(stage.name, self.gcl, self.folder.path / "views")
         self.folder.keep_best(stage.name, metrics, self.gcl.state_dict())
         self.log.metrics(stage.name, at.step, metrics)
@@ -133,7 +134,7 @@ class Session:
         summary["stages"][stage.name] = {**metrics, **by_source, "seconds": round(at.seconds, 1), **counts}
         self.log.say(
             f"{stage.name}: {percent(metrics)}, {at.step} steps in {at.seconds:.0f} s, "
-            f"evaluated in {time.monotonic() - started:.0f} s"
+            f"evaluated in {time.monotonic() - beginning:.0f} s"
         )
         self._save(stage)
         self.log.summary(summary)
@@ -141,7 +142,7 @@ class Session:
     def _assess_with_source_norms(self, stage: Source) -> dict[str, dict[str, float]]:
         """Write the networks with the source's batch norms, and return their retrieval.
 
-        On the target they show what transfers without adaptation; `source_test` is the source's own test set.
+        `source_only` is on the target, without adaptation to it; `source_test` is on the source's own test set.
         """
         assert self.inputs.source is not None
         encoder = stage.finished()
@@ -152,6 +153,7 @@ class Session:
         return {"source_only": on_target, "source_test": on_source}
 
     def _save(self, stage: Stage) -> bool:
+        """Write a checkpoint of everything, and return whether the disk took it."""
         state = {
             "at": vars(self.position),
             "crops": self.crops,
@@ -168,10 +170,10 @@ class Session:
         return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 
     def _look_ahead(self) -> None:
-        """Open now what a later stage would miss after hours.
+        """Check at the start of a run what its later stages need.
 
         Raises:
-            UserError: structure maps that are missing, or a clustering that cannot be made here.
+            UserError: structure maps are missing, or a clustering cannot run on this machine.
         """
         if self.awaits("generative") or self.awaits("joint"):
             for split in dict.fromkeys(("train", self.assessment.split_for_views() or "train")):

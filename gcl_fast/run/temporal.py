@@ -1,4 +1,4 @@
-"""Time between cameras as a run knows it: from its own pseudo-labels, never from identities."""
+"""Rank by the time between cameras as well, estimated from a run's pseudo-labels and never from identities."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from gcl_fast.stages.clustering import label
 def joint_retrieval(
     gcl: GCL, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision
 ) -> dict[str, float]:
-    """Return retrieval at test time by joint similarity (JVTC+), as fractions: joint_mAP, joint_rank1.
+    """Measure retrieval by joint similarity at test time (JVTC+).
 
-    Time between cameras is estimated from the clusters of the training crops, by the settings of the joint stage.
+    The time between cameras is estimated from the clusters of the training crops, by the settings of the joint stage.
+
+    Returns:
+        joint_mAP and joint_rank1, as fractions.
 
     Raises:
         UserError: no query and gallery, or a split whose cameras or frames are not known.
@@ -31,12 +34,12 @@ def joint_retrieval(
     if not len(data.query) or not len(data.gallery):
         raise UserError(f"--joint-similarity: {data.name} has no query and gallery to rank")
     for records in (data.train, data.query, data.gallery):
-        check_time(records, "Without --joint-similarity looks alone count")
+        check_time(records, "Without --joint-similarity visual similarity alone counts")
     train, query, gallery = (
         extract(gcl.identity, records, config, ranks, precision) for records in (data.train, data.query, data.gallery)
     )
     cameras = torch.as_tensor(data.train.camera)
     labels = label(train, cameras, config.joint.clustering, ranks).labels
     temporal = TemporalModel.fit(labels, cameras, torch.as_tensor(data.train.frame))
-    found = retrieve_jointly(query, gallery, data.query, data.gallery, temporal)
-    return {"joint_mAP": found.mAP, "joint_rank1": float(found.cmc[0])}
+    result = retrieve_jointly(query, gallery, data.query, data.gallery, temporal)
+    return {"joint_mAP": result.mAP, "joint_rank1": float(result.cmc[0])}

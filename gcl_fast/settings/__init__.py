@@ -1,4 +1,4 @@
-"""The settings of a run, the presets, and their text form: YAML files and KEY=VALUE."""
+"""Holds the settings of a run, the presets, and their text form: YAML files and KEY=VALUE."""
 
 from gcl_fast.settings.settings import (
     ALL_STAGES,

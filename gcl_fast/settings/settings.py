@@ -1,7 +1,7 @@
-"""Settings of a run: frozen dataclasses and the two presets. Every default is written here.
+"""Define the settings of a run as frozen dataclasses, and the two presets; every default is written here.
 
-`demo` trains on the embedded synthetic dataset in minutes on two CPU cores, from random initialization.
-`paper` holds the figures of Chen et al. 2021 and of its official code, for a GPU and a real dataset.
+`demo` trains on the embedded synthetic dataset on a CPU, from random initialization.
+`paper` holds the values of Chen et al. 2021 and of its official code, for a GPU and a real dataset.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from gcl_fast.synthetic.world import WorldConfig
 
 STAGES = ("warmup", "generative", "joint")  # on the target
 ALL_STAGES = ("source", *STAGES)
-# Least values of settings by name, wherever they stand
+# The least values of settings by name, in whichever dataclass they stand
 AT_LEAST = {
     **dict.fromkeys(("batch", "identities", "crops", "variants", "r1_every", "decay_every", "cluster_every"), 1),
     **dict.fromkeys(("k1", "k2", "min_samples", "candidates", "log_every"), 1),
     "steps_per_epoch": 0,
     "keep_checkpoints": 2,
 }
-# The embedded source: other cameras and people than the default world's, brighter clothes, no look-alikes
+# The embedded source has other cameras and people than the default world, brighter clothes and no look-alikes
 SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 
 
 @dataclass(frozen=True)
 class ClusteringConfig:
-    """How the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.jaccard_labels`)."""
+    """Holds how the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.jaccard_labels`)."""
 
     k1: int = 30
     k2: int = 6
-    eps: float | str | None = None  # a distance, "auto" (eps_auto), or None: the rho rule
+    eps: float | str | None = None  # a distance, "auto" (eps_auto), or None for the rho rule
     rho: float = 0.002
     min_samples: int = 4
     engine: Literal["auto", "exact", "approximate"] = "auto"  # of the neighbour search; auto chooses by N
@@ -45,11 +45,12 @@ class ClusteringConfig:
 
 @dataclass(frozen=True)
 class WarmupConfig:
-    """Contrast against cluster means of an instance memory: identity encoder alone, augmented crops.
+    """Holds the settings of the warm-up that contrasts crops with the cluster means of an instance memory.
 
     Epochs, steps, batch, learning rate, weight decay and temperature are those of Dai et al. 2021 (ClusterContrast).
-    Our own are the ramp and the cosine (there x0.1 every 20 epochs), the radius without a number to choose (there 0.4
-    to 0.7 by dataset), the camera-centred embeddings, and means of instances as the memory.
+    Four things differ from that paper. The learning rate rises linearly and falls as a cosine; the paper multiplies it
+    by 0.1 every 20 epochs. The radius is computed; the paper sets it to 0.4 to 0.7 by dataset. Embeddings are centred
+    by camera. The memory holds instances, and a cluster is the mean of its instances.
     """
 
     method: Literal["cluster"] = "cluster"
@@ -63,17 +64,17 @@ class WarmupConfig:
     constant_share: float = 0.4  # of all steps; a cosine to zero follows
     temperature: float = 0.05
     momentum: float = 0.2  # weight of the old entry
-    # What stands for a cluster: the mean of its crops' rows; one row, moved by its hardest crop of a step; or for each
-    # of its cameras the mean of the rows from there (Wang et al. 2021)
+    # instances: the mean of its crops' rows stands for a cluster. hardest: one row does, which the hardest crop of a
+    # step moves. cameras: each of its cameras has the mean of its rows (Wang et al. 2021).
     memory: Literal["instances", "hardest", "cameras"] = "instances"
     styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
-    colours: bool = False  # cluster embeddings beside clothing colours: for an encoder without weights to start from
+    colours: bool = False  # cluster embeddings and clothing colours together, for a randomly initialized encoder
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
 
 
 @dataclass(frozen=True)
 class MMCLConfig:
-    """Warm-up by multi-label classification against a memory (Wang and Zhang 2020)."""
+    """Holds the settings of the warm-up by multi-label classification against a memory (Wang and Zhang 2020)."""
 
     method: Literal["mmcl"] = "mmcl"
     epochs: int = 60
@@ -86,24 +87,24 @@ class MMCLConfig:
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     decay_every: int = 40  # epochs, x0.1 each time
     momentum: float = 0.5  # weight of the old entry at the end; it rises from zero
-    single_label_epochs: int = 5  # the first of them: every crop is a class of its own
+    single_label_epochs: int = 5  # in the first epochs every crop is a class of its own
     threshold: float = 0.6  # of the similarity of crops that share a label
-    candidates: int = 200  # neighbours looked at for each crop
+    candidates: int = 200  # neighbours that may share a label with a crop
     form: Literal["squared", "logistic"] = "squared"
     delta: float = 5.0  # weight of the positive labels
-    hard_share: float = 0.01  # of the negative labels, the most similar ones, that are pushed away
+    hard_share: float = 0.01  # of the negative labels: the most similar ones are pushed away
     styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
     colours: bool = False  # compare crops by clothing colours as well
 
 
 @dataclass(frozen=True)
 class JVTCConfig:
-    """Warm-up by joint visual and temporal consistency, unsupervised (Li and Zhang 2020)."""
+    """Holds the settings of the unsupervised warm-up by joint visual and temporal consistency (Li and Zhang 2020)."""
 
     method: Literal["jvtc"] = "jvtc"
     epochs: int = 100
     steps_per_epoch: int = 0  # 0: one pass over the crops
-    batch: int = 32  # crops, each in `variants` pictures
+    batch: int = 32  # crops, each in `variants` images
     variants: int = 4
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
@@ -113,14 +114,14 @@ class JVTCConfig:
     decay_every: int = 40  # epochs, x0.1 each time
     local_temperature: float = 0.1
     temperature: float = 0.05
-    momentum: float = 0.8  # most weight of the old entry
-    momentum_rise: float = 0.01  # an epoch, from zero
+    momentum: float = 0.8  # largest weight of the old entry
+    momentum_rise: float = 0.01  # of that weight in an epoch, from zero
     global_weight: float = 0.2
     global_epoch: int = 10  # the global loss begins here
     cluster_every: int = 5  # epochs
     temporal: bool = True
-    temporal_epoch: int = 30  # frames and cameras are looked at from here on
-    clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)  # its search is always exact
+    temporal_epoch: int = 30  # frames and cameras count from this epoch on
+    clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)  # the search is always exact
     eps_scale: float = 0.8  # 1 after training on a source
     plain_weight: float = 0.3  # of the distance that is not k-reciprocal
     styled: str = ""  # folder of the crops in other cameras' style, the variants of a crop
@@ -132,29 +133,29 @@ AnyWarmup = WarmupConfig | MMCLConfig | JVTCConfig
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Supervised training on a labelled dataset before the warm-up (Luo et al. 2019, "Bag of tricks")."""
+    """Holds the settings of training on a labelled dataset before the warm-up (Luo et al. 2019, "Bag of tricks")."""
 
     dataset: str = "synthetic"
-    root: str = ""  # "": datasets/synthetic-source for synthetic; otherwise needed
+    root: str = ""  # "" is datasets/synthetic-source for synthetic; other datasets need a folder
     world: WorldConfig = SOURCE_WORLD  # the embedded source, made when missing
     epochs: int = 120
-    steps_per_epoch: int = 0  # 0: as many as one pass over the crops has
+    steps_per_epoch: int = 0  # 0: the number of steps in one pass over the crops
     identities: int = 16
     crops: int = 4
     lr: float = 3.5e-4
     weight_decay: float = 5e-4
     ramp_epochs: int = 10  # linear rise of the learning rate from zero
-    decay_epochs: tuple[int, ...] = (40, 70)  # x0.1 from each on
+    decay_epochs: tuple[int, ...] = (40, 70)  # the learning rate is multiplied by 0.1 at each
     smoothing: float = 0.1  # of the labels
     margin: float = 0.3  # of the triplets
 
 
 @dataclass(frozen=True)
 class GenerativeConfig:
-    """Structure encoder, generator, discriminator against a frozen identity encoder (Chen et al. 2021, section 3.1)."""
+    """Holds the settings of the generative stage, in which E_id is frozen (Chen et al. 2021, section 3.1)."""
 
     epochs: int = 40
-    reconstruction_epochs: int = 0  # the first of them train x_rec = x alone, at a fifth of the time
+    reconstruction_epochs: int = 0  # the first epochs train x_rec = x alone
     batch: int = 16
     lr: float = 1e-4
     ramp_steps: int = 0  # linear rise of the learning rate from zero
@@ -162,72 +163,73 @@ class GenerativeConfig:
     weight_decay: float = 5e-4
     weights: LossWeights = field(default_factory=LossWeights)
     r1: float = 0.01
-    r1_every: int = 1  # nth step of an epoch that takes the R1 penalty, n times as heavy (lazy R1)
-    last_yaw: Literal[315, 270] = 315  # degrees; novel views are drawn at 45, 90, ... up to it. Official code: 270
+    r1_every: int = 1  # every nth step takes the R1 penalty, weighted n times (lazy R1)
+    last_yaw: Literal[315, 270] = 315  # degrees; novel views are at 45, 90, ..., last_yaw. Official code: 270
 
 
 @dataclass(frozen=True)
 class JointConfig:
-    """Everything trains; the bank is clustered at each epoch (Chen et al. 2021, section 3.2)."""
+    """Holds the settings of the joint stage, in which everything trains (Chen et al. 2021, section 3.2)."""
 
     epochs: int = 20
     batch: int = 16
     lr_identity: float = 3.5e-4
     lr: float = 1e-4
-    decay_epoch: int = 10  # x0.1 from here on
+    decay_epoch: int = 10  # learning rates are multiplied by 0.1 from this epoch on
     weight_decay: float = 5e-4
     temperature: float = 0.04
     momentum: float = 0.2
     num_negatives: int = 8192
     terms: tuple[float, float, float] = (1.0, 1.0, 1.0)  # weights within the view-invariant loss, see `MemoryBank.loss`
-    # The first term compares with the crop's entry as it is stored, as in the official code, or with its live embedding
+    # The first term compares with the crop's stored entry, as in the official code, or with its live embedding
     own_entry: Literal["stored", "live"] = "stored"
     # The third term compares negatives with the novel view's embedding, as in the official code, or with the crop's
     negatives_of: Literal["novel_view", "crop"] = "novel_view"
     decay: Literal["all", "identity"] = "all"  # which learning rates fall at decay_epoch. Official code: identity
-    refresh_outliers: bool = False  # embed the last epoch's outliers anew before clustering; else their entries stay
-    batch_statistics: bool = True  # the identity encoder's batch norms train too; False: they keep what they have
+    refresh_outliers: bool = False  # embed the last epoch's outliers again before clustering; else their entries stay
+    batch_statistics: bool = True  # E_id normalizes by the batch; False: by its running statistics
     clustering: ClusteringConfig = ClusteringConfig()
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run.
+    """Holds the settings of one training run.
 
-    Batch sizes (`batch`, and `identities` x `crops`) are those of one rank: W ranks take W times as many crops a step,
-    so a pass over the crops has a W-th of the steps. Losses are means over the global batch. Learning rates are used as
-    they stand, whatever W: the paper's are for 16 crops a step, and whoever adds ranks and leaves `batch` alone chooses
-    them anew; `batch` divided by W trains as one process does, up to rounding, but for batch norms, which see each
-    rank's batch by itself unless `sync_bn`.
+    Batch sizes (`batch`, and `identities` x `crops`) are those of one rank. W ranks take W times as many crops a step,
+    so a pass over the crops has a W-th of the steps. Losses are means over the global batch.
+
+    Learning rates do not depend on W. The paper's are for 16 crops a step: more ranks at the same `batch` need other
+    ones. With `batch` divided by W the run trains as one process does, up to rounding. Batch norms are the exception:
+    they see the batch of one rank unless `sync_bn` is set.
     """
 
     preset: str = "demo"
     dataset: str = "synthetic"
-    data_root: str = ""  # "": datasets/<dataset> for synthetic; otherwise needed
+    data_root: str = ""  # "" is datasets/synthetic for synthetic; other datasets need a folder
     runs: str = "runs"
-    name: str = ""  # "": <dataset>-<preset>-seed<seed>
+    name: str = ""  # "" is <dataset>-<preset>-seed<seed>
     seed: int = 0
     stages: tuple[str, ...] = STAGES
     init: str = ""  # weights to start from: official, torchvision ResNet-50 or of a run
     device: str = "auto"
     amp: bool = False
     compile: str = "auto"  # "auto", "on", "off"
-    cuda_graphs: Literal["auto", "on", "off"] = "auto"  # capture steps: where it can be and pays, always or never
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"  # capture steps where that works and pays, always, or never
     cache: str = "auto"  # decoded crops in memory: "auto", "none", "host", "device"
     on_bad_image: str = "skip"  # or "error"
-    structure_maps: str = "online"  # or a folder of pre-rendered pictures in the official layout
+    structure_maps: str = "online"  # or a folder of pre-rendered structure maps in the official layout
     smpl: str = ""  # file of the SMPL body model, where the body parameters are for it
-    sync_bn: bool = False  # batch-norm statistics of all ranks' batches together, instead of each rank's own
-    optimizer_backend: str = "torch"  # fused optimizers of PyTorch, or "apex": those of NVIDIA apex
+    sync_bn: bool = False  # batch norms use the statistics over all ranks, instead of those of their rank
+    optimizer_backend: str = "torch"  # the fused optimizers of PyTorch, or "apex" for those of NVIDIA apex
     checkpoint_seconds: float = 60.0
-    keep_checkpoints: int = 2  # the newest ones; at least 2, so that there is one to fall back to
+    keep_checkpoints: int = 2  # the newest ones; at least 2, so that an older one can be read
     log_every: int = 10
     height: int = 256
     width: int = 128
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # the embedded dataset, made when missing
-    source: SourceConfig | None = None  # None: nothing labelled
-    warmup: AnyWarmup | None = WarmupConfig()  # None: none
+    source: SourceConfig | None = None  # None: no labelled dataset
+    warmup: AnyWarmup | None = WarmupConfig()  # None: no warm-up
     generative: GenerativeConfig = GenerativeConfig()
     joint: JointConfig = JointConfig()
 
@@ -239,17 +241,17 @@ class RunConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Return (H, W) of the crops that the networks see."""
+        """Return the size (H, W) of the crops that the networks see."""
         return self.height, self.width
 
     @property
     def decoded_cache(self) -> str | None:
-        """Return `cache` as the loaders take it."""
+        """Return `cache` in the form that the loaders take."""
         return None if self.cache == "none" else self.cache
 
     @property
     def folder(self) -> Path:
-        """Return where the run leaves its files."""
+        """Return the folder of the run's files."""
         return Path(self.runs) / (self.name or f"{self.dataset}-{self.preset}-seed{self.seed}")
 
 
@@ -260,11 +262,11 @@ def preset(name: str) -> RunConfig:
         name: "demo" or "paper".
 
     Raises:
-        UserError: no preset of that name.
+        UserError: there is no preset of that name.
 
     Example:
-        >>> preset("paper").size, preset("demo").size
-        ((256, 128), (128, 64))
+        >>> preset("demo").size, preset("paper").size
+        ((128, 64), (256, 128))
     """
     if name == "paper":
         return RunConfig(preset="paper", dataset="market1501")
@@ -279,7 +281,7 @@ def preset(name: str) -> RunConfig:
             joint=JointConfig(
                 epochs=3,
                 decay_epoch=2,
-                lr_identity=3.5e-5,  # ten times that diverges where batch norms rest
+                lr_identity=3.5e-5,  # 3.5e-4 diverges without batch statistics
                 lr=4e-4,
                 batch_statistics=False,
                 clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
@@ -293,18 +295,23 @@ def warmup_preset(name: str, method: str, after_source: bool = False) -> AnyWarm
 
     Args:
         name: the preset, "demo" or "paper".
-        method: "cluster", "mmcl", "jvtc", or "none".
-        after_source: the identity encoder was trained on a labelled dataset before.
+        method: "cluster", "jvtc", "mmcl", or "none".
+        after_source: whether the identity encoder was trained on a labelled dataset before.
+
+    Returns:
+        The settings; None for "none".
 
     Returns:
         The settings; None for "none".
 
     Raises:
-        UserError: no warm-up of that name.
+        UserError: there is no warm-up of that name.
 
     Example:
         >>> warmup_preset("paper", "mmcl").epochs
         60
+        >>> warmup_preset("paper", "jvtc", after_source=True).eps_scale
+        1.0
     """
     paper: dict[str, AnyWarmup | None] = {
         "cluster": WarmupConfig(),
@@ -360,16 +367,16 @@ def warmup_preset(name: str, method: str, after_source: bool = False) -> AnyWarm
 
 
 def source_preset(name: str, dataset: str, root: str) -> SourceConfig:
-    """Return the settings of training on a labelled dataset first.
+    """Return the settings of training on a labelled dataset in a preset.
 
     Args:
         name: the preset, "demo" or "paper".
-        dataset: the source, such as "market1501" or "synthetic".
-        root: its folder; "" for the default folder of the synthetic one.
+        dataset: the name of the dataset, one that `gcl_fast.data.open_dataset` reads.
+        root: the folder that holds it; "" only for "synthetic".
 
     Example:
-        >>> source_preset("paper", "market1501", "DIR").epochs
-        120
+        >>> source_preset("demo", "market1501", "datasets/market").epochs
+        18
     """
     if name == "demo":
         return SourceConfig(dataset, root, epochs=18, lr=1e-3, ramp_epochs=1, decay_epochs=(13, 17))
@@ -377,7 +384,7 @@ def source_preset(name: str, dataset: str, root: str) -> SourceConfig:
 
 
 def _check_ranges(config: Any, prefix: str = "") -> None:
-    """Raise a UserError that names the first setting out of range: such would fail in its stage, after hours."""
+    """Raise a UserError for the first setting out of range, which would otherwise fail in its stage, after hours."""
     for name in (f.name for f in dataclasses.fields(config)):
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
@@ -387,7 +394,7 @@ def _check_ranges(config: Any, prefix: str = "") -> None:
             raise UserError(f"{prefix}{name}={value}: expected {least} or more")
     if isinstance(config, ClusteringConfig):
         if not is_eps(config.eps):
-            raise UserError(f"{prefix}eps={config.eps}: expected a distance from 0 to below 1, auto, or null: by rho")
+            raise UserError(f"{prefix}eps={config.eps}: expected a distance from 0 to below 1, auto, or null for rho")
         if not 0 <= config.rho <= 1:
             raise UserError(f"{prefix}rho={config.rho}: expected a share of all pairs, 0 to 1")
     if isinstance(config, JVTCConfig) and config.clustering.engine == "approximate":

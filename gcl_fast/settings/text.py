@@ -1,4 +1,4 @@
-"""Settings as text: `KEY=VALUE` overrides, the plain dictionaries of config.yaml, and what differs between two."""
+"""Convert settings to text and back: `KEY=VALUE` overrides, the dictionaries of config.yaml, and their differences."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from gcl_fast.settings.settings import RunConfig
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
-    """Return the settings with each assignment applied, as `--set` does.
+    """Return the settings with each `KEY=VALUE` applied in order.
 
     Args:
-        config: the settings to start from.
-        assignments: `dotted.key=value` each; a value is read as YAML and converted to the field's type.
+        config: the settings to begin with; they are not changed.
+        assignments: `dotted.key=value` each. Values are read as YAML and converted to the field's type.
 
     Raises:
-        UserError: an unknown key (the near ones are listed), or a value of another type or out of range.
+        UserError: an unknown key (the keys at its place are listed), or a value of another type or out of range.
 
     Example:
-        >>> from gcl_fast.settings import override, preset
-        >>> override(preset("demo"), ["joint.epochs=5", "joint.lr=1e-4"]).joint.epochs
-        5
+        >>> config = override(RunConfig(), ["joint.epochs=5", "joint.terms=[1, 0, 1]"])
+        >>> config.joint.epochs, config.joint.terms
+        (5, (1.0, 0.0, 1.0))
     """
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
@@ -37,14 +37,14 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(
-                f"--set {assignment}: what follows = is not YAML; quote what has spaces or brackets, as in --set"
+                f"--set {assignment}: the value after = is not YAML; quote values with spaces or brackets, as in --set"
                 " 'joint.terms=[1, 0, 1]'"
             ) from error
         config = _assign(config, key.split("."), value, key)
     return config
 
 
-# Settings and values that runs of gcl_fast 0.1 were written with, and what they are called since
+# Names and values in the config.yaml of gcl_fast 0.1 -> those of this version
 RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
     "joint.own_entry": ("joint.own_entry", {"code": "stored", "paper": "live"}),
     "joint.negatives": ("joint.negatives_of", {"code": "novel_view", "paper": "crop"}),
@@ -58,49 +58,59 @@ RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
 
 
 def _renamed(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a run's settings in which those of RENAMED have the names and values of today."""
+    """Return a copy of a run's settings in which those of RENAMED have the names and values of this version."""
     data = copy.deepcopy(data)
     for path, (new_path, values) in RENAMED.items():
-        *rooms, name = path.split(".")
-        place: Any = data
-        for room in rooms:
-            place = place.get(room) if isinstance(place, dict) else None
-        if isinstance(place, dict) and name in place:
-            value = place.pop(name)
-            place[new_path.rpartition(".")[2]] = values.get(value, value)
+        *sections, name = path.split(".")
+        section: Any = data
+        for key in sections:
+            section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict) and name in section:
+            value = section.pop(name)
+            section[new_path.rpartition(".")[2]] = values.get(value, value)
     return data
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return settings as plain dictionaries, lists, numbers and strings, which config.yaml holds.
+    """Return settings as the plain dictionaries, lists, numbers and strings that go to config.yaml.
+
+    Args:
+        config: a `RunConfig` or one of its parts.
 
     Example:
-        >>> from gcl_fast.settings import preset, to_dict
-        >>> to_dict(preset("demo"))["joint"]["epochs"]
-        3
+        >>> to_dict(RunConfig().joint)["terms"]
+        [1.0, 1.0, 1.0]
     """
     return _plain(dataclasses.asdict(config))
 
 
 def from_dict(data: dict[str, Any]) -> RunConfig:
-    """Return the settings that `to_dict` made a dictionary of; one of gcl_fast 0.1 is read as well.
+    """Return the settings that a dictionary of `to_dict` describes.
+
+    Args:
+        data: the dictionary, of this version or of gcl_fast 0.1. Settings that it lacks keep their defaults.
 
     Raises:
         UserError: an unknown setting, or a value of another type or out of range.
 
     Example:
-        >>> from gcl_fast.settings import from_dict, preset, to_dict
-        >>> from_dict(to_dict(preset("demo"))) == preset("demo")
+        >>> config = RunConfig(seed=3)
+        >>> from_dict(to_dict(config)) == config
         True
     """
     return _build(RunConfig, _renamed(data), "config")
 
 
 def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Return `key: old -> new` for each setting that differs between two nested dictionaries.
+    """Return a line `key: old -> new` for each setting that differs.
+
+    Args:
+        old: a dictionary of `to_dict`, or a value in it.
+        new: the same of other settings.
+        prefix: the dotted key of `old` and `new` in the whole dictionary.
 
     Example:
-        >>> difference({"seed": 0, "joint": {"epochs": 3}}, {"seed": 1, "joint": {"epochs": 3}})
+        >>> difference(to_dict(RunConfig(seed=0)), to_dict(RunConfig(seed=1)))
         ['seed: 0 -> 1']
     """
     if isinstance(old, dict) and isinstance(new, dict):
@@ -110,18 +120,20 @@ def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
+    """Return a copy of `config` whose setting at `path` is `value`; `key` is for messages."""
     names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
     if path[0] not in names:
         raise UserError(f"--set {key}: there is no setting {path[0]!r} here; there are {', '.join(names) or 'none'}")
     if len(path) > 1:
-        changed = _assign(getattr(config, path[0]), path[1:], value, key)
+        new = _assign(getattr(config, path[0]), path[1:], value, key)
     else:
         hint = typing.get_type_hints(type(config))[path[0]]
-        changed = _convert(hint, value, key)
-    return dataclasses.replace(config, **{path[0]: changed})
+        new = _convert(hint, value, key)
+    return dataclasses.replace(config, **{path[0]: new})
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Return `value` as the type `hint`, or raise a UserError that names `key`."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     kinds = [option for option in options if dataclasses.is_dataclass(option)]
     if kinds and value is not None:
@@ -154,17 +166,18 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
                 continue
         if isinstance(option, type) and type(value) is option:
             return value
-    raise UserError(f"{key}: expected {' or '.join(map(_called, options))}, got {value!r}")
+    raise UserError(f"{key}: expected {' or '.join(map(_type_name, options))}, got {value!r}")
 
 
-def _called(kind: Any) -> str:
-    """Return the name of a setting's type for messages."""
+def _type_name(kind: Any) -> str:
+    """Return the name that messages give to a type of a setting."""
     if typing.get_origin(kind) is typing.Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     return {type(None): "null"}.get(kind, kind.__name__)
 
 
 def _build(kind: Any, data: Any, key: str) -> Any:
+    """Make the dataclass `kind` of a dictionary, or raise a UserError that names `key`."""
     hints = typing.get_type_hints(kind)
     if not isinstance(data, dict) or data.keys() - hints.keys():
         raise UserError(f"{key}: expected the settings {', '.join(hints)}, got {data!r}")
@@ -172,6 +185,7 @@ def _build(kind: Any, data: Any, key: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """Return `value` with its tuples as lists."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,1 +1,1 @@
-"""The stages of GCL: source, warm-up, generative and joint. Each makes plans of crops and updates networks by steps."""
+"""Holds the stages of GCL: source, warm-up, generative and joint. Each plans crops and updates networks by steps."""

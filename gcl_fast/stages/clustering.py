@@ -1,4 +1,4 @@
-"""From the memory bank to the labels of the next epoch, the same on every rank."""
+"""Cluster the memory bank into the labels of the next epoch, the same on every rank."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from gcl_fast.settings import ClusteringConfig
 
 
 def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
-    """Return unit rows with each camera's mean subtracted.
+    """Subtract each camera's mean from its rows, and normalize them.
 
-    What a camera adds to every embedding (its cast, its background) then no longer pulls its crops together: on the
-    embedded dataset this decides whether clusters cross cameras early enough to teach anything.
+    A camera adds a part to all of its embeddings, by its colour cast and its background. This part makes crops of one
+    camera similar. Without it, clusters cross cameras in earlier epochs.
 
     Args:
         features: (N, D).
         cameras: (N,) int64, any values.
+
+    Returns:
+        (N, D) unit rows.
     """
     _, group = torch.unique(cameras, return_inverse=True)
     member = one_hot(group).to(features)  # (N, cameras); a product, as index_add_ on a GPU sums in any order
@@ -35,7 +38,13 @@ def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
 
 
 def check(settings: ClusteringConfig, stage: str, rows: int, device: torch.device) -> None:
-    """Make sure that `rows` embeddings on `device` can be clustered by `settings`, those of `stage`.
+    """Make sure that embeddings can be clustered by the settings.
+
+    Args:
+        settings: how to cluster.
+        stage: the name of their stage, for the message.
+        rows: number of embeddings.
+        device: where they are.
 
     Raises:
         UserError: a search that is not installed, or more neighbours than the GPU's kernels hold.
@@ -50,24 +59,31 @@ def check(settings: ClusteringConfig, stage: str, rows: int, device: torch.devic
 def label_to_train(
     features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks, stage: str
 ) -> PseudoLabels:
-    """`label`, for a stage that trains on inliers alone.
+    """Cluster the rows of a bank, as `label` does, for a stage that trains on inliers alone.
 
     Raises:
         UserError: every crop is an outlier.
     """
-    found = label(features, cameras, settings, ranks)
-    if found.num_clusters == 0:
-        here = f"{stage}.clustering"
+    labels = label(features, cameras, settings, ranks)
+    if labels.num_clusters == 0:
+        key = f"{stage}.clustering"
         raise UserError(
-            f"{stage}: every crop is an outlier at eps {found.eps:.3g}, none is left to train on; raise --set"
-            f" {here}.eps (now {settings.eps}) or, where that is null, {here}.rho (now {settings.rho:g}), or lower"
-            f" {here}.min_samples (now {settings.min_samples}): --resume takes them"
+            f"{stage}: every crop is an outlier at eps {labels.eps:.3g}, none is left to train on; raise --set"
+            f" {key}.eps (now {settings.eps}) or, where that is null, {key}.rho (now {settings.rho:g}), or lower"
+            f" {key}.min_samples (now {settings.min_samples}): --resume takes them"
         )
-    return found
+    return labels
 
 
 def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks) -> PseudoLabels:
-    """Cluster bank rows (N, D), equal on all ranks, by `settings`; the ranks share the work and get the same labels."""
+    """Cluster the rows of a bank; the ranks share the work and get the same labels.
+
+    Args:
+        features: (N, D), equal on all ranks.
+        cameras: (N,) int64.
+        settings: how to cluster.
+        ranks: all of them call this.
+    """
     if settings.camera_centred:
         features = camera_centred(features, cameras.to(features.device))
     return cluster(
@@ -83,22 +99,27 @@ def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: 
 
 
 def report(labels: PseudoLabels, before: Tensor | None, identity: Tensor) -> dict[str, float]:
-    """Return metrics of a clustering: sizes, agreement with the one before and, where they are known, with identities.
+    """Return the metrics of a clustering, and warn of a degenerate one.
 
-    The identities are looked at here only: nothing that trains sees them. A degenerate clustering is warned of.
+    The identities are used for the metrics alone; no training depends on them.
+
+    Args:
+        labels: the clustering.
+        before: (N,) the labels of the clustering before, or None; the agreement with them is measured.
+        identity: (N,) -1 for unknown; where all are known, the agreement with them is measured.
     """
-    found = health(labels, before)
-    if found.advice:
-        warnings.warn(found.advice, stacklevel=2)
+    condition = health(labels, before)
+    if condition.advice:
+        warnings.warn(condition.advice, stacklevel=2)
     metrics = {
         "clusters": float(labels.num_clusters),
-        "outliers": found.outlier_share,
-        "largest": found.largest_share,
+        "outliers": condition.outlier_share,
+        "largest": condition.largest_share,
         "eps": float(labels.eps),
         "recall": labels.search.recall,
     }
-    if found.agreement is not None:
-        metrics["ari_before"] = found.agreement
+    if condition.agreement is not None:
+        metrics["ari_before"] = condition.agreement
     if bool((identity >= 0).all()):
         metrics["ari"] = adjusted_rand_index(identity, labels.labels.cpu())
     return metrics

@@ -1,6 +1,6 @@
-"""One update of GCL: structure maps, forward pass, D against detached fakes, then G and E_id against the new D.
+"""Update GCL by one step: structure maps, forward pass, D by detached fakes, then G, E_str and E_id by the new D.
 
-`reference_step.py` is the same update in one page, as the paper and its official code write it.
+`reference_step.py` has the same update on one page, in the order of the paper and its official code.
 """
 
 from __future__ import annotations
@@ -29,10 +29,20 @@ from gcl_fast.settings import GenerativeConfig
 
 
 def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, last: int = 315) -> Tensor:
-    """Draw (count,) yaws in degrees for this rank's crops, uniform over 45, 90, ..., `last`; equal arguments, equal
-    yaws.
+    """Draw the yaws of novel views, uniform over 45, 90, ..., `last` degrees; equal arguments give equal yaws.
 
     The ranks' yaws in rank order are those that one process would draw for the whole batch.
+
+    Args:
+        count: number of crops of this rank.
+        seed: the seed of the run.
+        epoch: the epoch of the step.
+        position: the position of the step in its epoch.
+        ranks: their number and this rank's place among them.
+        last: the largest yaw, a multiple of 45 degrees.
+
+    Returns:
+        (count,) degrees, on the device of this rank.
     """
     generator = torch_generator(seed, epoch, position, Stream.YAW)
     yaw = 45.0 * torch.randint(1, last // 45 + 1, (ranks.world_size, count), generator=generator)
@@ -40,18 +50,19 @@ def draw_yaw(count: int, seed: int, epoch: int, position: int, ranks: Ranks, las
 
 
 def kind_of(position: int, r1_every: int) -> int:
-    """Return a position that stands for all of its kind: 0 where a step takes the R1 penalty, 1 where it does not.
+    """Return 0 for a position whose step takes the R1 penalty, and 1 for another.
 
-    A step makes nothing else of its position, so a graph that is captured at this one serves all of them.
+    A step uses its position for nothing else, so a graph captured at one position serves all of its kind.
     """
     return min(position % r1_every, 1)
 
 
 class IdentityTraining(NamedTuple):
-    """What the joint stage has and the generative stage lacks: the bank that teaches E_id, and its optimizer.
+    """Holds what trains E_id in the joint stage: the bank, and E_id's optimizer.
 
     With `batch_statistics` E_id normalizes by the batch, as the official code does; else by its running statistics.
-    Batches of 16 crops can be too few for the first: E_id then trains on embeddings that no evaluation sees.
+    Statistics of small batches differ from the running ones, so E_id would train on other embeddings than evaluation
+    uses.
     """
 
     bank: MemoryBank
@@ -60,17 +71,17 @@ class IdentityTraining(NamedTuple):
 
 
 class GCLStep:
-    """The update of D, G, E_str and, in the joint stage, E_id; owns the optimizers of the first three.
+    """Updates D, G, E_str and, in the joint stage, E_id; it holds the optimizers of the first three.
 
     Args:
         gcl: the networks.
         settings: loss weights, R1, weight decay.
         structure_maps: (index (B,), yaw (B,) in degrees) -> structure maps (B, 1, H, W) of the training crops.
         ranks: gradients are averaged over them.
-        precision: the arithmetic of the forward passes.
+        precision: of the forward passes.
         lr: learning rate of both Adams.
-        identity: given in the joint stage. Without it E_id is frozen, in eval mode.
-        backend: whose fused optimizers, "torch" or "apex".
+        identity: what trains E_id in the joint stage; None freezes E_id, in eval mode.
+        backend: the origin of the fused optimizers, "torch" or "apex".
     """
 
     def __init__(
@@ -108,12 +119,12 @@ class GCLStep:
         Args:
             images: crops (B, 3, H, W).
             index: (B,) their indices among the training crops.
-            yaw: (B,) of their novel views, in degrees.
-            position: of the step in its epoch; every `r1_every`th takes the R1 penalty.
-            mix: in the joint stage, draws a fourth image of each crop, of mixed part features.
+            yaw: (B,) degrees, of their novel views.
+            position: the position of the step in its epoch; every `r1_every`th takes the R1 penalty.
+            mix: in the joint stage, the draws for a fourth image of each crop, of mixed part features; None for none.
 
         Returns:
-            device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the crops,
+            Device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the crops,
             detached, before L2 normalization.
         """
         gcl, joint = self.gcl, self.identity
@@ -136,8 +147,8 @@ class GCLStep:
             losses = generator_losses(
                 views, images, self.adversarial, self.settings.weights, view=contrast, mixup=mixup
             )
-        trained = [optimizer_g] if joint is None else [joint.optimizer, optimizer_g]
-        skipped_g = descend(losses["total"], self.ranks, *trained)
+        optimizers = [optimizer_g] if joint is None else [joint.optimizer, optimizer_g]
+        skipped_g = descend(losses["total"], self.ranks, *optimizers)
         self.ranks.average_norms(gcl.identity)
         metrics = {"loss": losses.pop("total"), **losses}
         metrics |= {"d_fake": terms.fake.sum(), "d_real": terms.real} | ({"r1": terms.penalty} if every else {})
@@ -145,19 +156,23 @@ class GCLStep:
         return metrics, views.embedding.detach().float()
 
     def _mixup(self, views: Views, mix: Mix) -> Tensor:
-        """Compute the soft-label loss of images with mixed part features and the crops' own structure."""
+        """Return the soft-label loss of images with mixed part features and the crops' own structure."""
         parts = mix_parts(views.parts, self.ranks.gather(views.parts.detach()), mix)
         with record_function("gcl_fast::decode"):
-            mixed = self.gcl.generator(views.code, parts)
+            images = self.gcl.generator(views.code, parts)
         with record_function("gcl_fast::encode"):
-            _, embedding = self.gcl.identity(mixed)
+            _, embedding = self.gcl.identity(images)
         return soft_label_loss(embedding, mix)
 
     def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """Update G and E_str towards x_rec = x alone, on crops (B, 3, H, W) and their indices (B,).
+        """Update G and E_str towards x_rec = x alone, without adversary, cycle or novel view.
 
-        No adversary, cycle or novel view: a fifth of the time of a whole step on a CPU, and most of what the generator
-        has to learn first. Returns device scalars for the log.
+        Args:
+            images: crops (B, 3, H, W).
+            index: (B,) their indices among the training crops.
+
+        Returns:
+            Device scalars for the log.
         """
         gcl, optimizer = self.gcl, self.optimizers[1]
         gcl.train()
@@ -169,9 +184,9 @@ class GCLStep:
             with torch.no_grad(), record_function("gcl_fast::encode"):
                 parts, _ = gcl.identity(images)
             with record_function("gcl_fast::decode"):
-                made = gcl.generator(gcl.structure(structure), parts)
+                reconstruction = gcl.generator(gcl.structure(structure), parts)
             with record_function("gcl_fast::losses"):
-                loss = reconstruction_loss(made, images)
+                loss = reconstruction_loss(reconstruction, images)
         total = self.settings.weights.image * loss
         return {"loss": total, "image_rec": loss, "skipped_generator": descend(total, self.ranks, optimizer)}
 
@@ -185,6 +200,6 @@ class GCLStep:
         return {name: o.state_dict() for name, o in zip(("discriminator", "generator"), self.optimizers)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         for name, optimizer in zip(("discriminator", "generator"), self.optimizers):
             optimizer.load_state_dict(state[name])

@@ -1,4 +1,4 @@
-"""Generative stage: structure encoder, generator and discriminator learn to turn people; the identity encoder rests."""
+"""Run the generative stage: E_str, G and D learn to draw people from other sides, and E_id is frozen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gcl_fast.stages.graphs import StepGraphs
 
 
 class Generative:
-    """The generative stage (Chen et al. 2021, section 3.1): identity encoder frozen and in eval mode."""
+    """Represents the generative stage (Chen et al. 2021, section 3.1), with E_id frozen and in eval mode."""
 
     name = "generative"
 
@@ -40,7 +40,7 @@ class Generative:
         self.graphs = StepGraphs(config, ranks, self.name, self.gcl_step.optimizers, rendering=True)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Standardize the part features before the first epoch, where the generator asks for it."""
+        """Measure the part features before the first epoch, for a generator that standardizes them."""
         if epoch == 0 and self.gcl.generator.standardize:
             statistics = part_feature_statistics(
                 self.gcl.identity, self.records, self.config, self.ranks, self.precision
@@ -49,7 +49,7 @@ class Generative:
         return {}
 
     def plan(self, epoch: int) -> Tensor:
-        """Return (steps, batch) indices: one shuffled pass, without the last partial batch."""
+        """Return crop indices (steps, batch) of one shuffled pass, without its last partial batch."""
         return shuffled_plan(
             len(self.records),
             self.config.generative.batch,
@@ -60,7 +60,7 @@ class Generative:
         )
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """Update D, then G and E_str; in the first `reconstruction_epochs` G and E_str alone."""
+        """Update D, then G and E_str; in the first `reconstruction_epochs` update G and E_str alone."""
         s, steps = self.config.generative, len(self.records) // self.config.generative.batch // self.ranks.world_size
         factor = ramp_then_cosine(epoch * steps + position, s.epochs * steps, s.ramp_steps, s.constant_share)
         self.gcl_step.set_learning_rate(s.lr * factor)
@@ -77,5 +77,5 @@ class Generative:
         return self.gcl_step.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.gcl_step.load_state_dict(state)

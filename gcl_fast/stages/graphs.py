@@ -1,8 +1,8 @@
-"""Training steps captured as CUDA graphs: one launch in place of thousands, and no Python between two kernels.
+"""Capture training steps as CUDA graphs, which replace thousands of launches by one, without Python between kernels.
 
-A graph holds the addresses, shapes and Python numbers of the step that was captured. What changes from step to step is
-therefore a tensor that is written in place: batches, yaws, learning rates, loss scales, the bank and its draws. What
-changes rarely is named by the caller (`baked`), and makes another graph.
+A graph holds the addresses, shapes and Python numbers of the step that was captured. Batches, yaws, learning rates,
+loss scales, the bank and its draws change with every step. They are therefore tensors that are written in place. The
+caller names what changes rarely (`baked`); each of its values has a graph.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gcl_fast.errors import UserError
 from gcl_fast.kernels import rasterize
 from gcl_fast.settings import RunConfig
 
-EAGER = 2  # steps of a kind before its capture: kernels are compiled in them, optimizer states and workspaces made
-KEPT = 4  # graphs at a time
-PAYS = 20  # replays that pay for a capture: it waits for the device, empties the allocator's cache and runs the Python
-TRIALS = 3  # captures of a step before it is asked whether they paid
+EAGER = 2  # steps of a kind before its capture; they compile kernels and make optimizer states and workspaces
+KEPT = 4  # largest number of graphs at a time
+PAYS = 20  # replays that pay for a capture, which waits for the device, empties its cache and runs the Python code
+TRIALS = 3  # captures of a step before the replays are counted
 
 Measured = dict[str, Tensor]
 
 
 def choose(config: RunConfig, ranks: Ranks) -> tuple[bool, str]:
-    """Return whether a run captures steps, and why, for the header.
+    """Return whether a run captures steps, and the reason for the header.
 
     Raises:
         UserError: cuda_graphs is "on", and there is a stage whose steps cannot be captured.
@@ -49,7 +49,7 @@ def choose(config: RunConfig, ranks: Ranks) -> tuple[bool, str]:
 
 
 def _hindrance(config: RunConfig, ranks: Ranks) -> str:
-    """Return why no step of a run can be captured; "" where steps can."""
+    """Return why no step of a run can be captured, or "" where steps can."""
     if ranks.device.type != "cuda":
         return "they need CUDA"
     if ranks.world_size > 1:
@@ -60,7 +60,7 @@ def _hindrance(config: RunConfig, ranks: Ranks) -> str:
 
 
 def _hindrance_of_rendering(config: RunConfig) -> str:
-    """Return why no step with structure maps can be captured; "" where it can."""
+    """Return why no step with structure maps can be captured, or "" where they can."""
     if config.structure_maps != "online":
         return "pre-rendered structure maps come from the CPU"
     if config.smpl:
@@ -71,11 +71,14 @@ def _hindrance_of_rendering(config: RunConfig) -> str:
 
 
 def _refuse_if_asked_for(config: RunConfig, reason: str) -> None:
+    """Raise a UserError where the settings ask for graphs that `reason` rules out."""
     if config.cuda_graphs == "on":
         raise UserError(f"--set cuda_graphs=on: {reason}; cuda_graphs=auto captures what can be")
 
 
 class _Captured(NamedTuple):
+    """Holds a graph, and the tensors that it reads and writes."""
+
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
     outputs: Measured
@@ -84,14 +87,17 @@ class _Captured(NamedTuple):
 class StepGraphs:
     """Runs the steps of one stage: as CUDA graphs where that was chosen and succeeds, else one kernel at a time.
 
-    The first EAGER steps of a kind are plain steps; then its graph is captured, which runs nothing, and replayed. All
-    graphs share one pool of memory. That is safe because no state is made in a capture, and what a replay leaves there
-    (gradients, the metrics returned) is used before the next one. Where the capture fails the run goes on without.
+    The first EAGER steps of a kind are plain steps. Then its graph is captured, which runs nothing, and replayed. All
+    graphs share one pool of memory. That is safe, as a capture makes no state. Gradients and metrics, which a replay
+    leaves in the pool, are used before the next replay. Where a capture fails the run goes on
+    without graphs.
 
     Args:
-        stage: its name, for messages.
-        optimizers: that its steps take; of PyTorch.
-        rendering: whether its steps make structure maps.
+        config: the settings.
+        ranks: their number and this rank's device.
+        stage: the name of the stage, for messages.
+        optimizers: the optimizers of PyTorch that the steps use.
+        rendering: whether the steps make structure maps.
     """
 
     def __init__(
@@ -102,7 +108,7 @@ class StepGraphs:
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._eager_steps: Counter[tuple[Any, ...]] = Counter()
         self._steps = 0
-        self._captures: Counter[str] = Counter()  # by the step's name, as the two below
+        self._captures: Counter[str] = Counter()  # by the name of the step, as are the two below
         self._replays: Counter[str] = Counter()
         self._unprofitable: set[str] = set()
         if self.active:
@@ -110,17 +116,17 @@ class StepGraphs:
             self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Callable[..., Measured], tensors: tuple[Tensor, ...], baked: tuple = ()) -> Measured:
-        """Take `step(*baked, *tensors)`.
+        """Take the step `step(*baked, *tensors)`.
 
         Args:
-            step: one update. It gives scalars of the device, waits for nothing, and beside its arguments reads only
-                what keeps its value or is written in place. Steps are told apart by their names.
-            tensors: of the device; every step may have others.
-            baked: hashable; a graph holds for one value of them. Whatever else of the step's surroundings is replaced
-                must be replaced together with them.
+            step: one update, identified by its name. It returns scalars on the device and waits for nothing. Besides
+                its arguments it reads only what keeps its value or is written in place.
+            tensors: tensors on the device; every step may have others.
+            baked: hashable values; a graph holds for one value of them. Other objects that the step reads may be
+                replaced only when these values change.
 
         Returns:
-            What `step` gives, valid until the next call; of a graph without autograd's.
+            What `step` returns, valid until the next call; a graph returns it without autograd's history.
 
         Raises:
             UserError: cuda_graphs is "on", and the step cannot be captured.
@@ -144,28 +150,28 @@ class StepGraphs:
         return outputs
 
     def release(self) -> str:
-        """Drop all graphs and their memory at the end of the stage. How many steps they ran, for the log, or ""."""
+        """Drop all graphs and their memory at the end of the stage, and return how many steps they ran, or ""."""
         self._drop()
         captures, replays = self._captures.total(), self._replays.total()
         return f"{replays} of {self._steps} steps were CUDA graphs ({captures} captured)" if captures else ""
 
     def _eagerly(self, step: Callable[..., Measured], tensors: tuple[Tensor, ...], baked: tuple) -> Measured:
-        """Take a step on the stream of the captures: what torch keeps for each stream is there when they begin."""
+        """Take a step on the stream of the captures, so that torch makes what it keeps for each stream."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            measured = step(*baked, *tensors)
+            metrics = step(*baked, *tensors)
         current.wait_stream(self._stream)
-        return measured
+        return metrics
 
     def _pays(self, name: str) -> bool:
-        """Return whether the captures of a step are replayed often enough; warn once where they are not."""
+        """Return whether the captures of a step are replayed often enough, and warn once where they are not."""
         captures, replays = self._captures[name], self._replays[name]
         if self._must or captures < TRIALS or replays >= PAYS * captures:
             return True
         warnings.warn(
             f"{self._stage}: CUDA graphs of {name} are not worth their capture ({captures} of them for {replays} steps)"
-            ": from here on it runs without",
+            ": from now on it runs without",
             stacklevel=3,
         )
         self._unprofitable.add(name)
@@ -174,14 +180,14 @@ class StepGraphs:
     def _capture(
         self, key: tuple[Any, ...], step: Callable[..., Measured], tensors: tuple[Tensor, ...], baked: tuple
     ) -> bool:
-        """Capture a step, which runs nothing; whether that succeeded. Where it did not, no other is tried.
+        """Capture a step, which runs nothing, and return whether that succeeded; after a failure no other is tried.
 
         Raises:
-            UserError: cuda_graphs is "on", and it did not.
+            UserError: cuda_graphs is "on", and the capture failed.
         """
         torch.cuda.synchronize()  # a graph on its way must not be dropped
         while len(self._captured) >= KEPT:
-            del self._captured[next(iter(self._captured))]  # the oldest: captured for what has been replaced
+            del self._captured[next(iter(self._captured))]  # the oldest, whose `baked` values rarely come again
         try:
             self._captured[key] = self._recorded(step, tensors, baked)
         except RuntimeError as error:
@@ -194,7 +200,7 @@ class StepGraphs:
         else:
             self._captures[step.__name__] += 1
             return True
-        # Now that the error is gone, and with it what its frames held of the memory
+        # Only after the except clause, as the frames of the error hold memory
         _leave_pool(self._pool)
         self._drop()
         self.active = False
@@ -202,19 +208,21 @@ class StepGraphs:
         return False
 
     def _recorded(self, step: Callable[..., Measured], tensors: tuple[Tensor, ...], baked: tuple) -> _Captured:
+        """Record a step as a graph with inputs of its own."""
         inputs, graph = tuple(tensor.clone() for tensor in tensors), torch.cuda.CUDAGraph()
-        # Of all threads this one alone is forbidden what a capture forbids: those of the loader allocate and wait
-        # meanwhile. The stream is entered once more because torch stays on it where ending the capture fails.
+        # What a capture forbids is forbidden to this thread alone: the loader's threads allocate and wait meanwhile.
+        # The stream is entered once more because torch stays on it where the end of the capture fails.
         with (
             _capturable(self._optimizers),
             torch.cuda.stream(self._stream),
             torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
         ):
-            # Detached at once: a loss that is kept would keep the memory of the whole backward pass
+            # Detached, as a loss with its history holds the memory of the whole backward pass
             outputs = {name: value.detach() for name, value in step(*baked, *inputs).items()}
         return _Captured(graph, inputs, outputs)
 
     def _drop(self) -> None:
+        """Free all graphs and their memory."""
         if self.active:
             torch.cuda.synchronize()
             self._captured.clear()
@@ -222,7 +230,7 @@ class StepGraphs:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the first line of the first error: ending a capture that failed is a second one."""
+    """Return the first line of the first error; the end of a capture that failed raises a second one."""
     while isinstance(error.__context__, RuntimeError):
         error = error.__context__
     return str(error).partition("\n")[0] or type(error).__name__
@@ -230,8 +238,11 @@ def _cause(error: BaseException) -> str:
 
 @contextmanager
 def _capturable(optimizers: Sequence[Optimizer]) -> Iterator[None]:
-    """Within, torch lets `optimizers` be captured. It asks for this flag, which fused ones never read, and warns where
-    one with it takes a step outside a capture; checkpoints do not hold it."""
+    """Enter a context in which torch lets `optimizers` be captured.
+
+    torch requires the flag `capturable`, which fused optimizers never read, and warns where an optimizer with it takes
+    a step outside a capture. Checkpoints do not hold the flag.
+    """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups if "capturable" in group]
     for group in groups:
         group["capturable"] = True
@@ -243,10 +254,13 @@ def _capturable(optimizers: Sequence[Optimizer]) -> Iterator[None]:
 
 
 def _leave_pool(pool: Any) -> None:
-    """End allocating to `pool` where torch did not: 2.11 leaves the pool of a capture that fails in use, and the
-    allocator's next cleaning is then an internal error; 2.14 does not."""
+    """End the allocation to `pool` where torch did not.
+
+    torch 2.11 leaves the pool of a failed capture in use, and the allocator's next cleaning is then an internal error;
+    2.14 does not.
+    """
     try:
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-    except RuntimeError:  # torch has left it
+    except RuntimeError:  # torch has ended it
         return
     torch._C._cuda_releasePool(torch.cuda.current_device(), pool)

@@ -1,4 +1,4 @@
-"""Joint stage: everything trains; the bank, clustered at each epoch, teaches the identity encoder view by view."""
+"""Run the joint stage: all networks train, and the bank, clustered at each epoch, teaches E_id by views."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ from gcl_fast.stages.mixup import draw_mix
 
 
 class Joint:
-    """The joint stage (Chen et al. 2021, section 3.2). Outliers leave the epoch's plan, stay in the bank, and count as
-    negatives."""
+    """Represents the joint stage (Chen et al. 2021, section 3.2).
+
+    Outliers are not in the plan of an epoch; they stay in the bank and count as negatives.
+    """
 
     name = "joint"
 
@@ -71,7 +73,7 @@ class Joint:
         self.graphs = StepGraphs(config, ranks, self.name, optimizers, rendering=True)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Fill the bank (first epoch), or so set the entries of outliers, and cluster it."""
+        """Cluster the bank; before that, fill it (first epoch), or renew the entries of outliers where so set."""
         if epoch == 0:
             self._embed(torch.arange(len(self.records)))
         elif self.settings.refresh_outliers:
@@ -83,14 +85,14 @@ class Joint:
         return metrics
 
     def _embed(self, rows: Tensor) -> None:
-        """Overwrite the bank's entries `rows` by eval-mode embeddings of their crops; fewer than ranks stay."""
+        """Overwrite the bank's entries `rows` by eval-mode embeddings; fewer rows than ranks stay as they are."""
         if len(rows) >= self.ranks.world_size:
             crops = self.records.subset(rows.numpy())
             embeddings = extract(self.gcl.identity, crops, self.config, self.ranks, self.precision)
             self.bank.features[rows.to(embeddings.device)] = embeddings
 
     def plan(self, epoch: int) -> Tensor:
-        """Return (steps, batch) indices: one pass over the inliers, without the last partial batch."""
+        """Return crop indices (steps, batch) of one pass over the inliers, without its last partial batch."""
         return shuffled_plan(
             (self.bank.labels >= 0).nonzero().flatten().cpu(),
             self.settings.batch,
@@ -106,24 +108,24 @@ class Joint:
         self.gcl_step.set_learning_rate(self.settings.lr * (decay if self.settings.decay == "all" else 1.0))
         set_learning_rate(self.optimizer, self.settings.lr_identity * decay)
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, self.config.generative.last_yaw)
-        mixed: tuple[Tensor, ...] = ()
+        mix: tuple[Tensor, ...] = ()
         if self.config.generative.weights.mixup:
-            drawn = draw_mix(self.bank, self.clusters, index, self.config.seed, epoch, position, self.ranks)
-            mixed = drawn.weight, drawn.partner, drawn.clusters, drawn.centroids
+            draws = draw_mix(self.bank, self.clusters, index, self.config.seed, epoch, position, self.ranks)
+            mix = draws.weight, draws.partner, draws.clusters, draws.centroids
         kind = kind_of(position, self.config.generative.r1_every)
-        return self.graphs(self._update, (images, index, yaw, *mixed), (kind,))
+        return self.graphs(self._update, (images, index, yaw, *mix), (kind,))
 
-    def _update(self, position: int, images: Tensor, index: Tensor, yaw: Tensor, *mixed: Tensor) -> dict[str, Tensor]:
+    def _update(self, position: int, images: Tensor, index: Tensor, yaw: Tensor, *draws: Tensor) -> dict[str, Tensor]:
         mix = None
-        if mixed:
-            weight, partner, clusters, centroids = mixed
+        if draws:
+            weight, partner, clusters, centroids = draws
             mix = Mix(weight, partner, clusters, centroids, self.bank.temperature)
         metrics, embedding = self.gcl_step(images, index, yaw, position, mix)
         self.bank.update_(self.ranks.gather(index), self.ranks.gather(embedding))
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of optimizers and bank, which holds the labels."""
+        """Return the states of the optimizers, and the bank, which holds the labels."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "bank": self.bank.state_dict(),
@@ -131,7 +133,7 @@ class Joint:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.load_state_dict(state["bank"])
         self.clusters = Clusters.from_labels(self.bank.labels)

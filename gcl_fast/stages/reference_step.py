@@ -1,7 +1,7 @@
-"""One update of GCL in one page, written from the published method: what `GCLStep` is tested against and timed against.
+"""Update GCL by one step, on one page written from the published method; `GCLStep` is tested and timed against it.
 
-Every network call stands alone. For each kind of generated image the crops and their R1 penalty pass D once more, D's
-parameters take gradients in G's update, and nothing is merged, folded or skipped.
+Every network call stands alone. For each kind of generated image the crops and their R1 penalty pass D once more. D's
+parameters take gradients in G's update. No calls are merged or skipped.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from gcl_fast.stages.gcl_step import GCLStep
 
 
 class ReferenceStep:
-    """The update of Chen et al. 2021 in the order of its official code; called as `GCLStep` is.
+    """Updates the networks by Chen et al. 2021 in the order of its official code, and is called as `GCLStep` is.
 
     Args:
-        step: its networks, settings and optimizers are taken over.
+        step: the step whose networks, settings and optimizers this one uses.
         layout: memory format of the images; the official code's is `torch.contiguous_format`.
         fixed_maps: render the structure maps in the first call only. The official code reads them with the crops.
     """
@@ -39,7 +39,7 @@ class ReferenceStep:
         gcl.identity.train(joint is not None and joint.batch_statistics).requires_grad_(joint is not None)
         optimizer_d, optimizer_g = self.step.optimizers
 
-        # Structure maps at the crop's own yaw and at the novel one
+        # Structure maps at the yaw of the crop and at the novel one
         if not (self.fixed_maps and self._maps):
             self._maps = [self.step.structure_maps(index, angle) for angle in (torch.zeros_like(yaw), yaw)]
         images, structure, structure_new = (x.contiguous(memory_format=self.layout) for x in (images, *self._maps))

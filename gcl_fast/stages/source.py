@@ -1,4 +1,4 @@
-"""Source stage: the identity encoder learns from a labelled dataset, and its batch norms get to know the target."""
+"""Run the source stage: E_id learns from a labelled dataset, and has batch norms for the target as well."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from gcl_fast.stages.graphs import StepGraphs
 
 
 class Source:
-    """Supervised training on the source, before anything is learned from the target.
+    """Represents supervised training on the source, before the target is used.
 
-    Per step: a batch of `identities` x `crops` of the source, loss = cross-entropy of identities + batch-hard triplets,
-    whose strangers are sought in the batches of all ranks; then as many crops of the target pass without a loss, for
-    the statistics of their batch norms. The networks hold the target's norms at any time, as all later stages do.
+    A step takes a batch of `identities` x `crops` of the source. Its loss is the cross-entropy of identities plus
+    batch-hard triplets, whose negatives come from the batches of all ranks. Then as many crops of the target pass
+    without a loss, for the statistics of their batch norms. The networks always hold the target's norms, as in all
+    later stages.
 
     Attributes:
         encoder: the identity encoder with the source's norms.
@@ -48,10 +49,10 @@ class Source:
         self.statistics = RunningStatistics(self.encoder)
         source, target = inputs.source.train, inputs.dataset.train
         known = source.identity >= 0
-        identities, of_known = np.unique(source.identity[known], return_inverse=True)
+        identities, label_of_known = np.unique(source.identity[known], return_inverse=True)
         labels = np.full(len(source), -1)
-        labels[known] = of_known
-        self.labels = torch.from_numpy(labels).to(ranks.device)  # (N,) 0..C-1, unknown ones -1
+        labels[known] = label_of_known
+        self.labels = torch.from_numpy(labels).to(ranks.device)  # (N,) 0..C-1, unknown -1
         self.cameras, self.target_cameras = source.camera, target.camera
         self.classifier = nn.Linear(config.model.identity.embedding, len(identities), bias=False)
         nn.init.normal_(self.classifier.weight, std=1e-3, generator=torch.Generator().manual_seed(config.seed))
@@ -69,13 +70,15 @@ class Source:
         self.loader = augmented(_one_after_the_other(source, target), config, ranks)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Keep the source's statistics finite; there is nothing to prepare."""
+        """Keep the source's statistics finite; there is nothing else to prepare."""
         self.statistics.mend()
         return {}
 
     def plan(self, epoch: int) -> Tensor:
-        """(steps, 2 * batch): a crop of the source and one of the target in turns, so that each rank's slice of a step
-        is the slice of one process."""
+        """Return crop indices (steps, 2 * batch), of the source and the target in turns.
+
+        In this order each rank's slice of a step is the slice of one process.
+        """
         s, ranks = self.settings, self.ranks
         draw = partial(
             identity_plan,
@@ -91,7 +94,7 @@ class Source:
         return torch.stack([source, len(self.labels) + target], 2).flatten(1)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """Update encoder and classifier, and both domains' statistics."""
+        """Update the encoder, the classifier, and the statistics of both domains."""
         set_learning_rate(self.optimizer, self._rate(epoch, position))
         return self.graphs(self._update, (images, index))
 
@@ -115,15 +118,13 @@ class Source:
         return {"loss": loss, "identity": identity, "triplet": triplet, "skipped": skipped}
 
     def _rate(self, epoch: int, position: int) -> float:
-        """Return the learning rate: a linear rise over the first epochs, then a tenth of it from each of `decay_epochs`
-        on.
-        """
+        """Return the learning rate: a linear rise over the first epochs, then a tenth at each of `decay_epochs`."""
         s = self.settings
         rise = min(1.0, (epoch * self.steps + position + 1) / max(s.ramp_epochs * self.steps, 1))
         return s.lr * rise * 0.1 ** sum(epoch >= first for first in s.decay_epochs)
 
     def finished(self) -> IdentityEncoder:
-        """Return `encoder`, ready to be evaluated."""
+        """Return `encoder` with finite statistics, to be evaluated."""
         self.statistics.mend()
         return self.encoder
 
@@ -137,13 +138,14 @@ class Source:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.classifier.load_state_dict(state["classifier"])
-        self.encoder.load_state_dict(state["norms"], strict=False)  # the parameters are the networks' own
+        self.encoder.load_state_dict(state["norms"], strict=False)  # the parameters are in the state of the networks
 
 
 def _one_after_the_other(source: Records, target: Records) -> Records:
+    """Join the records of the source and, behind them, of the target."""
     return Records(
         source.root,
         [*source.paths, *target.paths],

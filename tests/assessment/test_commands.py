@@ -52,7 +52,7 @@ def test_equal_names_in_two_folders_keep_their_views(untrained, tmp_path):
     [
         (["--split", "query"], "no crops in query"),
         (["--split", "query", "--names", "0001.png"], "no crops in query"),
-        (["--out", "DIR/file/views.png"], "cannot write the picture to DIR/file/views.png"),
+        (["--out", "DIR/file/views.png"], "cannot write the image to DIR/file/views.png"),
         (["--files", "DIR/file"], "cannot write views to DIR/file/cam1/0001_yaw0.png"),
     ],
 )

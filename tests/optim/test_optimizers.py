@@ -107,7 +107,7 @@ def test_apex_without_its_extensions_or_without_cuda(apex):
 @pytest.mark.skipif("apex" in sys.modules, reason="there is an apex here")
 def test_no_apex_at_all(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="there is no package apex here; build "):
+    with pytest.raises(UserError, match="the package apex is not installed; build "):
         describe("apex", CUDA)
 
 

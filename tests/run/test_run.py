@@ -230,7 +230,7 @@ def test_other_crops_than_a_stage_was_begun_on_are_refused(reopen, tmp_path):
 def test_views_that_cannot_be_made_do_not_end_the_run(reopen, monkeypatch, tmp_path):
     session = reopen()
     (tmp_path / "crops" / "body_parameters").write_text("")  # no folder can be made
-    with pytest.warns(UserWarning, match="generative: SSIM or picture of views left out .cannot write body parameters"):
+    with pytest.warns(UserWarning, match="generative: SSIM or figure of views left out .cannot write body parameters"):
         assert session.assessment.after("generative", session.gcl, tmp_path / "views") == {}
     monkeypatch.setattr(session.assessment, "fidelity", lambda gcl: {"ssim": 0.5})
     monkeypatch.setattr(assess, "draw_views", full)

@@ -60,7 +60,7 @@ def test_elements_of_a_list_are_converted_and_stages_put_in_order():
         ("joint.epochs", "KEY=VALUE"),
         ("joint.epochs.first=1", "first"),
         ("generative.weights.feature_loss_on=both", "feature_loss_on"),
-        ("joint.terms=[1,", r"quote what has spaces .* 'joint.terms=\[1, 0, 1\]'"),
+        ("joint.terms=[1,", r"quote values with spaces .* 'joint.terms=\[1, 0, 1\]'"),
         ("joint.terms=[1, 0]", "joint.terms: expected 3 values, got 2"),
         ("joint.terms=[1, a, 1]", "joint.terms: expected float, got 'a'"),
         ("stages=[foo]", "no stage 'foo'; there are source, warmup, generative, joint"),

@@ -225,8 +225,8 @@ def test_command_line():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--stages", "source", "warmup"], "--source DATASET tells"),
-        (["--source-root", "DIR"], "of which dataset? --source DATASET tells"),
+        (["--stages", "source", "warmup"], "name it by --source DATASET"),
+        (["--source-root", "DIR"], "of which dataset? name it by --source DATASET"),
         (["--set", "source.epochs=3"], "there are none"),
         (["--source", "synthetic", "--set", "source.epoch=3"], "there are dataset, root, world, epochs"),
     ],
@@ -253,7 +253,7 @@ def test_a_source_that_is_the_target_is_refused(world, source_world, tmp_path):
         open_source(config, open_inputs(config).dataset)
     shutil.copytree(world, tmp_path / "copy")
     config = config_of(world, tmp_path / "copy", "source.dataset=market1501")
-    with pytest.raises(UserError, match=r"called as those in .* are, all of them: a copy of the target"):
+    with pytest.raises(UserError, match=r"all crops in .* have the names of those in .*: a copy of the target"):
         open_source(config, open_inputs(config).dataset)
 
 

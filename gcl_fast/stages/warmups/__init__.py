@@ -1,4 +1,4 @@
-"""The warm-ups by name."""
+"""Holds the warm-ups by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_warmup(config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, preci
     """Make the warm-up that the settings name.
 
     Raises:
-        UserError: they name none.
+        UserError: the settings name no warm-up.
     """
     if config.warmup is None:
         raise UserError("--warmup none: there is no warm-up to run; leave it out of --stages")

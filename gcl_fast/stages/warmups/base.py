@@ -1,4 +1,4 @@
-"""What the warm-ups have in common: the identity encoder alone, augmented crops, and a memory of all crops."""
+"""Share what the warm-ups have in common: E_id alone, augmented crops, and a memory of all crops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gcl_fast.stages.graphs import StepGraphs
 
 
 class MemoryWarmup:
-    """A stage of the encoder and a bank with one row a crop; what is learned of them is the method's own."""
+    """Represents a stage of the encoder and of a bank with one row for each crop; subclasses are the methods."""
 
     name = "warmup"
     settings: AnyWarmup
@@ -34,41 +34,42 @@ class MemoryWarmup:
     graphs: StepGraphs
 
     def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
-        assert config.warmup is not None  # `make_warmup` has seen to it
+        assert config.warmup is not None  # `make_warmup` refuses it
         self.settings = config.warmup
         self.config, self.ranks, self.precision = config, ranks, precision
         self.records = records = inputs.dataset.train
         self.epochs = self.settings.epochs
         self.encoder = gcl.identity
         self.cameras = torch.as_tensor(records.camera)
-        self.pictures = StyledImages(records, self.settings.styled)
-        self.loader = augmented(self.pictures.records, config, ranks)
-        self.owner = self.pictures.owner.to(ranks.device)
+        self.images = StyledImages(records, self.settings.styled)
+        self.loader = augmented(self.images.records, config, ranks)
+        self.owner = self.images.owner.to(ranks.device)
         width = config.model.identity.embedding
         self.bank = MemoryBank(len(records), width, self.settings.momentum).to(ranks.device)
         self._stripes: Tensor | None = None  # (N, C) colours, made when first needed
 
     def fill_bank(self) -> None:
-        """Put eval-mode embeddings of all crops into the bank."""
+        """Write eval-mode embeddings of all crops to the bank."""
         self.bank.features.copy_(extract(self.encoder, self.records, self.config, self.ranks, self.precision))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return embeddings (B, D) of `images` (B, 3, H, W) by the encoder in training mode."""
+        """Return the embeddings (B, D) of `images` (B, 3, H, W) by the encoder in training mode."""
         self.encoder.train()
         with self.precision.autocast(), record_function("gcl_fast::encode"):
             _, embedding = self.encoder(images)
         return embedding
 
-    def pictures_of(self, crops: Tensor, epoch: int, count: int = 1) -> Tensor:
-        """Return (steps, batch * count) images of this rank's crops (steps, batch), those of a crop side by side."""
+    def images_of(self, crops: Tensor, epoch: int, count: int = 1) -> Tensor:
+        """Draw `count` images of each of this rank's crops (steps, batch): (steps, batch * count), crop by crop."""
         ranks = self.ranks
-        return self.pictures.draw(crops, count, self.config.seed, epoch, ranks.rank, ranks.world_size)
+        return self.images.draw(crops, count, self.config.seed, epoch, ranks.rank, ranks.world_size)
 
     def descriptors(self, trained: bool) -> Tensor:
-        """Return (N, C) unit rows by which crops are compared: the bank, joined with clothing colours where so set.
+        """Return the unit rows (N, C) by which crops are compared: the bank, with clothing colours where so set.
 
         Args:
-            trained: labels have taught the encoder something; before that colours alone count, unless the source has.
+            trained: whether labels have trained the encoder. Before that, colours alone count, unless the encoder was
+                trained on a source.
         """
         if not self.settings.colours:
             return self.bank.features
@@ -79,20 +80,20 @@ class MemoryWarmup:
         return beside_colours(self.bank.features if trained else None, self._stripes, self.cameras)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of optimizers and bank."""
+        """Return the states of the optimizers and the bank."""
         return {"optimizers": [o.state_dict() for o in self.optimizers], "bank": self.bank.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
-        for optimizer, held in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(held)
+        """Restore what `state_dict` returned."""
+        for optimizer, optimizer_state in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(optimizer_state)
         self.bank.load_state_dict(state["bank"])
 
 
 class PassWarmup(MemoryWarmup):
-    """A warm-up that passes over all crops in shuffled order, with a learning rate that falls in stairs.
+    """Represents a warm-up that passes over all crops in shuffled order, with a learning rate that falls in steps.
 
-    Two optimizers, of the convolutions and of the head: each has a rate of its own.
+    It has two optimizers, of the convolutions and of the head, and each has its own learning rate.
     """
 
     settings: MMCLConfig | JVTCConfig
@@ -114,7 +115,7 @@ class PassWarmup(MemoryWarmup):
         self.steps = min(s.steps_per_epoch, whole_pass) or whole_pass  # in an epoch
 
     def crops(self, epoch: int) -> Tensor:
-        """Return the (steps, batch) crops of this rank in `epoch`."""
+        """Return the crops (steps, batch) of this rank in `epoch`."""
         plan = shuffled_plan(
             len(self.records),
             self.settings.batch,
@@ -126,7 +127,7 @@ class PassWarmup(MemoryWarmup):
         return plan[: self.steps]
 
     def set_learning_rates(self, epoch: int, position: int) -> None:
-        """Set a linear rise over the first steps, then a tenth of it every `decay_every` epochs."""
+        """Set the learning rates: a linear rise over the first steps, then a tenth every `decay_every` epochs."""
         s = self.settings
         rise = min(1.0, (epoch * self.steps + position + 1) / max(s.ramp_steps, 1))
         rate = s.lr * rise * 0.1 ** (epoch // s.decay_every)

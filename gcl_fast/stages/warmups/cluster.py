@@ -1,4 +1,4 @@
-"""Warm-up: the identity encoder alone, contrasted with cluster means of an instance memory, from any initialization."""
+"""Train E_id alone by contrast with the cluster means of an instance memory, from any initialization."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from gcl_fast.stages.warmups.base import MemoryWarmup
 
 
 class Warmup(MemoryWarmup):
-    """The warm-up stage. Labels are renewed at each epoch from the bank; outliers count as clusters of one.
+    """Represents the warm-up by clusters, whose labels come from the bank at each epoch; outliers are clusters of one.
 
-    Per step: a batch of augmented crops, `identities` clusters of `crops` each; loss = cross-entropy of the embedding
-    against the mean similarity to each cluster's rows, or what `memory` has chosen instead; then the bank rows of the
+    A step takes a batch of augmented crops, `identities` clusters of `crops` each. Its loss is the cross-entropy of the
+    mean similarities to each cluster's rows, or to what the setting `memory` names instead. Then the bank rows of the
     batch are updated.
 
     Raises:
-        UserError: cameras are to stand for a cluster, and the dataset does not know them.
+        UserError: `memory` is "cameras", and the camera of a crop is not known.
     """
 
     settings: WarmupConfig
@@ -61,13 +61,13 @@ class Warmup(MemoryWarmup):
             unknown = self.records.paths[int((self.cameras <= 0).nonzero()[0])]
             raise UserError(
                 f"--set warmup.memory=cameras: no camera is known of {unknown.name} in {self.records.root}; names such"
-                " as 0002_c1s1_000451_01.jpg tell it. warmup.memory=instances does without"
+                " as 0002_c1s1_000451_01.jpg contain it. warmup.memory=instances needs none"
             )
         self.labels = torch.full((len(self.records),), -1)  # (N,) of the last clustering, outliers -1
-        self.centres = torch.zeros(0)  # (C, D) unit rows, one a cluster, where these are the memory
+        self.centres = torch.zeros(0)  # (C, D) unit rows, one for each cluster, for memory "hardest"
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Fill the bank with eval-mode embeddings, then cluster it, beside the crops' colours where so set."""
+        """Fill the bank with eval-mode embeddings, then cluster it, with the crops' colours where so set."""
         self.fill_bank()
         descriptors = self.descriptors(trained=epoch > 0)
         labels = label_to_train(descriptors, self.cameras, self.settings.clustering, self.ranks, self.name)
@@ -78,7 +78,7 @@ class Warmup(MemoryWarmup):
         return metrics
 
     def plan(self, epoch: int) -> Tensor:
-        """Return (steps, identities * crops) images of clustered crops."""
+        """Return images (steps, identities * crops) of clustered crops."""
         crops = identity_plan(
             self.labels.cpu(),
             self.cameras,
@@ -90,17 +90,17 @@ class Warmup(MemoryWarmup):
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        return self.pictures_of(crops, epoch)
+        return self.images_of(crops, epoch)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """Update the encoder and the bank."""
+        """Update the encoder, then the bank."""
         s = self.settings
         at, total = epoch * s.steps_per_epoch + position, s.epochs * s.steps_per_epoch
         set_learning_rate(self.optimizers[0], s.lr * ramp_then_cosine(at, total, s.ramp_steps, s.constant_share))
         return self.graphs(self._update, (images, index), (epoch,))
 
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """Take the update of `step` by the labels of `epoch`, which replace all tensors of clusters."""
+        """Update by the labels of `epoch`, with which all tensors of clusters are replaced."""
         s = self.settings
         crops = self.owner[index]
         embedding = self.embed(images)
@@ -121,6 +121,7 @@ class Warmup(MemoryWarmup):
         return {"loss": loss, "skipped": skipped}
 
     def _set_labels(self, labels: Tensor) -> None:
+        """Take new labels (N,), and the clusters that they make."""
         self.labels = labels.to(self.ranks.device)
         self.clusters = Clusters.from_labels(self.labels)
         self.proxies = CameraProxies.from_labels(self.labels, self.cameras.to(self.labels.device))
@@ -130,7 +131,7 @@ class Warmup(MemoryWarmup):
         return {**super().state_dict(), "labels": self.labels, "centres": self.centres}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self._set_labels(state["labels"])
         self.centres = state["centres"].to(self.ranks.device)

@@ -1,4 +1,4 @@
-"""Warm-up by joint visual and temporal consistency, without a source domain (JVTC)."""
+"""Train E_id by joint visual and temporal consistency, without a source domain (JVTC)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from gcl_fast.stages.warmups.base import PassWarmup
 
 
 class JVTC(PassWarmup):
-    """Local classification inside the batch, and global classification by pseudo-labels of the bank (Li and Zhang
-    2020). Labels are made by looks; from `temporal_epoch` on also by the time that people of the labels before took
-    from camera to camera (the published code clusters by looks for it, each time anew).
+    """Represents the warm-up by classification inside the batch, and by pseudo-labels of the bank (Li and Zhang 2020).
 
-    A bank row is renewed by the mean of its crop's variants and normalized (there it is not); the weight of the old
-    entry rises over the epochs.
+    Labels are computed from similarity. From `temporal_epoch` on they also depend on the time that people of the labels
+    before took from camera to camera. The published code clusters by similarity alone for that, at each time.
+
+    A bank row is updated by the mean of its crop's variants, and normalized, which the published code does not do. The
+    weight of the old entry rises over the epochs.
 
     Raises:
-        UserError: the temporal part needs cameras or frames that the dataset does not know.
+        UserError: the temporal part is on, and cameras or frames of the dataset are not known.
     """
 
     settings: JVTCConfig
@@ -40,13 +41,13 @@ class JVTC(PassWarmup):
     def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
         super().__init__(config, gcl, inputs, ranks, precision)
         if self.settings.temporal:
-            check_time(self.records, "--set warmup.temporal=false clusters by looks alone")
+            check_time(self.records, "--set warmup.temporal=false clusters by similarity alone")
         self.frames = torch.as_tensor(self.records.frame)
         self.labels = torch.full((len(self.records),), -1)  # (N,) of the last clustering, outliers -1
         self.clustered = False
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Fill the bank before the first epoch; renew the labels every `cluster_every` epochs."""
+        """Fill the bank before the first epoch; compute the labels every `cluster_every` epochs."""
         s = self.settings
         if epoch == 0:
             self.fill_bank()
@@ -58,7 +59,7 @@ class JVTC(PassWarmup):
         temporal = None
         if s.temporal and epoch >= s.temporal_epoch and self.clustered:
             temporal = TemporalModel.fit(self.labels, self.cameras, self.frames)
-        found = cluster_jointly(
+        pseudo_labels = cluster_jointly(
             Distances(features, self.cameras, self.frames, temporal),
             s.clustering.k1,
             s.clustering.k2,
@@ -69,21 +70,21 @@ class JVTC(PassWarmup):
             plain_weight=s.plain_weight,
         )
         before = self.labels if self.clustered else None
-        metrics = report(found, before, torch.as_tensor(self.records.identity))
-        self._set_labels(found.labels)
+        metrics = report(pseudo_labels, before, torch.as_tensor(self.records.identity))
+        self._set_labels(pseudo_labels.labels)
         return metrics
 
     def plan(self, epoch: int) -> Tensor:
-        """Return (steps, batch * variants) images, the variants of a crop side by side."""
-        return self.pictures_of(self.crops(epoch), epoch, self.settings.variants)
+        """Return images (steps, batch * variants), the variants of a crop side by side."""
+        return self.images_of(self.crops(epoch), epoch, self.settings.variants)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """Update the encoder and the bank."""
+        """Update the encoder, then the bank."""
         self.set_learning_rates(epoch, position)
         return self.graphs(self._update, (images, index), (epoch,))
 
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """Take the update of `step` by the labels and the momentum of `epoch`."""
+        """Update by the labels and the momentum of `epoch`."""
         s = self.settings
         crops = self.owner[index]
         embedding = self.embed(images)
@@ -100,15 +101,16 @@ class JVTC(PassWarmup):
         return {"loss": loss, **metrics, "skipped": skipped}
 
     def _set_labels(self, labels: Tensor) -> None:
+        """Take new labels (N,), and the clusters that they make."""
         self.labels, self.clustered = labels.to(self.ranks.device), True
         self.clusters = Clusters.from_labels(self.labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of optimizers and bank, and the labels."""
+        """Return the states of the optimizers and the bank, and the labels."""
         return {**super().state_dict(), "labels": self.labels, "clustered": self.clustered}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         if state["clustered"]:
             self._set_labels(state["labels"])

@@ -1,4 +1,4 @@
-"""Warm-up by multi-label classification: crops of one person find each other one by one (MMCL)."""
+"""Train E_id by multi-label classification, in which crops of one person are labels of each other (MMCL)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gcl_fast.stages.warmups.base import PassWarmup
 
 
 class MMCL(PassWarmup):
-    """Multi-label classification against the bank (Wang and Zhang 2020). At first every crop is a class of its own;
-    then each epoch begins with its labels, predicted from the bank (the paper predicts those of a batch at its step).
+    """Represents the warm-up by multi-label classification against the bank (Wang and Zhang 2020).
 
-    The weight of the old entry in a bank update rises from zero over the epochs.
+    In the first epochs every crop is a class of its own. Then the labels are predicted from the bank at each epoch; the
+    paper predicts the labels of a batch at its step. The weight of the old entry in a bank update rises from zero.
     """
 
     settings: MMCLConfig
@@ -32,7 +32,7 @@ class MMCL(PassWarmup):
         self.positives = torch.arange(len(self.records), device=ranks.device).unsqueeze(1)  # (N, L), padded with -1
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
-        """Predict the labels; the bank is filled before the first epoch, and from then on its updates keep it."""
+        """Fill the bank before the first epoch; after the epochs of single labels, predict the labels from it."""
         s = self.settings
         if epoch == 0:
             self.fill_bank()
@@ -44,16 +44,16 @@ class MMCL(PassWarmup):
         return self._report()
 
     def plan(self, epoch: int) -> Tensor:
-        """Return (steps, batch) images of shuffled crops."""
-        return self.pictures_of(self.crops(epoch), epoch)
+        """Return images (steps, batch) of shuffled crops."""
+        return self.images_of(self.crops(epoch), epoch)
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """Update the encoder and the bank."""
+        """Update the encoder, then the bank."""
         self.set_learning_rates(epoch, position)
         return self.graphs(self._update, (images, index), (epoch,))
 
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """Take the update of `step` by the labels and the momentum of `epoch`."""
+        """Update by the labels and the momentum of `epoch`."""
         s = self.settings
         crops = self.owner[index]
         embedding = self.embed(images)
@@ -65,23 +65,23 @@ class MMCL(PassWarmup):
         return {"loss": loss, "skipped": skipped}
 
     def _report(self) -> dict[str, float]:
-        """Return how many labels a crop has besides itself, and how many are right where identities are known.
+        """Return the mean number of labels besides the crop itself, and their precision where identities are known.
 
-        The identities are looked at here only: nothing that trains sees them.
+        The identities are used for the metrics alone; no training depends on them.
         """
-        predicted = self.positives[:, 1:] >= 0
-        metrics = {"labels": float(predicted.sum()) / len(predicted)}
-        identity = torch.as_tensor(self.records.identity, device=predicted.device)
-        if bool((identity >= 0).all()) and bool(predicted.any()):
-            right = (identity[self.positives[:, 1:]] == identity[:, None])[predicted]
-            metrics["label_precision"] = float(right.float().mean())
+        prediction = self.positives[:, 1:] >= 0
+        metrics = {"labels": float(prediction.sum()) / len(prediction)}
+        identity = torch.as_tensor(self.records.identity, device=prediction.device)
+        if bool((identity >= 0).all()) and bool(prediction.any()):
+            correct = (identity[self.positives[:, 1:]] == identity[:, None])[prediction]
+            metrics["label_precision"] = float(correct.float().mean())
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of optimizers and bank, and the labels."""
+        """Return the states of the optimizers and the bank, and the labels."""
         return {**super().state_dict(), "positives": self.positives}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.positives = state["positives"].to(self.ranks.device)
