@@ -12,7 +12,6 @@ from gcl_fast.csrc.build import recipe
 from gcl_fast.distributed.device import why_no_gpu
 from gcl_fast.distributed.ranks import SHARING, Ranks, shares_gpus
 from gcl_fast.inputs import Inputs
-from gcl_fast.kernels import rasterize
 from gcl_fast.optim.optimizers import describe
 from gcl_fast.optim.precision import Precision
 from gcl_fast.process import allocator
@@ -77,7 +76,7 @@ def _source(inputs: Inputs) -> dict[str, str]:
 
 def _rasterizer(device: torch.device) -> dict[str, str]:
     """Return the line of a rasterizer that has no kernels for the GPU."""
-    if device.type == "cpu" or HAS_CUDA_KERNELS:
+    if device.type == "cpu" or rasterize.HAS_CUDA_KERNELS:
         return {}
     return {"rasterizer": f"on the CPU, between two copies; the C++ ops were built for {recipe().notice}"}
 
