@@ -12,6 +12,7 @@ from gcl_fast.csrc.build import recipe
 from gcl_fast.distributed.device import why_no_gpu
 from gcl_fast.distributed.ranks import SHARING, Ranks, shares_gpus
 from gcl_fast.inputs import Inputs
+from gcl_fast.kernels import rasterize
 from gcl_fast.optim.optimizers import describe
 from gcl_fast.optim.precision import Precision
 from gcl_fast.process import allocator
