@@ -187,7 +187,9 @@ def _take(arrays: dict[str, np.ndarray], path: Path, *keys: str) -> np.ndarray:
 def main(arguments: list[str] | None = None) -> None:
     """Convert a file of estimates to a body-parameter file."""
     parser = argparse.ArgumentParser(
-        prog="python -m gcl_fast.bodies.estimates", description=(__doc__ or "").split("\n")[0]
+        prog="python -m gcl_fast.bodies.estimates",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--estimates", type=Path, required=True, help="the .npz of estimates")
     parser.add_argument("--smpl", type=Path, required=True, help="SMPL model file or folder")
