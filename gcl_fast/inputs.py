@@ -112,13 +112,15 @@ class Inputs:
         )
 
 
-def augmented(records: Records, config: RunConfig, ranks: Ranks) -> TrainLoader:
-    """Return a loader of augmented training batches; the ranks augment as one process does with the whole batch."""
+def train_loader(
+    records: Records, config: RunConfig, ranks: Ranks, augmentation: Augmentation | None = None
+) -> TrainLoader:
+    """Return the loader of a stage's batches; the ranks augment as one process does with the whole batch."""
     return TrainLoader(
         records,
         config.size,
         ranks.device,
-        augmentation=Augmentation(),
+        augmentation=augmentation,
         cache=config.decoded_cache,
         seed=config.seed,
         rank=ranks.rank,

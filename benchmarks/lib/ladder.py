@@ -22,7 +22,7 @@ from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 from gcl_fast.stages.reference_step import ReferenceStep
 from lib.bank_formulations import Official
-from lib.official_step import PLAIN, plain_layers
+from lib.plain_layers import PLAIN, plain_layers
 from lib.stages import first_batch, first_epoch, open_stage, small_config
 
 LADDER = {  # what is switched on, in this order -> what a row of the table calls it

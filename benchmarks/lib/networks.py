@@ -17,8 +17,8 @@ from gcl_fast.optim.precision import Precision, choose
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.reference_step import discriminator_loss
 from lib.flops import Flops
-from lib.official_step import plain_layers
 from lib.parts import Part
+from lib.plain_layers import plain_layers
 from lib.stages import KINDS, first_batch, first_epoch, networks, open_stage, small_config
 
 PLAIN = "plain PyTorch, float32"

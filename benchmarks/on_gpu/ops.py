@@ -40,7 +40,7 @@ from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, rasterize_reference, render_structure, render_structure_reference
 from lib.embeddings import crops
 from lib.meshes import eggs, walkers
-from lib.official_step import plain_norm
+from lib.plain_layers import plain_norm
 from on_gpu.rows import Row, check, emit
 from on_gpu.timing import timed
 

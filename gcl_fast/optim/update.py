@@ -52,7 +52,13 @@ def descend(loss: Tensor, ranks: Ranks, *optimizers: Optimizer) -> Tensor:
     scale = scaling["loss_scale"] if "loss_scale" in scaling else loss.new_ones(())
     with ranks.averaging(parameters), record_function("gcl_fast::backward"):
         loss.backward(torch.where(loss.isfinite(), scale, torch.nan).to(loss))
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    return _step([p.grad for p in parameters if p.grad is not None], scale, optimizers)
+
+
+@record_function("gcl_fast::optimizer")
+def _step(gradients: list[Tensor], scale: Tensor, optimizers: tuple[Optimizer, ...]) -> Tensor:
+    """Step where all gradients are finite, adjust a loss scale, and return what `descend` returns."""
+    scaling = optimizers[0].param_groups[0]
     if "loss_scale" in scaling:
         torch._foreach_div_(gradients, scale)
     skipped = (~get_total_norm(gradients).isfinite()).float()
@@ -62,9 +68,7 @@ def descend(loss: Tensor, ranks: Ranks, *optimizers: Optimizer) -> Tensor:
         scale.mul_(1 + growth - 0.5 * skipped)  # in place: a captured step reads and writes the same memory
         scaling["good_steps"].copy_(good * (1 - growth))
     for optimizer in optimizers:
-        if getattr(
-            optimizer, "_step_supports_amp_scaling", False
-        ):  # the fused ones of PyTorch; GradScaler tests the same
+        if getattr(optimizer, "_step_supports_amp_scaling", False):  # PyTorch's fused ones, as GradScaler tests it
             optimizer.found_inf = skipped  # type: ignore[attr-defined]
             optimizer.step()
         elif not skipped:

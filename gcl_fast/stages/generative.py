@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from gcl_fast.assessment.extract import part_feature_statistics
-from gcl_fast.data import TrainLoader, shuffled_plan
+from gcl_fast.data import shuffled_plan
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.inputs import Inputs
+from gcl_fast.inputs import Inputs, train_loader
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.schedule import ramp_then_cosine
@@ -27,7 +27,7 @@ class Generative:
         self.config, self.gcl, self.ranks, self.precision = config, gcl, ranks, precision
         self.epochs = config.generative.epochs
         self.records = inputs.dataset.train
-        self.loader = TrainLoader(self.records, config.size, ranks.device, cache=config.decoded_cache, seed=config.seed)
+        self.loader = train_loader(self.records, config, ranks)
         self.gcl_step = GCLStep(
             gcl,
             config.generative,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gcl_fast.assessment.extract import extract
-from gcl_fast.data import TrainLoader, shuffled_plan
+from gcl_fast.data import shuffled_plan
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.inputs import Inputs
+from gcl_fast.inputs import Inputs, train_loader
 from gcl_fast.losses.cluster_memory import Clusters
 from gcl_fast.losses.soft_labels import Mix
 from gcl_fast.memory import MemoryBank
@@ -39,7 +39,7 @@ class Joint:
         self.records = inputs.dataset.train
         self.epochs = settings.epochs
         self.cameras = torch.as_tensor(self.records.camera)
-        self.loader = TrainLoader(self.records, config.size, ranks.device, cache=config.decoded_cache, seed=config.seed)
+        self.loader = train_loader(self.records, config, ranks)
         self.bank = MemoryBank(
             len(self.records),
             config.model.identity.embedding,

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.data import Records, identity_plan
+from gcl_fast.data import Augmentation, Records, identity_plan
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.sync_norm import gather_rows
-from gcl_fast.inputs import Inputs, augmented
+from gcl_fast.inputs import Inputs, train_loader
 from gcl_fast.losses.supervised import batch_hard_triplet_loss, identity_loss
 from gcl_fast.models import GCL, IdentityEncoder
 from gcl_fast.models.domain_norms import of_another_domain
@@ -67,7 +67,7 @@ class Source:
         self.graphs = StepGraphs(config, ranks, self.name, [self.optimizer])
         self.epochs = s.epochs
         self.steps = s.steps_per_epoch or max(1, int(known.sum()) // (s.identities * s.crops * ranks.world_size))
-        self.loader = augmented(_one_after_the_other(source, target), config, ranks)
+        self.loader = train_loader(_one_after_the_other(source, target), config, ranks, Augmentation())
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Keep the source's statistics finite; there is nothing else to prepare."""

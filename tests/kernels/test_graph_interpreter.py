@@ -153,6 +153,7 @@ def test_dbscan(seed, device):
         for min_samples in (1, 2, 4, 9):
             ours = csr_dbscan.csr_dbscan_triton(*on(device, graph), eps, min_samples)
             assert torch.equal(ours.cpu(), ops.csr_dbscan(*graph, eps, min_samples))
+            assert torch.equal(ours.cpu(), csr_dbscan.csr_dbscan_reference(*graph, eps, min_samples))
 
 
 @on_each

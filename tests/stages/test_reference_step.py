@@ -33,12 +33,21 @@ def test_steps_agree(exact_float32, world, kind, statistics):
     torch.manual_seed(0)
     gcl = GCL(config.model)
     stages = [kind(config, copy.deepcopy(gcl), inputs, ALONE, arithmetic.choose(False, ALONE.device)) for _ in range(2)]
-    images, index = torch.randn(6, 3, 48, 40), torch.arange(6)
+    images, index = torch.randn(6, 3, 48, 40).double(), torch.arange(6)
     yaw = torch.tensor([45.0, 90, 135, 180, 270, 315])
+    own, novel = (stages[0].gcl_step.structure_maps(index, angle).double() for angle in (yaw * 0, yaw))
+
+    def structure_maps(index, yaw):  # posing rounds by the size of the batch, which the two steps choose differently
+        return torch.where(yaw.eq(0)[:, None, None, None], own[index], novel[index])
+
     results = []
     for stage, reference in zip(stages, (False, True)):
         stage.begin_epoch(0)
+        if kind is Joint:
+            stage.bank.labels.copy_(torch.arange(len(stage.bank.labels)) // 2)  # so that all have positives, negatives
+        stage.gcl.double()  # so that batch norms amplify no rounding
         step = stage.gcl_step
+        step.structure_maps = structure_maps
         step.optimizers = [descent(optimizer) for optimizer in step.optimizers]
         if step.identity is not None:
             step.identity = step.identity._replace(optimizer=descent(step.identity.optimizer))
@@ -47,11 +56,11 @@ def test_steps_agree(exact_float32, world, kind, statistics):
         changes = {name: value - before[name] for name, value in stage.gcl.state_dict().items()}
         results.append((metrics["loss"], embedding, changes))
     (loss, embedding, changes), (loss_reference, embedding_reference, changes_reference) = results
-    torch.testing.assert_close(loss, loss_reference, rtol=1e-4, atol=0)
-    torch.testing.assert_close(embedding, embedding_reference, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, loss_reference, rtol=1e-6, atol=0)
+    torch.testing.assert_close(embedding, embedding_reference, rtol=1e-6, atol=1e-6)
     for part in ("identity", "structure", "generator", "discriminator"):
         names = [name for name, _ in getattr(gcl, part).named_parameters(part)]
         ours, theirs = (torch.cat([c[name].flatten() for name in names]) for c in (changes, changes_reference))
         moves = kind is Joint or part != "identity"
         assert bool(theirs.any()) == moves == bool(ours.any())
-        assert (ours - theirs).norm() <= 5e-2 * theirs.norm(), part  # rounding, which batch norms amplify
+        assert (ours - theirs).norm() <= 1e-6 * theirs.norm(), part

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 from torch.profiler import record_function
 
 from gcl_fast.assessment.extract import extract
-from gcl_fast.data import ExtractLoader, shuffled_plan
+from gcl_fast.data import Augmentation, ExtractLoader, shuffled_plan
 from gcl_fast.data.styled_images import StyledImages
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.inputs import Inputs, augmented
+from gcl_fast.inputs import Inputs, train_loader
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.optim.optimizers import adam, nesterov
@@ -42,7 +42,7 @@ class MemoryWarmup:
         self.encoder = gcl.identity
         self.cameras = torch.as_tensor(records.camera)
         self.images = StyledImages(records, self.settings.styled)
-        self.loader = augmented(self.images.records, config, ranks)
+        self.loader = train_loader(self.images.records, config, ranks, Augmentation())
         self.owner = self.images.owner.to(ranks.device)
         width = config.model.identity.embedding
         self.bank = MemoryBank(len(records), width, self.settings.momentum).to(ranks.device)
@@ -133,3 +133,12 @@ class PassWarmup(MemoryWarmup):
         rate = s.lr * rise * 0.1 ** (epoch // s.decay_every)
         for optimizer, share in zip(self.optimizers, (s.backbone_lr_share, 1.0)):
             set_learning_rate(optimizer, rate * share)
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """Update the encoder, then the bank."""
+        self.set_learning_rates(epoch, position)
+        return self.graphs(self._update, (images, index), (epoch,))
+
+    def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Update by the labels and the momentum of `epoch`."""
+        raise NotImplementedError

@@ -78,11 +78,6 @@ class JVTC(PassWarmup):
         """Return images (steps, batch * variants), the variants of a crop side by side."""
         return self.images_of(self.crops(epoch), epoch, self.settings.variants)
 
-    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
-        """Update the encoder, then the bank."""
-        self.set_learning_rates(epoch, position)
-        return self.graphs(self._update, (images, index), (epoch,))
-
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
         """Update by the labels and the momentum of `epoch`."""
         s = self.settings
