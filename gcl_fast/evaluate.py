@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gcl_fast.console import LOGGER
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None) -> int:
         folder = _make_folder((options.run.parent if options.run.is_file() else options.run) / "generation")
         inception = InceptionFeatures(options.inception).to(ranks.device) if options.inception else None
         if inception is None and not installed():
-            print("gcl_fast: no Fréchet distance without torchmetrics: pip install torchmetrics", file=sys.stderr)
+            LOGGER.info("no Fréchet distance without torchmetrics: pip install torchmetrics")
         qualities: dict[str, dict[str, Any]] = {}
         for stage, gcl in restore(options.run, config, options.stages, ranks.device, generator=True):
             qualities[stage] = assessment.generation(gcl, options.yaws or YAWS, options.count, inception)
