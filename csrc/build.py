@@ -11,6 +11,7 @@ instruction sets and picked at load time (simd.h), so a library built here runs 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shlex
@@ -18,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -27,8 +27,11 @@ from pathlib import Path
 import torch
 
 from gcl_fast.cache_folder import cache_folder
+from gcl_fast.console import open_console
 from gcl_fast.errors import UserError
 from gcl_fast.versions import check_torch
+
+log = logging.getLogger("gcl_fast.csrc.build")  # __name__ is another in `python -m`
 
 CSRC = Path(__file__).resolve().parent
 NAME = "gcl_fast_ops"
@@ -246,11 +249,10 @@ def cached(how: Recipe) -> Path:
     from filelock import FileLock  # setup.py needs this file, but not this package
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    log.info("building %s (%s)", NAME, how.notice)  # before the lock: rank 0 prints this
     with FileLock(output.parent / "lock"):  # ranks of one node start together: one builds, the others wait and read
         if not output.exists():
-            start = time.perf_counter()
             (output.parent / "build.log").write_text(build(output, how))
-            print(f"gcl_fast: built {NAME} ({how.notice}) in {time.perf_counter() - start:.1f} s", file=sys.stderr)
     return output
 
 
@@ -287,6 +289,7 @@ def resource_report(log: str) -> tuple[list[str], bool]:
 def main() -> int:
     """Build into the cache, print where and what the kernels use; exit status 1 when a kernel spills registers, 2 when
     this machine cannot build."""
+    open_console()
     try:
         path = cached(recipe())
     except UserError as error:

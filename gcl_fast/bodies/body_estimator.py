@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from gcl_fast.bodies.body_regressor import SIZE, BodyRegressor, yaw_and_confiden
 from gcl_fast.bodies.parameters import BodyParameters, load_body_parameters, save_body_parameters
 from gcl_fast.data import ExtractLoader, Records
 from gcl_fast.errors import UserError
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).parent / "assets" / "estimator.safetensors"
 DOUBTFUL = 0.5  # confidence below which a crop is flagged
@@ -106,9 +109,10 @@ def estimate_to_file(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if again or not path.is_file():  # before the lock: rank 0 prints this, whichever rank estimates
+            log.info("estimating body parameters of %d crops into %s", len(records), path)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if again or not path.is_file():
-                print(f"bodies: estimating body parameters of {len(records)} crops into {path}", flush=True)
                 save_body_parameters(path, estimate(records, device, weights))
     except OSError as error:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ from gcl_fast.estimator_training.clutter import Batch, Clutter
 from gcl_fast.optim.schedule import ramp_then_cosine
 from gcl_fast.synthetic.cutouts import Cutouts, Scenery
 
+log = logging.getLogger(__name__)
+
 PEOPLE, BACKDROPS, CAMERAS = 4000, 1000, 50  # of one shard of cut-outs
 FIRST_SEED = 1000  # of the shards; the worlds that the estimator is measured on have other seeds
 BATCH, RATE, DECAY, WARM_UP, AVERAGE = 64, 1e-3, 0.02, 100, 0.998
@@ -48,7 +51,7 @@ def cutouts(folder: Path, shards: int) -> Cutouts:
     for seed in range(FIRST_SEED, FIRST_SEED + shards):
         path = folder / f"cutouts-{seed}.npz"
         if not path.is_file():
-            print(f"drawing {PEOPLE} people into {path}", flush=True)
+            log.info("drawing %d people into %s", PEOPLE, path)
             arrays = Scenery(seed, CAMERAS).draw(PEOPLE, BACKDROPS)._asdict()
             try:
                 write_atomically(path, partial(np.savez, **arrays))
@@ -105,10 +108,9 @@ def train(data: Cutouts, out: Path, steps: int, start: BodyRegressor, seed: int)
         errors.append(_yaw_error(prediction, batch))
         if step % 100 == 0 or step == steps:
             recent = torch.cat(errors[-100:])
-            print(
+            log.info(
                 f"step {step} of {steps}: loss {value.item():.3f}, yaw error median {recent.median():.1f} degrees, "
-                f"{100 * (recent <= 30).float().mean():.0f} % within 30, {time.monotonic() - beginning:.0f} s",
-                flush=True,
+                f"{100 * (recent <= 30).float().mean():.0f} % within 30, {time.monotonic() - beginning:.0f} s"
             )
         if step % 500 == 0 or step == steps:
             save_regressor(out, averaged)

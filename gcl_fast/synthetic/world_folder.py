@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -35,6 +36,8 @@ from gcl_fast.synthetic.world import (
     file_name,
     world_of,
 )
+
+log = logging.getLogger(__name__)
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 WORLD_FILE, PARTS = "world.json", ".parts"
@@ -297,7 +300,7 @@ def _progress(total: int, show: bool) -> Iterator[Callable[[], object]]:
             nonlocal done
             done += 1
             if done * 10 // total > (done - 1) * 10 // total:
-                print(f"synthetic world: {done} of {total} people", flush=True)
+                log.info("synthetic world: %d of %d people", done, total)
 
         yield advance
         return

@@ -162,6 +162,13 @@ def test_the_command_builds_though_there_is_a_library_ahead_of_time(ahead, capsy
     assert "cover_kernel: 55 registers, 4 bytes spilled" in capsys.readouterr().out
 
 
+def test_a_build_is_announced_once(ahead, caplog):
+    caplog.set_level("INFO", "gcl_fast.csrc.build")
+    for _ in range(2):
+        build.cached(build.recipe())
+    assert caplog.messages == [f"building {build.NAME} (CPU only)"]
+
+
 def test_a_reader_of_the_cache_takes_no_lock(ahead, monkeypatch):
     built = build.cached(build.recipe())
     monkeypatch.setattr(filelock, "FileLock", lambda _: pytest.fail("a read-only cache cannot be locked"))

@@ -93,7 +93,7 @@ def test_command_trains_keeps_cutouts_and_goes_on(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(estimator, "Scenery", lambda *_: pytest.fail("drawn again"))
     assert estimator.main([*arguments, "--out", str(out), "--init", str(out)]) == 0
     assert not torch.equal(before.hidden.weight, load_regressor(out).hidden.weight)
-    assert "step 2 of 2" in capsys.readouterr().out
+    assert "step 2 of 2" in capsys.readouterr().err
 
 
 def test_command_says_what_it_cannot_write(tmp_path, monkeypatch, capsys):
