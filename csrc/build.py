@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.cache_folder import cache_folder
 from gcl_fast.console import open_console
 from gcl_fast.errors import UserError
@@ -237,7 +238,7 @@ def build(output: Path, how: Recipe) -> str:
         logs = list(pool.map(run, ([*command, "-o", o] for command, o in zip(how.compiles, objects, strict=True))))
         library = Path(scratch) / output.name
         run([*how.compilers[0], "-shared", *objects, *how.link, "-o", str(library)])
-        library.replace(output)
+        write_atomically(output, lambda file: file.write(library.read_bytes()))
     return "".join(logs)
 
 
@@ -252,7 +253,8 @@ def cached(how: Recipe) -> Path:
     log.info("building %s (%s)", NAME, how.notice)  # before the lock: rank 0 prints this
     with FileLock(output.parent / "lock"):  # ranks of one node start together: one builds, the others wait and read
         if not output.exists():
-            (output.parent / "build.log").write_text(build(output, how))
+            text = build(output, how)
+            write_atomically(output.parent / "build.log", lambda file: file.write(text.encode()))
     return output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that readers see the old file or the complete new one, also after a crash.
 
     `write` fills a temporary file, which is then renamed. The file is synced before the rename, since its name could
-    reach the disk before its bytes otherwise. The folder is synced after the rename.
+    reach the disk before its bytes otherwise. The folder is synced after the rename. Several processes may write the
+    same file at once: each has a temporary file of its own, and the last rename stays.
 
     Args:
         path: the file; its folder is made if missing.
@@ -27,9 +29,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         'complete'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")  # there is one writer; a leftover of a crash is overwritten
+    # Not by `tempfile`, whose files are readable by their owner alone: the umask decides, as for any new file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.cache_folder import cache_folder
 from gcl_fast.data.augment import IMAGENET_MEAN
 from gcl_fast.data.records import Records
@@ -160,11 +161,9 @@ def _read(file: Path) -> dict[str, Verdict]:
 
 
 def _write(file: Path, verdicts: dict[str, Verdict]) -> None:
-    """Write the verdicts by a temporary file and a rename, since several ranks may write the same file."""
+    """Write the verdicts; several ranks may write the same file. A warning says why where that is impossible."""
+    text = json.dumps(verdicts)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as temporary:
-            json.dump(verdicts, temporary)
-        Path(temporary.name).replace(file)
+        write_atomically(file, lambda open_file: open_file.write(text.encode()))
     except OSError as error:
         log.warning("verdicts on images cannot be stored (%s): the next run decodes all images again", error)

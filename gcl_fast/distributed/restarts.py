@@ -6,6 +6,8 @@ import os
 import socket
 from pathlib import Path
 
+from gcl_fast.atomic import write_atomically
+
 _FILE = "launch"
 
 
@@ -23,7 +25,7 @@ def restarted(folder: Path) -> bool:
 
 def mark_launch(folder: Path) -> None:
     """Note in `folder` which torchrun runs it; rank 0 alone calls this."""
-    (folder / _FILE).write_text(_launch())
+    write_atomically(folder / _FILE, lambda file: file.write(_launch().encode()))
 
 
 def _launch() -> str:
