@@ -1,4 +1,4 @@
-"""One recipe, two ways to build the ops: setup.py calls `build` ahead of time, `load` calls it at first use.
+"""Build the ops, by one recipe in two ways: setup.py calls `build` ahead of time, `load` calls it at first use.
 
 python -m gcl_fast.csrc.build                 build into the cache and print where
 FORCE_CUDA=1 python -m gcl_fast.csrc.build    also the CUDA kernels, no GPU needed: prints registers, fails on a spill
@@ -49,7 +49,7 @@ DEFAULT_ARCHITECTURES = "8.0;9.0;10.0+PTX"  # when none is named and no GPU can 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make the library: one compile command per source (without its output), the link flags, and a notice."""
+    """Holds how to make the library: one compile command per source (without its output), link flags, a notice."""
 
     compilers: tuple[tuple[str, ...], ...]  # the one for C++, which also links, and nvcc where it is used
     compiles: tuple[tuple[str, ...], ...]
@@ -58,7 +58,7 @@ class Recipe:
     mark: str  # compiled into the library: of which sources and flags it is, and with CUDA or not
 
     def key(self) -> str:
-        """Hash of everything that can change the binary: commands, source text, compiler and torch versions.
+        """Hash everything that can change the binary: commands, source text, compiler and torch versions.
 
         Raises:
             UserError: there is no C++ compiler; the message says what to install.
@@ -93,7 +93,7 @@ def _check_compiler(how: Recipe) -> None:
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A CUDA toolkit: its root, its major version, and the folder of its runtime library."""
+    """Holds where a CUDA toolkit is: its root, its major version, and the folder of its runtime library."""
 
     root: Path
     major: str
@@ -101,11 +101,11 @@ class Toolkit:
 
     @property
     def nvcc(self) -> str:
-        """The path of the compiler."""
+        """Return the path of the compiler."""
         return str(self.root / "bin" / "nvcc")
 
     def link(self) -> list[str]:
-        """The linker's flags for the runtime library, which pip installs under its versioned name alone."""
+        """Return the linker's flags for the runtime library, which pip installs under its versioned name alone."""
         plain = (self.libraries / "libcudart.so").exists()
         return [f"-L{self.libraries}", "-lcudart" if plain else f"-l:libcudart.so.{self.major}"]
 
@@ -133,12 +133,15 @@ def _cuda_major() -> str:
 
 
 def _pip_home() -> Path:
-    """The folder in which pip's CUDA packages of torch's version meet; torch's own requirements lie there too."""
+    """Return the folder of pip's CUDA packages of torch's version; torch's own requirements lie there too."""
     return Path(torch.__file__).parents[1] / "nvidia" / f"cu{_cuda_major()}"
 
 
 def _toolkit_of(nvcc: str) -> Toolkit | None:
-    """The toolkit that a compiler belongs to, or None: nvcc itself is asked, since the one on PATH may be a wrapper."""
+    """Return the toolkit that a compiler belongs to, or None.
+
+    nvcc itself is asked, since the one on PATH may be a wrapper.
+    """
     if not nvcc or not Path(nvcc).exists():
         return None
     dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True).stderr
@@ -151,7 +154,10 @@ def _toolkit_of(nvcc: str) -> Toolkit | None:
 
 
 def gencode(architectures: str) -> list[str]:
-    """nvcc flags of a TORCH_CUDA_ARCH_LIST: "8.0;9.0+PTX" -> sm_80 and sm_90 code, compute_90 PTX for later GPUs."""
+    """Return nvcc's flags for a TORCH_CUDA_ARCH_LIST.
+
+    "8.0;9.0+PTX" stands for code of sm_80 and sm_90, and PTX of compute_90 for later GPUs.
+    """
     flags = []
     for arch in architectures.replace(" ", ";").split(";"):
         number = arch.removesuffix("+PTX").replace(".", "")
@@ -162,7 +168,7 @@ def gencode(architectures: str) -> list[str]:
 
 
 def _usable_toolkit() -> tuple[Toolkit | None, str]:
-    """The toolkit that builds for this torch; or None and why there is none."""
+    """Return the toolkit that builds for this torch; or None and why there is none."""
     if torch.version.cuda is None:
         return None, "this torch has no CUDA"
     toolkit = find_toolkit()
@@ -174,7 +180,7 @@ def _usable_toolkit() -> tuple[Toolkit | None, str]:
 
 
 def recipe() -> Recipe:
-    """Sources and flags for this machine.
+    """Choose sources and flags for this machine.
 
     CUDA kernels are built when a toolkit of torch's major version is found and a GPU is there or FORCE_CUDA=1;
     NO_CUDA=1 leaves them out.
@@ -216,7 +222,7 @@ def recipe() -> Recipe:
 
 
 def build(output: Path, how: Recipe) -> str:
-    """Compile and link `how` into the shared library `output`; returns what the compilers said.
+    """Compile and link `how` into the shared library `output`, and return the compilers' messages.
 
     The library appears under its name only when it is complete, so that a reader needs no lock.
 
@@ -243,7 +249,7 @@ def build(output: Path, how: Recipe) -> str:
 
 
 def cached(how: Recipe) -> Path:
-    """The library of `how` in the cache, built now when it is missing; its build.log lies beside it."""
+    """Return the library of `how` in the cache, built now when it is missing; build.log is in the same folder."""
     output = cache_folder() / f"torch{torch.__version__}-{how.key()}" / f"{NAME}.so"
     if output.exists():  # a reader takes no lock, so a warmed cache may be read-only
         return output
@@ -259,8 +265,10 @@ def cached(how: Recipe) -> Path:
 
 
 def library() -> Path:
-    """The built library: the ahead-of-time one beside this file where it is of these sources and flags, else the
-    cached one. One with CUDA serves a machine that could not build it: a node without the toolkit, or without a GPU."""
+    """Return the built library: the one ahead of time where it is of these sources and flags, else the cached one.
+
+    A library with CUDA serves a machine that could not build it: a node without the toolkit, or without a GPU.
+    """
     how, ahead = recipe(), CSRC / f"{NAME}.so"
     marks = {how.mark} if os.environ.get("NO_CUDA") == "1" else {how.mark, how.mark.replace(f"-{CPU}", f"-{CUDA}")}
     held = ahead.read_bytes() if ahead.exists() else b""
@@ -274,7 +282,7 @@ def load() -> None:
 
 
 def resource_report(log: str) -> tuple[list[str], bool]:
-    """What ptxas said of each kernel: one line per kernel and architecture, and whether any of them spills."""
+    """Return ptxas's facts, one line per kernel and architecture, and whether any kernel spills."""
     lines, spills, kernel = [], False, ""
     for line in log.splitlines():
         if entry := re.search(r"Compiling entry function '(\w+)' for '(\w+)'", line):
@@ -289,8 +297,10 @@ def resource_report(log: str) -> tuple[list[str], bool]:
 
 
 def main() -> int:
-    """Build into the cache, print where and what the kernels use; exit status 1 when a kernel spills registers, 2 when
-    this machine cannot build."""
+    """Build into the cache, print where and what the kernels use, and return the exit status.
+
+    It is 1 when a kernel spills registers, and 2 when this machine cannot build.
+    """
     open_console()
     try:
         path = cached(recipe())

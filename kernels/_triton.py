@@ -26,8 +26,10 @@ R = TypeVar("R")
 
 
 def on_its_device(launch: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
-    """Make the device of a launcher's first tensor the current one while it runs: Triton launches on the current
-    device, wherever the tensors lie. Nothing changes for tensors on the CPU."""
+    """Make the device of a launcher's first tensor the current one while it runs.
+
+    Triton launches on the current device, wherever the tensors lie. Nothing changes for tensors on the CPU.
+    """
 
     @wraps(launch)
     def guarded(first: Tensor, *others: P.args, **named: P.kwargs) -> R:

@@ -53,15 +53,18 @@ IMAGES = FLOATS | {"fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Entry:
-    """One way a kernel is launched: types of its arguments ("*" marks a pointer), constants, and compiler options."""
+    """Holds one way to launch a kernel: types of its arguments ("*" marks a pointer), constants, compiler options."""
 
     kernel: Any
     types: dict[str, str]
     configuration: dict[str, Any]
 
     def source(self) -> ASTSource:
-        """As the JIT would specialize it at the paper's sizes: aligned pointers; D and the strides of rows of D are
-        multiples of 16, N (12,936 crops) and the stride of scores, rows of N, are not."""
+        """Return the kernel's source, specialized as the JIT would do at the paper's sizes.
+
+        Pointers are aligned. D and the strides of rows of D are multiples of 16; N (12,936 crops) and the stride of
+        scores, rows of N, are not.
+        """
         constants = {name: self.configuration[name] for name in self.kernel.arg_names if name in self.configuration}
         types = {name: self.types.get(name, "constexpr") for name in self.kernel.arg_names}
         by_dim = {"D", "query_stride", "bank_stride", "feature_stride"}
@@ -72,7 +75,7 @@ class Entry:
 
 
 def entries(card: Card) -> list[Entry]:
-    """Everything that can be launched on a card, once each; a new kernel's entries join here."""
+    """List everything that can be launched on a card, once each; a new kernel's entries join here."""
     everything = (*contrastive_entries(card), *update_entries(), *graph_entries(card), *image_entries())
     return list({repr(entry): entry for entry in everything}.values())
 
@@ -81,7 +84,7 @@ DRAW = {"labels": "*i64", "index": "*i64", "stream": "*i64", "threshold": "*i64"
 
 
 def contrastive_entries(card: Card) -> Iterator[Entry]:
-    """The view-invariant loss: its draw, and the log-sum-exp over negatives by either route."""
+    """List the view-invariant loss: its draw, and the log-sum-exp over negatives by either route."""
     yield Entry(
         contrastive_draw._contrastive_draw_kernel,
         DRAW | {"positives": "*i64", "N": "i32", "K": "i32"},
@@ -104,7 +107,7 @@ def contrastive_entries(card: Card) -> Iterator[Entry]:
 
 
 def update_entries() -> Iterator[Entry]:
-    """The update of the memory bank."""
+    """List the update of the memory bank."""
     scalars = dict.fromkeys(("N", "B", "D", "bank_stride", "feature_stride"), "i32") | {"momentum": "fp32"}
     for bank in FLOATS:
         for features in (*FLOATS, "fp16"):
@@ -117,7 +120,7 @@ def update_entries() -> Iterator[Entry]:
 
 
 def graph_entries(card: Card) -> Iterator[Entry]:
-    """Pseudo-labels: the k-reciprocal graph and the clusters in it."""
+    """List pseudo-labels: the k-reciprocal graph and the clusters in it."""
     lists = dict.fromkeys(("neighbours", "own", "halves"), "*i32") | {"K": "i32", "HALF": "i32"}
     sets = lists | {"start": "*i64", "column": "*i32", "first_row": "i32"}
     for K in (32, 64, reciprocal_weights.MAX_NEIGHBOURS):
@@ -192,7 +195,7 @@ def _without(types: dict[str, str], configuration: dict[str, Any]) -> tuple[dict
 
 
 def missing() -> list[str]:
-    """Names of this package's @triton.jit functions that no entry compiles, by itself or by being called."""
+    """Name this package's @triton.jit functions that no entry compiles, by itself or by being called."""
     covered: set[Any] = set()
 
     def visit(function: Any) -> None:
@@ -210,7 +213,7 @@ def missing() -> list[str]:
 
 
 def compiled(entry: Entry, target: str) -> tuple[Any, int, int]:
-    """The kernel that Triton makes for a target, the registers of a lane, and the bytes spilled.
+    """Return the kernel that Triton makes for a target, the registers of a lane, and the bytes spilled.
 
     The cache is left out: what lies there comes without ptxas's log. A second call of ptxas would not do, since Triton
     3.8 gives it flags that change the registers.
@@ -229,8 +232,10 @@ def compiled(entry: Entry, target: str) -> tuple[Any, int, int]:
 
 
 def occupancy(target: str, registers: int, shared: int, warps: int) -> float:
-    """Fraction of the processor's warps that fit: the least that registers, shared memory, warp and block slots allow;
-    0 where not even one block does."""
+    """Return the fraction of the processor's warps that fit; 0 where not even one block does.
+
+    It is the least that registers, shared memory, warp and block slots allow.
+    """
     limit = TARGETS[target]
     block_registers = -(-registers // limit.register_unit) * limit.register_unit * limit.warp_size * warps
     by_shared = limit.shared // max(shared + limit.block_overhead, 1) if shared <= limit.card.block_shared else 0
@@ -239,7 +244,7 @@ def occupancy(target: str, registers: int, shared: int, warps: int) -> float:
 
 
 def compile_entry(target: str, number: int) -> dict[str, Any]:
-    """Compile one entry; returns its row of the table."""
+    """Compile one entry, and return its row of the table."""
     entry = entries(TARGETS[target].card)[number]
     kernel, registers, spilled = compiled(entry, target)
     shared, warps = kernel.metadata.shared, entry.configuration["num_warps"]
@@ -262,7 +267,7 @@ def compile_entry(target: str, number: int) -> dict[str, Any]:
 
 
 def verdict(rows: list[dict[str, Any]], uncovered: list[str]) -> tuple[str, int]:
-    """What is wrong with these rows of the table, in words, and the exit status."""
+    """Return what is wrong with these rows of the table, in words, and the exit status."""
     spilling = sum(row["spilled_bytes"] > 0 for row in rows)
     too_large = sum(row["occupancy"] == 0 for row in rows)
     sentence = f"{spilling} spill, {too_large} do not fit" + (f"; no entry: {uncovered}" if uncovered else "")
@@ -270,7 +275,7 @@ def verdict(rows: list[dict[str, Any]], uncovered: list[str]) -> tuple[str, int]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Compile everything, write the table, and return the exit status."""
     parser = argparse.ArgumentParser(description="Compile every Triton kernel ahead of time; fail on spills.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/aot.csv"), help="where the table goes")

@@ -18,7 +18,7 @@ WITH_MATRIX_UNITS = ("gfx908", "gfx90a", "gfx94", "gfx95")  # AMD's CDNA; RDNA's
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU as launch rules see it."""
+    """Holds what launch rules know of a GPU."""
 
     backend: str  # "cuda" or "hip"
     arch: int | str  # 86 for compute capability 8.6; AMD's name of the instruction set
@@ -26,7 +26,7 @@ class Card:
 
     @property
     def float32_precision(self) -> str | None:
-        """Triton's name for products of float32 on matrix units with float32 accuracy; None where there are none.
+        """Return Triton's name for exact float32 products on matrix units; None where there are none.
 
         Compute capability 7.5 has none, nor bfloat16: Triton widens and rounds that by integer arithmetic there.
         """
@@ -35,14 +35,16 @@ class Card:
         return "ieee" if str(self.arch).startswith(WITH_MATRIX_UNITS) else None
 
     def every_register(self, warps: int) -> dict[str, int]:
-        """Launch option that lets one block have all registers of a processor: ptxas alone spills a few to fit one more
-        block in."""
+        """Return the launch option that lets one block have all registers of a processor.
+
+        Without it ptxas spills a few to fit one more block in.
+        """
         return {"maxnreg": min(65536 // (32 * warps), 255)} if self.backend == "cuda" else {}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A card, and how many blocks one of its processors (multiprocessor or compute unit) holds at a time."""
+    """Holds a card, and how many blocks one of its processors (multiprocessor or compute unit) runs at a time."""
 
     card: Card
     warps: int
@@ -80,8 +82,10 @@ def _card(number: int) -> Card:
 
 
 def card_of(device: torch.device) -> Card:
-    """Facts of a GPU at hand; they come from the host, which waits for nothing. Triton's interpreter, whose tensors lie
-    on the CPU, passes for any."""
+    """Return the facts of a GPU at hand, which the host knows without a wait.
+
+    Triton's interpreter, whose tensors lie on the CPU, passes for any GPU.
+    """
     if device.type == "cpu":
         return TARGETS["sm_80"].card
     return _card(torch.cuda.current_device() if device.index is None else device.index)

@@ -24,14 +24,14 @@ ALL = 0xFFFFFFFF  # the threshold that draws every row
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Bijection on 32-bit integers held in int64 (Wellons' lowbias32: avalanche bias 0.17)."""
+    """Map 32-bit integers held in int64 one to one (Wellons' lowbias32: avalanche bias 0.17)."""
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & ALL
     x = ((x ^ (x >> 15)) * 0x846CA68B) & ALL
     return x ^ (x >> 16)
 
 
 def draw_keys(index: Tensor, stream: Tensor, family: int, num_samples: int) -> Tensor:
-    """Keys of every bank row for each crop: (B, N) int64 in 0..2^32-1, distinct within a row."""
+    """Return the keys of every bank row for each crop: (B, N) int64 in 0..2^32-1, distinct within a row."""
     words = torch.stack((stream[0] & ALL, stream[0] >> 32 & ALL, stream[1] & ALL))
     first = second = torch.full_like(index, family)
     for word in (*words, index):
@@ -41,7 +41,10 @@ def draw_keys(index: Tensor, stream: Tensor, family: int, num_samples: int) -> T
 
 
 def differs_from(labels: Tensor, index: Tensor) -> Tensor:
-    """(B, N) bool: bank row n is of another cluster than row index[b]; outliers (label < 0) are clusters of one."""
+    """Return (B, N) bool: whether bank row n is of another cluster than row index[b].
+
+    Outliers (label < 0) are clusters of one.
+    """
     own = labels.index_select(0, index)[:, None]
     is_self = index[:, None] == torch.arange(len(labels), device=index.device)
     return torch.where(own < 0, ~is_self, labels != own)
@@ -50,7 +53,7 @@ def differs_from(labels: Tensor, index: Tensor) -> Tensor:
 def contrastive_draw_reference(
     labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int
 ) -> tuple[Tensor, Tensor]:
-    """The definition; see `contrastive_draw`."""
+    """Define `contrastive_draw` in plain PyTorch, with (B, N) tensors."""
     differs = differs_from(labels, index)  # (B, N)
     members = [draw_keys(index, stream, family, len(labels)) for family in (FIRST_POSITIVE, SECOND_POSITIVE)]
     positives = torch.stack([keys.masked_fill(differs, ALL + 1).argmin(1) for keys in members], 1)
@@ -62,7 +65,7 @@ def contrastive_draw_reference(
 
 @jit
 def mix(x):
-    """`_mix` on uint32."""
+    """Map uint32 one to one, as `_mix` does."""
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
     return x ^ (x >> 16)
@@ -70,7 +73,7 @@ def mix(x):
 
 @jit
 def key_words(stream, row, FAMILY: tl.constexpr):
-    """The two uint32 words that make the keys of a crop (or of a vector of crops) its own."""
+    """Return the two uint32 words that make the keys of a crop (or of a vector of crops) its own."""
     seed = tl.load(stream)
     first = mix((seed ^ FAMILY).to(tl.uint32))
     second = mix((seed ^ FAMILY ^ 0x9E3779B9).to(tl.uint32))
@@ -82,21 +85,26 @@ def key_words(stream, row, FAMILY: tl.constexpr):
 
 @jit
 def key_of(n, first, second):
-    """Keys of bank rows n (uint32)."""
+    """Return the keys of bank rows n (uint32)."""
     return mix(mix(n.to(tl.uint32) ^ first) + second)
 
 
 @jit
 def differs(label, own, n, row):
-    """Bank row n with `label` is of another cluster than `row` with label `own`; outliers are clusters of one."""
+    """Tell whether bank row n with `label` is of another cluster than `row` with label `own`.
+
+    Outliers are clusters of one.
+    """
     return tl.where(own < 0, n != row, label != own)
 
 
 @jit
 def _contrastive_draw_kernel(labels, index, stream, positives, threshold, N, K, BLOCK: tl.constexpr):
-    """One program per crop, which alone writes its positives and threshold: no race. The K-th smallest key comes from
-    four histograms of 256 bins, a digit at a time; keys are computed again each pass, since reading them would cost
-    more than the dozen integer operations."""
+    """Draw for one crop in each program, which alone writes its positives and threshold: no race.
+
+    The K-th smallest key comes from four histograms of 256 bins, a digit at a time. Keys are computed again each pass,
+    since reading them would cost more than the dozen integer operations.
+    """
     position = tl.program_id(0)
     row = tl.load(index + position)
     own = tl.load(labels + row)
@@ -137,7 +145,7 @@ def _contrastive_draw_kernel(labels, index, stream, positives, threshold, N, K, 
 
 
 def draw_configuration(card: Card) -> dict[str, int]:
-    """Constants of a launch: four rows a lane."""
+    """Choose the constants of a launch: four rows a lane."""
     return {"BLOCK": 1024, "num_warps": 8, **card.every_register(8)}
 
 

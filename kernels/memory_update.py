@@ -22,7 +22,7 @@ __all__ = ["memory_update"]
 
 
 def memory_update_reference(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
-    """The definition: the updates of one row happen in batch order, in fp32, rounded to the bank's dtype once.
+    """Define `memory_update` in plain PyTorch: in batch order and fp32, rounded to the bank's dtype once.
 
     Round k applies the k-th occurrence of every index at once: one vectorized pass when no index repeats.
     """
@@ -51,7 +51,7 @@ def _check(bank: Tensor, index: Tensor, features: Tensor) -> None:
 
 @jit
 def _normalize(row):
-    """As torch.nn.functional.normalize."""
+    """Scale a row to length 1, as torch.nn.functional.normalize does."""
     return row / tl.maximum(tl.sqrt(tl.sum(row * row, 0)), 1e-12)
 
 
@@ -59,9 +59,12 @@ def _normalize(row):
 def _memory_update_kernel(
     bank, index, features, momentum, N, B, D, bank_stride, feature_stride, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr
 ):
-    """One program per batch position. The first occurrence of an index owns its row and walks through the later ones in
-    batch order; their own programs leave at once. So a row has one writer: no race, no atomics, one result, one launch.
-    Each program reads the whole index (B int64 from L2), which for B <= 1024 is less than its row."""
+    """Update the row of one batch position in each program.
+
+    The first occurrence of an index owns its row and walks through the later ones in batch order; their own programs
+    leave at once. So a row has one writer: no race, no atomics, one result, one launch. Each program reads the whole
+    index (B int64 from L2), which for B <= 1024 is less than its row.
+    """
     position = tl.program_id(0)
     positions = tl.arange(0, BLOCK_B)
     row = tl.load(index + position)
@@ -86,7 +89,7 @@ MAX_LAUNCH = 512  # crops; kernels for more of them spill registers on sm_100 an
 
 
 def launch_configuration(D: int) -> dict:
-    """Constants of a launch; aot.py compiles every value this can return for D up to 2048."""
+    """Choose the constants of a launch. aot.py compiles every value for D up to 2048."""
     block = 128 if D <= 128 else triton.next_power_of_2(D)
     return {"BLOCK_B": MAX_LAUNCH, "BLOCK_D": block, "num_warps": min(block // 128, 8)}
 

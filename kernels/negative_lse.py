@@ -39,7 +39,7 @@ CUDA_TILE_SCORES = 1 << 24
 def negative_lse_reference(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
 ) -> Tensor:
-    """The definition; see `negative_lse`. Differentiable, in the dtype of the query."""
+    """Define `negative_lse` in plain PyTorch, with (B, N) tensors: differentiable, in the dtype of the query."""
     keys = draw_keys(index, stream, NEGATIVES, len(bank))
     drawn = differs_from(labels, index) & (keys <= threshold[:, None])  # (B, N)
     return torch.where(drawn, query @ bank.to(query.dtype).T / temperature, -torch.inf).logsumexp(1)
@@ -47,7 +47,10 @@ def negative_lse_reference(
 
 @jit
 def drawn_scores(scores, label, own, n, row, first, second, threshold, N, scale):
-    """scores * scale where bank row n is a drawn negative of the crop, -inf elsewhere (all arguments broadcast)."""
+    """Return scores * scale where bank row n is a drawn negative of the crop, -inf elsewhere.
+
+    All arguments broadcast.
+    """
     drawn = (n < N) & differs(label, own, n, row) & (key_of(n, first, second).to(tl.int64) <= threshold)
     return tl.where(drawn, scores * scale, float("-inf"))
 
@@ -56,8 +59,11 @@ def drawn_scores(scores, label, own, n, row, first, second, threshold, N, scale)
 def _contrastive_rows_kernel(
     scores, state, factor, labels, index, threshold, stream, first_row, T, N, scale, scores_stride, BLOCK: tl.constexpr
 ):
-    """One program per crop, in two passes over its scores; it alone touches its row. The second pass masks again rather
-    than read what the first wrote: other threads may have written it, and no barrier would order that."""
+    """Turn the scores of one crop into weights in each program, which alone touches its row, in two passes.
+
+    The second pass masks again rather than read what the first wrote: other threads may have written it, and no barrier
+    would order that.
+    """
     position = tl.program_id(0)
     row = tl.load(index + position)
     own = tl.load(labels + row)
@@ -111,7 +117,7 @@ def contrastive_rows_triton(
 
 @jit
 def _dot(a, b, PRECISION: tl.constexpr):
-    """float32 a times b with float32 accuracy: with "bf16x2", a goes in as the sum of two bf16 numbers (16 bits)."""
+    """Multiply float32 a by b with float32 accuracy: by "bf16x2", a is the sum of two bf16 numbers (16 bits)."""
     if PRECISION == "bf16x2":
         high = a.to(tl.bfloat16)
         return tl.dot(high, b) + tl.dot((a - high.to(tl.float32)).to(tl.bfloat16), b)
@@ -121,7 +127,7 @@ def _dot(a, b, PRECISION: tl.constexpr):
 
 @jit
 def _add_rows(accumulated, shrink, weights, rows, column, valid, D, PRECISION: tl.constexpr):
-    """accumulated * shrink + weights @ the columns `column` of the bank's rows."""
+    """Return accumulated * shrink + weights @ the columns `column` of the bank's rows."""
     tile = tl.load(rows[:, None] + column[None, :], mask=valid[:, None] & (column < D)[None, :], other=0.0)
     return accumulated * shrink[:, None] + _dot(weights, tile, PRECISION)
 
@@ -132,9 +138,12 @@ def _negative_lse_kernel(
     bank_stride, scale, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program (b, s): BLOCK_B crops against bank rows s*part .. (s+1)*part-1, streaming softmax in registers. Each
-    writes its own slot of the partial results: no race, no atomics, the same sum every time. The accumulator is two
-    halves: one product with all of D columns would want both halves of its operand in the registers at once."""
+    """Compute the softmax of BLOCK_B crops over bank rows s*part .. (s+1)*part-1 in each program (b, s), streamed.
+
+    Each program writes its own slot of the partial results: no race, no atomics, the same sum every time. The
+    accumulator is two halves: one product with all of D columns would want both halves of its operand in the registers
+    at once.
+    """
     split = tl.program_id(1)
     crop = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)  # (BLOCK_B,)
     left = tl.arange(0, BLOCK_D // 2)  # columns
@@ -186,10 +195,11 @@ MAX_FUSED_DIM = 512
 
 
 def fused_configuration(B: int, D: int, bank_dtype: torch.dtype, card: Card) -> dict[str, Any] | None:
-    """Constants of a launch of the fused kernel, or None where the tiled route serves: an accumulator that registers do
-    not hold, or a card without matrix units for float32, on which a library's products are the quicker ones.
+    """Choose the constants of a launch of the fused kernel; return None where the tiled route serves.
 
-    aot.py compiles every value this can return. These are the largest tiles without a spill in Triton 3.6 and 3.8.
+    That is where registers do not hold the accumulator, and on a card without matrix units for float32, whose library
+    has the quicker products. aot.py compiles every value this can return. These are the largest tiles without a spill
+    in Triton 3.6 and 3.8.
     """
     precision, few = card.float32_precision, B <= 16
     if D > MAX_FUSED_DIM or precision is None:
@@ -216,7 +226,7 @@ def negative_lse_fused(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float,
     parts: int, configuration: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The fused route: launch the kernel on `parts` parts of the bank and combine them."""
+    """Take the fused route: launch the kernel on `parts` parts of the bank and combine them."""
     (B, D), N = query.shape, len(bank)
     part = triton.cdiv(triton.cdiv(N, parts), configuration["BLOCK_N"]) * configuration["BLOCK_N"]
     maximum, total = query.new_empty(2, B, parts)
@@ -234,7 +244,7 @@ def negative_lse_tiled(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float,
     tile: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The tiled route: `tile` rows of the bank at a time."""
+    """Take the tiled route: `tile` rows of the bank at a time."""
     B, D = query.shape
     state = query.new_zeros(B, 2)  # running maximum and sum
     state[:, 0] = -torch.inf
@@ -254,7 +264,7 @@ def _finish(maximum: Tensor, total: Tensor, mean: Tensor) -> tuple[Tensor, Tenso
 
 
 def _check(query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor) -> None:
-    """ValueError unless the kernels stay within these tensors; an index out of range is the CPU's to tell."""
+    """Raise a ValueError where kernels would leave these tensors; an index out of range is the CPU's to tell."""
     tensors = {"query": query, "bank": bank, "labels": labels, "index": index, "threshold": threshold, "stream": stream}
     B, (N, D) = len(query), bank.shape
     expected = {"query": (B, D), "bank": (N, D), "labels": (N,), "index": (B,), "threshold": (B,), "stream": (2,)}

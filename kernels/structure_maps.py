@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS, rasterize, through_the_cpu
 
-__all__ = ["structure_maps"]
+__all__ = ["shade", "structure_maps", "vertex_normals"]
 
 AMBIENT, HEADLIGHT, KEY = 0.2, 0.4, 0.25  # grey in shadow, and what the lamp at the camera and the key lamp add
 KEY_DIRECTION = (-0.6, -0.6, -0.529150262)  # towards the key lamp, in the image frame: left, above, before the body

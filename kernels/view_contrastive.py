@@ -89,7 +89,7 @@ def view_contrastive_reference(
     own_negatives: bool = False,
     terms: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Tensor:
-    """The definition of `view_contrastive`, in plain PyTorch and with (B, N) tensors."""
+    """Define `view_contrastive` in plain PyTorch, with (B, N) tensors."""
     draw = labels, index, threshold, stream, temperature
     own = f if live else bank[index]
     loss = torch.zeros_like(f[:, 0])

@@ -44,7 +44,7 @@ def nearest_neighbours(features: Tensor, k: int, rows: tuple[int, int] | None = 
     begin, end = rows or (0, len(features))
     k = min(k, len(features))
     if features.is_cuda:
-        return _search_cuda(features, k, begin, end)
+        return nearest_neighbours_cuda(features, k, begin, end)
     features = features.contiguous()
     return search_for(features[begin:end], features, k, everyone=end - begin == len(features))
 
@@ -74,7 +74,8 @@ def search_for(queries: Tensor, features: Tensor, k: int, everyone: bool = False
     return similarity, index
 
 
-def _search_cuda(features: Tensor, k: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+def nearest_neighbours_cuda(features: Tensor, k: int, begin: int, end: int) -> tuple[Tensor, Tensor]:
+    """Search for the rows begin..end-1 by torch's own operations; this also runs on a CPU."""
     similarity = features.new_empty(end - begin, k)
     index = torch.empty(end - begin, k, dtype=torch.int32, device=features.device)
     step = max(1, 2**28 // max(1, len(features)))  # 1 GB of products at a time

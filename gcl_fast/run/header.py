@@ -31,7 +31,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
     )
     return {
         "version": f"gcl_fast {__version__}, torch {torch.__version__}",
-        "device": device + _ranks(ranks) + _second_choice(config, ranks),
+        "device": device + describe_ranks(ranks) + _second_choice(config, ranks),
         "precision": precision.why,
         "compile": precision.why_compiled,
         "CUDA graphs": graphs.choose(config, ranks)[1],
@@ -57,7 +57,7 @@ def _second_choice(config: RunConfig, ranks: Ranks) -> str:
     return f"; {reason}" if reason else ""
 
 
-def _ranks(ranks: Ranks) -> str:
+def describe_ranks(ranks: Ranks) -> str:
     """Return the number of ranks, and whether they share GPUs."""
     if ranks.world_size == 1:
         return ""

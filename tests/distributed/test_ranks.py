@@ -10,7 +10,7 @@ from torch import nn
 
 from gcl_fast.distributed.ranks import SHARING, Ranks, backend_of, placed
 from gcl_fast.errors import UserError
-from gcl_fast.run.header import _ranks
+from gcl_fast.run.header import describe_ranks
 from gcl_fast.stages.clustering import camera_centred
 from gcl_fast.stages.gcl_step import draw_yaw
 
@@ -79,12 +79,12 @@ def test_ranks_share_a_gpu_only_where_they_are_told_to(monkeypatch):
     with pytest.raises(UserError, match=f"2 GPUs here, but this is local rank 2; {SHARING}=1 lets ranks share"):
         placed("cuda", 2)
     assert backend_of(gpu) == "cpu:gloo,cuda:nccl"
-    assert _ranks(Ranks(0, 3, gpu)) == ", 3 ranks"
+    assert describe_ranks(Ranks(0, 3, gpu)) == ", 3 ranks"
     monkeypatch.setenv(SHARING, "1")
     assert [placed("cuda", local).index for local in range(5)] == [0, 1, 0, 1, 0]
     assert backend_of(gpu) == backend_of(ALONE.device) == "gloo"  # NCCL refuses two ranks on one device
-    assert f"3 ranks that share GPUs by gloo ({SHARING}=1)" in _ranks(Ranks(0, 3, gpu))
-    assert _ranks(Ranks(0, 3, ALONE.device)) == ", 3 ranks"
+    assert f"3 ranks that share GPUs by gloo ({SHARING}=1)" in describe_ranks(Ranks(0, 3, gpu))
+    assert describe_ranks(Ranks(0, 3, ALONE.device)) == ", 3 ranks"
     assert placed("cpu", 7) == ALONE.device
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=r"0 GPUs here, but this is local rank 0; --device cpu"):

@@ -21,7 +21,7 @@ from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
 from gcl_fast.pseudo_labels.dbscan import csr_arrays
 from gcl_fast.pseudo_labels.eps import eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import neighbourhoods
-from gcl_fast.pseudo_labels.neighbours import _search_cuda, nearest_neighbours_reference
+from gcl_fast.pseudo_labels.neighbours import nearest_neighbours_cuda, nearest_neighbours_reference
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="run by test_kernels_in_the_interpreter")
@@ -220,13 +220,13 @@ def test_kernels_in_the_interpreter():
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 def test_search_of_a_gpu_ranks_ties_by_index():
     rows = torch.randint(-2, 3, (90, 8), generator=torch.Generator().manual_seed(0)).float()  # exact products
-    similarity, index = _search_cuda(rows, 25, 10, 80)
+    similarity, index = nearest_neighbours_cuda(rows, 25, 10, 80)
     everything, order = nearest_neighbours_reference(rows, 90)
     assert torch.equal(similarity, everything[10:80, :25])
     settled = similarity > everything[10:80, 25:26]  # not equal to the first that was left out
     assert torch.equal(index[settled], order[10:80, :25][settled])
     assert (similarity.diff() == 0).sum() > 500
-    assert [found.shape for found in _search_cuda(rows[:0], 0, 0, 0)] == [(0, 0), (0, 0)]
+    assert [found.shape for found in nearest_neighbours_cuda(rows[:0], 0, 0, 0)] == [(0, 0), (0, 0)]
 
 
 @pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")

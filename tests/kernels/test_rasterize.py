@@ -7,7 +7,7 @@ import torch
 from scenes import soup, sphere
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gcl_fast.kernels import rasterize as rasterizer
+from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS, through_the_cpu, warn_of_the_detour
 from gcl_fast.render import Fragments, rasterize, rasterize_reference
 
 MODES = [(cull, perspective) for cull in (False, True) for perspective in (False, True)]
@@ -226,7 +226,7 @@ def test_opcheck_and_compile(device):
     assert torch.equal(compiled(vertices), rasterize(vertices, faces, SIZE).depth * 2)
 
 
-@pytest.mark.skipif(rasterizer.HAS_CUDA_KERNELS, reason="the library has CUDA kernels: nothing goes by way of the CPU")
+@pytest.mark.skipif(HAS_CUDA_KERNELS, reason="the library has CUDA kernels: nothing goes by way of the CPU")
 def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
     """By the dispatcher's CUDA entry with tensors on the CPU; the copies, with tensors that only claim a device."""
     vertices, faces = soup(2, 40, 60, SIZE)
@@ -237,7 +237,7 @@ def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
         "structure_maps": (vertices, faces, torch.eye(3, 4).expand(2, 3, 4), *SIZE),
     }
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    rasterizer.warn_of_the_detour.cache_clear()
+    warn_of_the_detour.cache_clear()
     for number, (name, arguments) in enumerate(calls.items()):
         op = getattr(torch.ops.gcl_fast, name).default
         with warnings.catch_warnings(record=True) as warned:
@@ -246,5 +246,5 @@ def test_without_cuda_kernels_the_cpu_serves_tensors_on_a_gpu():
         assert ["serves GPU tensors on the CPU" in str(warning.message) for warning in warned] == [True][number:]
     with FakeTensorMode():
         vertices, faces = torch.empty(2, 40, 3, device="cuda"), torch.empty(60, 3, device="cuda", dtype=torch.int64)
-        fragments = rasterizer.through_the_cpu("rasterize")(vertices, faces, *SIZE, True, False)
+        fragments = through_the_cpu("rasterize")(vertices, faces, *SIZE, True, False)
     assert {x.device.type for x in fragments} == {"cuda"}
