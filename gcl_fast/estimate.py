@@ -26,7 +26,7 @@ with in_one_line():
     from gcl_fast.data import ExtractLoader, Records, drop_broken, open_dataset
     from gcl_fast.distributed import ranks as processes
     from gcl_fast.evaluation.figures import pair_grid
-    from gcl_fast.evaluation.protocol import to_unit
+    from gcl_fast.evaluation.inference import to_unit
 
 PREVIEW_CROPS = 48  # crops in the preview, from the most certain to the most doubtful
 LISTED_CROPS = 5  # most doubtful crops that are listed by name

@@ -18,8 +18,9 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation import Reranking
 from gcl_fast.evaluation.frechet import InceptionFeatures
-from gcl_fast.evaluation.protocol import retrieve, view_fidelity
+from gcl_fast.evaluation.inference import view_fidelity
 from gcl_fast.evaluation.quality import ViewQuality
+from gcl_fast.evaluation.retrieval import retrieve
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
@@ -105,7 +106,7 @@ class Assessment:
         return [place[name] for name in names]
 
     def fidelity(self, gcl: GCL) -> dict[str, float]:
-        """Measure SSIM on crops of `split_for_views()` (`evaluation.protocol.view_fidelity`); return {} without one."""
+        """Measure SSIM on crops of `split_for_views()` (`evaluation.view_fidelity`); return {} without one."""
         split = self.split_for_views()
         if split is None:
             return {}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gcl_fast.data import ExtractLoader, Records
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.evaluation.protocol import embeddings
+from gcl_fast.evaluation.inference import embeddings
 from gcl_fast.optim.precision import Precision
 from gcl_fast.settings import RunConfig
 

@@ -13,7 +13,7 @@ from gcl_fast.data import ExtractLoader
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import view_grid
-from gcl_fast.evaluation.protocol import novel_views, to_unit
+from gcl_fast.evaluation.inference import novel_views, to_unit
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision

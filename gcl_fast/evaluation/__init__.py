@@ -4,10 +4,10 @@ Two modules are not exported here: `figures`, because matplotlib is slow to impo
 is optional.
 """
 
-from gcl_fast.evaluation.protocol import embeddings, novel_views, retrieve, to_unit, view_fidelity
+from gcl_fast.evaluation.inference import embeddings, novel_views, to_unit, view_fidelity
 from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.evaluation.reranking import Reranking
-from gcl_fast.evaluation.retrieval import Retrieval, evaluate, rank
+from gcl_fast.evaluation.retrieval import Retrieval, evaluate, rank, retrieve
 from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
-from gcl_fast.models.official import misfits, read_state_dict
+from gcl_fast.models.official_weights import misfits, read_state_dict
 
 INCEPTION_SIZE = (299, 299)
 

@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
 from gcl_fast.evaluation.frechet import FrechetDistance, InceptionFeatures, installed
-from gcl_fast.evaluation.protocol import Autocast, Batches, novel_views, retrieve, to_unit
+from gcl_fast.evaluation.inference import Autocast, Batches, novel_views, to_unit
+from gcl_fast.evaluation.retrieval import retrieve
 from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.models import GCL
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from gcl_fast.data import Records
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.reranking import Reranking, reranked_distances
 from gcl_fast.kernels.rank_queries import identity_ranges, rank_queries
@@ -121,6 +122,44 @@ def evaluate(
     else:
         distances = reranked_distances(query, normalize(gallery), tiles, rerank)
     return lists.retrieval(distances)
+
+
+def retrieve(
+    query: Tensor, gallery: Tensor, query_records: Records, gallery_records: Records, rerank: Reranking | None = None
+) -> Retrieval:
+    """Rank the gallery for each query by the protocol of Market-1501: same identity and camera do not count.
+
+    Args:
+        query: (Q, D) unit rows.
+        gallery: (G, D) unit rows.
+        query_records: identities and cameras of the Q queries.
+        gallery_records: identities and cameras of the G crops of the gallery.
+        rerank: settings of k-reciprocal re-ranking; None: the plain distance.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        UserError: no query has a match in another camera.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> def records(camera):  # three people, one crop each
+        ...     paths = [Path(f"{i}.jpg") for i in range(3)]
+        ...     return Records(Path("."), paths, np.arange(3), np.full(3, camera), np.zeros(3, int))
+        >>> retrieve(torch.eye(3), torch.eye(3), records(camera=1), records(camera=2)).mAP
+        1.0
+    """
+    return evaluate(
+        query,
+        gallery,
+        torch.as_tensor(query_records.identity),
+        torch.as_tensor(gallery_records.identity),
+        torch.as_tensor(query_records.camera),
+        torch.as_tensor(gallery_records.camera),
+        rerank,
+    )
 
 
 class _Lists:

@@ -12,7 +12,7 @@ import yaml
 
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_official, read_official
-from gcl_fast.models.official import PARTS
+from gcl_fast.models.official_weights import PARTS
 from gcl_fast.run.checkpoint import check_fit, load_weights
 from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, from_dict, preset
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gcl_fast.evaluation.protocol import to_unit
+from gcl_fast.evaluation.inference import to_unit
 from gcl_fast.stages.clustering import camera_centred
 
 STRIPES = 8

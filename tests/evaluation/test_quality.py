@@ -12,8 +12,9 @@ from gcl_fast.data import Records
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import yaw_curves
-from gcl_fast.evaluation.protocol import retrieve, to_unit
+from gcl_fast.evaluation.inference import to_unit
 from gcl_fast.evaluation.quality import INCEPTION, OWN, ViewQuality
+from gcl_fast.evaluation.retrieval import retrieve
 
 pytest.importorskip("torchmetrics")
 

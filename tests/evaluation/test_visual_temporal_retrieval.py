@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
 from gcl_fast.evaluation import visual_temporal_retrieval
-from gcl_fast.evaluation.protocol import retrieve
+from gcl_fast.evaluation.retrieval import retrieve
 from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
 from gcl_fast.pseudo_labels.temporal_model import TemporalModel
 

@@ -1,4 +1,4 @@
-"""Evaluation of networks on a dataset: embeddings of all crops, retrieval of query in gallery, fidelity of views."""
+"""Run the networks on crops: the embeddings of a dataset, novel views, and the fidelity of those views."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gcl_fast.data import Records
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.distributed.ranks import sum_over_processes
-from gcl_fast.evaluation.reranking import Reranking
-from gcl_fast.evaluation.retrieval import Retrieval, evaluate
 from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.models import GCL
 
@@ -76,44 +73,6 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
     if rows is None:
         raise ValueError("embeddings: there is no batch; a rank without crops cannot know the size of an embedding")
     return sum_over_processes(rows)  # each row is zero on all ranks but one
-
-
-def retrieve(
-    query: Tensor, gallery: Tensor, query_records: Records, gallery_records: Records, rerank: Reranking | None = None
-) -> Retrieval:
-    """Rank the gallery for each query by the protocol of Market-1501: same identity and camera do not count.
-
-    Args:
-        query: (Q, D) unit rows.
-        gallery: (G, D) unit rows.
-        query_records: identities and cameras of the Q queries.
-        gallery_records: identities and cameras of the G crops of the gallery.
-        rerank: settings of k-reciprocal re-ranking; None: the plain distance.
-
-    Returns:
-        The metrics.
-
-    Raises:
-        UserError: no query has a match in another camera.
-
-    Example:
-        >>> from pathlib import Path
-        >>> import numpy as np
-        >>> def records(camera):  # three people, one crop each
-        ...     paths = [Path(f"{i}.jpg") for i in range(3)]
-        ...     return Records(Path("."), paths, np.arange(3), np.full(3, camera), np.zeros(3, int))
-        >>> retrieve(torch.eye(3), torch.eye(3), records(camera=1), records(camera=2)).mAP
-        1.0
-    """
-    return evaluate(
-        query,
-        gallery,
-        torch.as_tensor(query_records.identity),
-        torch.as_tensor(gallery_records.identity),
-        torch.as_tensor(query_records.camera),
-        torch.as_tensor(gallery_records.camera),
-        rerank,
-    )
 
 
 @torch.no_grad()
