@@ -301,9 +301,6 @@ def warmup_preset(name: str, method: str, after_source: bool = False) -> AnyWarm
     Returns:
         The settings; None for "none".
 
-    Returns:
-        The settings; None for "none".
-
     Raises:
         UserError: there is no warm-up of that name.
 
