@@ -183,8 +183,7 @@ cudaError_t rasterize_backward_cuda(
   return cudaGetLastError();
 }
 
-cudaError_t structure_cuda(
-    const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream) {
+void draw_transformed_cuda(const Meshes<int64_t>& m, const float* transform, Workspace work, cudaStream_t stream) {
   if (m.V > 0)
     LAUNCH(transform_kernel, blocks(int64_t(m.B) * m.V), dim3(THREADS), stream, m, transform, work.projected,
         work.normals);
@@ -192,6 +191,13 @@ cudaError_t structure_cuda(
   seen.vertices = work.projected;
   if (m.F > 0) LAUNCH(normal_kernel, blocks(int64_t(m.B) * m.F), dim3(THREADS), stream, seen, work.normals);
   draw(seen, {true, false}, work, stream);
+}
+
+cudaError_t structure_cuda(
+    const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream) {
+  draw_transformed_cuda(m, transform, work, stream);
+  Meshes<int64_t> seen = m;
+  seen.vertices = work.projected;
   LAUNCH(shade_kernel, blocks(int64_t(m.B) * m.H * m.W), dim3(THREADS), stream, seen, work.keys, work.normals, out);
   return cudaGetLastError();
 }

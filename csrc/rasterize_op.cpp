@@ -2,43 +2,18 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
-#ifdef WITH_CUDA
-#include <cuda_runtime.h>
-#endif
-
-#include <atomic>
 #include <tuple>
 #include <utility>
 
 #include "checks.h"
+#include "mesh_checks.h"
 #include "rasterize.h"
 #ifdef WITH_CUDA
-#include "rasterize_cuda.h"
+#include "device_workspace.h"
 #endif
 
 namespace gcl {
 namespace {
-
-constexpr int64_t MOST = 1 << 30;  // of pixels, vertices or faces: indices are int
-
-// Returns the sizes and pointers of an op's meshes; faces are still int64.
-Meshes<int64_t> check_meshes(const Tensor& vertices, const Tensor& faces, int64_t H, int64_t W) {
-  STD_TORCH_CHECK(vertices.dim() == 3 && vertices.size(2) == 3 && vertices.scalar_type() == ScalarType::Float,
-      "rasterize: vertices must be float32 of shape (B, V, 3)");
-  STD_TORCH_CHECK(
-      (faces.dim() == 2 || faces.dim() == 3) && faces.size(-1) == 3 && faces.scalar_type() == ScalarType::Long,
-      "rasterize: faces must be int64 of shape (F, 3) or (B, F, 3)");
-  const bool own = faces.dim() == 3;
-  STD_TORCH_CHECK(!own || faces.size(0) == vertices.size(0), "rasterize: ", vertices.size(0),
-      " meshes of vertices, but ", own ? faces.size(0) : 0, " of faces");
-  STD_TORCH_CHECK(vertices.device() == faces.device(), "rasterize: vertices and faces must be on one device");
-  STD_TORCH_CHECK(H > 0 && W > 0 && H < 32768 && W < 32768, "rasterize: size must be two numbers within 1..32767, got ",
-      H, " x ", W);
-  const int64_t B = vertices.size(0), V = vertices.size(1), F = faces.size(-2);
-  STD_TORCH_CHECK(B < MOST && V < MOST && F < MOST, "rasterize: more than ", MOST, " meshes, vertices or faces");
-  return {
-      vertices.const_data_ptr<float>(), faces.const_data_ptr<int64_t>(), own, int(B), int(V), int(F), int(H), int(W)};
-}
 
 Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_barycentric, const Tensor& vertices,
     const Tensor& faces, const Tensor& face_index) {
@@ -49,34 +24,7 @@ Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_bar
     STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && grad.device() == vertices.device() &&
             grad.numel() == face_index.numel() * values,
         "rasterize_backward: gradients must be float32 of shapes (B, H, W) and (B, H, W, 3), on the device of vertices");
-  return check_meshes(vertices, faces, face_index.size(1), face_index.size(2));
-}
-
-void check_transform(const Tensor& transform, const Tensor& vertices) {
-  STD_TORCH_CHECK(transform.dim() == 3 && transform.size(0) == vertices.size(0) && transform.size(1) == 3 &&
-          transform.size(2) == 4 && transform.scalar_type() == ScalarType::Float &&
-          transform.device() == vertices.device(),
-      "structure_maps: transform must be float32 of shape (B, 3, 4), on the device of vertices");
-}
-
-// Returns the faces as int32, which halves what every mesh reads. Raises for one that names no vertex.
-Tensor narrow_faces(const Tensor& faces, int64_t V) {
-  Tensor narrow = torch::stable::new_empty(faces, faces.sizes(), ScalarType::Int);
-  const int64_t* index = faces.const_data_ptr<int64_t>();
-  int32_t* out = narrow.mutable_data_ptr<int32_t>();
-  std::atomic<int64_t> bad{-1};  // reported after the loop: a throw inside it would be printed once per thread
-  torch::stable::parallel_for(0, faces.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
-    bool inside = true;
-    for (int64_t i = begin; i < end; ++i) {
-      inside &= uint64_t(index[i]) < uint64_t(V);
-      out[i] = int32_t(index[i]);
-    }
-    for (int64_t i = begin; i < end && !inside; ++i)
-      if (uint64_t(index[i]) >= uint64_t(V)) bad.store(i, std::memory_order_relaxed);
-  });
-  const int64_t i = bad;
-  STD_TORCH_CHECK(i < 0, "rasterize: face ", i / 3, " names vertex ", i < 0 ? 0 : index[i], ", outside 0..", V - 1);
-  return narrow;
+  return check_meshes("rasterize_backward", vertices, faces, face_index.size(1), face_index.size(2));
 }
 
 struct Outputs {
@@ -94,8 +42,8 @@ struct Outputs {
 std::tuple<Tensor, Tensor, Tensor> rasterize(
     const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
-  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
-  const Tensor narrow = narrow_faces(faces, m.V);
+  const Meshes<int64_t> m = check_meshes("rasterize", vertices, faces, H, W);
+  const Tensor narrow = narrow_faces("rasterize", faces, m.V);
   const Outputs out(vertices, m.B, H, W);
   if (m.B > 0)
     rasterize_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W},
@@ -111,7 +59,7 @@ Tensor rasterize_backward(const Tensor& grad_depth_any, const Tensor& grad_baryc
                face_index = torch::stable::contiguous(face_index_any);
   const Tensor grad_barycentric = torch::stable::contiguous(grad_barycentric_any);
   const Meshes<int64_t> m = check_gradients(grad_depth, grad_barycentric, vertices, faces, face_index);
-  const Tensor narrow = narrow_faces(faces, m.V);
+  const Tensor narrow = narrow_faces("rasterize_backward", faces, m.V);
   const int32_t* const drawn = face_index.const_data_ptr<int32_t>();
   const bool named = std::all_of(drawn, drawn + face_index.numel(), [&](int32_t f) { return f < m.F; });
   STD_TORCH_CHECK(named, "rasterize_backward: face_index names a face outside 0..", m.F - 1);
@@ -128,9 +76,9 @@ Tensor structure_maps(
     const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
-  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
-  check_transform(transform, vertices);
-  const Tensor narrow = narrow_faces(faces, m.V);
+  const Meshes<int64_t> m = check_meshes("structure_maps", vertices, faces, H, W);
+  check_transform("structure_maps", transform, vertices);
+  const Tensor narrow = narrow_faces("structure_maps", faces, m.V);
   Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
   if (m.B > 0)
     structure_cpu({m.vertices, narrow.const_data_ptr<int32_t>(), m.own_faces, m.B, m.V, m.F, m.H, m.W},
@@ -145,32 +93,11 @@ Tensor structure_maps(
 namespace gcl {
 namespace {
 
-struct DeviceWorkspace {
-  Tensor keys, num_large, large, projected, normals;
-  DeviceWorkspace(const Tensor& like, const Meshes<int64_t>& m, bool shading)
-      : keys(torch::stable::new_empty(like, {m.B, m.H, m.W}, ScalarType::Long)),
-        num_large(torch::stable::new_empty(like, {1}, ScalarType::Long)),
-        large(torch::stable::new_empty(like, {m.B, m.F}, ScalarType::Long)),
-        projected(torch::stable::new_empty(like, {m.B, shading ? m.V : 0, 3})),
-        normals(torch::stable::new_empty(like, {m.B, shading ? m.V : 0, 3}, ScalarType::Long)) {}
-  Workspace get() const {
-    return {static_cast<Key*>(keys.mutable_data_ptr()), static_cast<Key*>(num_large.mutable_data_ptr()),
-        large.mutable_data_ptr<int64_t>(), projected.mutable_data_ptr<float>(),
-        static_cast<Key*>(normals.mutable_data_ptr())};
-  }
-};
-
-cudaStream_t current_stream(int32_t device) {
-  void* stream = nullptr;  // the stream PyTorch is on now; nativeHandle() would ask for torch >= 2.13
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
 std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
     const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
   const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
-  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
+  const Meshes<int64_t> m = check_meshes("rasterize", vertices, faces, H, W);
   const Outputs out(vertices, m.B, H, W);
   if (m.B > 0) {  // an empty grid is a launch error
     const DeviceWorkspace work(vertices, m, false);
@@ -202,8 +129,8 @@ Tensor structure_maps_on_cuda(
   const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
-  const Meshes<int64_t> m = check_meshes(vertices, faces, H, W);
-  check_transform(transform, vertices);
+  const Meshes<int64_t> m = check_meshes("structure_maps", vertices, faces, H, W);
+  check_transform("structure_maps", transform, vertices);
   Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
   if (m.B > 0) {
     const DeviceWorkspace work(vertices, m, true);

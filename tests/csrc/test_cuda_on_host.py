@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gcl_fast.bodies import AnnyBody, walking_pose
+from gcl_fast.bodies.donors import make_donors
 from gcl_fast.csrc import build
+from gcl_fast.kernels.transfer_appearance import transfer_appearance
 from gcl_fast.render import rasterize, render_structure
 from gcl_fast.render.camera import view_transform
 
@@ -17,10 +20,10 @@ ORDERS = {"forward": 0, "reverse": 1, "shuffled": 2}
 SIZE = (67, 41)  # larger than a tile and no multiple of one
 
 
-def compile_host(folder: Path, output: Path) -> ctypes.CDLL:
+def compile_host(folder: Path, output: Path, source: str = "rasterize_on_host.cpp") -> ctypes.CDLL:
     flags = ["-std=c++20", "-O2", "-Wall", "-Werror", "-Wno-unused-function", "-ffp-contract=off", "-fPIC", "-shared"]
     command = [*build.recipe().compilers[0], *flags, f"-I{folder}", f"-I{build.CSRC}"]
-    subprocess.run([*command, str(HERE / "rasterize_on_host.cpp"), "-o", str(output)], check=True)
+    subprocess.run([*command, str(HERE / source), "-o", str(output)], check=True)
     return ctypes.CDLL(str(output))
 
 
@@ -111,6 +114,37 @@ def test_structure_maps_equal_cpu_in_every_order(library):
     assert torch.equal(results[0], results[2])
     torch.testing.assert_close(results[0], ours, rtol=0, atol=1e-4)
     assert (ours < 1).float().mean() > 0.1
+
+
+def test_transfer_equals_cpu_in_every_order(tmp_path):
+    library = compile_host(build.CSRC, tmp_path / "transfer.so", "transfer_on_host.cpp")
+    body = AnnyBody()
+    donors = make_donors(body.template, body.faces)
+    vertices = body(walking_pose(torch.tensor([0.0, 0.7])), torch.full((2, 6), 0.5))
+    camera = torch.tensor([[0.5, 0.5, 0.5, 10]]).repeat(2, 1)
+    source, target = (
+        view_transform(vertices, torch.tensor(yaw), camera, SIZE).contiguous() for yaw in ([30.0, 200], [150.0, 245])
+    )
+    generator = torch.Generator().manual_seed(0)
+    images, grad = torch.rand(2, 3, *SIZE, generator=generator), torch.randn(2, *SIZE, 3, generator=generator)
+    results = []
+    for order in ORDERS.values():
+        colour, confidence, gradient = torch.empty(2, *SIZE, 3), torch.empty(2, 1, *SIZE), torch.empty(2, *SIZE, 3)
+        arrays = pointers(images, vertices, vertices, body.faces, *donors, source, target)
+        sizes = (2, 3, vertices.shape[1], len(body.faces), donors.vertex.shape[1], *SIZE, order)
+        lengths = ctypes.c_float(0.04), ctypes.c_float(0.05)
+        outputs = pointers(colour, confidence, grad, gradient)
+        assert library.transfer_on_host(*arrays, *lengths, *sizes, *outputs) == 0
+        results.append((colour.permute(0, 3, 1, 2), confidence, gradient.permute(0, 3, 1, 2)))
+    images.requires_grad_()
+    ours = transfer_appearance(images, vertices, body.faces, donors, source, target)
+    (ours_gradient,) = torch.autograd.grad(ours.colour, images, grad.permute(0, 3, 1, 2))
+    for first, second, third in zip(*results):
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+    for cuda, cpu in zip(results[0], (*ours, ours_gradient)):  # normals are rounded to fixed point on CUDA
+        assert ((cuda - cpu).abs() > 1e-3).float().mean() <= 1e-3
+        assert cpu.any()
 
 
 def test_orders_expose_a_kernel_that_depends_on_them(library, tmp_path):

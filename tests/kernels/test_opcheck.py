@@ -27,6 +27,8 @@ VALUE = torch.full((5,), 0.5)
 NEIGHBOURS = torch.tensor([[0, 1], [1, 0], [2, 1]], dtype=torch.int32)
 LINES = (torch.tensor([1, 0]), torch.tensor([0, 2]), torch.tensor([[1], [0]] + [[-1]] * (H - 2)),
          torch.tensor([[0], [-1], [1]] + [[-1]] * (W - 3)))  # fmt: skip
+TRANSFER = (VERTICES, VERTICES, FACES, torch.tensor([[1], [2], [0]], dtype=torch.int32), torch.ones(1),
+            torch.eye(3, 4)[None], torch.eye(3, 4)[None], 0.0, 0.5)  # fmt: skip
 ARGUMENTS = {
     "contrastive_draw": (LABELS, INDEX, STREAM, 2),
     "contrastive_rows": (torch.rand(B, 5), torch.zeros(B, 2), LABELS, INDEX, EVERY, STREAM, 3, 0.1),
@@ -50,11 +52,14 @@ ARGUMENTS = {
                      torch.zeros(B, 4)),
     "structure_maps": (VERTICES, FACES, torch.eye(3, 4)[None], H, W),
     "styled_norm": (IMAGES, STYLE, STYLE, IMAGES, 0.2, False),
+    "transfer_appearance": (torch.rand(1, 3, H, W), *TRANSFER),
+    "transfer_appearance_backward": (torch.rand(1, H, W, 3), *TRANSFER),
     "styled_norm_backward": (IMAGES, IMAGES, STYLE, STYLE, MOMENTS, 0.2, False),
 }  # fmt: skip
 # Positions of the arguments by which an op with autograd is differentiated. `reflect_pad` has none of its own: an
 # autograd.Function calls it and its adjoint. The other ops without autograd are backward passes, or give no gradient.
-DIFFERENTIABLE = {"gather_pixels": [0], "negative_lse": [0], "rasterize": [0], "styled_norm": [0, 1, 2, 3]}
+DIFFERENTIABLE = {"gather_pixels": [0], "negative_lse": [0], "rasterize": [0], "styled_norm": [0, 1, 2, 3],
+                  "transfer_appearance": [0]}  # fmt: skip
 
 
 def registered() -> list[str]:
