@@ -27,7 +27,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.settings import RunConfig, SourceConfig
 from gcl_fast.synthetic import make_world, true_views
 
-StructureMaps = Callable[[Tensor, Tensor], Tensor]  # (index (B,), yaw (B,) degrees) -> (B, 1, H, W) in [-1, 1]
+StructureMaps = OnlineStructureMaps | PrerenderedStructureMaps
 TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
 
 
@@ -59,14 +59,20 @@ class Inputs:
             device: where the maps go.
 
         Returns:
-            A function of (index (B,) in record order, yaw (B,) in degrees) to maps (B, 1, H, W).
+            The maps of crops by their index in record order.
 
         Raises:
-            UserError: names are missing in the file or folder, or estimates cannot be written.
+            UserError: names are missing in the file or folder, estimates cannot be written, or the maps are
+                pre-rendered and the generator takes carried pixels.
         """
         records: Records = getattr(self.dataset, split)
         names, size = records.names, self.config.size
         if self.config.structure_maps != "online":
+            if self.config.model.generator.appearance == "carried":
+                raise UserError(
+                    f"--structure-maps {self.config.structure_maps}: pre-rendered maps hold no body, so no pixel can be"
+                    " carried to another view; add --set model.generator.appearance=parts"
+                )
             folder = "train" if split == "train" else "test"
             return PrerenderedStructureMaps(self.config.structure_maps, folder, names, size, device)
         path = body_parameter_file(self.dataset, split)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gcl_fast.assessment.extract import extract
 from gcl_fast.assessment.views import YAWS, draw_views
@@ -24,11 +24,29 @@ from gcl_fast.evaluation.retrieval import retrieve
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
+from gcl_fast.render import Turn
+from gcl_fast.render.turn import Turns
 from gcl_fast.settings import STAGES, RunConfig
 
 FIDELITY_CROPS = 128  # number of crops whose views SSIM is measured on
 BATCH = 32
 PICTURED = 6  # number of crops in the figure of views
+
+
+class ChosenTurns:
+    """Makes the turns of some crops of a split by their number among these.
+
+    Args:
+        turns: of the whole split.
+        rows: (N,) int64 record indices of the crops.
+    """
+
+    def __init__(self, turns: Turns, rows: Tensor) -> None:
+        self.turns, self.rows = turns, rows
+
+    def turn(self, index: Tensor, yaw: Tensor) -> Turn:
+        """Return both views of the crops numbered `index` (B,), for novel views at yaw (B,) degrees."""
+        return self.turns.turn(self.rows[index.to(self.rows.device)], yaw)
 
 
 class Assessment:
@@ -112,13 +130,11 @@ class Assessment:
             return {}
         records: Records = getattr(self.inputs.dataset, split)
         index = np.array(self.choose(split, None, FIDELITY_CROPS))
-        maps = self.inputs.structure_maps(split, self.ranks.device)
-        rows = index.tolist()
         return view_fidelity(
             gcl,
             ExtractLoader(records.subset(index), self.config.size, self.ranks.device, BATCH),
-            lambda position, yaw: maps(position.new_tensor([rows[i] for i in position.tolist()]), yaw),
-            [records.names[i] for i in rows],
+            ChosenTurns(self.inputs.structure_maps(split, self.ranks.device), torch.from_numpy(index)),
+            [records.names[i] for i in index.tolist()],
             self.inputs.true_views,
             list(YAWS[1:]),
             self.precision.evaluating,
@@ -153,7 +169,7 @@ class Assessment:
         records = every.subset(rows.cpu().numpy())
         gallery = self.inputs.dataset.gallery
         real = every if split == "train" or not len(gallery) else gallery
-        maps = self.inputs.structure_maps(split, self.ranks.device)
+        turns = ChosenTurns(self.inputs.structure_maps(split, self.ranks.device), rows)
         crops, others = (ExtractLoader(r, self.config.size, self.ranks.device, BATCH) for r in (records, real))
         quality = ViewQuality(
             gcl,
@@ -161,7 +177,7 @@ class Assessment:
             records,
             others,
             real,
-            lambda index, yaw: maps(rows[index], yaw),
+            turns,
             self.inputs.true_views,
             self.precision.evaluating,
             inception,

@@ -26,6 +26,7 @@ class CropViews(NamedTuple):
 
     crop: Tensor  # (3, H, W)
     structure: Tensor  # (Y, 1, H, W)
+    transfer: Tensor | None  # (Y, 3, H, W) the crop's carried pixels; None for a generator that takes none
     drawn: Tensor  # (Y, 3, H, W)
     truth: Tensor | None  # (Y, 3, H, W), None but for the embedded dataset
 
@@ -50,16 +51,19 @@ def each_view(
         precision: of the forward passes.
         yaws: degrees.
     """
-    records, maps = getattr(inputs.dataset, split), inputs.structure_maps(split, ranks.device)
+    records, turns = getattr(inputs.dataset, split), inputs.structure_maps(split, ranks.device)
     yaw = torch.tensor(yaws, device=ranks.device)
     for images, position in ExtractLoader(records.subset(index), inputs.config.size, ranks.device):
         for image, i in zip(images, (index[place] for place in position.tolist())):
             copies = image.expand(len(yaws), -1, -1, -1)
-            drawn, structure = novel_views(gcl, copies, maps, torch.full_like(yaw, i).long(), yaw, precision.evaluating)
+            turn = turns.turn(torch.full_like(yaw, i).long(), yaw)
+            views = novel_views(gcl, copies, turn, precision.evaluating)
+            transfer = None if views.carried is None else to_unit(views.carried.colour)
             truth = None
             if inputs.true_views is not None:
                 truth = inputs.true_views([records.names[i]] * len(yaws), yaw.cpu())[0].float() / 255
-            yield records.names[i], CropViews(to_unit(image[None])[0], (structure + 1) / 2, to_unit(drawn), truth)
+            crop, structure = to_unit(image[None])[0], (turn.novel + 1) / 2
+            yield records.names[i], CropViews(crop, structure, transfer, to_unit(views.images), truth)
 
 
 def draw_views(
@@ -72,7 +76,7 @@ def draw_views(
     precision: Precision,
     yaws: Sequence[float] = YAWS,
 ) -> None:
-    """Write a grid with a crop, its structure maps and its view at each yaw in a row, and true views below.
+    """Write a grid: for each crop and yaw its structure map, its carried pixels, its generated and its true view.
 
     Args:
         gcl: the networks.

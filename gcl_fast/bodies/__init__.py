@@ -2,6 +2,7 @@
 
 from gcl_fast.bodies.anny_body import AnnyBody
 from gcl_fast.bodies.body_model import BodyModel, Posed
+from gcl_fast.bodies.donors import make_donors
 from gcl_fast.bodies.estimates import import_estimates
 from gcl_fast.bodies.gait import walking_pose
 from gcl_fast.bodies.parameters import BodyParameters, align, load_body_parameters, save_body_parameters
@@ -19,6 +20,7 @@ __all__ = [
     "align",
     "import_estimates",
     "load_body_parameters",
+    "make_donors",
     "save_body_parameters",
     "walking_pose",
 ]

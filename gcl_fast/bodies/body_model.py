@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gcl_fast.bodies.donors import make_donors
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.errors import UserError
+from gcl_fast.kernels.transfer_appearance import Donors
 
 
 class Posed(NamedTuple):
@@ -33,6 +35,7 @@ class BodyModel(nn.Module, ABC):
         name: "anny" or "smpl", as in body-parameter files.
         joint_names: names of the J joints.
         faces: (F, 3) int64.
+        template: (V, 3) vertices of an average body in the rest pose.
         shape_columns: the numbers of columns that shape may have.
 
     Example:
@@ -48,7 +51,16 @@ class BodyModel(nn.Module, ABC):
     name: str
     joint_names: list[str]
     faces: Tensor
+    template: Tensor
     shape_columns: range
+    _donors: Donors | None = None
+
+    @property
+    def donors(self) -> Donors:
+        """Return the donors of each vertex for `transfer_appearance`, made at first use, on the body's device."""
+        if self._donors is None or self._donors.vertex.device != self.faces.device:
+            self._donors = make_donors(self.template, self.faces)
+        return self._donors
 
     @property
     def num_joints(self) -> int:

@@ -93,6 +93,11 @@ class SMPLBody(BodyModel):
             value = torch.from_numpy(np.ascontiguousarray(array))
             self.register_buffer(key, value if key in ("faces", "parents") else value.float(), persistent=False)
 
+    @property
+    def template(self) -> Tensor:  # type: ignore[override]
+        """Return the vertices (V, 3) of the average body in the rest pose."""
+        return self.v_template
+
     def _pose(self, pose: Tensor, shape: Tensor) -> Posed:
         """Pose by smplx, then set the body on the ground."""
         vertices, joints = self._lbs(

@@ -2,7 +2,7 @@
 
 Both classes have the same call: `source(index, yaw)` with index (B,) int64 and yaw (B,) degrees returns (B, 1, H, W) in
 -1..1 on the source's device; white is +1. `index` counts crops in the dataset's order. `yaw` is added to the crop's own
-yaw, so that 0 is the crop's view.
+yaw, so that 0 is the crop's view. `source.turn(index, yaw)` returns a `Turn`, the views of a step: at 0 and at `yaw`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from torch import Tensor
 from gcl_fast.bodies.body_model import BodyModel
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.errors import UserError
+from gcl_fast.kernels.transfer_appearance import Carried, transfer_appearance
 from gcl_fast.render import render_structure
+from gcl_fast.render.camera import view_transform
+from gcl_fast.render.turn import Turn
 
 PRERENDERED_YAWS = tuple(range(0, 360, 45))
 
@@ -57,10 +60,39 @@ class OnlineStructureMaps:
 
     @torch.no_grad()
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
+        index, yaw = index.to(self.params.yaw.device), yaw.to(self.params.yaw)
+        return self._maps(self._pose(index), index, yaw)
+
+    @torch.no_grad()
+    def turn(self, index: Tensor, yaw: Tensor) -> Turn:
+        """Pose the bodies of crops once, for both views of a step.
+
+        Args:
+            index: (B,) int64 crops.
+            yaw: (B,) degrees of the novel views.
+        """
+        index, yaw = index.to(self.params.yaw.device), yaw.to(self.params.yaw)
+        vertices = self._pose(index)
+        yaws = torch.zeros_like(yaw), yaw
+        maps = self._maps(vertices.repeat(2, 1, 1), index.repeat(2), torch.cat(yaws))
+
+        def carry(images: Tensor, back: bool) -> Carried:
+            views = [self._transform(vertices, index, angle) for angle in (yaws[::-1] if back else yaws)]
+            return transfer_appearance(images, vertices, self.body.faces, self.body.donors, *views)
+
+        return Turn(maps, carry)
+
+    def _pose(self, index: Tensor) -> Tensor:
+        """Return the vertices (B, V, 3) of the bodies of crops."""
+        return self.body(self.params.pose[index], self.params.shape[index])
+
+    def _maps(self, vertices: Tensor, index: Tensor, yaw: Tensor) -> Tensor:
         params = self.params
-        index, yaw = index.to(params.yaw.device), yaw.to(params.yaw)
-        vertices = self.body(params.pose[index], params.shape[index])
         return render_structure(vertices, self.body.faces, params.yaw[index] + yaw, params.camera[index], self.size)
+
+    def _transform(self, vertices: Tensor, index: Tensor, yaw: Tensor) -> Tensor:
+        """Return the affine maps (B, 3, 4) of views at `yaw`."""
+        return view_transform(vertices, self.params.yaw[index] + yaw, self.params.camera[index], self.size)
 
 
 class PrerenderedStructureMaps:
@@ -124,6 +156,10 @@ class PrerenderedStructureMaps:
             self.maps[v, i] = self._decode(self.folders[v] / self.names[i])
             self.decoded[v, i] = True
         return self.maps[view, index, None].to(self.device).float() / 127.5 - 1
+
+    def turn(self, index: Tensor, yaw: Tensor) -> Turn:
+        """Return the maps of both views of a step; arguments as in `OnlineStructureMaps.turn`."""
+        return Turn(self(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw])))
 
     def _decode(self, path: Path) -> Tensor:
         """Read one image as grey (H, W) uint8."""

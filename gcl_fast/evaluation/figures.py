@@ -21,8 +21,8 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
     """Write a PNG with the structure maps, generated views and true views of crops, labelled by yaw.
 
     Args:
-        rows: per crop `crop` (3, H, W), `structure` (Y, 1, H, W), `drawn` (Y, 3, H, W) and optionally `truth`
-            (Y, 3, H, W), all in 0..1.
+        rows: per crop `crop` (3, H, W), `structure` (Y, 1, H, W), `drawn` (Y, 3, H, W) and optionally `transfer` and
+            `truth` (Y, 3, H, W), all in 0..1.
         yaws: Y degrees; 0 is labelled x_rec, the others x_new.
         path: of the PNG; its folder is created.
 
@@ -34,7 +34,9 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
         raise ValueError(f"view_grid: no crop to draw in {path}")
     crops = [crop for row in rows if (crop := row["crop"]) is not None]
     H, W = crops[0].shape[1:]
-    lines = [[name for name in ("structure", "drawn", "truth") if row.get(name) is not None] for row in rows]
+    lines = [
+        [name for name in ("structure", "transfer", "drawn", "truth") if row.get(name) is not None] for row in rows
+    ]
     width = MARGIN + (len(yaws) + 1) * (W + GAP)
     height = LABEL + sum(len(names) * (H + GAP) + 2 * GAP for names in lines)
     sheet = Image.new("RGB", (width, height), "white")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from torch.nn.functional import normalize
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.distributed.ranks import sum_over_processes
 from gcl_fast.evaluation.structural_similarity import ssim
-from gcl_fast.models import GCL
+from gcl_fast.kernels.transfer_appearance import Carried
+from gcl_fast.models import GCL, appearance_input
+from gcl_fast.render import Turn
+from gcl_fast.render.turn import Turns
 
 Autocast = Callable[[], AbstractContextManager[object]]
 Batches = Iterable[tuple[Tensor, Tensor]]  # (images (B, 3, H, W), index (B,))
@@ -75,51 +79,89 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
     return sum_over_processes(rows)  # each row is zero on all ranks but one
 
 
+class NovelViews(NamedTuple):
+    """Holds the views of a batch of crops that were drawn at other yaws."""
+
+    images: Tensor  # (B, 3, H, W) float32, ImageNet-normalized
+    carried: Carried | None  # the crops' own pixels in these views, where bodies are known
+
+
 @torch.no_grad()
-def novel_views(
-    gcl: GCL,
-    images: Tensor,
-    structure_maps: Callable[[Tensor, Tensor], Tensor],
-    index: Tensor,
-    yaw: Tensor,
-    autocast: Autocast,
-) -> tuple[Tensor, Tensor]:
-    """Generate images of the people in `images`, each turned by `yaw` degrees.
+def novel_views(gcl: GCL, images: Tensor, turn: Turn, autocast: Autocast) -> NovelViews:
+    """Generate images of the people in `images` in the novel views of `turn`.
 
     Args:
         gcl: the networks, which are put in eval mode.
         images: crops (B, 3, H, W), ImageNet-normalized.
-        structure_maps: maps (index, yaw) to structure maps (B, 1, H, W) in [-1, 1].
-        index: (B,) int64 records of the crops.
-        yaw: (B,) degrees; 0 gives the reconstruction.
+        turn: the crops' own views and the novel ones; at yaw 0 the images are reconstructions.
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
 
     Returns:
-        Images (B, 3, H, W) float32, ImageNet-normalized, and the structure maps (B, 1, H, W) of their bodies.
+        The generated images; and for a generator that takes them, the pixels that it was given.
 
     Example:
         >>> from contextlib import nullcontext
         >>> from gcl_fast.models import ModelConfig
-        >>> def structure_maps(index, yaw):  # stands in for gcl_fast.bodies, which renders bodies
-        ...     return torch.rand(len(index), 1, 64, 40)
-        >>> gcl, crops, index = GCL(ModelConfig.demo()), torch.randn(2, 3, 64, 40), torch.arange(2)
-        >>> views, _ = novel_views(gcl, crops, structure_maps, index, torch.tensor([90.0, 180.0]), nullcontext)
-        >>> views.shape
+        >>> turn = Turn(torch.rand(4, 1, 64, 40))  # gcl_fast.bodies renders the maps
+        >>> gcl, crops = GCL(ModelConfig.demo()), torch.randn(2, 3, 64, 40)
+        >>> novel_views(gcl, crops, turn, nullcontext).images.shape
         torch.Size([2, 3, 64, 40])
     """
+    carried = turn.there(images) if gcl.generator.carries else None
+    return NovelViews(_draw(gcl, images, turn.novel, carried, autocast), carried)
+
+
+@torch.no_grad()
+def turned_back(gcl: GCL, views: NovelViews, turn: Turn, autocast: Autocast) -> Tensor:
+    """Generate the crops' own views from their novel ones.
+
+    Args:
+        gcl: the networks, which are put in eval mode.
+        views: what `novel_views` returned.
+        turn: the crops' own views and the novel ones.
+        autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
+
+    Returns:
+        (B, 3, H, W) float32, ImageNet-normalized.
+    """
+    carried = None
+    if views.carried is not None:
+        carried = turn.back(Carried(views.images, views.carried.confidence))
+    return _draw(gcl, views.images, turn.own, carried, autocast)
+
+
+@torch.no_grad()
+def reconstructions(gcl: GCL, images: Tensor, views: NovelViews, turn: Turn, autocast: Autocast) -> Tensor:
+    """Generate the crops' own views from the crops: the reconstruction of the training losses.
+
+    Args:
+        gcl: the networks, which are put in eval mode.
+        images: crops (B, 3, H, W), ImageNet-normalized.
+        views: what `novel_views` returned; carried pixels come from the crop by way of this view.
+        turn: the crops' own views and the novel ones.
+        autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
+
+    Returns:
+        (B, 3, H, W) float32, ImageNet-normalized.
+    """
+    carried = None if views.carried is None else turn.back(views.carried)
+    return _draw(gcl, images, turn.own, carried, autocast)
+
+
+def _draw(gcl: GCL, images: Tensor, maps: Tensor, carried: Carried | None, autocast: Autocast) -> Tensor:
+    """Draw the people in `images` as `maps` show them."""
     gcl.eval()
-    maps = structure_maps(index, yaw)
     with autocast():
         parts, _ = gcl.identity(images)
-        views = gcl.generator(gcl.structure(maps), parts)
-    return views.float(), maps
+        appearance = None if carried is None else appearance_input(maps, carried)
+        return gcl.generator(gcl.structure(maps), parts, appearance).float()
 
 
 @torch.no_grad()
 def view_fidelity(
     gcl: GCL,
     batches: Batches,
-    structure_maps: Callable[[Tensor, Tensor], Tensor],
+    turns: Turns,
     names: list[str],
     true_views: Callable[[list[str], Tensor], tuple[Tensor, Tensor]] | None,
     yaws: list[float],
@@ -130,7 +172,7 @@ def view_fidelity(
     Args:
         gcl: the networks, which are put in eval mode.
         batches: batches of (crops, index).
-        structure_maps: maps (index, yaw) to structure maps (B, 1, H, W) in [-1, 1].
+        turns: makes the views of crops.
         names: file names of the crops, in the order of the index.
         true_views: maps (names, yaw) to images (B, 3, H, W) uint8 and masks of the person (B, H, W) bool; None: the
             true views are not known.
@@ -138,16 +180,18 @@ def view_fidelity(
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
 
     Returns:
-        `ssim_reconstruction`, over the whole image at yaw 0. With `true_views` also `ssim` of the novel view and
-        `ssim_copy` of the untouched crop; both compare with the true view, on the person's pixels.
+        `ssim_reconstruction`, over the whole image at yaw 0. With `true_views` also `ssim` of the novel view,
+        `ssim_copy` of the untouched crop and, for a generator that takes them, `ssim_transfer` of the crop's carried
+        pixels alone; all compare with the true view, on the person's pixels.
 
     Example:
         >>> from contextlib import nullcontext
         >>> from gcl_fast.models import ModelConfig
-        >>> def structure_maps(index, yaw):  # stands in for gcl_fast.bodies, which renders bodies
-        ...     return torch.rand(len(index), 1, 64, 40)
+        >>> class Maps:  # stands in for gcl_fast.bodies, which renders bodies
+        ...     def turn(self, index, yaw):
+        ...         return Turn(torch.rand(2 * len(index), 1, 64, 40))
         >>> gcl, batches = GCL(ModelConfig.demo()), [(torch.randn(2, 3, 64, 40), torch.arange(2))]
-        >>> list(view_fidelity(gcl, batches, structure_maps, ["a.jpg", "b.jpg"], None, [90.0], nullcontext))
+        >>> list(view_fidelity(gcl, batches, Maps(), ["a.jpg", "b.jpg"], None, [90.0], nullcontext))
         ['ssim_reconstruction']
     """
     totals: dict[str, float] = {}
@@ -160,13 +204,15 @@ def view_fidelity(
     for images, index in batches:
         yaw = torch.tensor(yaws, device=images.device)[index % len(yaws)]
         crop = to_unit(images)
-        reconstruction, _ = novel_views(gcl, images, structure_maps, index, torch.zeros_like(yaw), autocast)
+        views = novel_views(gcl, images, turn := turns.turn(index, yaw), autocast)
+        reconstruction = reconstructions(gcl, images, views, turn, autocast)
         add("ssim_reconstruction", ssim(to_unit(reconstruction), crop))
         if true_views is not None:
-            view, _ = novel_views(gcl, images, structure_maps, index, yaw, autocast)
             truth, person = true_views([names[i] for i in index.tolist()], yaw.cpu())
             truth, person = truth.to(images.device).float() / 255, person.to(images.device)
-            add("ssim", ssim(to_unit(view), truth, person))
+            add("ssim", ssim(to_unit(views.images), truth, person))
             add("ssim_copy", ssim(crop, truth, person))
+            if views.carried is not None:
+                add("ssim_transfer", ssim(to_unit(views.carried.colour), truth, person))
         count += len(index)
     return {name: total / max(count, 1) for name, total in totals.items()}

@@ -12,10 +12,11 @@ from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
 from gcl_fast.evaluation.frechet import FrechetDistance, InceptionFeatures, installed
-from gcl_fast.evaluation.inference import Autocast, Batches, novel_views, to_unit
+from gcl_fast.evaluation.inference import Autocast, Batches, novel_views, to_unit, turned_back
 from gcl_fast.evaluation.retrieval import retrieve
 from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.models import GCL
+from gcl_fast.render.turn import Turns
 
 INCEPTION, OWN = "frechet_torchvision_inception", "frechet_distance_own_encoder"
 
@@ -29,7 +30,7 @@ class ViewQuality:
         records: records of `crops`, in the order of the index.
         real: batches of (crops, index) that retrieval and Fréchet distance compare with.
         real_records: records of `real`, in the order of its batches.
-        structure_maps: maps (index, yaw) to structure maps (B, 1, H, W) of `crops`, in [-1, 1].
+        turns: makes the views of `crops`.
         true_views: maps (names, yaw) to images (B, 3, H, W) uint8 and masks of the person (B, H, W) bool; None: the
             true views are not known.
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
@@ -44,13 +45,15 @@ class ViewQuality:
         >>> from pathlib import Path
         >>> import numpy as np
         >>> from gcl_fast.models import ModelConfig
-        >>> def structure_maps(index, yaw):  # stands in for gcl_fast.bodies, which renders bodies
-        ...     return torch.rand(len(index), 1, 64, 40)
+        >>> from gcl_fast.render import Turn
+        >>> class Maps:  # stands in for gcl_fast.bodies, which renders bodies
+        ...     def turn(self, index, yaw):
+        ...         return Turn(torch.rand(2 * len(index), 1, 64, 40))
         >>> def records(camera):
         ...     paths = [Path("0.jpg"), Path("1.jpg")]
         ...     return Records(Path("."), paths, np.array([1, 2]), np.full(2, camera), np.zeros(2, int))
         >>> gcl, batches = GCL(ModelConfig.demo()), [(torch.randn(2, 3, 64, 40), torch.arange(2))]
-        >>> quality = ViewQuality(gcl, batches, records(1), batches, records(2), structure_maps, None, nullcontext)
+        >>> quality = ViewQuality(gcl, batches, records(1), batches, records(2), Maps(), None, nullcontext)
         >>> report = quality.measure([0.0, 90.0])
         >>> sorted(name for name in report["yaws"]["90"] if not name.startswith("frechet"))
         ['error_cycle', 'mAP', 'rank1']
@@ -63,13 +66,13 @@ class ViewQuality:
         records: Records,
         real: Batches,
         real_records: Records,
-        structure_maps: Callable[[Tensor, Tensor], Tensor],
+        turns: Turns,
         true_views: Callable[[list[str], Tensor], tuple[Tensor, Tensor]] | None,
         autocast: Autocast,
         inception: InceptionFeatures | None = None,
     ) -> None:
         self.gcl, self.crops, self.records, self.real_records = gcl.eval(), crops, records, real_records
-        self.structure_maps, self.true_views, self.autocast = structure_maps, true_views, autocast
+        self.turns, self.true_views, self.autocast = turns, true_views, autocast
         self.inception, self.frechet_name = inception, OWN if inception is None else INCEPTION
         self.frechet: FrechetDistance | None = None  # made with the first features, which have its width
         self.people = records.identity != 0  # the queries: a distractor is in galleries only
@@ -90,10 +93,12 @@ class ViewQuality:
             the yaws other than 0. The metrics are:
 
             - ssim, error: SSIM and mean |difference| in 0..1 to the true view, on the person's pixels; ssim_copy and
-              error_copy are those of the untouched crop. They need true views.
+              error_copy are those of the untouched crop, ssim_transfer that of its carried pixels alone. They need
+              true views, and ssim_transfer a generator that takes carried pixels.
             - error_cycle: mean |difference| in 0..1 between the crop and the view that is turned back.
             - ssim_reconstruction, error_reconstruction: of the reconstruction, at yaw 0.
-            - mAP, rank1: of the views as queries in place of their crops, without distractors. They need identities.
+            - mAP, rank1: of the views as queries in place of their crops, without distractors; mAP_transfer is that of
+              the carried pixels alone. They need identities.
             - frechet_torchvision_inception or frechet_distance_own_encoder: `FrechetDistance` to the real crops.
         """
         real = self._among_real(torch.cat([self._embed(images, real=False) for images, _ in self.crops]))
@@ -104,12 +109,13 @@ class ViewQuality:
 
     def _at(self, degrees: float) -> dict[str, float]:
         """Measure the views at one yaw."""
-        sums, view_embeddings = Counter[str](), []
+        sums, view_embeddings, carried_embeddings = Counter[str](), [], []
         for images, index in self.crops:
             yaw = torch.full(index.shape, degrees, device=images.device)
-            views, _ = novel_views(self.gcl, images, self.structure_maps, index, yaw, self.autocast)
-            cycle, _ = novel_views(self.gcl, views, self.structure_maps, index, torch.zeros_like(yaw), self.autocast)
-            crop, view = to_unit(images), to_unit(views)
+            turn = self.turns.turn(index, yaw)
+            views = novel_views(self.gcl, images, turn, self.autocast)
+            cycle = turned_back(self.gcl, views, turn, self.autocast)
+            crop, view = to_unit(images), to_unit(views.images)
             metrics = {"error_cycle": _error(to_unit(cycle), crop)}
             if degrees % 360 == 0:
                 metrics |= {"ssim_reconstruction": ssim(view, crop), "error_reconstruction": _error(view, crop)}
@@ -118,15 +124,26 @@ class ViewQuality:
                 truth, person = truth.to(images.device).float() / 255, person.to(images.device)
                 metrics |= {"ssim": ssim(view, truth, person), "ssim_copy": ssim(crop, truth, person)}
                 metrics |= {"error": _error(view, truth, person), "error_copy": _error(crop, truth, person)}
+                if views.carried is not None:
+                    metrics |= {"ssim_transfer": ssim(to_unit(views.carried.colour), truth, person)}
             sums.update({name: float(values.sum()) for name, values in metrics.items()})
-            view_embeddings.append(self._embed(views, real=False))
+            view_embeddings.append(self._embed(views.images, real=False))
+            if views.carried is not None:
+                carried_embeddings.append(self._embeddings(views.carried.colour))
         means = {name: total / len(self.names) for name, total in sums.items()}
+        if carried_embeddings and (retrieval := self._retrieved(torch.cat(carried_embeddings))):
+            means["mAP_transfer"] = retrieval["mAP"]
         return means | self._among_real(torch.cat(view_embeddings))
+
+    @torch.no_grad()
+    def _embeddings(self, images: Tensor) -> Tensor:
+        """Compute unit embeddings of normalized images."""
+        with self.autocast():
+            return normalize(self.gcl.identity(images)[1].float(), dim=1)
 
     def _embed(self, images: Tensor, *, real: bool) -> Tensor:
         """Compute unit embeddings of normalized images, and add their features to one side of the Fréchet distance."""
-        with torch.no_grad(), self.autocast():
-            embedding = normalize(self.gcl.identity(images)[1].float(), dim=1)
+        embedding = self._embeddings(images)
         if self.inception is None and not installed():
             return embedding
         features = embedding if self.inception is None else self.inception(to_unit(images))
@@ -138,11 +155,15 @@ class ViewQuality:
     def _among_real(self, embeddings: Tensor) -> dict[str, float]:
         """Measure retrieval by embeddings (N, D) of views or crops, and the Fréchet distance of the last images."""
         metrics = {self.frechet_name: self.frechet.distance()} if self.frechet is not None else {}
-        if self.has_queries:
-            queries = embeddings[torch.from_numpy(self.people).to(embeddings.device)]
-            retrieval = retrieve(queries, self.gallery, self.records.subset(self.people), self.real_records)
-            metrics |= {"mAP": retrieval.mAP, "rank1": float(retrieval.cmc[0])}
-        return metrics
+        return metrics | self._retrieved(embeddings)
+
+    def _retrieved(self, embeddings: Tensor) -> dict[str, float]:
+        """Measure retrieval by embeddings (N, D) in place of the crops; {} without identities."""
+        if not self.has_queries:
+            return {}
+        queries = embeddings[torch.from_numpy(self.people).to(embeddings.device)]
+        retrieval = retrieve(queries, self.gallery, self.records.subset(self.people), self.real_records)
+        return {"mAP": retrieval.mAP, "rank1": float(retrieval.cmc[0])}
 
 
 def _error(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from gcl_fast.kernels.transfer_appearance import Carried
 from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
 from gcl_fast.losses.reconstruction import reconstruction_loss
-from gcl_fast.models import GCL
+from gcl_fast.models import GCL, appearance_input
+from gcl_fast.render import Turn
 
 FeatureLossOn = Literal["reconstruction", "novel_view"]
 
@@ -54,14 +56,7 @@ class LossWeights:
     feature_loss_on: FeatureLossOn = "reconstruction"
 
 
-def generative_forward(
-    gcl: GCL,
-    image: Tensor,
-    structure_map: Tensor,
-    structure_map_new: Tensor,
-    *,
-    train_identity: bool,
-) -> Views:
+def generative_forward(gcl: GCL, image: Tensor, turn: Turn, *, train_identity: bool) -> Views:
     """Generate the reconstruction, the novel view and the cycle of a batch of crops.
 
         x_rec = G(E_str(m), p),   x_new = G(E_str(m_new), p),   x_cyc = G(E_str(m), P(x_new)),   p = P(x)
@@ -70,11 +65,14 @@ def generative_forward(
     docs/algorithm.md). An identity encoder in training mode sees x, x_rec, x_new, x_cyc as four batches in this order,
     because the statistics of its batch norms are per kind of image. Networks without such statistics see one batch.
 
+    A generator that takes carried pixels gets those of x for x_new, and for x_cyc those of x_new carried back. For
+    x_rec it gets those of x carried there and back: only what both views show is left, and x itself is the truth for
+    the rest. So a copy of its input does not satisfy it.
+
     Args:
         gcl: the networks; the caller puts `gcl.identity` in training or in eval mode.
         image: crops (B, 3, H, W), ImageNet-normalized.
-        structure_map: (B, 1, H, W) in [-1, 1], at the crop's own yaw.
-        structure_map_new: (B, 1, H, W) in [-1, 1], at the novel yaw.
+        turn: the crops' own views and the novel ones.
         train_identity: False keeps no graph of the real crops.
 
     Returns:
@@ -83,18 +81,25 @@ def generative_forward(
     Example:
         >>> from gcl_fast.models import ModelConfig
         >>> gcl = GCL(ModelConfig.demo()).eval()
-        >>> maps = torch.rand(2, 1, 1, 64, 40)  # the crop's own yaw, the novel yaw
-        >>> views = generative_forward(gcl, torch.randn(1, 3, 64, 40), *maps, train_identity=False)
+        >>> turn = Turn(torch.rand(2, 1, 64, 40))  # one crop: its own view, the novel one
+        >>> views = generative_forward(gcl, torch.randn(1, 3, 64, 40), turn, train_identity=False)
         >>> views.x_new.shape, views.embedding.requires_grad
         (torch.Size([1, 3, 64, 40]), False)
     """
     encode, decode = "gcl_fast::encode", "gcl_fast::decode"  # regions of a profile
     with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()), record_function(encode):
         parts, embedding = gcl.identity(image)
+    maps = turn.maps.contiguous(memory_format=torch.channels_last)
+    appearance = carried_new = None
+    if gcl.generator.carries:
+        with record_function("gcl_fast::transfer"):
+            carried_new = turn.there(image)
+            both = Carried(*map(torch.cat, zip(turn.back(carried_new), carried_new)))
+            appearance = appearance_input(maps, both)
     with record_function(decode):
-        codes = gcl.structure(torch.cat([structure_map, structure_map_new]))
+        codes = gcl.structure(maps)
         code = codes.chunk(2)[0]
-        images = gcl.generator(codes, parts.repeat(2, 1))  # no statistics over the batch: one pass for both
+        images = gcl.generator(codes, parts.repeat(2, 1), appearance)  # no statistics over the batch: one pass for both
     x_rec, x_new = images.chunk(2)
     with record_function(encode):
         if gcl.identity.training:
@@ -102,8 +107,12 @@ def generative_forward(
             parts_new, embedding_new = gcl.identity(x_new)
         else:
             (parts_rec, parts_new), (_, embedding_new) = (pair.chunk(2) for pair in gcl.identity(images))
+    if carried_new is not None:
+        with record_function("gcl_fast::transfer"):
+            returned = turn.back(Carried(x_new.float(), carried_new.confidence))
+            appearance = appearance_input(turn.own, returned)
     with record_function(decode):
-        x_cyc = gcl.generator(code, parts_new)
+        x_cyc = gcl.generator(code, parts_new, appearance)
     with record_function(encode):
         parts_cyc, _ = gcl.identity(x_cyc)
     return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new, code)
@@ -137,8 +146,8 @@ def generator_losses(
     Example:
         >>> from gcl_fast.models import ModelConfig
         >>> gcl = GCL(ModelConfig.demo()).eval()
-        >>> crops, maps = torch.randn(1, 3, 64, 40), torch.rand(2, 1, 1, 64, 40)
-        >>> views = generative_forward(gcl, crops, *maps, train_identity=False)
+        >>> crops, turn = torch.randn(1, 3, 64, 40), Turn(torch.rand(2, 1, 64, 40))
+        >>> views = generative_forward(gcl, crops, turn, train_identity=False)
         >>> losses = generator_losses(views, crops, GeneratorAdversarialLoss(gcl.discriminator), LossWeights())
         >>> sorted(losses)[:4], losses["total"].requires_grad
         (['adversarial_cyc', 'adversarial_new', 'adversarial_rec', 'feature_cyc'], True)

@@ -1,5 +1,6 @@
 """The networks of GCL, their sizes, and weights from other projects."""
 
+from gcl_fast.models.appearance_encoder import AppearanceEncoder, appearance_input
 from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.domain_norms import of_another_domain
 from gcl_fast.models.gcl import GCL
@@ -11,6 +12,7 @@ from gcl_fast.models.structure_encoder import StructureEncoder, check_size, min_
 
 __all__ = [
     "GCL",
+    "AppearanceEncoder",
     "Discriminator",
     "DiscriminatorConfig",
     "Generator",
@@ -20,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "StructureConfig",
     "StructureEncoder",
+    "appearance_input",
     "check_size",
     "load_imagenet_backbone",
     "load_official",

@@ -1,4 +1,4 @@
-"""Generator: draws an image from a structure code and part features."""
+"""Generator: draws an image from a structure code, part features and, where so set, the crop's carried pixels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gcl_fast.kernels._triton import triton_serves
 from gcl_fast.kernels.styled_norm import styled_norm
+from gcl_fast.models.appearance_encoder import AppearanceEncoder
 from gcl_fast.models.layers import (
     SLOPE,
     ConvBlock,
@@ -17,6 +18,7 @@ from gcl_fast.models.layers import (
     ReflectConv,
     UpsampledConv,
     init_kaiming,
+    widen,
 )
 from gcl_fast.models.sizes import GeneratorConfig
 
@@ -109,6 +111,9 @@ class Generator(nn.Module):
     `config.standardize` they are standardized first, by the statistics that `calibrate` sets: most of their value is
     common to all crops, and small networks learn faster from the rest.
 
+    With `config.appearance` "carried" the generator completes an image: it sees the crop's pixels in the view that it
+    draws (`kernels.transfer_appearance`), keeps what is certain, and paints the rest.
+
     Args:
         config: sizes.
         channels: of the structure code.
@@ -137,7 +142,10 @@ class Generator(nn.Module):
         self.refine = nn.Sequential(
             ConvBlock(narrow, narrow, 3, activate=False), ConvBlock(narrow, narrow, 3, input_slope=SLOPE)
         )
-        self.paint = nn.Conv2d(narrow, 3, 1)
+        self.carries = config.appearance == "carried"
+        if self.carries:
+            self.appearance = AppearanceEncoder(channels, wide, narrow)
+        self.paint = nn.Conv2d(narrow, 4 if self.carries else 3, 1)
         self.apply(init_kaiming)
         self.standardize = config.standardize
         if config.standardize:
@@ -166,19 +174,33 @@ class Generator(nn.Module):
         pairs = list(zip(halves[::2], halves[1::2]))
         return list(zip(pairs[::2], pairs[1::2]))
 
-    def forward(self, structure: Tensor, part_features: Tensor) -> Tensor:
+    def forward(self, structure: Tensor, part_features: Tensor, appearance: Tensor | None = None) -> Tensor:
         """Draw images.
 
         Args:
             structure: (B, channels, H/4, W/4) structure codes.
             part_features: (B, P).
+            appearance: (B, 5, H, W) carried pixels as `appearance_input` joins them, for a generator that takes them.
 
         Returns:
             (B, 3, H, W), ImageNet-normalized and not clamped.
+
+        Raises:
+            ValueError: `appearance` is missing where `config.appearance` is "carried", or given where it is "parts".
         """
-        x = structure
+        if (appearance is not None) != self.carries:
+            need = "needs" if self.carries else "takes no"
+            raise ValueError(f"a generator of this model.generator.appearance {need} carried pixels")
+        maps = None if appearance is None else self.appearance(appearance)
+        x = structure if maps is None else structure + maps.small
         if self.standardize:
             part_features = (part_features - self.part_mean) * self.part_scale
         for block, styles in zip(self.blocks, self._styles(part_features)):
             x = block(x, *styles)
-        return self.paint(self.refine(self.up(x)))
+        if appearance is None or maps is None:
+            return self.paint(self.refine(self.up(x)))
+        x = self.up[0](x) + maps.middle
+        x = self.up[1](x) + maps.large
+        painted = widen(self.paint(self.refine(x)))
+        kept = painted[:, 3:].sigmoid()
+        return kept * appearance[:, 1:4] + (1 - kept) * painted[:, :3]

@@ -65,6 +65,9 @@ class GeneratorConfig:
     hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
     standardize: bool = False  # standardize the part features by the statistics of `Generator.calibrate`
     upsampled: tuple[int, int] = (64, 32)  # channels after each upsampling
+    # parts: the part features alone say how a person looks, as in the paper. carried: the crop's own pixels, carried
+    # over the body mesh to the view that is drawn, say it as well
+    appearance: Literal["parts", "carried"] = "parts"
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,11 @@ class RunConfig:
             raise UserError(f"stages: there is no stage {unknown[0]!r}; there are {', '.join(ALL_STAGES)}")
         object.__setattr__(self, "stages", tuple(stage for stage in ALL_STAGES if stage in self.stages))
         _check_ranges(self)
+        if self.generative.weights.mixup and self.model.generator.appearance == "carried":
+            raise UserError(
+                "generative.weights.mixup: an image of mixed part features has no pixels to carry; it needs"
+                " model.generator.appearance=parts"
+            )
 
     @property
     def size(self) -> tuple[int, int]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +18,13 @@ from gcl_fast.losses.generator_terms import Views, generative_forward, generator
 from gcl_fast.losses.reconstruction import reconstruction_loss
 from gcl_fast.losses.soft_labels import Mix, mix_parts, soft_label_loss
 from gcl_fast.memory import MemoryBank
-from gcl_fast.models import GCL
+from gcl_fast.models import GCL, appearance_input
 from gcl_fast.optim.optimizers import adam
 from gcl_fast.optim.precision import Precision
 from gcl_fast.optim.schedule import set_learning_rate
 from gcl_fast.optim.update import descend
 from gcl_fast.random_streams import Stream, torch_generator
+from gcl_fast.render.turn import Turns
 from gcl_fast.settings import GenerativeConfig
 
 
@@ -76,7 +76,7 @@ class GCLStep:
     Args:
         gcl: the networks.
         settings: loss weights, R1, weight decay.
-        structure_maps: (index (B,), yaw (B,) in degrees) -> structure maps (B, 1, H, W) of the training crops.
+        structure_maps: of the training crops.
         ranks: gradients are averaged over them.
         precision: of the forward passes.
         lr: learning rate of both Adams.
@@ -88,7 +88,7 @@ class GCLStep:
         self,
         gcl: GCL,
         settings: GenerativeConfig,
-        structure_maps: Callable[[Tensor, Tensor], Tensor],
+        structure_maps: Turns,
         ranks: Ranks,
         precision: Precision,
         lr: float,
@@ -132,10 +132,9 @@ class GCLStep:
         gcl.identity.train(joint is not None and joint.batch_statistics).requires_grad_(joint is not None)
         optimizer_d, optimizer_g = self.optimizers
         with record_function("gcl_fast::structure maps"):
-            both = self.structure_maps(index.repeat(2), torch.cat([torch.zeros_like(yaw), yaw]))  # (2B, 1, H, W)
-        structure, structure_new = both.contiguous(memory_format=torch.channels_last).chunk(2)
+            turn = self.structure_maps.turn(index, yaw)
         with self.precision.autocast():
-            views = generative_forward(gcl, images, structure, structure_new, train_identity=joint is not None)
+            views = generative_forward(gcl, images, turn, train_identity=joint is not None)
             every = self.settings.r1_every if position % self.settings.r1_every == 0 else 0
             with record_function("gcl_fast::discriminate"):
                 terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes), every=every)
@@ -164,12 +163,13 @@ class GCLStep:
             _, embedding = self.gcl.identity(images)
         return soft_label_loss(embedding, mix)
 
-    def reconstruct(self, images: Tensor, index: Tensor) -> dict[str, Tensor]:
+    def reconstruct(self, images: Tensor, index: Tensor, yaw: Tensor) -> dict[str, Tensor]:
         """Update G and E_str towards x_rec = x alone, without adversary, cycle or novel view.
 
         Args:
             images: crops (B, 3, H, W).
             index: (B,) their indices among the training crops.
+            yaw: (B,) degrees, of the novel views by way of which pixels are carried.
 
         Returns:
             Device scalars for the log.
@@ -178,13 +178,17 @@ class GCLStep:
         gcl.train()
         gcl.identity.eval().requires_grad_(False)
         with record_function("gcl_fast::structure maps"):
-            structure = self.structure_maps(index, torch.zeros(len(index), device=images.device))
-        structure = structure.contiguous(memory_format=torch.channels_last)
+            turn = self.structure_maps.turn(index, yaw)
+        structure = turn.own.contiguous(memory_format=torch.channels_last)
+        appearance = None
+        if gcl.generator.carries:
+            with record_function("gcl_fast::transfer"):
+                appearance = appearance_input(structure, turn.back(turn.there(images)))
         with self.precision.autocast():
             with torch.no_grad(), record_function("gcl_fast::encode"):
                 parts, _ = gcl.identity(images)
             with record_function("gcl_fast::decode"):
-                reconstruction = gcl.generator(gcl.structure(structure), parts)
+                reconstruction = gcl.generator(gcl.structure(structure), parts, appearance)
             with record_function("gcl_fast::losses"):
                 loss = reconstruction_loss(reconstruction, images)
         total = self.settings.weights.image * loss

@@ -64,9 +64,9 @@ class Generative:
         s, steps = self.config.generative, len(self.records) // self.config.generative.batch // self.ranks.world_size
         factor = ramp_then_cosine(epoch * steps + position, s.epochs * steps, s.ramp_steps, s.constant_share)
         self.gcl_step.set_learning_rate(s.lr * factor)
-        if epoch < s.reconstruction_epochs:
-            return self.graphs(self.gcl_step.reconstruct, (images, index))
         yaw = draw_yaw(len(index), self.config.seed, epoch, position, self.ranks, s.last_yaw)
+        if epoch < s.reconstruction_epochs:
+            return self.graphs(self.gcl_step.reconstruct, (images, index, yaw))
         return self.graphs(self._update, (images, index, yaw), (kind_of(position, s.r1_every),))
 
     def _update(self, position: int, images: Tensor, index: Tensor, yaw: Tensor) -> dict[str, Tensor]:

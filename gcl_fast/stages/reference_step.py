@@ -34,6 +34,7 @@ class ReferenceStep:
         self, images: Tensor, index: Tensor, yaw: Tensor, position: int, mix: Mix | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         assert mix is None, "the paper mixes no part features"
+        assert not self.step.gcl.generator.carries, "the paper carries no pixels"
         gcl, joint, settings = self.step.gcl, self.step.identity, self.step.settings
         gcl.train()
         gcl.identity.train(joint is not None and joint.batch_statistics).requires_grad_(joint is not None)
@@ -41,7 +42,8 @@ class ReferenceStep:
 
         # Structure maps at the yaw of the crop and at the novel one
         if not (self.fixed_maps and self._maps):
-            self._maps = [self.step.structure_maps(index, angle) for angle in (torch.zeros_like(yaw), yaw)]
+            turn = self.step.structure_maps.turn(index, yaw)
+            self._maps = [turn.own, turn.novel]
         images, structure, structure_new = (x.contiguous(memory_format=self.layout) for x in (images, *self._maps))
 
         # Forward: reconstruction x_rec, novel view x_new, and the crop again from the novel view, x_cyc

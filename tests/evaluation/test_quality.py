@@ -15,6 +15,7 @@ from gcl_fast.evaluation.figures import yaw_curves
 from gcl_fast.evaluation.inference import to_unit
 from gcl_fast.evaluation.quality import INCEPTION, OWN, ViewQuality
 from gcl_fast.evaluation.retrieval import retrieve
+from gcl_fast.render import Turn
 
 pytest.importorskip("torchmetrics")
 
@@ -26,8 +27,22 @@ def darkened(pictures: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:
     return pictures * (1 - yaw / 720).view(-1, 1, 1, 1)
 
 
+class Darkening(torch.nn.Module):
+    """Stands in for the generator: part features are the image, and the yaw darkens it."""
+
+    carries = False
+
+    def forward(self, yaw, parts, appearance):
+        assert appearance is None
+        return (darkened(parts.view(-1, 3, H, W) * STD + MEAN, yaw) - MEAN) / STD
+
+
 class Known(torch.nn.Module):
-    """Stands in for GCL: part features are the image, embeddings its mean colour; the generator darkens by the yaw."""
+    """Stands in for GCL: part features are the image, embeddings its mean colour, structure codes the yaw."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = Darkening()
 
     def identity(self, images):
         return images.flatten(1), images.mean((2, 3))
@@ -35,8 +50,12 @@ class Known(torch.nn.Module):
     def structure(self, maps):
         return maps[:, 0, 0, 0]
 
-    def generator(self, yaw, parts):
-        return (darkened(parts.view(-1, 3, H, W) * STD + MEAN, yaw) - MEAN) / STD
+
+class YawMaps:
+    """Stands in for structure maps: a map holds its yaw."""
+
+    def turn(self, index, yaw):
+        return Turn(torch.cat([0 * yaw, yaw]).view(-1, 1, 1, 1).expand(-1, 1, H, W))
 
 
 def measured(tmp_path: Path, truth: bool = True, labelled: bool = True, distractor: int = -1, inception=None):
@@ -62,7 +81,7 @@ def measured(tmp_path: Path, truth: bool = True, labelled: bool = True, distract
         records,
         [(images, torch.arange(N))],
         gallery,
-        lambda index, yaw: yaw.view(-1, 1, 1, 1).expand(-1, 1, H, W),
+        YawMaps(),
         true_views if truth else None,
         nullcontext,
         inception,

@@ -13,6 +13,7 @@ from gcl_fast.losses import (
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL, load_official
 from gcl_fast.optim.precision import Precision
+from gcl_fast.render import Turn
 
 PICTURES = {"x_rec": "x_recon", "x_new": "x_nv", "x_cyc": "x_nv2recon"}
 PARTS = {"parts": "feat", "parts_rec": "feat_recon", "parts_new": "feat_nv", "parts_cyc": "feat_nv2recon"}
@@ -88,9 +89,8 @@ def test_step_equals_the_official_one(exact_float32, stage, compiled, weights, n
     def equal(name, ours, theirs):
         close(name, ours, golden[theirs], factor * (ROUNDING if joint else {}).get(name, 1e-4))
 
-    views = generative_forward(
-        gcl, network_arrays["image"], network_arrays["mesh"], network_arrays["mesh_new"], train_identity=joint
-    )
+    turn = Turn(torch.cat([network_arrays["mesh"], network_arrays["mesh_new"]]))
+    views = generative_forward(gcl, network_arrays["image"], turn, train_identity=joint)
     for ours, theirs in PICTURES.items():
         equal(ours, getattr(views, ours), theirs)
     for ours, theirs in (PARTS | {"embedding": "f", "embedding_new": "f_nv"}).items():

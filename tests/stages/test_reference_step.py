@@ -1,6 +1,7 @@
 """The fast step and the one-page reference make the same losses, embeddings and updates."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,11 +36,8 @@ def test_steps_agree(exact_float32, world, kind, statistics):
     stages = [kind(config, copy.deepcopy(gcl), inputs, ALONE, arithmetic.choose(False, ALONE.device)) for _ in range(2)]
     images, index = torch.randn(6, 3, 48, 40).double(), torch.arange(6)
     yaw = torch.tensor([45.0, 90, 135, 180, 270, 315])
-    own, novel = (stages[0].gcl_step.structure_maps(index, angle).double() for angle in (yaw * 0, yaw))
-
-    def structure_maps(index, yaw):  # posing rounds by the size of the batch, which the two steps choose differently
-        return torch.where(yaw.eq(0)[:, None, None, None], own[index], novel[index])
-
+    turn = inputs.structure_maps("train", ALONE.device).turn(index, yaw)
+    turn.maps = turn.maps.double()
     results = []
     for stage, reference in zip(stages, (False, True)):
         stage.begin_epoch(0)
@@ -47,7 +45,7 @@ def test_steps_agree(exact_float32, world, kind, statistics):
             stage.bank.labels.copy_(torch.arange(len(stage.bank.labels)) // 2)  # so that all have positives, negatives
         stage.gcl.double()  # so that batch norms amplify no rounding
         step = stage.gcl_step
-        step.structure_maps = structure_maps
+        step.structure_maps = SimpleNamespace(turn=lambda index, yaw: turn)
         step.optimizers = [descent(optimizer) for optimizer in step.optimizers]
         if step.identity is not None:
             step.identity = step.identity._replace(optimizer=descent(step.identity.optimizer))
