@@ -34,7 +34,7 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.run.session import Session
         from gcl_fast.stages import graphs
         from gcl_fast.stages.generative import Generative
-        from gcl_fast.stages.joint import Joint
+        from gcl_fast.stages.joint import make_joint
         from gcl_fast.stages.source import Source
         from gcl_fast.stages.warmups import make_warmup
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None) -> int:
                 "generative": Generative,
                 # All learn together: a crop, its reconstruction and its novel view are one person to E_id, whose
                 # memory bank holds an embedding of each crop and their clusters. Better embeddings draw better views.
-                "joint": Joint,
+                "joint": make_joint,
             }
             with session.interruption.watched():  # Ctrl-C and SIGTERM save a checkpoint first
                 session.start()

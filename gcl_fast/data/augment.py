@@ -13,6 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from gcl_fast.kernels.sample_crops import sample_crops
+from gcl_fast.random_streams import Stream, numpy_generator
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
@@ -58,6 +61,45 @@ def draw(augmentation: Augmentation, batch: int, generator: np.random.Generator)
     start = uniform(size=(2, batch)) * (1 - extent)
     erased = np.stack([start[0], start[0] + extent[0], start[1], start[1] + extent[1]], axis=1)
     return _draws(placement, jitter_and_normalize(brightness, contrast, saturation), erased)
+
+
+def draw_for(
+    augmentation: Augmentation, batch: int, seed: int, epoch: int, step: int, rank: int = 0, world_size: int = 1
+) -> Draws:
+    """Draw the changes of a rank's crops of a step; they are a slice of what one process draws for all ranks.
+
+    Args:
+        augmentation: strength of the changes.
+        batch: number of crops of this rank.
+        seed: of the run.
+        epoch: number of the epoch.
+        step: position of the step in its epoch.
+        rank: this process's number in 0..world_size-1.
+        world_size: number of processes.
+    """
+    draws = draw(augmentation, world_size * batch, numpy_generator(seed, epoch, step, Stream.AUGMENTATION))
+    return Draws(*(value[rank * batch : (rank + 1) * batch] for value in draws))
+
+
+def augment(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Change images as the loader changes crops.
+
+    Args:
+        images: (B, 3, H, W) float32, ImageNet-normalized; they are rounded to 8 bits, as crops are.
+        draws: the changes of the B images, on their device.
+
+    Returns:
+        (B, 3, H, W) float32, ImageNet-normalized, in channels-last memory.
+
+    Example:
+        >>> images = torch.zeros(1, 3, 4, 2)
+        >>> augment(images, no_change(1)).abs().max() < 0.01  # rounding to 8 bits
+        tensor(True)
+    """
+    mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    rows = torch.arange(len(images), device=images.device)
+    return sample_crops(pixels.permute(0, 2, 3, 1).contiguous(), rows, *draws)
 
 
 def no_change(batch: int) -> Draws:

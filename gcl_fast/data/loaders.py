@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from gcl_fast.data.augment import Augmentation, Draws, draw, no_change
+from gcl_fast.data.augment import Augmentation, Draws, draw_for, no_change
 from gcl_fast.data.cache import CropCache, choose_cache
 from gcl_fast.data.image_files import ImageFiles
 from gcl_fast.data.records import Records
 from gcl_fast.kernels.sample_crops import sample_crops
-from gcl_fast.random_streams import Stream, numpy_generator
 
 FILL_BATCH = 64  # crops that are decoded at a time to fill a cache
 
@@ -110,10 +109,7 @@ class TrainLoader:
         """Draw the augmentation of this rank's slice of a step."""
         if self._augmentation is None:
             return no_change(len(positions))
-        generator = numpy_generator(self._seed, epoch, step, Stream.AUGMENTATION)
-        draws = draw(self._augmentation, self._world_size * len(positions), generator)
-        first = self._rank * len(positions)
-        return Draws(*(value[first : first + len(positions)] for value in draws))
+        return draw_for(self._augmentation, len(positions), self._seed, epoch, step, self._rank, self._world_size)
 
 
 class ExtractLoader:

@@ -8,8 +8,8 @@ from gcl_fast.evaluation.inference import embeddings, novel_views, to_unit, view
 from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.evaluation.reranking import Reranking
 from gcl_fast.evaluation.retrieval import Retrieval, evaluate, rank, retrieve
-from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.evaluation.visual_temporal_retrieval import retrieve_jointly
+from gcl_fast.losses.structural_similarity import ssim
 
 __all__ = [
     "Reranking",

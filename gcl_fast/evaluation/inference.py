@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.distributed.ranks import sum_over_processes
-from gcl_fast.evaluation.structural_similarity import ssim
 from gcl_fast.kernels.transfer_appearance import Carried
+from gcl_fast.losses.structural_similarity import ssim
 from gcl_fast.models import GCL, appearance_input
 from gcl_fast.render import Turn
 from gcl_fast.render.turn import Turns

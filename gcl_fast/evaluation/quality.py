@@ -14,7 +14,7 @@ from gcl_fast.data import Records
 from gcl_fast.evaluation.frechet import FrechetDistance, InceptionFeatures, installed
 from gcl_fast.evaluation.inference import Autocast, Batches, novel_views, to_unit, turned_back
 from gcl_fast.evaluation.retrieval import retrieve
-from gcl_fast.evaluation.structural_similarity import ssim
+from gcl_fast.losses.structural_similarity import ssim
 from gcl_fast.models import GCL
 from gcl_fast.render.turn import Turns
 

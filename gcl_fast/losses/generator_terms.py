@@ -11,7 +11,7 @@ from torch.profiler import record_function
 
 from gcl_fast.kernels.transfer_appearance import Carried
 from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
-from gcl_fast.losses.reconstruction import reconstruction_loss
+from gcl_fast.losses.reconstruction import dissimilarity_loss, reconstruction_loss
 from gcl_fast.models import GCL, appearance_input
 from gcl_fast.render import Turn
 
@@ -49,6 +49,7 @@ class LossWeights:
     """
 
     image: float = 5.0
+    similarity: float = 0.0  # of 1 - SSIM of x_rec and x_cyc
     feature: float = 5.0
     adversarial: float = 1.0
     view: float = 1.0
@@ -140,8 +141,9 @@ def generator_losses(
         mixup: scalar loss of images with mixed part features, where it is on in the joint stage.
 
     Returns:
-        Scalars by name: image_rec, image_cyc, feature_{rec|new}, feature_cyc, adversarial_{rec,new,cyc}, and view
-        and mixup if given, all before their weights; `total` is their weighted sum.
+        Scalars by name: image_rec, image_cyc, similarity_{rec,cyc} unless their weight is 0, feature_{rec|new},
+        feature_cyc, adversarial_{rec,new,cyc}, and view and mixup if given, all before their weights; `total` is
+        their weighted sum.
 
     Example:
         >>> from gcl_fast.models import ModelConfig
@@ -159,6 +161,8 @@ def generator_losses(
     terms = [  # name, weight, loss
         ("image_rec", weights.image, reconstruction_loss(views.x_rec, image)),
         ("image_cyc", weights.image, reconstruction_loss(views.x_cyc, image)),
+        ("similarity_rec", weights.similarity, dissimilarity_loss(views.x_rec, image) if weights.similarity else None),
+        ("similarity_cyc", weights.similarity, dissimilarity_loss(views.x_cyc, image) if weights.similarity else None),
         (f"feature_{kind}", weights.feature, reconstruction_loss(parts, views.parts)),
         ("feature_cyc", weights.feature, reconstruction_loss(views.parts_cyc, views.parts)),
         ("adversarial_rec", weights.adversarial, rec),

@@ -101,8 +101,10 @@ def planned_steps(config: RunConfig, crops: int, world_size: int) -> int:
         "generative": (generative.epochs - generative.reconstruction_epochs, generative.batch),
         "joint": (joint.epochs, joint.batch),
     }
-    plans = [epochs_and_batch[stage] for stage in config.stages if stage in epochs_and_batch]
-    return sum(epochs * (crops // (batch * world_size)) for epochs, batch in plans)
+    steps = {stage: epochs * (crops // (batch * world_size)) for stage, (epochs, batch) in epochs_and_batch.items()}
+    if joint.clusters is not None:
+        steps["joint"] = joint.clusters.epochs * joint.clusters.steps_per_epoch // joint.update_every
+    return sum(steps[stage] for stage in config.stages if stage in steps)
 
 
 def _precision(amp: bool, device: torch.device) -> Precision:

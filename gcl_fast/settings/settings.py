@@ -21,7 +21,9 @@ STAGES = ("warmup", "generative", "joint")  # on the target
 ALL_STAGES = ("source", *STAGES)
 # The least values of settings by name, in whichever dataclass they stand
 AT_LEAST = {
-    **dict.fromkeys(("batch", "identities", "crops", "variants", "r1_every", "decay_every", "cluster_every"), 1),
+    **dict.fromkeys(
+        ("batch", "identities", "crops", "variants", "r1_every", "update_every", "decay_every", "cluster_every"), 1
+    ),
     **dict.fromkeys(("k1", "k2", "min_samples", "candidates", "log_every"), 1),
     "steps_per_epoch": 0,
     "keep_checkpoints": 2,
@@ -189,6 +191,12 @@ class JointConfig:
     refresh_outliers: bool = False  # embed the last epoch's outliers again before clustering; else their entries stay
     batch_statistics: bool = True  # E_id normalizes by the batch; False: by its running statistics
     clustering: ClusteringConfig = ClusteringConfig()
+    # null: the view-invariant loss of the paper, with the settings above. Else E_id goes on by the contrast of the
+    # warm-up, with these settings, and novel views are further queries; of those above `lr` counts alone
+    clusters: WarmupConfig | None = None
+    view_share: float = 0.5  # of the crops of a step are replaced by novel views
+    views: Literal["drawn", "carried"] = "drawn"  # by G, or the carried pixels alone
+    update_every: int = 8  # every nth step updates G, E_str and D, by one crop of each identity
 
 
 @dataclass(frozen=True)

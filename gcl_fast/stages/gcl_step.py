@@ -15,7 +15,7 @@ from torch.profiler import record_function
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
 from gcl_fast.losses.generator_terms import Views, generative_forward, generator_losses
-from gcl_fast.losses.reconstruction import reconstruction_loss
+from gcl_fast.losses.reconstruction import dissimilarity_loss, reconstruction_loss
 from gcl_fast.losses.soft_labels import Mix, mix_parts, soft_label_loss
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL, appearance_input
@@ -190,9 +190,12 @@ class GCLStep:
             with record_function("gcl_fast::decode"):
                 reconstruction = gcl.generator(gcl.structure(structure), parts, appearance)
             with record_function("gcl_fast::losses"):
-                loss = reconstruction_loss(reconstruction, images)
-        total = self.settings.weights.image * loss
-        return {"loss": total, "image_rec": loss, "skipped_generator": descend(total, self.ranks, optimizer)}
+                losses = {"image_rec": reconstruction_loss(reconstruction, images)}
+                total = self.settings.weights.image * losses["image_rec"]
+                if self.settings.weights.similarity:
+                    losses["similarity_rec"] = dissimilarity_loss(reconstruction, images)
+                    total = total + self.settings.weights.similarity * losses["similarity_rec"]
+        return {"loss": total, **losses, "skipped_generator": descend(total, self.ranks, optimizer)}
 
     def set_learning_rate(self, lr: float) -> None:
         """Set the learning rate of D, G and E_str."""

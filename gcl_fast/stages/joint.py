@@ -22,7 +22,9 @@ from gcl_fast.settings import RunConfig
 from gcl_fast.stages.clustering import label_to_train, report
 from gcl_fast.stages.gcl_step import GCLStep, IdentityTraining, draw_yaw, kind_of
 from gcl_fast.stages.graphs import StepGraphs
+from gcl_fast.stages.joint_clusters import JointByClusters
 from gcl_fast.stages.mixup import draw_mix
+from gcl_fast.stages.stage import Stage
 
 
 class Joint:
@@ -138,3 +140,9 @@ class Joint:
         self.bank.load_state_dict(state["bank"])
         self.clusters = Clusters.from_labels(self.bank.labels)
         self.gcl_step.load_state_dict(state["gcl_step"])
+
+
+def make_joint(config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> Stage:
+    """Make the joint stage that the settings ask for: the paper's, or the one by the warm-up's contrast."""
+    make = Joint if config.joint.clusters is None else JointByClusters
+    return make(config, gcl, inputs, ranks, precision)

@@ -33,9 +33,18 @@ class MemoryWarmup:
     optimizers: list[Optimizer]
     graphs: StepGraphs
 
-    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
-        assert config.warmup is not None  # `make_warmup` refuses it
-        self.settings = config.warmup
+    def __init__(
+        self,
+        config: RunConfig,
+        gcl: GCL,
+        inputs: Inputs,
+        ranks: Ranks,
+        precision: Precision,
+        settings: AnyWarmup | None = None,
+    ) -> None:
+        settings = settings or config.warmup
+        assert settings is not None  # `make_warmup` refuses it
+        self.settings = settings
         self.config, self.ranks, self.precision = config, ranks, precision
         self.records = records = inputs.dataset.train
         self.epochs = self.settings.epochs

@@ -44,8 +44,16 @@ class Warmup(MemoryWarmup):
 
     settings: WarmupConfig
 
-    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
-        super().__init__(config, gcl, inputs, ranks, precision)
+    def __init__(
+        self,
+        config: RunConfig,
+        gcl: GCL,
+        inputs: Inputs,
+        ranks: Ranks,
+        precision: Precision,
+        settings: WarmupConfig | None = None,
+    ) -> None:
+        super().__init__(config, gcl, inputs, ranks, precision, settings)
         self.optimizers = [
             adam(
                 self.encoder.parameters(),
@@ -94,10 +102,14 @@ class Warmup(MemoryWarmup):
 
     def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
         """Update the encoder, then the bank."""
+        self.set_learning_rate(epoch, position)
+        return self.graphs(self._update, (images, index), (epoch,))
+
+    def set_learning_rate(self, epoch: int, position: int) -> None:
+        """Set the learning rate: a linear rise, a constant share, then a cosine to zero."""
         s = self.settings
         at, total = epoch * s.steps_per_epoch + position, s.epochs * s.steps_per_epoch
         set_learning_rate(self.optimizers[0], s.lr * ramp_then_cosine(at, total, s.ramp_steps, s.constant_share))
-        return self.graphs(self._update, (images, index), (epoch,))
 
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
         """Update by the labels of `epoch`, with which all tensors of clusters are replaced."""

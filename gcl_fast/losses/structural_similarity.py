@@ -1,9 +1,8 @@
-"""Structural similarity (SSIM) of generated and true images."""
+"""Structural similarity (SSIM) of generated and true images, as a metric and as a loss."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # pixels
@@ -40,9 +39,8 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     if min(x.shape[2:]) < WINDOW:
         raise ValueError(f"ssim: images of {x.shape[2]} x {x.shape[3]} are smaller than the {WINDOW} x {WINDOW} window")
     x, y = x.float(), y.float()
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
+    mean_x, mean_y, square_x, square_y, product = _blur(torch.stack([x, y, x * x, y * y, x * y])).unbind()
+    variance_x, variance_y, covariance = square_x - mean_x**2, square_y - mean_y**2, product - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
     structure = (2 * covariance + C2) / (variance_x + variance_y + C2)
     similarity = (luminance * structure).mean(1)  # (B, H - 10, W - 10)
@@ -53,11 +51,19 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     return (similarity * inside).sum((1, 2)) / inside.sum((1, 2))
 
 
-def _blur(image: Tensor) -> Tensor:
-    """Compute the Gaussian mean over each window inside the image, one axis after the other."""
-    offset = torch.arange(WINDOW, device=image.device, dtype=image.dtype) - WINDOW // 2
-    kernel = torch.softmax(-(offset**2) / (2 * SIGMA**2), 0)
-    B, C, H, W = image.shape
-    image = F.conv2d(image.reshape(B * C, 1, H, W), kernel.view(1, 1, -1, 1))
-    image = F.conv2d(image, kernel.view(1, 1, 1, -1))
-    return image.view(B, C, *image.shape[2:])
+def _blur(images: Tensor) -> Tensor:
+    """Compute the Gaussian mean over each window inside images (..., H, W), by a product for each axis.
+
+    The rows of a matrix are the windows along an axis. Two small products take a tenth of the time of convolutions of
+    one channel, and their gradient is as cheap.
+    """
+    down, across = (_windows(size, images) for size in images.shape[-2:])
+    with torch.autocast(images.device.type, enabled=False):
+        return down @ images @ across.T
+
+
+def _windows(size: int, like: Tensor) -> Tensor:
+    """Return the weights (size - 10, size) of each window along an axis."""
+    offset = torch.arange(size, device=like.device) - torch.arange(size - WINDOW + 1, device=like.device)[:, None]
+    weight = torch.exp(-((offset - WINDOW // 2) ** 2) / (2 * SIGMA**2)) * ((offset >= 0) & (offset < WINDOW))
+    return (weight / weight.sum(1, keepdim=True)).to(like.dtype)

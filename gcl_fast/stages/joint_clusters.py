@@ -1,0 +1,98 @@
+"""Run the joint stage by the warm-up's contrast: E_id learns from crops and their novel views, which G draws for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from gcl_fast.data.augment import Augmentation, Draws, augment, draw_for
+from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.evaluation.inference import novel_views
+from gcl_fast.inputs import Inputs, train_loader
+from gcl_fast.models import GCL
+from gcl_fast.optim.precision import Precision
+from gcl_fast.settings import RunConfig
+from gcl_fast.stages.gcl_step import GCLStep, draw_yaw, kind_of
+from gcl_fast.stages.graphs import StepGraphs
+from gcl_fast.stages.warmups.cluster import Warmup
+
+
+class JointByClusters(Warmup):
+    """Represents a joint stage in which novel views are further queries of the contrast with clusters.
+
+    A step takes a batch of `identities` x `crops` crops, as the warm-up does. It replaces `view_share` of each
+    identity's crops by their novel views, augments all, and updates E_id and the bank. Every `update_every`th step
+    updates G, E_str and D as well, by the crops of that step and the features of E_id.
+
+    A view says as little about its person as E_id makes of it, and nothing about others. So the bank is written by
+    eval-mode embeddings of the crops at each epoch, and within an epoch by what the step embeds.
+    """
+
+    name = "joint"
+
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        joint = config.joint
+        assert joint.clusters is not None  # `make_joint` chose this stage by it
+        super().__init__(config, gcl, inputs, ranks, precision, joint.clusters)
+        self.gcl, self.joint = gcl, joint
+        self.loader = train_loader(self.images.records, config, ranks)  # views are drawn from crops as they are
+        self.structure_maps = inputs.structure_maps("train", ranks.device)
+        self.gcl_step = GCLStep(
+            gcl, config.generative, self.structure_maps, ranks, precision, joint.lr, backend=config.optimizer_backend
+        )
+        self.graphs = StepGraphs(
+            config, ranks, self.name, [*self.optimizers, *self.gcl_step.optimizers], rendering=True
+        )
+        within = torch.arange(self.settings.crops) < round(joint.view_share * self.settings.crops)
+        self.turned = within.repeat(self.settings.identities).nonzero().flatten().to(ranks.device)
+
+    def descriptors(self, trained: bool) -> Tensor:
+        """Return the unit rows (N, C) by which crops are compared: E_id was trained before this stage."""
+        return super().descriptors(trained=True)
+
+    def step(self, images: Tensor, index: Tensor, epoch: int, position: int) -> dict[str, Tensor]:
+        """Update E_id and the bank by crops and views; at some positions also D, then G and E_str."""
+        s, seed, ranks = self.settings, self.config.seed, self.ranks
+        self.set_learning_rate(epoch, position)
+        yaw = draw_yaw(len(index), seed, epoch, position, ranks, self.config.generative.last_yaw)
+        draws = draw_for(Augmentation(), len(index), seed, epoch, position, ranks.rank, ranks.world_size)
+        # 0 and 1: an update of the generator as well, with the R1 penalty or without; 2: none
+        number, rest = divmod(epoch * s.steps_per_epoch + position, self.joint.update_every)
+        kind = 2 if rest else kind_of(number, self.config.generative.r1_every)
+        return self.graphs(self._step, (images, index, yaw, *draws.to(ranks.device)), (epoch, kind))
+
+    def _step(
+        self, epoch: int, kind: int, images: Tensor, index: Tensor, yaw: Tensor, *draws: Tensor
+    ) -> dict[str, Tensor]:
+        """Update by the labels of `epoch`, with which all tensors of clusters are replaced."""
+        with record_function("gcl_fast::decode"), torch.no_grad():
+            views = self._views(images[self.turned], index[self.turned], yaw[self.turned])
+            mixed = images.index_copy(0, self.turned, views.to(images))
+            batch = augment(mixed, Draws(*draws))
+        self.encoder.requires_grad_(True)
+        metrics = self._update(epoch, batch, index)
+        if kind < 2:
+            one = slice(0, None, self.settings.crops)  # of each identity
+            crops = self.owner[index[one]]
+            drawn, _ = self.gcl_step(images[one], crops, yaw[one], kind)
+            metrics |= {name: value for name, value in drawn.items() if name != "loss"}
+        return metrics
+
+    def _views(self, images: Tensor, index: Tensor, yaw: Tensor) -> Tensor:
+        """Return novel views (B, 3, H, W) of crops: drawn by G, or their carried pixels alone."""
+        turn = self.structure_maps.turn(self.owner[index], yaw)
+        if self.joint.views == "carried":
+            return turn.there(images).colour
+        return novel_views(self.gcl, images, turn, self.precision.autocast).images
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the optimizers and the bank, and the labels."""
+        return {**super().state_dict(), "gcl_step": self.gcl_step.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.gcl_step.load_state_dict(state["gcl_step"])
