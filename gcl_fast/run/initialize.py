@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_imagenet_backbone, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.run.checkpoint import check_fit, load_weights
 from gcl_fast.settings import RunConfig
 
+IDENTITY = "identity."  # of the names of E_id's weights
+
 
 def initialize(gcl: GCL, config: RunConfig) -> str:
     """Load the weights that `--init` names into `gcl`, and return a line for the header.
 
-    A .safetensors file holds weights of an earlier run. A folder, a .pt or a .pth file holds official weights
-    (`read_official`), or torchvision's ResNet-50 where it has no part of them.
+    A .safetensors file holds weights of an earlier run, of all networks or of E_id alone. A folder, a .pt or a .pth
+    file holds official weights (`read_official`), or torchvision's ResNet-50 where it has no part of them.
 
     Raises:
         UserError: a file of another kind, or of other sizes than the run's networks.
@@ -27,6 +31,8 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
     path = Path(config.init)
     if path.suffix == ".safetensors":
         weights, origin = load_weights(path), str(path)
+        if weights and all(name.startswith(IDENTITY) for name in weights):
+            weights, origin = weights | _all_but_identity(gcl), f"identity encoder from {path}, the rest random"
     elif path.is_dir() or path.suffix in (".pt", ".pth"):
         official = read_official(path)
         if not official:
@@ -35,8 +41,8 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
         parts = ("id",) if list(official) == ["id"] else PARTS
         weights, origin = load_official(path, parts), f"{path} (official)"
         if parts != PARTS:
-            rest = {name: t for name, t in gcl.state_dict().items() if not name.startswith("identity.")}
-            weights, origin = weights | rest, f"identity encoder from {path} (official), the rest random"
+            weights = weights | _all_but_identity(gcl)
+            origin = f"identity encoder from {path} (official), the rest random"
     else:
         raise UserError(
             f"--init {path}: expected .safetensors, .pth (torchvision) or official checkpoints (.pt, .pth or a folder)"
@@ -44,3 +50,8 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
     check_fit(gcl.state_dict(), weights, path)
     gcl.load_state_dict(weights)
     return origin
+
+
+def _all_but_identity(gcl: GCL) -> dict[str, Tensor]:
+    """Return the weights of `gcl` without those of E_id."""
+    return {name: tensor for name, tensor in gcl.state_dict().items() if not name.startswith(IDENTITY)}
