@@ -28,6 +28,7 @@ using Four = float __attribute__((vector_size(16)));
 using FourAnywhere = float __attribute__((vector_size(16), aligned(4), may_alias));
 
 GCL_INLINE Four load_four(const float* at) { return *reinterpret_cast<const FourAnywhere*>(at); }
+GCL_INLINE void store_four(float* at, Four value) { *reinterpret_cast<FourAnywhere*>(at) = value; }
 GCL_INLINE void add(float* at, Four value) { *reinterpret_cast<FourAnywhere*>(at) += value; }
 
 // Copies past the caches to where it will not be read soon: a line is then neither fetched before it is written nor takes

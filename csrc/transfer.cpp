@@ -22,6 +22,7 @@ namespace {
 struct Views {
   std::vector<Key> source_keys, target_keys;
   std::vector<uint8_t> unknown;
+  std::vector<float> shown;   // (V), the visibility of each vertex in the crop
   std::vector<float> target;  // (V, 3) projected
   Scratch scratch;            // of the source: projected vertices and their normals
   SourceView source;
@@ -47,6 +48,20 @@ void mark_unknown(const Key* keys, int H, int W, int reach, uint8_t* unknown) {
   }
 }
 
+// The visibility of all vertices: four of five are never asked for, but side by side they cost less than those.
+GCL_CLONES void show_vertices(const SourceView& source, const float* normals, float* shown) {
+  for (int v = 0; v < source.V; ++v) {
+    const float x = source.projected[3 * v], y = source.projected[3 * v + 1], depth = source.projected[3 * v + 2];
+    const float nx = normals[4 * v], ny = normals[4 * v + 1], nz = normals[4 * v + 2];
+    const bool inside = (x >= 0) & (y >= 0) & (x < source.W) & (y < source.H);
+    const int pixel = inside ? int(y) * source.W + int(x) : 0;
+    const Key key = source.keys[pixel];
+    const bool hidden = (key != EMPTY) & (order(depth - source.tolerance) > uint32_t(key >> 32));
+    const float cosine = larger(-nz * inverse_length({nx, ny, nz}), 0.0f);
+    shown[v] = inside & !hidden ? cosine : 0.0f;
+  }
+}
+
 void draw_views(const TransferInputs<int32_t>& in, int64_t i, Views& views) {
   const auto [V, F, H, W] = std::tuple(in.V, in.F, in.H, in.W);
   Scratch& scratch = views.scratch;
@@ -60,15 +75,21 @@ void draw_views(const TransferInputs<int32_t>& in, int64_t i, Views& views) {
   draw({scratch.projected.data(), in.faces, scratch.hidden.data(), V, F, H, W}, 0, F, {true, false}, scratch,
       views.source_keys.data());
   transform_vertices(in.target_vertices + 3 * i * V, V, in.target + 12 * i, views.target.data());
-  draw({views.target.data(), in.faces, nullptr, V, F, H, W}, 0, F, {true, false}, scratch, views.target_keys.data());
+  find_hidden(views.target.data(), in.faces, F, scratch.hidden.data());
+  draw({views.target.data(), in.faces, scratch.hidden.data(), V, F, H, W}, 0, F, {true, false}, scratch,
+      views.target_keys.data());
   mark_unknown(views.source_keys.data(), H, W, reach_of(transform, in.margin, larger(H, W)), views.unknown.data());
-  views.source = {scratch.projected.data(), views.source_keys.data(), views.unknown.data(),
+  views.shown.resize(V);
+  views.source = {scratch.projected.data(), views.shown.data(), views.source_keys.data(), views.unknown.data(),
       pixels_of(transform, in.tolerance), V, H, W};
+  show_vertices(views.source, scratch.normals.data(), views.shown.data());
 }
 
-// Calls begin(pixel), tap(pixel, x, y, weight) for each of its taps, and end(pixel, confidence), pixel after pixel.
-template <class Begin, class Tap, class End>
-GCL_INLINE void each_pixel(const TransferInputs<int32_t>& in, const Views& views, Begin begin, Tap tap, End end) {
+// Calls begin(pixel), tap(x, y, weight) for each place in the crop that the pixel takes its colour from, or
+// whole(index, weight) where that is one pixel, and end(pixel, confidence), pixel after pixel.
+template <class Begin, class Tap, class Whole, class End>
+GCL_INLINE void each_pixel(
+    const TransferInputs<int32_t>& in, const Views& views, Begin begin, Tap tap, Whole whole, End end) {
   const float* normals = views.scratch.normals.data();
   const auto normal = [normals](int v) { return Vector{normals[4 * v], normals[4 * v + 1], normals[4 * v + 2]}; };
   for (int row = 0; row < in.H; ++row) {
@@ -77,20 +98,20 @@ GCL_INLINE void each_pixel(const TransferInputs<int32_t>& in, const Views& views
     for (int column = 0; column < in.W; ++column) {
       const int pixel = row * in.W + column;
       if (!unknown[column]) left = column;
-      const auto place = [&](float x, float y, float weight) { tap(pixel, x, y, weight); };
       begin(pixel);
       const Key key = views.target_keys[pixel];
       if (key == EMPTY) {
         if (right < column)
           for (right = column; right < in.W && unknown[right];) ++right;
-        end(pixel, background_taps(views.source, row, column, left, right, place));
+        end(pixel,
+            background_taps(column, left, right, in.W, [&](int at, float weight) { whole(row * in.W + at, weight); }));
         continue;
       }
       const int32_t* corner = in.faces + 3 * int64_t(face_of(key));
       const int face[3] = {corner[0], corner[1], corner[2]};
       const Fragment seen =
           interpolate<false>(load(views.target.data(), face[0], face[1], face[2]), column + 0.5, row + 0.5);
-      end(pixel, body_taps(views.source, face, seen, in.donors, normal, place));
+      end(pixel, body_taps(views.source, face, seen, in.donors, normal, tap));
     }
   }
 }
@@ -99,14 +120,19 @@ GCL_INLINE void each_pixel(const TransferInputs<int32_t>& in, const Views& views
 GCL_CLONES void carry(
     const TransferInputs<int32_t>& in, const Views& views, const float* image, float* colour, float* confidence) {
   Four sum = {};
+  const int last = in.H * in.W - 4;  // from here on four floats may reach beyond the colours of this crop
   each_pixel(
       in, views, [&](int) { sum = Four{}; },
-      [&](int, float x, float y, float weight) {
+      [&](float x, float y, float weight) {
         const Corners c = corners_of(x, y, in.H, in.W);
         for (int k = 0; k < 4; ++k) sum += weight * c.weight[k] * load_four(image + 4 * int64_t(c.at[k]));
       },
+      [&](int at, float weight) { sum += weight * load_four(image + 4 * int64_t(at)); },
       [&](int pixel, float value) {
-        for (int c = 0; c < in.C; ++c) colour[int64_t(pixel) * in.C + c] = sum[c];
+        float* at = colour + int64_t(pixel) * in.C;
+        if (pixel < last) store_four(at, sum);  // what is too much is overwritten by the next pixel
+        else
+          for (int c = 0; c < in.C; ++c) at[c] = sum[c];
         confidence[pixel] = value;
       });
 }
@@ -119,11 +145,11 @@ GCL_CLONES void carry_back(const TransferInputs<int32_t>& in, const Views& views
       [&](int pixel) {
         for (int c = 0; c < in.C; ++c) value[c] = grad[int64_t(pixel) * in.C + c];
       },
-      [&](int, float x, float y, float weight) {
+      [&](float x, float y, float weight) {
         const Corners c = corners_of(x, y, in.H, in.W);
         for (int k = 0; k < 4; ++k) add(image + 4 * int64_t(c.at[k]), weight * c.weight[k] * value);
       },
-      [](int, float) {});
+      [&](int at, float weight) { add(image + 4 * int64_t(at), weight * value); }, [](int, float) {});
 }
 
 // Runs work(i, views, image) for every crop, where image has room for one of four floats a pixel.
@@ -208,11 +234,12 @@ std::tuple<Tensor, Tensor> transfer_appearance(const Tensor& images, const Tenso
   const float* from = images.const_data_ptr<float>();
   const int64_t stride[4] = {images.stride(0), images.stride(1), images.stride(2), images.stride(3)};
   each_crop(in, [&](int64_t i, const Views& views, float* image) {
-    for (int64_t row = 0; row < H; ++row)
-      for (int64_t column = 0; column < W; ++column)
-        for (int64_t c = 0; c < 4; ++c)
-          image[4 * (row * W + column) + c] =
-              c < C ? from[i * stride[0] + c * stride[1] + row * stride[2] + column * stride[3]] : 0;
+    std::fill(image, image + 4 * H * W, 0.0f);
+    for (int64_t c = 0; c < C; ++c)
+      for (int64_t row = 0; row < H; ++row) {
+        const float* line = from + i * stride[0] + c * stride[1] + row * stride[2];
+        for (int64_t column = 0; column < W; ++column) image[4 * (row * W + column) + c] = line[column * stride[3]];
+      }
     carry(in, views, image, colour.mutable_data_ptr<float>() + i * H * W * C,
         confidence.mutable_data_ptr<float>() + i * H * W);
   });
@@ -249,13 +276,14 @@ namespace {
 
 struct DeviceViews {
   DeviceWorkspace source, target;
-  Tensor marks, unknown;
+  Tensor shown, marks, unknown;
   DeviceViews(const Tensor& like, const Meshes<int64_t>& m)
-      : source(like, m, true), target(like, m, true),
+      : source(like, m, true), target(like, m, true), shown(torch::stable::new_empty(like, {m.B, m.V})),
         marks(torch::stable::new_empty(like, {m.B, m.H, m.W}, ScalarType::Byte)),
         unknown(torch::stable::new_empty(like, {m.B, m.H, m.W}, ScalarType::Byte)) {}
   TransferWorkspace get() const {
-    return {source.get(), target.get(), marks.mutable_data_ptr<uint8_t>(), unknown.mutable_data_ptr<uint8_t>()};
+    return {source.get(), target.get(), shown.mutable_data_ptr<float>(), marks.mutable_data_ptr<uint8_t>(),
+        unknown.mutable_data_ptr<uint8_t>()};
   }
 };
 

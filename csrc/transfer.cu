@@ -38,33 +38,46 @@ __global__ void mark_columns_kernel(TransferInputs<int64_t> in, const uint8_t* m
   unknown[i] = near;
 }
 
-// Calls tap(x, y, weight) for the taps of pixel i of the batch, and returns its confidence.
-template <class Tap>
+__device__ inline Vector normal_of(const Key* normals, int64_t v) {
+  const Key* n = normals + 3 * v;
+  return {float(int64_t(n[0]) / FIXED_POINT), float(int64_t(n[1]) / FIXED_POINT), float(int64_t(n[2]) / FIXED_POINT)};
+}
+
+__device__ inline SourceView source_of(const TransferInputs<int64_t>& in, const TransferWorkspace& work, int64_t crop) {
+  const int64_t first = crop * in.H * in.W;
+  return {work.source.projected + 3 * crop * in.V, work.shown + crop * in.V, work.source.keys + first,
+      work.unknown + first, pixels_of(in.source + 12 * crop, in.tolerance), in.V, in.H, in.W};
+}
+
+// One thread for each vertex.
+__global__ void show_kernel(TransferInputs<int64_t> in, TransferWorkspace work) {
+  const int64_t i = thread();
+  if (i >= int64_t(in.B) * in.V) return;
+  work.shown[i] = vertex_visibility(source_of(in, work, i / in.V), int(i % in.V), normal_of(work.source.normals, i));
+}
+
+// Calls tap(x, y, weight) or whole(index, weight) for the taps of pixel i of the batch, as the CPU's code does, and returns
+// its confidence.
+template <class Tap, class Whole>
 __device__ inline float pixel_taps(
-    const TransferInputs<int64_t>& in, const TransferWorkspace& work, int64_t i, Tap tap) {
-  const int64_t crop = i / (int64_t(in.H) * in.W), pixel = i % (int64_t(in.H) * in.W), first = crop * in.H * in.W;
+    const TransferInputs<int64_t>& in, const TransferWorkspace& work, int64_t i, Tap tap, Whole whole) {
+  const int64_t crop = i / (int64_t(in.H) * in.W), pixel = i % (int64_t(in.H) * in.W);
   const int row = int(pixel / in.W), column = int(pixel % in.W);
-  const SourceView source = {work.source.projected + 3 * crop * in.V, work.source.keys + first, work.unknown + first,
-      pixels_of(in.source + 12 * crop, in.tolerance), in.V, in.H, in.W};
+  const SourceView source = source_of(in, work, crop);
   const Key key = work.target.keys[i];
   if (key == EMPTY) {
     const uint8_t* unknown = source.unknown + int64_t(row) * in.W;
     int left = column, right = column;
     while (left >= 0 && unknown[left]) --left;
     while (right < in.W && unknown[right]) ++right;
-    return background_taps(source, row, column, left, right, tap);
+    return background_taps(column, left, right, in.W, [&](int at, float weight) { whole(row * in.W + at, weight); });
   }
   const int64_t* corner = in.faces + 3 * int64_t(face_of(key));
   const int face[3] = {int(corner[0]), int(corner[1]), int(corner[2])};  // drawn, so they name vertices
   const Fragment seen = interpolate<false>(
       load(work.target.projected + 3 * crop * in.V, face[0], face[1], face[2]), column + 0.5, row + 0.5);
   const Key* normals = work.source.normals + 3 * crop * in.V;
-  const auto normal = [normals](int v) {
-    const Key* n = normals + 3 * int64_t(v);
-    return Vector{
-        float(int64_t(n[0]) / FIXED_POINT), float(int64_t(n[1]) / FIXED_POINT), float(int64_t(n[2]) / FIXED_POINT)};
-  };
-  return body_taps(source, face, seen, in.donors, normal, tap);
+  return body_taps(source, face, seen, in.donors, [normals](int v) { return normal_of(normals, v); }, tap);
 }
 
 // images: (B, C, H, W) by their strides. colour: (B, H, W, C), confidence: (B, 1, H, W).
@@ -74,14 +87,16 @@ __global__ void carry_kernel(
   if (i >= int64_t(in.B) * in.H * in.W) return;
   const float* image = images.data + i / (int64_t(in.H) * in.W) * images.stride[0];
   float sum[4] = {};
-  confidence[i] = pixel_taps(in, work, i, [&](float x, float y, float weight) {
+  const auto add = [&](int at, float weight) {
+    const int64_t place = at / in.W * images.stride[2] + at % in.W * images.stride[3];
+    for (int c = 0; c < 4; ++c)
+      if (c < in.C) sum[c] += weight * image[place + c * images.stride[1]];
+  };
+  const auto tap = [&](float x, float y, float weight) {
     const Corners at = corners_of(x, y, in.H, in.W);
-    for (int k = 0; k < 4; ++k) {
-      const int64_t place = at.at[k] / in.W * images.stride[2] + at.at[k] % in.W * images.stride[3];
-      for (int c = 0; c < 4; ++c)
-        if (c < in.C) sum[c] += weight * at.weight[k] * image[place + c * images.stride[1]];
-    }
-  });
+    for (int k = 0; k < 4; ++k) add(at.at[k], weight * at.weight[k]);
+  };
+  confidence[i] = pixel_taps(in, work, i, tap, add);
   for (int c = 0; c < 4; ++c)
     if (c < in.C) colour[i * in.C + c] = sum[c];
 }
@@ -114,14 +129,15 @@ __global__ void carry_back_kernel(
   const double scale = 1 / double(unit_of(largest));
   if (!(scale > 0)) return;
   Key* image = sums + i / (int64_t(in.H) * in.W) * in.H * in.W * in.C;
-  pixel_taps(in, work, i, [&](float x, float y, float weight) {
+  const auto add = [&](int at, float weight) {
+    for (int c = 0; c < in.C; ++c)
+      atomicAdd(&image[int64_t(at) * in.C + c], Key(int64_t(weight * grad[i * in.C + c] * scale)));
+  };
+  const auto tap = [&](float x, float y, float weight) {
     const Corners at = corners_of(x, y, in.H, in.W);
-    for (int k = 0; k < 4; ++k)
-      for (int c = 0; c < in.C; ++c) {
-        const float part = weight * at.weight[k] * grad[i * in.C + c];
-        atomicAdd(&image[int64_t(at.at[k]) * in.C + c], Key(int64_t(part * scale)));
-      }
-  });
+    for (int k = 0; k < 4; ++k) add(at.at[k], weight * at.weight[k]);
+  };
+  pixel_taps(in, work, i, tap, add);
 }
 
 __global__ void to_float_kernel(const Key* sums, int64_t count, const Key* largest, float* out) {
@@ -143,6 +159,7 @@ void draw_views(const TransferInputs<int64_t>& in, const TransferWorkspace& work
   draw_transformed_cuda(m, in.target, work.target, stream);
   LAUNCH(mark_rows_kernel, blocks(pixels), dim3(THREADS), stream, in, work.source.keys, work.marks);
   LAUNCH(mark_columns_kernel, blocks(pixels), dim3(THREADS), stream, in, work.marks, work.unknown);
+  if (in.V > 0) LAUNCH(show_kernel, blocks(int64_t(in.B) * in.V), dim3(THREADS), stream, in, work);
 }
 
 }  // namespace

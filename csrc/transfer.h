@@ -14,6 +14,7 @@ constexpr float CERTAIN = 0.3f;  // cosine of the viewing angle from which on a 
 // The crop's own view, which says what of the body the crop shows.
 struct SourceView {
   const float* projected;  // (V, 3) pixels, pixels, depth
+  const float* shown;  // (V), the visibility of each vertex
   const Key* keys;  // (H, W), the z-buffer
   const uint8_t* unknown;  // (H, W), 1: on the body or near it, where clothes and hair may be
   float tolerance;  // depth, in pixels, that a seen point may lie behind the z-buffer
@@ -34,6 +35,12 @@ GCL_BOTH float visibility(const SourceView& s, float x, float y, float depth, fl
   const Key key = s.keys[int(y) * s.W + int(x)];
   const bool hidden = key != EMPTY && order(depth - s.tolerance) > uint32_t(key >> 32);
   return hidden ? 0.0f : larger(-normal_z, 0.0f);
+}
+
+// The visibility of a vertex with a normal of any length.
+GCL_BOTH float vertex_visibility(const SourceView& s, int v, Vector normal) {
+  const float* at = s.projected + 3 * int64_t(v);
+  return visibility(s, at[0], at[1], at[2], normal.z * inverse_length(normal));
 }
 
 // Calls tap(x, y, weight) for each place in the crop that a pixel of the body takes its colour from, and returns the
@@ -58,10 +65,8 @@ GCL_BOTH float body_taps(
   const int32_t* row = donors.index + int64_t(face[major]) * donors.K;
   float worth[MOST_DONORS], total = 0, confidence = own;
   for (int k = 0; k < donors.K; ++k) {
-    const int v = uint32_t(row[k]) < uint32_t(s.V) ? row[k] : face[major];  // on a GPU nobody has checked it
-    const float* at = s.projected + 3 * int64_t(v);
-    const Vector n = normal(v);
-    worth[k] = donors.weight[k] * visibility(s, at[0], at[1], at[2], n.z * inverse_length(n));
+    const bool named = uint32_t(row[k]) < uint32_t(s.V);  // on a GPU nobody has checked it
+    worth[k] = named ? donors.weight[k] * s.shown[row[k]] : 0;
     total += worth[k], confidence = larger(confidence, worth[k]);
   }
   const float own_weight = total > 0 ? own / CERTAIN : float(own > 0);
@@ -70,21 +75,20 @@ GCL_BOTH float body_taps(
   const float scale = (1 - own_weight) / total;
   for (int k = 0; k < donors.K; ++k) {
     if (worth[k] <= 0) continue;
-    const float* at = s.projected + 3 * int64_t(uint32_t(row[k]) < uint32_t(s.V) ? row[k] : face[major]);
+    const float* at = s.projected + 3 * int64_t(row[k]);
     tap(at[0], at[1], worth[k] * scale);
   }
   return confidence;
 }
 
-// The same for a pixel of the background. One that is unknown takes the nearest known pixels of its row, by their distance:
-// `left` and `right` are their columns, -1 and W where there is none.
+// The same for a pixel of the background, which takes whole pixels of its row: tap(column, weight). One that is unknown
+// takes the nearest known ones by their distance; `left` and `right` are their columns, -1 and W where there is none.
 template <class Tap>
-GCL_BOTH float background_taps(const SourceView& s, int row, int column, int left, int right, Tap tap) {
-  const float x = column + 0.5f, y = row + 0.5f;
-  if (left == column) return tap(x, y, 1.0f), 1.0f;
-  const float share = left < 0 ? 0.0f : right == s.W ? 1.0f : float(right - column) / float(right - left);
-  if (left >= 0) tap(left + 0.5f, y, share);
-  if (right < s.W) tap(right + 0.5f, y, 1 - share);
+GCL_BOTH float background_taps(int column, int left, int right, int W, Tap tap) {
+  if (left == column) return tap(column, 1.0f), 1.0f;
+  const float share = left < 0 ? 0.0f : right == W ? 1.0f : float(right - column) / float(right - left);
+  if (left >= 0) tap(left, share);
+  if (right < W) tap(right, 1 - share);
   return 0;
 }
 

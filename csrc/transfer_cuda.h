@@ -8,6 +8,7 @@ namespace gcl {
 
 struct TransferWorkspace {    // device memory that the caller allocates, uninitialized
   Workspace source, target;  // `num_large` and `large` may be the same in both; `normals` of the source alone is read
+  float* shown;  // (B, V)
   uint8_t *marks, *unknown;  // (B, H, W)
 };
 

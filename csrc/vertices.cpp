@@ -40,4 +40,13 @@ GCL_CLONES void sum_normals(
   }
 }
 
+GCL_CLONES void find_hidden(const float* vertices, const int32_t* faces, int F, uint8_t* hidden) {
+  for (int f = 0; f < F; ++f) {
+    const float *a = vertices + 3 * int64_t(faces[3 * int64_t(f)]),
+                *b = vertices + 3 * int64_t(faces[3 * int64_t(f) + 1]),
+                *c = vertices + 3 * int64_t(faces[3 * int64_t(f) + 2]);
+    hidden[f] = surely_clockwise((b[0] - a[0]) * (c[1] - a[1]), (b[1] - a[1]) * (c[0] - a[0]));
+  }
+}
+
 }  // namespace gcl

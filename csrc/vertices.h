@@ -13,4 +13,7 @@ void transform_vertices(const float* vertices, int V, const float* matrix, float
 // loaded at once, so one beyond the vertices must be there.
 void sum_normals(const float* vertices, const int32_t* faces, int V, int F, float* normals, uint8_t* hidden);
 
+// The second of these alone, for meshes that are not shaded.
+void find_hidden(const float* vertices, const int32_t* faces, int F, uint8_t* hidden);
+
 }  // namespace gcl

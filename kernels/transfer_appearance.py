@@ -22,7 +22,7 @@ from gcl_fast.kernels.structure_maps import vertex_normals
 __all__ = ["transfer_appearance"]
 
 TOLERANCE = 0.04  # metres that a seen point may lie behind the z-buffer, whose depth is that of a pixel's centre
-MARGIN = 0.05  # metres around the body in which clothes and hair may hide the background
+MARGIN = 0.03  # metres around the body in which clothes and hair may hide the background
 CERTAIN = 0.3  # cosine of the viewing angle from which on a surface point needs no donors
 
 

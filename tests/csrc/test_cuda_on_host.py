@@ -11,7 +11,7 @@ import torch
 from gcl_fast.bodies import AnnyBody, walking_pose
 from gcl_fast.bodies.donors import make_donors
 from gcl_fast.csrc import build
-from gcl_fast.kernels.transfer_appearance import transfer_appearance
+from gcl_fast.kernels.transfer_appearance import MARGIN, TOLERANCE, transfer_appearance
 from gcl_fast.render import rasterize, render_structure
 from gcl_fast.render.camera import view_transform
 
@@ -132,7 +132,7 @@ def test_transfer_equals_cpu_in_every_order(tmp_path):
         colour, confidence, gradient = torch.empty(2, *SIZE, 3), torch.empty(2, 1, *SIZE), torch.empty(2, *SIZE, 3)
         arrays = pointers(images, vertices, vertices, body.faces, *donors, source, target)
         sizes = (2, 3, vertices.shape[1], len(body.faces), donors.vertex.shape[1], *SIZE, order)
-        lengths = ctypes.c_float(0.04), ctypes.c_float(0.05)
+        lengths = ctypes.c_float(TOLERANCE), ctypes.c_float(MARGIN)
         outputs = pointers(colour, confidence, grad, gradient)
         assert library.transfer_on_host(*arrays, *lengths, *sizes, *outputs) == 0
         results.append((colour.permute(0, 3, 1, 2), confidence, gradient.permute(0, 3, 1, 2)))

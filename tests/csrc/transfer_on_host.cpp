@@ -14,10 +14,10 @@ namespace {
 struct HostViews {
   std::vector<Key> keys[2], normals[2], num_large;
   std::vector<int64_t> large;
-  std::vector<float> projected[2];
+  std::vector<float> projected[2], shown;
   std::vector<uint8_t> marks, unknown;
   explicit HostViews(const TransferInputs<int64_t>& in)
-      : num_large(1), large(size_t(in.B) * in.F), marks(size_t(in.B) * in.H * in.W), unknown(marks.size()) {
+      : num_large(1), large(size_t(in.B) * in.F), shown(size_t(in.B) * in.V), marks(size_t(in.B) * in.H * in.W), unknown(marks.size()) {
     for (int i = 0; i < 2; ++i) {
       keys[i].resize(marks.size()), normals[i].resize(size_t(in.B) * in.V * 3);
       projected[i].resize(size_t(in.B) * in.V * 3);
@@ -26,7 +26,7 @@ struct HostViews {
   Workspace view(int i) {
     return {keys[i].data(), num_large.data(), large.data(), projected[i].data(), normals[i].data()};
   }
-  TransferWorkspace get() { return {view(0), view(1), marks.data(), unknown.data()}; }
+  TransferWorkspace get() { return {view(0), view(1), shown.data(), marks.data(), unknown.data()}; }
 };
 
 }  // namespace
