@@ -239,8 +239,18 @@ class Grid:
         return difference(full, other)
 
     def settings_of(self, plan: Row) -> list[str]:
-        """Return train.py's flags by which rows differ."""
-        return ["--warmup", plan.warmup, "--set", "dataset=synthetic", *self.settings, *self.switch(plan).split()]
+        """Return train.py's flags by which rows differ; all train the published method."""
+        from gcl_fast.settings import PUBLISHED
+
+        return [
+            "--warmup",
+            plan.warmup,
+            "--set",
+            "dataset=synthetic",
+            *PUBLISHED,
+            *self.settings,
+            *self.switch(plan).split(),
+        ]
 
     def switch(self, plan: Row) -> str:
         """Return what `plan` sets; a longer warm-up has a schedule stretched to its length."""
@@ -257,20 +267,11 @@ class Grid:
         return stretched
 
 
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean, and half the width of its 95 % confidence interval by Student's t; None from one value."""
-    import numpy as np
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return float(values[0]), None
-    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return float(np.mean(values)), float(t.ppf(0.975, len(values) - 1)) * error
-
-
 def table(grid: Grid) -> list[dict[str, Any]]:
     """A line a row that has been measured: means and half-widths of METRICS, and the gain in mAP over the full row by
     the seeds whose full row is of the same origin."""
+    from lib.statistics import interval
+
     lines, values = [], grid.values
     for row in (WARMUP, *ROWS):
         if not (seeds := values.get(row)):

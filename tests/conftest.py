@@ -28,13 +28,13 @@ import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from trainer import Trainer  # noqa: E402
 
-from gcl_fast.settings import STAGES  # noqa: E402
+from gcl_fast.settings import PUBLISHED, STAGES  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 TRAIN = Path(__file__).parents[1] / "gcl_fast" / "train.py"
 
 TINY = [
-    "--amp", "--compile", "off", "--set",
+    "--amp", "--compile", "off", "--set", *PUBLISHED,
     "world.identities=6", "world.cameras=3", "world.crops=2", "height=64", "width=40",
     "warmup.epochs=2", "warmup.steps_per_epoch=3", "warmup.identities=4", "warmup.crops=2", "warmup.clustering.k1=6",
     "generative.epochs=2", "generative.reconstruction_epochs=1", "generative.batch=6",

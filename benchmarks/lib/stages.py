@@ -13,7 +13,7 @@ from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.run.initialize import initialize
-from gcl_fast.settings import RunConfig, preset
+from gcl_fast.settings import PUBLISHED, RunConfig, override, preset
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 from gcl_fast.stages.stage import Stage
@@ -29,12 +29,13 @@ SMALL_WORLD = WorldConfig(identities=16)  # of the embedded dataset: enough for 
 
 
 def small_config(name: str, device: str) -> RunConfig:
-    """Return the preset called `name` on a small embedded dataset of its own, compiled as long runs are on a GPU.
+    """Return the published method in the sizes of a preset, on a small embedded dataset of its own.
 
-    Without CUDA graphs: benchmarks replace parts of a step, which a captured one would not notice.
+    It is compiled as long runs are on a GPU. It has no CUDA graphs: benchmarks replace parts of a step, which a
+    captured one would not notice.
     """
     return replace(
-        preset(name),
+        override(preset(name), list(PUBLISHED) if name == "demo" else []),
         device=device,
         amp=True,
         compile="on" if device == "cuda" else "off",

@@ -23,7 +23,7 @@ from gcl_fast.inputs import open_inputs
 from gcl_fast.optim.precision import choose
 from gcl_fast.process import prepare_process
 from gcl_fast.run.meter import Meter
-from gcl_fast.settings import RunConfig, preset
+from gcl_fast.settings import PUBLISHED, RunConfig, override, preset
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 from lib.embeddings import bank
@@ -66,7 +66,7 @@ def begin(stage: Generative | Joint, device: str) -> tuple[float, float]:
 
 def config_of(count: int, device: str) -> RunConfig:
     """Return the paper preset, eager, on the generated crops; on a CPU the demo's networks and a small batch."""
-    config = preset("paper" if device == "cuda" else "demo")
+    config = preset("paper") if device == "cuda" else override(preset("demo"), list(PUBLISHED))
     config = replace(config, device=device, amp=True, compile="off", dataset="folder", data_root=f"crops-{count}")
     if device == "cpu":
         few = replace(config.generative, batch=4), replace(config.joint, batch=4)

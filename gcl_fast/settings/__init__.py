@@ -2,6 +2,7 @@
 
 from gcl_fast.settings.settings import (
     ALL_STAGES,
+    PUBLISHED,
     STAGES,
     AnyWarmup,
     ClusteringConfig,
@@ -20,6 +21,7 @@ from gcl_fast.settings.text import difference, from_dict, override, to_dict
 
 __all__ = [
     "ALL_STAGES",
+    "PUBLISHED",
     "STAGES",
     "AnyWarmup",
     "ClusteringConfig",

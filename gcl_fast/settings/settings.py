@@ -268,6 +268,17 @@ class RunConfig:
         return Path(self.runs) / (self.name or f"{self.dataset}-{self.preset}-seed{self.seed}")
 
 
+# Settings by which the demo trains as Chen et al. publish it, at its size: for comparisons with the published method
+PUBLISHED = (
+    "model.generator.appearance=parts",
+    "generative.epochs=9",
+    "generative.reconstruction_epochs=8",
+    "generative.weights.similarity=0",
+    "joint.lr=4e-4",
+    "joint.clusters=null",
+)
+
+
 def preset(name: str) -> RunConfig:
     """Return the settings of a preset.
 
@@ -284,20 +295,38 @@ def preset(name: str) -> RunConfig:
     if name == "paper":
         return RunConfig(preset="paper", dataset="market1501")
     if name == "demo":
+        sizes = ModelConfig.demo()
         return RunConfig(
             preset="demo",
             height=128,
             width=64,
-            model=ModelConfig.demo(),
+            model=dataclasses.replace(sizes, generator=dataclasses.replace(sizes.generator, appearance="carried")),
             warmup=warmup_preset("demo", "cluster"),
-            generative=GenerativeConfig(epochs=9, reconstruction_epochs=8, lr=1e-3, ramp_steps=20, constant_share=0.3),
+            generative=GenerativeConfig(
+                epochs=4,
+                reconstruction_epochs=4,
+                lr=1e-3,
+                ramp_steps=20,
+                constant_share=0.3,
+                weights=LossWeights(similarity=5.0),
+            ),
             joint=JointConfig(
                 epochs=3,
                 decay_epoch=2,
                 lr_identity=3.5e-5,  # 3.5e-4 diverges without batch statistics
-                lr=4e-4,
+                lr=1e-4,
                 batch_statistics=False,
                 clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
+                clusters=WarmupConfig(
+                    epochs=14,
+                    steps_per_epoch=50,
+                    crops=4,
+                    lr=1e-3,
+                    ramp_steps=30,
+                    clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
+                ),
+                views="carried",
+                update_every=25,
             ),
         )
     raise UserError(f"unknown preset {name!r}; there are demo and paper")

@@ -13,7 +13,7 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import open_inputs, open_source
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
-from gcl_fast.settings import RunConfig, override, preset, source_preset, warmup_preset
+from gcl_fast.settings import PUBLISHED, RunConfig, override, preset, source_preset, warmup_preset
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 from gcl_fast.stages.source import Source
@@ -78,7 +78,7 @@ def opened(world: Path, source_world: Path) -> Callable[..., Opened]:
 
 def config_of(kind: str, world: Path, source_world: Path) -> RunConfig:
     method = kind.split(",")[0]
-    config = preset("demo")
+    config = override(preset("demo"), list(PUBLISHED))
     if method in ("mmcl", "jvtc"):
         config = replace(config, warmup=warmup_preset("demo", method))
     if kind == "source":

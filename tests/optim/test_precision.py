@@ -9,7 +9,7 @@ from gcl_fast.inputs import open_inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import COMPILING, Precision, choose, planned_steps
 from gcl_fast.optim.update import GROWTH_STEPS, descend, scale_losses
-from gcl_fast.settings import override, preset
+from gcl_fast.settings import PUBLISHED, override, preset
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 
@@ -92,7 +92,7 @@ def test_compiling_is_decided_by_the_planned_steps(monkeypatch):
 
 
 def test_planned_steps_are_those_of_the_generator_and_discriminator():
-    demo = override(preset("demo"), ["generative.epochs=9", "generative.reconstruction_epochs=8", "joint.epochs=3"])
+    demo = override(preset("demo"), [*PUBLISHED, "joint.epochs=3"])
     assert planned_steps(demo, 1000, 1) == 4 * (1000 // 16)
     assert planned_steps(demo, 1000, 2) == 4 * (1000 // 32)
     assert planned_steps(override(demo, ["stages=[warmup, joint]", "joint.batch=10"]), 1000, 1) == 300
@@ -102,7 +102,7 @@ def test_planned_steps_are_those_of_the_generator_and_discriminator():
 def open_stage(kind, world, precision: Precision, *settings: str):
     tiny = ["world.identities=6", "world.cameras=3", "world.crops=2", f"data_root={world}", "generative.batch=2"]
     tiny += ["height=48", "width=40", "generative.reconstruction_epochs=0", "joint.batch=4"]
-    config = override(preset("demo"), [*tiny, *settings])
+    config = override(preset("demo"), [*PUBLISHED, *tiny, *settings])
     inputs = open_inputs(config)
     torch.manual_seed(0)
     return kind(config, GCL(config.model), inputs, ALONE, precision)

@@ -19,11 +19,11 @@ from gcl_fast.random_streams import Stream, numpy_generator
 from gcl_fast.run.logs import RunLog
 from gcl_fast.run.loop import Interrupted, Interruption, Position, run_stage
 from gcl_fast.run.meter import Meter
-from gcl_fast.settings import ClusteringConfig, preset
+from gcl_fast.settings import PUBLISHED, ClusteringConfig, override, preset
 from gcl_fast.stages.clustering import label_to_train
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-CONFIG = replace(preset("demo"), log_every=1, checkpoint_seconds=1e9)
+CONFIG = replace(override(preset("demo"), list(PUBLISHED)), log_every=1, checkpoint_seconds=1e9)
 
 
 @pytest.mark.parametrize("make", [adam, nesterov])

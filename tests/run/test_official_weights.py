@@ -12,7 +12,7 @@ from gcl_fast import evaluate, generate
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, to_official
 from gcl_fast.run.initialize import initialize
-from gcl_fast.settings import preset
+from gcl_fast.settings import PUBLISHED, override, preset
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,6 @@ def test_as_first_weights(weights, official, tmp_path):
         ours = name.startswith("identity.")
         assert torch.equal(tensor, official["id"][name.removeprefix("identity.")] if ours else before[name]), name
 
-    small = preset("demo")
+    small = override(preset("demo"), list(PUBLISHED))
     with pytest.raises(UserError, match="comes from another configuration"):
         initialize(GCL(small.model), replace(small, init=str(weights)))

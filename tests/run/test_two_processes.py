@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from gcl_fast.distributed.ranks import SHARING
 from gcl_fast.run.checkpoint import load_state
+from gcl_fast.settings import PUBLISHED
 
 # Losses differ by rounding that Adam amplifies, since it gives a gradient of noise the same step as any other.
 FIRST, LATER = 1e-5, 2e-2
@@ -26,6 +27,7 @@ def train(
 ) -> Path:
     """A run in float32 of global batches of 8 crops in the warm-up, of 6 in the other stages."""
     every = [
+        *PUBLISHED,
         "world.identities=6", "world.cameras=3", "world.crops=2", "height=64", "width=40",
         f"data_root={world}", f"runs={runs}", f"name=by{processes}", f"generative.batch={6 // processes}",
         "generative.epochs=2", "generative.reconstruction_epochs=1", f"joint.batch={6 // processes}", "joint.epochs=2",

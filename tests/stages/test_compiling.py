@@ -17,7 +17,7 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import open_inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
-from gcl_fast.settings import override, preset
+from gcl_fast.settings import PUBLISHED, override, preset
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 from gcl_fast.stages.warmups.cluster import Warmup
@@ -46,7 +46,7 @@ def graphs() -> int:
 
 
 def test_no_stage_compiles_after_the_first_epoch_of_a_kind_of_step(compiled, world):
-    config = override(preset("demo"), [f"data_root={world}", *TINY])
+    config = override(preset("demo"), [*PUBLISHED, f"data_root={world}", *TINY])
     inputs = open_inputs(config)
     torch.manual_seed(0)
     gcl = GCL(config.model).to(memory_format=torch.channels_last)

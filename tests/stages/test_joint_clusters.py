@@ -8,7 +8,7 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import open_inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim import precision as arithmetic
-from gcl_fast.settings import override, preset
+from gcl_fast.settings import PUBLISHED, override, preset
 from gcl_fast.stages.joint import Joint, make_joint
 from gcl_fast.stages.joint_clusters import JointByClusters
 
@@ -47,7 +47,7 @@ def moved(stage, network, position):
 
 def test_the_settings_choose_the_stage(inputs):
     assert isinstance(make(inputs), JointByClusters)
-    plain = override(inputs.config, ["joint.clusters=null", "model.generator.appearance=parts"])
+    plain = override(inputs.config, list(PUBLISHED))
     stage = make_joint(plain, GCL(plain.model), inputs, ALONE, arithmetic.choose(False, ALONE.device))
     assert isinstance(stage, Joint)
 

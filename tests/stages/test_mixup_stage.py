@@ -14,7 +14,7 @@ from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.optim import precision as arithmetic
 from gcl_fast.pseudo_labels import cluster
-from gcl_fast.settings import override, preset
+from gcl_fast.settings import PUBLISHED, override, preset
 from gcl_fast.stages.joint import Joint
 from gcl_fast.stages.mixup import draw_mix
 
@@ -34,7 +34,7 @@ def joint(world, monkeypatch):
     )
     settings = ["world.identities=6", "world.cameras=3", "world.crops=2", f"data_root={world}", "height=64", "width=40"]
     settings += ["joint.batch=6", "joint.epochs=2", "joint.clustering.k1=6"]
-    inputs = open_inputs(override(preset("demo"), settings))
+    inputs = open_inputs(override(preset("demo"), [*PUBLISHED, *settings]))
     ranks = Ranks(0, 1, CPU)
 
     def make(weight: float) -> tuple[Joint, GCL]:

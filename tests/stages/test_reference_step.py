@@ -10,7 +10,7 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import open_inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim import precision as arithmetic
-from gcl_fast.settings import override, preset
+from gcl_fast.settings import PUBLISHED, override, preset
 from gcl_fast.stages.generative import Generative
 from gcl_fast.stages.joint import Joint
 from gcl_fast.stages.reference_step import ReferenceStep
@@ -29,7 +29,7 @@ def descent(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 def test_steps_agree(exact_float32, world, kind, statistics):
     settings = [f"data_root={world}", "height=48", "width=40", "joint.clustering.k1=6", "joint.clustering.eps=0.95",
                 f"joint.batch_statistics={str(statistics).lower()}"]  # fmt: skip
-    config = override(preset("demo"), settings)
+    config = override(preset("demo"), [*PUBLISHED, *settings])
     inputs = open_inputs(config)
     torch.manual_seed(0)
     gcl = GCL(config.model)

@@ -12,7 +12,7 @@ from gcl_fast.inputs import open_inputs
 from gcl_fast.memory import MemoryBank
 from gcl_fast.models import GCL
 from gcl_fast.optim import precision as arithmetic
-from gcl_fast.settings import override, preset
+from gcl_fast.settings import PUBLISHED, override, preset
 from gcl_fast.stages.gcl_step import draw_yaw
 from gcl_fast.stages.joint import Joint
 
@@ -24,7 +24,7 @@ def joint(world):
     """joint(*settings): the joint stage on the tiny world, ready for its first epoch."""
     tiny = ["world.identities=6", "world.cameras=3", "world.crops=2", f"data_root={world}"]
     tiny += ["joint.batch=6", "joint.clustering.k1=6", "joint.decay_epoch=1"]
-    inputs = open_inputs(override(preset("demo"), tiny))
+    inputs = open_inputs(override(preset("demo"), [*PUBLISHED, *tiny]))
     torch.manual_seed(0)
     gcl = GCL(inputs.config.model)
     precision = arithmetic.choose(False, ALONE.device)
@@ -119,7 +119,7 @@ def test_view_invariant_loss_by_its_terms(joint, own_entry, negatives, terms):
 
 
 def test_each_switch_is_one_setting():
-    base = preset("demo")
+    base = override(preset("demo"), list(PUBLISHED))
     for name, value in {
         "own_entry": "live",
         "negatives_of": "crop",
