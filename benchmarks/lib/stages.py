@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,15 +17,15 @@ from gcl_fast.optim.precision import Precision
 from gcl_fast.run.initialize import initialize
 from gcl_fast.settings import PUBLISHED, RunConfig, override, preset
 from gcl_fast.stages.generative import Generative
-from gcl_fast.stages.joint import Joint
+from gcl_fast.stages.joint import Joint, make_joint
 from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.warmups.cluster import Warmup
 from gcl_fast.synthetic import WorldConfig
 
-KINDS: dict[str, type[Warmup] | type[Generative] | type[Joint]] = {
+KINDS: dict[str, Callable[..., Any]] = {
     "warmup": Warmup,
     "generative": Generative,
-    "joint": Joint,
+    "joint": make_joint,
 }
 SMALL_WORLD = WorldConfig(identities=16)  # of the embedded dataset: enough for the largest batch, made in seconds
 

@@ -71,6 +71,7 @@ class WarmupConfig:
     memory: Literal["instances", "hardest", "cameras"] = "instances"
     styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
     colours: bool = False  # cluster embeddings and clothing colours together, for a randomly initialized encoder
+    colour_epochs: int | None = None  # the first epochs alone do so; null: all
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
 
 

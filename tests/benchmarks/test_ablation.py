@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gcl_fast.command_line import parse
-from gcl_fast.settings import to_dict
+from gcl_fast.settings import PUBLISHED, to_dict
 from lib import reporting
 
 
@@ -67,7 +67,7 @@ def test_rows_train_what_their_switch_reaches_and_nothing_twice(trained, tmp_pat
         ("outliers-embedded-anew-seed0", ["joint"]),
         ("base-seed1", ["warmup", "generative"]),
     ]
-    assert trained.calls[2][2] == ["dataset=synthetic", "generative.weights.feature=0"]
+    assert trained.calls[2][2] == ["dataset=synthetic", *PUBLISHED, "generative.weights.feature=0"]
     trained.fails, trained.calls[:] = (), []
     assert grid(trained, tmp_path) == 0
     assert [name for name, *_ in trained.calls] == [
@@ -108,9 +108,12 @@ def test_what_is_gained_over_each_warm_up_and_by_warming_up_for_as_long(trained,
     assert grid(trained, tmp_path, *rows, "MMCL for as long", "mixup (GCL+)") == 0
     made = {name.removesuffix("-seed0"): (stages, more) for name, stages, more in trained.calls if "seed0" in name}
     every = ["warmup", "generative", "joint"]
-    assert made["mixup-GCL"] == (["joint"], ["dataset=synthetic", "generative.weights.mixup=1"])
-    assert made["camera-proxies-warm-up-alone-CAP"] == (every[:1], ["dataset=synthetic", "warmup.memory=cameras"])
-    assert made["GCL-over-JVTC"] == (every, ["dataset=synthetic"])
+    assert made["mixup-GCL"] == (["joint"], ["dataset=synthetic", *PUBLISHED, "generative.weights.mixup=1"])
+    assert made["camera-proxies-warm-up-alone-CAP"] == (
+        every[:1],
+        ["dataset=synthetic", *PUBLISHED, "warmup.memory=cameras"],
+    )
+    assert made["GCL-over-JVTC"] == (every, ["dataset=synthetic", *PUBLISHED])
     assert made["JVTC-for-as-long"][0] == ["warmup"]
     for name, method in (("GCL-over-JVTC", "jvtc"), ("MMCL-for-as-long", "mmcl"), ("full", "cluster")):
         settings = yaml.safe_load((run_of(tmp_path, f"{name}-seed1") / "config.yaml").read_text())
@@ -132,8 +135,8 @@ def test_what_was_measured_elsewhere_with_the_same_settings_is_not_trained_again
     rows = ("no feature loss", "cluster warm-up for as long")
     assert grid(trained, tmp_path, *rows, flags=["--set", "joint.epochs=1"]) == 0
     assert [(name, more[1:]) for name, _, more in trained.calls if "seed0" in name] == [
-        ("base-seed0", ["joint.epochs=1"]),
-        ("cluster-warm-up-for-as-long-seed0", ["joint.epochs=1", "warmup.epochs=12"]),
+        ("base-seed0", [*PUBLISHED, "joint.epochs=1"]),
+        ("cluster-warm-up-for-as-long-seed0", [*PUBLISHED, "joint.epochs=1", "warmup.epochs=12"]),
     ]
     assert lines_of(tmp_path)["no feature loss"]["mAP_of_seeds"] == "0:0.5500 1:0.6500"
     trained.calls.clear()

@@ -22,7 +22,8 @@ from profiler.page import write_page
 CEILINGS = Ceilings(matrix=1e11, convolution=4e11, copy=3e10, dtype="bfloat16")
 TINY = [
     "--set", "height=64", "width=40", "world.identities=4", "world.cameras=3", "world.crops=2",
-    "warmup.identities=4", "warmup.crops=2", "warmup.steps_per_epoch=12", "joint.batch=2",
+    "warmup.identities=4", "warmup.crops=2", "warmup.steps_per_epoch=12", "joint.batch=2", "joint.update_every=1",
+    "joint.clusters.identities=4", "joint.clusters.crops=2", "joint.clusters.steps_per_epoch=12",
 ]  # fmt: skip
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -67,8 +68,8 @@ def one_measurement_of_the_ceilings():
         ("warmup", {"load", "encode", "contrastive", "bank", "backward", "optimizer"}),
         (
             "joint",
-            {"load", "structure maps", "encode", "decode", "discriminate", "R1", "contrastive", "losses", "bank"}
-            | {"backward", "optimizer"},
+            {"load", "structure maps", "transfer", "encode", "decode", "discriminate", "R1", "contrastive", "losses"}
+            | {"bank", "backward", "optimizer"},
         ),
     ],
 )

@@ -77,7 +77,8 @@ class Warmup(MemoryWarmup):
     def begin_epoch(self, epoch: int) -> dict[str, float]:
         """Fill the bank with eval-mode embeddings, then cluster it, with the crops' colours where so set."""
         self.fill_bank()
-        descriptors = self.descriptors(trained=epoch > 0)
+        without = self.settings.colour_epochs is not None and epoch >= self.settings.colour_epochs
+        descriptors = self.bank.features if without else self.descriptors(trained=epoch > 0)
         labels = label_to_train(descriptors, self.cameras, self.settings.clustering, self.ranks, self.name)
         metrics = report(labels, self.labels if epoch else None, torch.as_tensor(self.records.identity))
         self._set_labels(labels.labels)
