@@ -1,3 +1,3 @@
 """gcl_fast: joint generative and contrastive learning for unsupervised person re-identification, fast."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -79,6 +79,7 @@ def test_the_architecture_names_every_room():
 
 
 def test_named_settings_exist(page):
+    """In the demo, whose joint stage has the settings of both kinds."""
     from gcl_fast.errors import UserError
     from gcl_fast.settings import preset
     from gcl_fast.settings.text import override
@@ -88,7 +89,7 @@ def test_named_settings_exist(page):
         if "|" in setting or setting.endswith("VALUE"):
             continue
         try:
-            override(preset("paper"), [setting])
+            override(preset("demo"), ["model.generator.appearance=parts", setting])
         except UserError as error:
             unknown.append(str(error))
     assert not unknown
