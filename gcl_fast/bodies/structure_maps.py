@@ -58,6 +58,11 @@ class OnlineStructureMaps:
         self.params = params.to(device)
         self.size = size
 
+    @property
+    def confidence(self) -> Tensor:
+        """Return how sure the body of each crop is, (N,) in 0..1."""
+        return self.params.confidence
+
     @torch.no_grad()
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
         index, yaw = index.to(self.params.yaw.device), yaw.to(self.params.yaw)
@@ -143,6 +148,7 @@ class PrerenderedStructureMaps:
         self.device = torch.device(device)
         self.maps = torch.empty(len(PRERENDERED_YAWS), len(self.names), *size, dtype=torch.uint8)
         self.decoded = torch.zeros(len(PRERENDERED_YAWS), len(self.names), dtype=torch.bool)
+        self.confidence = torch.ones(len(self.names), device=self.device)  # nothing is known of the estimates
 
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
         step = (yaw.double() / 45).cpu()

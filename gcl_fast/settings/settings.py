@@ -367,7 +367,8 @@ def warmup_preset(name: str, method: str, after_source: bool = False) -> AnyWarm
             lr=1e-3,
             ramp_steps=30,
             colours=True,
-            clustering=ClusteringConfig(k1=20, eps="auto"),
+            colour_epochs=5,
+            clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
         ),
         "mmcl": MMCLConfig(
             epochs=18,

@@ -8,16 +8,20 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from gcl_fast.bodies.body_estimator import DOUBTFUL
 from gcl_fast.data.augment import Augmentation, Draws, augment, draw_for
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.evaluation.inference import novel_views
 from gcl_fast.inputs import Inputs, train_loader
+from gcl_fast.kernels.transfer_appearance import Carried
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.settings import RunConfig
 from gcl_fast.stages.gcl_step import GCLStep, draw_yaw, kind_of
 from gcl_fast.stages.graphs import StepGraphs
 from gcl_fast.stages.warmups.cluster import Warmup
+
+SHOWN = 0.15  # mean confidence of a view's body, below which its crop shows too little of the person
 
 
 class JointByClusters(Warmup):
@@ -27,8 +31,8 @@ class JointByClusters(Warmup):
     identity's crops by their novel views, augments all, and updates E_id and the bank. Every `update_every`th step
     updates G, E_str and D as well, by the crops of that step and the features of E_id.
 
-    A view says as little about its person as E_id makes of it, and nothing about others. So the bank is written by
-    eval-mode embeddings of the crops at each epoch, and within an epoch by what the step embeds.
+    A crop whose body is doubtful stays as it is. So does one that shows too little of its body to carry, as where the
+    body lies outside the crop. The metric `views` is the share of the views that were used.
     """
 
     name = "joint"
@@ -69,11 +73,13 @@ class JointByClusters(Warmup):
     ) -> dict[str, Tensor]:
         """Update by the labels of `epoch`, with which all tensors of clusters are replaced."""
         with record_function("gcl_fast::decode"), torch.no_grad():
-            views = self._views(images[self.turned], index[self.turned], yaw[self.turned])
+            views, used = self._views(images[self.turned], index[self.turned], yaw[self.turned])
             mixed = images.index_copy(0, self.turned, views.to(images))
             batch = augment(mixed, Draws(*draws))
         self.encoder.requires_grad_(True)
         metrics = self._update(epoch, batch, index)
+        if len(self.turned):
+            metrics["views"] = used.float().mean()
         if kind < 2:
             one = slice(0, None, self.settings.crops)  # of each identity
             crops = self.owner[index[one]]
@@ -81,12 +87,24 @@ class JointByClusters(Warmup):
             metrics |= {name: value for name, value in drawn.items() if name != "loss"}
         return metrics
 
-    def _views(self, images: Tensor, index: Tensor, yaw: Tensor) -> Tensor:
-        """Return novel views (B, 3, H, W) of crops: drawn by G, or their carried pixels alone."""
-        turn = self.structure_maps.turn(self.owner[index], yaw)
+    def _views(self, images: Tensor, index: Tensor, yaw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return novel views (B, 3, H, W) of crops, drawn by G or their carried pixels alone, and which are used (B,).
+
+        In place of a view that is not used its crop is returned.
+        """
+        crops = self.owner[index]
+        turn = self.structure_maps.turn(crops, yaw)
         if self.joint.views == "carried":
-            return turn.there(images).colour
-        return novel_views(self.gcl, images, turn, self.precision.autocast).images
+            carried: Carried | None
+            views, _ = carried = turn.there(images)
+        else:
+            views, carried = novel_views(self.gcl, images, turn, self.precision.autocast)
+        used = self.structure_maps.confidence[crops] >= DOUBTFUL
+        if carried is not None:
+            body = (turn.novel < 1).float()
+            shown = (carried.confidence * body).sum((1, 2, 3)) / body.sum((1, 2, 3)).clamp(min=1)
+            used = used & (shown >= SHOWN)
+        return torch.where(used[:, None, None, None], views, images), used
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the optimizers and the bank, and the labels."""

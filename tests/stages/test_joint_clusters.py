@@ -71,9 +71,27 @@ def test_views_are_drawn_by_the_generator_or_carried(inputs, views):
     images, index = first_batch(stage)
     yaw = torch.full((len(index),), 90.0)
     with torch.no_grad():
-        view = stage._views(images, index, yaw)
+        view, used = stage._views(images, index, yaw)
+    assert used.all()
     carried = stage.structure_maps.turn(index, yaw).there(images).colour
     assert torch.equal(view, carried) == (views == "carried")
+
+
+@pytest.mark.parametrize("doubt", ["estimate", "outside"])
+def test_a_doubtful_body_and_one_outside_its_crop_are_not_turned(inputs, doubt):
+    stage = make(inputs, "joint.views=carried")
+    images, index = first_batch(stage)
+    params = stage.structure_maps.params
+    if doubt == "estimate":
+        params.confidence[index[0]] = 0.1
+    else:
+        params.camera[index[0], 1] = 5.0  # crop widths to the right
+    view, used = stage._views(images, index, torch.full((len(index),), 90.0))
+    doubtful = index == index[0]
+    assert (used == ~doubtful).all()
+    assert torch.equal(view[doubtful], images[doubtful])
+    share = stage.step(images, index, 0, 1)["views"]
+    assert float(share) == pytest.approx(1 - doubtful[stage.turned].float().mean().item())
 
 
 def test_the_encoder_learns_at_each_step_and_the_generator_at_some(inputs):
