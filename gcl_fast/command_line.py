@@ -30,11 +30,15 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
         argument_default=argparse.SUPPRESS,
     )
     flag = parser.add_argument
-    flag("--preset", default="demo", help="demo: 128x64, for a CPU; paper: 256x128, ResNet-50 (default: demo)")
+    flag(
+        "--preset",
+        default="demo",
+        help="demo: 128x64, for a CPU; paper: 256x128, ResNet-50; best: its sizes, our method",
+    )
     flag(
         "--dataset",
         help="synthetic, market1501, dukemtmc, msmt17, cuhk03, or folder for any folder of crops (default: synthetic;"
-        " with --preset paper: market1501)",
+        " with --preset paper or best: market1501)",
     )
     flag("--data-root", metavar="DIR", help="folder of the dataset (synthetic: made there when missing)")
     flag("--source", metavar="DATASET", help="labelled dataset to train on first; synthetic: another world, made here")

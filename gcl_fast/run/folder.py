@@ -29,7 +29,12 @@ FREE_ON_RESUME = {
 TUNABLE_ON_RESUME = {
     *("source.lr", "source.identities", "warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
     *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
-    *(f"{stage}.clustering.{field.name}" for stage in ("warmup", "joint") for field in fields(ClusteringConfig)),
+    *("joint.clusters.lr", "joint.clusters.identities"),
+    *(
+        f"{stage}.clustering.{field.name}"
+        for stage in ("warmup", "joint", "joint.clusters")
+        for field in fields(ClusteringConfig)
+    ),
 }
 
 

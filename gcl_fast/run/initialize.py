@@ -26,7 +26,9 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
     """
     if not config.init:
         return "random" + (
-            "; the paper starts from ImageNet weights: --init resnet50.pth" if config.preset == "paper" else ""
+            "; the paper starts from ImageNet weights: --init resnet50.pth"
+            if config.preset in ("paper", "best")
+            else ""
         )
     path = Path(config.init)
     if path.suffix == ".safetensors":

@@ -178,9 +178,13 @@ class Session:
         if self.awaits("generative") or self.awaits("joint"):
             for split in dict.fromkeys(("train", self.assessment.split_for_views() or "train")):
                 self.inputs.check_structure_maps(split)
-        for stage, settings in (("warmup", self.config.warmup), ("joint", self.config.joint)):
+        joint = self.config.joint
+        sections = [("warmup", "warmup", self.config.warmup), ("joint", "joint", joint)]
+        if joint.clusters is not None:
+            sections[1] = ("joint", "joint.clusters", joint.clusters)
+        for stage, section, settings in sections:
             if self.awaits(stage) and isinstance(settings, WarmupConfig | JointConfig):  # JVTC clusters on the CPU
-                clustering.check(settings.clustering, stage, len(self.inputs.dataset.train), self.ranks.device)
+                clustering.check(settings.clustering, section, len(self.inputs.dataset.train), self.ranks.device)
 
 
 def percent(metrics: dict[str, float]) -> str:

@@ -42,7 +42,7 @@ def check(settings: ClusteringConfig, stage: str, rows: int, device: torch.devic
 
     Args:
         settings: how to cluster.
-        stage: the name of their stage, for the message.
+        stage: the name of their stage, or of the section of its settings, for the message.
         rows: number of embeddings.
         device: where they are.
 

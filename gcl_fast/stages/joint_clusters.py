@@ -36,6 +36,7 @@ class JointByClusters(Warmup):
     """
 
     name = "joint"
+    section = "joint.clusters"
 
     def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
         joint = config.joint

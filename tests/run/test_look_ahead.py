@@ -28,7 +28,7 @@ def crops(root, count):
 
 
 def assessment(root, query, *settings, device=CPU):
-    config = override(preset("demo"), ["dataset=folder", *settings])
+    config = override(preset("demo"), ["dataset=folder", "model.generator.appearance=parts", *settings])
     dataset = ReIDDataset("folder", root, crops(root, 4), crops(root, query), crops(root, query))
     return Assessment(config, Inputs(config, dataset, (), None), Ranks(0, 1, device), None)
 
@@ -72,7 +72,7 @@ def test_what_no_stage_ahead_needs_may_be_missing(tmp_path):
     look_ahead(tmp_path, "warmup.clustering.k1=129", done=("warmup",), device=CUDA)
 
 
-@pytest.mark.parametrize("stage", ["warmup", "joint"])
+@pytest.mark.parametrize("stage", ["warmup", "joint.clusters"])
 def test_a_clustering_that_cannot_be_made_here_is_told_at_the_start(tmp_path, monkeypatch, stage):
     look_ahead(tmp_path, f"{stage}.clustering.k1=129")
     with pytest.raises(UserError, match=f"{stage}.clustering.k1=129: expected 126 or less"):

@@ -6,10 +6,10 @@ import yaml
 
 from gcl_fast.command_line import parse
 from gcl_fast.errors import UserError
-from gcl_fast.settings import STAGES, RunConfig, difference, from_dict, override, preset, to_dict
+from gcl_fast.settings import PUBLISHED, STAGES, RunConfig, difference, from_dict, override, preset, to_dict
 
 
-@pytest.mark.parametrize("name", ["demo", "paper"])
+@pytest.mark.parametrize("name", ["demo", "paper", "best"])
 def test_settings_survive_yaml(name):
     config = preset(name)
     assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
@@ -139,3 +139,19 @@ def test_settings_that_do_not_go_together_are_refused(flags, told, capsys):
     with pytest.raises(SystemExit):
         parse(flags)
     assert told in capsys.readouterr().err
+
+
+def test_best_is_the_papers_sizes_with_what_the_demo_adds():
+    changes = difference(to_dict(preset("paper")), to_dict(preset("best")))
+    names = {line.partition(":")[0] for line in changes}
+    added = {"preset", "model.generator.appearance", "generative.weights.similarity", "joint.views"}
+    assert added <= names
+    assert all(name in added or name.startswith("joint.clusters") for name in names)
+
+
+def test_published_settings_leave_the_demo_without_additions():
+    demo = override(preset("demo"), list(PUBLISHED))
+    paper = preset("paper")
+    assert demo.joint.clusters is paper.joint.clusters is None
+    assert demo.model.generator.appearance == paper.model.generator.appearance == "parts"
+    assert demo.generative.weights == paper.generative.weights

@@ -43,6 +43,7 @@ class Warmup(MemoryWarmup):
     """
 
     settings: WarmupConfig
+    section = "warmup"  # of the settings, for messages
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Warmup(MemoryWarmup):
         self.fill_bank()
         without = self.settings.colour_epochs is not None and epoch >= self.settings.colour_epochs
         descriptors = self.bank.features if without else self.descriptors(trained=epoch > 0)
-        labels = label_to_train(descriptors, self.cameras, self.settings.clustering, self.ranks, self.name)
+        labels = label_to_train(descriptors, self.cameras, self.settings.clustering, self.ranks, self.section)
         metrics = report(labels, self.labels if epoch else None, torch.as_tensor(self.records.identity))
         self._set_labels(labels.labels)
         if self.settings.memory == "hardest":
