@@ -31,6 +31,11 @@ class BuildOps(build_ext):
         print(f"{ext.name}: {how.notice}\n{build.build(Path(self.get_ext_fullpath(ext.name)).resolve(), how)}")
 
 
+if not all((HERE / "gcl_fast" / name).is_dir() for name in ("kernels", "csrc")):
+    raise SystemExit(
+        "gcl_fast/kernels and gcl_fast/csrc are no folders: whatever unpacked this archive dropped its links; install"
+        " from a git clone, from the tar.gz archive, or by `pip install git+URL`"
+    )
 setup(
     packages=find_packages(include=["gcl_fast", "gcl_fast.*"]),  # gcl_fast/kernels and gcl_fast/csrc are links
     package_dir={"": "."},  # an editable install is then a path, which type checkers and editors follow

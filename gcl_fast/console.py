@@ -19,21 +19,34 @@ class Console(logging.Handler):
 
     def __init__(self, rank: int) -> None:
         super().__init__(logging.WARNING if rank else logging.INFO)
-        self._prefix = f"gcl_fast: rank {rank}: " if rank else "gcl_fast: "
+        self.prefix = f"gcl_fast: rank {rank}: " if rank else "gcl_fast: "
+        self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm  # not for --help
 
         severity = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(f"{self._prefix}{severity}{record.getMessage()}", file=sys.stderr)
+        tqdm.write(f"{self.prefix}{severity}{record.getMessage()}", file=sys.stderr)
+
+    def warning(self, message: object) -> str:
+        """Return the line of a warning; "" for a text that was printed before.
+
+        Python forgets what it has printed whenever a library changes its filters for a moment.
+        """
+        text = str(message)
+        if text in self._printed:
+            return ""
+        self._printed.add(text)
+        return f"{self.prefix}warning: {text}\n"
 
 
 def open_console() -> None:
-    """Print the package's log and all warnings in one line each; a second call changes nothing.
+    """Print the package's log and all warnings in one line each, a warning once; a second call changes nothing.
 
     Commands call this. A program that imports gcl_fast configures `logging` and `warnings` as it likes.
     """
-    warnings.formatwarning = lambda message, category, filename, lineno, line=None: f"gcl_fast: warning: {message}\n"
     if not any(isinstance(handler, Console) for handler in LOGGER.handlers):
-        LOGGER.addHandler(Console(int(os.environ.get("RANK", 0))))
+        console = Console(int(os.environ.get("RANK", 0)))
+        LOGGER.addHandler(console)
         LOGGER.setLevel(logging.INFO)
+        warnings.formatwarning = lambda message, category, filename, lineno, line=None: console.warning(message)

@@ -56,6 +56,7 @@ def main(arguments: list[str] | None) -> int:
                 "generative": Generative,
                 # All learn together: a crop, its reconstruction and its novel view are one person to E_id, whose
                 # memory bank holds an embedding of each crop and their clusters. Better embeddings draw better views.
+                # With joint.clusters E_id keeps the warm-up's contrast, and novel views are further queries of it.
                 "joint": make_joint,
             }
             with session.interruption.watched():  # Ctrl-C and SIGTERM save a checkpoint first

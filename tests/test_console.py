@@ -15,7 +15,10 @@ log = logging.getLogger("gcl_fast.somewhere")
 log.debug("detail")
 log.info("fact")
 log.warning("doubt")
-warnings.warn("strange")
+for _ in range(2):
+    warnings.warn("strange")
+    with warnings.catch_warnings():  # after which Python prints the same text again
+        warnings.simplefilter("ignore")
 """
 
 
@@ -23,7 +26,7 @@ warnings.warn("strange")
     ("rank", "lines"),
     [
         (None, ["gcl_fast: fact", "gcl_fast: warning: doubt", "gcl_fast: warning: strange"]),
-        ("3", ["gcl_fast: rank 3: warning: doubt", "gcl_fast: warning: strange"]),
+        ("3", ["gcl_fast: rank 3: warning: doubt", "gcl_fast: rank 3: warning: strange"]),
     ],
 )
 def test_one_line_each(monkeypatch, rank, lines):

@@ -22,6 +22,8 @@ from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, Prere
 from gcl_fast.bodies.structure_maps import PRERENDERED_YAWS
 from gcl_fast.data import open_dataset
 from gcl_fast.evaluation import rank
+from gcl_fast.kernels.structure_maps import structure_maps as render_maps
+from gcl_fast.kernels.transfer_appearance import transfer_appearance, transfer_appearance_reference
 from gcl_fast.pseudo_labels.dbscan import dbscan
 from gcl_fast.pseudo_labels.jaccard import (
     jaccard_similarity,
@@ -31,6 +33,7 @@ from gcl_fast.pseudo_labels.jaccard import (
 )
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, render_structure
+from gcl_fast.render.camera import view_transform
 from lib import bank_formulations, embeddings, epoch_readers, meshes
 from lib.ceilings import Arithmetic
 from lib.sorted_ranking import by_sorting
@@ -64,6 +67,7 @@ def groups(device: str, full: bool) -> dict[str, Callable[[], Iterator[Part]]]:
         "loader": partial(loading, torch.device(device), 4000 if full else 1000),
         "rasterizer": lambda: (rasterizer(count, device) for count in (4, 16, 64)),
         "structure-maps": partial(structure_maps, device),
+        "transfer": lambda: iter([transfer(device)]),
         "memory-bank": lambda: chain.from_iterable(memory_bank(n, device) for n in samples),
         "clustering": lambda: chain.from_iterable(clustering(n, device, n <= dense) for n in rows),
         "ranking": lambda: iter([ranking(3368 if full else 842, 15_913)]),
@@ -127,6 +131,27 @@ def structure_maps(device: str, count: int = 32) -> Iterator[Part]:
         }
         moved = vertices.nbytes + count * height * width * 4
         yield Part("structure maps", count, "maps", contenders, moved=moved)
+
+
+def transfer(device: str, count: int = 32) -> Part:
+    """Return the transfer of `count` crops of 256x128 to another view.
+
+    The peers are its definition, and the structure maps of the same pairs of views, which say what a render costs.
+    """
+    body, (height, width) = AnnyBody().to(device), meshes.SIZE
+    pose, shape = walking_pose(torch.arange(count) / count), torch.full((count, len(body.shape_names)), 0.5)
+    vertices = body(pose.to(device), shape.to(device))
+    camera, yaw = torch.tensor([[0.52, 0.5, 0.5, 8.0]]).repeat(count, 1).to(device), torch.arange(count) * 45.0
+    views = [view_transform(vertices, angle.to(device), camera, meshes.SIZE) for angle in (yaw, yaw + 135)]
+    images = torch.rand(count, 3, height, width, device=device)
+    arguments = images, vertices, body.faces, body.donors, *views
+    contenders: dict[str, Callable[[], Any]] = {
+        "ours": lambda: transfer_appearance(*arguments),
+        "structure maps of both views": lambda: [render_maps(vertices, body.faces, v, meshes.SIZE) for v in views],
+        "plain PyTorch": lambda: transfer_appearance_reference(*arguments),
+    }
+    moved = vertices.nbytes + count * height * width * 7 * 4
+    return Part("transfer of appearance", count, "crops", contenders, moved=moved)
 
 
 def memory_bank(samples: int, device: str, batch: int = 16, dim: int = 512, negatives: int = 8192) -> Iterator[Part]:

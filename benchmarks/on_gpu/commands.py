@@ -145,7 +145,7 @@ def hot_parts(setting: Setting) -> list[Command]:
             ),
         ]
     many = ("--batch", "256", "--samples", "1000000", "--bank-dtype", "bfloat16", "--repeats", "10")
-    groups = ("loader", "rasterizer", "structure-maps", "memory-bank", "clustering", "ranking")
+    groups = ("loader", "rasterizer", "structure-maps", "transfer", "memory-bank", "clustering", "ranking")
     rows = ("--rows", "12936", "--features", "bank")
     return [
         *(Command(f"run.py, {g}", benchmark("run", *on, "--only", g, "--seconds", "5"), 120) for g in groups),

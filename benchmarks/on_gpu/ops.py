@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gcl_fast.bodies.donors import make_donors
 from gcl_fast.data.augment import Augmentation, draw
 from gcl_fast.evaluation import evaluate, rank
 from gcl_fast.kernels.cards import card_of
@@ -31,6 +32,7 @@ from gcl_fast.kernels.negative_lse import (
 from gcl_fast.kernels.reflect_pad import reflect_pad, reflect_pad_reference
 from gcl_fast.kernels.sample_crops import sample_crops, sample_crops_reference
 from gcl_fast.kernels.styled_norm import styled_norm
+from gcl_fast.kernels.transfer_appearance import Donors, transfer_appearance, transfer_appearance_reference
 from gcl_fast.kernels.view_contrastive import view_contrastive, view_contrastive_reference
 from gcl_fast.memory import MemoryBank
 from gcl_fast.process import prepare_process
@@ -38,6 +40,7 @@ from gcl_fast.pseudo_labels.dbscan import csr_arrays, dbscan
 from gcl_fast.pseudo_labels.jaccard import jaccard_similarity, k_reciprocal_jaccard, neighbourhoods
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 from gcl_fast.render import project, rasterize, rasterize_reference, render_structure, render_structure_reference
+from gcl_fast.render.camera import view_transform
 from lib.embeddings import crops
 from lib.meshes import eggs, walkers
 from lib.plain_layers import plain_norm
@@ -164,12 +167,33 @@ def bodies(device: str) -> Iterator[Row]:
     yield check("structure maps, share of pixels off the reference by more than two levels", label, share, 1e-3)
     differ = _differing([maps], [render_structure(*scene)])
     yield check("structure maps, entries that differ from run to run", label, differ, 0.0)
+    yield from _transfer(*scene[:4], size, label)
     moved = vertices.nbytes + count * size[0] * size[1] * 5 * 4
     culled = partial(rasterize, there, faces_there, size, cull_backfaces=True)
     calls: dict[str, Callable[[], Any]] = {"rasterizer": culled, "structure maps": partial(render_structure, *scene)}
     for name, work in calls.items():
         yield from timed(name, label, "meshes", count, {"ours": work}, device, calls=10, moved=moved,
                          arithmetic="fp32 matrix product", note="10 calls queued")  # fmt: skip
+
+
+def _transfer(
+    vertices: Tensor, faces: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int], label: str
+) -> Iterator[Row]:
+    """Check the transfer of appearance and its gradient against the definition, and against itself."""
+    donors = make_donors(vertices[0].cpu(), faces.cpu())
+    donors = Donors(*(x.to(vertices.device) for x in donors))
+    views = [view_transform(vertices, angle, camera, size) for angle in (yaw, yaw + 135)]
+    images = torch.rand(len(vertices), 3, *size, device=vertices.device).requires_grad_()
+    grad = torch.randn(images.shape, device=vertices.device)
+    results = []
+    for call in (transfer_appearance, transfer_appearance, transfer_appearance_reference):
+        carried = call(images, vertices, faces, donors, *views)
+        results.append([*carried, torch.autograd.grad(carried.colour, images, grad)[0]])
+    ours, again, truth = results
+    yield check("transfer, entries that differ from run to run", label, _differing(ours, again), 0.0)
+    for name, mine, exact in zip(("colour", "confidence", "gradient"), ours, truth):
+        share = float(((mine - exact).abs() > 1e-3).double().mean())
+        yield check(f"transfer, share of the {name} off the reference", label, share, 1e-3)
 
 
 def _differing(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:

@@ -11,6 +11,7 @@ TABLES: dict[str, Callable[[Files], str]] = {
     "demo": quality.demo,
     "demo-seeds": quality.demo_seeds,
     "demo-without-bfloat16": quality.demo_without_bfloat16,
+    "joint-variants": quality.joint_variants,
     "warmups": quality.warmups,
     "ablation": quality.ablation,
     "adaptation": lambda files: quality.adaptation(files, "AVX512"),

@@ -21,8 +21,9 @@ def demo(files: Files) -> str:
 
 
 def demo_seeds(files: Files) -> str:
-    """Return quality after each stage over the seeds."""
-    rows = newest(files.rows("demo"), ["seed", "part"])
+    """Return quality after each stage over the seeds, of the runs since the warm-up of seed 0 was measured last."""
+    since = one(newest(files.rows("demo"), ["seed", "part"]), seed="0", part="warmup")["date"]
+    rows = newest([r for r in files.rows("demo") if r["date"] >= since], ["seed", "part"])
     seeds = sorted({r["seed"] for r in rows})
     lines = []
     for part in ("warmup", "generative", "joint"):
@@ -57,6 +58,16 @@ def ssim_of_copy(files: Files) -> str:
 
 
 # What each part is worth
+
+
+def joint_variants(files: Files) -> str:
+    """Return what variants of the joint stage by clusters make of one warm-up."""
+    lines = [
+        (row["variant"], f"{int(row['steps']):,}", percent(row["mAP"]), decimal(row["ssim"]))
+        for row in files.rows("joint_variants")
+    ]
+    return table(("stage", "steps", "mAP", "SSIM of novel views"), lines)
+
 
 # Name, and the rows of ablation.csv with the joint stage and with as many steps of more warm-up
 WARMUPS = (

@@ -13,6 +13,7 @@ CASES = ((8, "NVLink"), (8, "network"), (64, "network"))
 ASSUMED_TFLOPS = (60, 200, 400)  # of a GPU in bfloat16
 SHOWN = (
     *(("loader, JPEG files", 960), ("loader, cached", 960), ("rasterizer", 64), ("structure maps", 32)),
+    ("transfer of appearance", 32),
     *(("contrastive loss", 12936), ("bank update", 16), ("neighbours", 12936)),
     *(("Jaccard, with neighbours", 1500), ("DBSCAN", 12936), ("ranking", 842)),
     *(("identity encoder, demo", 16), ("generator, demo", 16), ("discriminator with R1, demo", 16)),

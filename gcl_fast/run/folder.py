@@ -62,13 +62,15 @@ class RunFolder:
         self.config, self.ranks, self.path = config, ranks, config.folder
         (restart,) = ranks.any(restarted(self.path))  # with several hosts the mark names rank 0's alone
         resume = resume or restart
-        changes = self._open(resume) if ranks.main else []
+        changes = self._changes(resume) if ranks.main else []
+        self.state = self._newest_state() if resume else None
+        if ranks.main:
+            self._open()  # after all that can refuse: a refused command leaves the run as it was
         ranks.barrier()
         self.log = RunLog(self.path, ranks.main)
         self.log.say(f"gcl_fast: run {self.path}")
         for line in changes:
             self.log.say(f"  changed on resuming: {line}")
-        self.state = self._newest_state() if resume else None
         self.summary: dict[str, Any] = {"stages": {}} if self.state is None else self.state["summary"]
 
     def __enter__(self) -> RunFolder:
@@ -81,8 +83,9 @@ class RunFolder:
             with tolerating_a_full_disk("curves.png"):
                 training_curves(self.path / "metrics.jsonl", self.path / "curves.png")
             success = self.log.summary(self.summary)  # once more: the disk may have refused it after its stage
+            views = f", {self.path}/views" if (self.path / "views").is_dir() else ""
             self.log.say(
-                f"done: {self.path}/summary.json, {self.path}/views"
+                f"done: {self.path}/summary.json{views}"
                 if success
                 else f"done, without {self.path}/summary.json: the same command with --resume writes it"
             )
@@ -116,10 +119,13 @@ class RunFolder:
             self.summary["best"] = {"stage": stage, "mAP": metrics["mAP"]}
             self.save_weights("best", weights)
 
-    def _open(self, resume: bool) -> list[str]:
-        """Make the folder and write the settings; return a line for each setting that differs from the run's.
+    def _changes(self, resume: bool) -> list[str]:
+        """Return a line for each setting that differs from the run's, where the folder holds one.
 
         The folder of a command that was refused before its first step holds no run; its files are overwritten.
+
+        Raises:
+            UserError: there is a run and `resume` is False, or a setting differs that may not.
         """
         settings, metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
         exists = settings.exists() and (
@@ -138,7 +144,15 @@ class RunFolder:
                     f"{settings} has other settings than this command; repeat its flags, or choose another --name:"
                     + "".join(f"\n  {line}" for line in conflicts)
                 )
-        text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
+        return changes
+
+    def _open(self) -> None:
+        """Make the folder and write the settings.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        settings, text = self.path / "config.yaml", yaml.safe_dump(to_dict(self.config), sort_keys=False)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             mark_launch(self.path)
@@ -147,7 +161,6 @@ class RunFolder:
             raise UserError(
                 f"cannot write to {self.path} ({error.strerror}); choose another place with --runs DIR"
             ) from error
-        return changes
 
     def _newest_state(self) -> dict[str, Any] | None:
         """Read the newest checkpoint, or return None where there is none.

@@ -123,6 +123,10 @@ def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
     """Return a copy of `config` whose setting at `path` is `value`; `key` is for messages."""
     names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
     if path[0] not in names:
+        if key in RENAMED and RENAMED[key][0] != key:
+            new, values = RENAMED[key]
+            meaning = ", ".join(f"{old} is now {value}" for old, value in values.items())
+            raise UserError(f"--set {key}: this setting is now {new} ({meaning})")
         raise UserError(f"--set {key}: there is no setting {path[0]!r} here; there are {', '.join(names) or 'none'}")
     if len(path) > 1:
         new = _assign(getattr(config, path[0]), path[1:], value, key)

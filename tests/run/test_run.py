@@ -203,6 +203,18 @@ def test_a_checkpoint_of_another_version_is_refused(reopen, monkeypatch):
         reopen()
 
 
+@pytest.mark.parametrize("refusal", ["version", "stage", "setting"])
+def test_a_refused_resume_leaves_the_run_as_it_was(reopen, monkeypatch, tmp_path, refusal):
+    save(reopen("generative.batch=8"), 9)
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    if refusal == "version":
+        monkeypatch.setattr(folder, "VERSION", folder.VERSION + 1)
+    settings = {"setting": ["joint.momentum=0.5", "generative.batch=9"]}.get(refusal, ["generative.batch=9"])
+    with pytest.raises(UserError):
+        reopen(*settings, stages=("joint",) if refusal == "stage" else STAGES)
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
 def test_ranks_that_see_other_checkpoints_are_refused(reopen):
     class Apart(Ranks):
         def gather(self, tensor):

@@ -141,6 +141,11 @@ def test_settings_that_do_not_go_together_are_refused(flags, told, capsys):
     assert told in capsys.readouterr().err
 
 
+def test_a_former_name_names_its_successor():
+    with pytest.raises(UserError, match=r"yaws: this setting is now generative.last_yaw \(.*code is now 270"):
+        override(preset("demo"), ["generative.yaws=code"])
+
+
 def test_best_is_the_papers_sizes_with_what_the_demo_adds():
     changes = difference(to_dict(preset("paper")), to_dict(preset("best")))
     names = {line.partition(":")[0] for line in changes}

@@ -130,3 +130,10 @@ def test_each_switch_is_one_setting():
         assert dataclasses.replace(changed, joint=base.joint) == base
         assert changed.joint != base.joint
     assert MemoryBank(2, 2).terms == (1, 1, 1)
+
+
+def test_a_learning_rate_reaches_every_optimizer_of_the_step(joint):
+    stage = joint()
+    stage.gcl_step.set_learning_rate(0.125)
+    rates = [float(group["lr"]) for optimizer in stage.gcl_step.optimizers for group in optimizer.param_groups]
+    assert rates == [0.125] * 2
