@@ -63,6 +63,21 @@ def draw(augmentation: Augmentation, batch: int, generator: np.random.Generator)
     return _draws(placement, jitter_and_normalize(brightness, contrast, saturation), erased)
 
 
+def denormalize(images: torch.Tensor) -> torch.Tensor:
+    """Undo ImageNet's normalization without clamping, by kernels that a CUDA graph can hold.
+
+    Args:
+        images: (B, 3, H, W), ImageNet-normalized.
+
+    Returns:
+        (B, 3, H, W), 0..1 for what a crop can show.
+    """
+    std, mean = (
+        torch.cat([images.new_full((1, 1, 1), value) for value in values]) for values in (IMAGENET_STD, IMAGENET_MEAN)
+    )
+    return images * std + mean
+
+
 def draw_for(
     augmentation: Augmentation, batch: int, seed: int, epoch: int, step: int, rank: int = 0, world_size: int = 1
 ) -> Draws:
@@ -96,8 +111,7 @@ def augment(images: torch.Tensor, draws: Draws) -> torch.Tensor:
         >>> augment(images, no_change(1)).abs().max() < 0.01  # rounding to 8 bits
         tensor(True)
     """
-    mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    pixels = (denormalize(images) * 255).round().clamp(0, 255).to(torch.uint8)
     rows = torch.arange(len(images), device=images.device)
     return sample_crops(pixels.permute(0, 2, 3, 1).contiguous(), rows, *draws)
 

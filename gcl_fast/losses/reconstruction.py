@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.data.augment import denormalize
 from gcl_fast.losses.structural_similarity import ssim
 from gcl_fast.models.layers import widen
 
@@ -22,6 +21,7 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
         Scalar float32, or float64 for float64 inputs.
 
     Example:
+        >>> import torch
         >>> reconstruction_loss(torch.zeros(2, 4), torch.ones(2, 4))
         tensor(1.)
     """
@@ -41,9 +41,9 @@ def dissimilarity_loss(output: Tensor, target: Tensor) -> Tensor:
         Scalar float32.
 
     Example:
+        >>> import torch
         >>> image = torch.randn(1, 3, 16, 16)
         >>> float(dissimilarity_loss(image, image))
         0.0
     """
-    scale, shift = (torch.tensor(v, device=output.device).view(3, 1, 1) for v in (IMAGENET_STD, IMAGENET_MEAN))
-    return 1 - ssim(output.float() * scale + shift, target.detach().float() * scale + shift).mean()
+    return 1 - ssim(denormalize(output.float()), denormalize(target.detach().float())).mean()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gcl_fast.evaluation import ssim
+from gcl_fast.losses.reconstruction import dissimilarity_loss
 
 
 def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -65,3 +66,18 @@ def test_is_the_mean_of_torchmetrics_map_where_the_window_fits(images):
     inside = mask[:, 5:-5, 5:-5]
     masked = (whole.mean(1)[:, 5:-5, 5:-5] * inside).sum((1, 2)) / inside.sum((1, 2))
     torch.testing.assert_close(ssim(x, y, mask), masked, rtol=0, atol=1e-5)
+
+
+def test_a_generator_learns_by_it():
+    """The loss is 0 for equal images, falls with noise taken away, and its gradient is that of finite differences."""
+    generator = torch.Generator().manual_seed(0)
+    image, noise = (torch.randn(1, 3, 13, 12, generator=generator) for _ in range(2))
+    losses = [float(dissimilarity_loss(image + amount * noise, image)) for amount in (0.0, 0.3, 1.0)]
+    assert losses[0] == pytest.approx(0, abs=1e-6)
+    assert losses == sorted(losses)
+    output = (image + 0.3 * noise).requires_grad_()
+    (gradient,) = torch.autograd.grad(dissimilarity_loss(output, image), output)
+    step = 1e-2 * noise
+    with torch.no_grad():
+        change = dissimilarity_loss(output + step, image) - dissimilarity_loss(output - step, image)
+    assert float(change) == pytest.approx(2 * float((gradient * step).sum()), rel=2e-2)
