@@ -57,6 +57,7 @@ class OnlineStructureMaps:
         self.body = body.to(device)
         self.params = params.to(device)
         self.size = size
+        self.donors = self.body.donors  # made here, as a step must not wait for the CPU
 
     @property
     def confidence(self) -> Tensor:
@@ -83,7 +84,7 @@ class OnlineStructureMaps:
 
         def carry(images: Tensor, back: bool) -> Carried:
             views = [self._transform(vertices, index, angle) for angle in (yaws[::-1] if back else yaws)]
-            return transfer_appearance(images, vertices, self.body.faces, self.body.donors, *views)
+            return transfer_appearance(images, vertices, self.body.faces, self.donors, *views)
 
         return Turn(maps, carry)
 

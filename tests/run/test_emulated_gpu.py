@@ -99,6 +99,21 @@ def test_no_step_waits(plain):
     assert set(json.loads((run / "summary.json").read_text())["stages"]) == set(ALL_STAGES)
 
 
+def test_carried_pixels_and_the_joint_stage_by_clusters_wait_for_nothing(train):
+    """Steps with all kinds of views are captured as they are, and none asks the CPU."""
+    clusters = "{epochs: 1, steps_per_epoch: 14, identities: 3, crops: 2, clustering: {k1: 6, eps: 0.6}}"
+    settings = ["model.generator.appearance=carried", "generative.weights.similarity=5", f"joint.clusters={clusters}",
+                "joint.views=drawn", "joint.update_every=2", "generative.r1_every=2", "generative.batch=5",
+                "warmup.epochs=1", "cuda_graphs=on", "checkpoint_seconds=99"]  # fmt: skip
+    run, seen = train("carried", ("--dataset", "market1501"), settings, sm=7)
+    assert seen["within"] == []
+    printed = (run / "stdout.txt").read_text()
+    assert "cannot be a CUDA graph" not in printed
+    assert {"generative", "joint"} <= set(
+        re.findall(r"^(\w+): \d+ of \d+ steps were CUDA graphs", printed, re.MULTILINE)
+    )
+
+
 def test_captured_steps_train_as_plain_ones(plain, captured, differing):
     """To the last bit, in all stages: no number that changes is frozen in a graph, and no state is made in one."""
     (theirs, eager), (ours, seen) = plain, captured
