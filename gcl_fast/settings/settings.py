@@ -448,5 +448,7 @@ def _check_ranges(config: Any, prefix: str = "") -> None:
             raise UserError(f"{prefix}eps={config.eps}: expected a distance from 0 to below 1, auto, or null for rho")
         if not 0 <= config.rho <= 1:
             raise UserError(f"{prefix}rho={config.rho}: expected a share of all pairs, 0 to 1")
+    if isinstance(config, JointConfig) and not 0 <= config.view_share <= 1:
+        raise UserError(f"{prefix}view_share={config.view_share}: expected a share of a step's crops, 0 to 1")
     if isinstance(config, JVTCConfig) and config.clustering.engine == "approximate":
         raise UserError(f"{prefix}clustering.engine=approximate: jvtc searches exactly; choose auto or exact")
