@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -43,7 +44,10 @@ class Cell:
     """
 
     def __init__(self, folder: Path, seed: int, steps: int, data_root: str, settings: list[str]) -> None:
-        self.folder, self.seed, self.steps = folder / f"seed{seed}-warmup{steps}", seed, steps
+        name = f"seed{seed}-warmup{steps}"
+        if settings:  # runs of other settings have a folder of their own
+            name += "-" + hashlib.sha256(" ".join(settings).encode()).hexdigest()[:8]
+        self.folder, self.seed, self.steps = folder / name, seed, steps
         self.data_root, self.settings = data_root, settings
 
     def measure(self) -> Row | None:
