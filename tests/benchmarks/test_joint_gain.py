@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import joint_gain
@@ -16,7 +17,7 @@ def trained(monkeypatch):
     commands, refuse = [], {}
 
     def train(flags):
-        value = dict(zip(flags, flags[1:]))
+        value = dict(pairwise(flags))
         stages = [stage for stage in SECONDS if stage in flags]
         epochs = int(next(f for f in flags if f.startswith("warmup.epochs=")).partition("=")[2])
         commands.append((value["--name"], stages, epochs, value.get("--init")))
@@ -60,7 +61,8 @@ def test_what_was_measured_is_not_trained_again(trained, tmp_path):
     assert run(tmp_path) == 0
     assert run(tmp_path) == 0
     assert len(commands) == 3
-    assert run(tmp_path, "--set", "seed=3") == 0  # other settings, in the folder of the same runs
+    assert run(tmp_path, "--set", "height=64") == 0
+    assert len(commands) == 6  # other settings
     assert len(list(csv.DictReader((tmp_path / "joint_gain.csv").open()))) == 2
 
 
