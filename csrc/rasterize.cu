@@ -4,11 +4,11 @@
 // memory nor barriers: the host compiler builds this file too (cuda_on_host.h), and the tests run it so.
 #include "cuda_on_host.h"
 #include "rasterize_cuda.h"
+#include "threads.h"
 
 namespace gcl {
 namespace {
 
-constexpr int THREADS = 128;
 constexpr int LARGE = 256;  // box pixels beyond which one thread no longer draws a triangle alone
 constexpr int TILE = 16;  // side of the tiles that large triangles are split into
 constexpr unsigned WORKERS = 1024;  // blocks that share the tiles: enough for the largest GPU, idle ones end at once
@@ -17,9 +17,6 @@ struct Face {
   Triangle triangle;
   int left, top, right, bottom;  // pixels that can be covered: columns left..right-1
 };
-
-__device__ inline int64_t thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
-inline dim3 blocks(int64_t threads) { return dim3(unsigned((threads + THREADS - 1) / THREADS)); }
 
 __device__ inline const int64_t* face_at(const Meshes<int64_t>& m, int64_t mesh, int f) {
   return m.faces + 3 * (f + (m.own_faces ? mesh * m.F : 0));
@@ -144,11 +141,6 @@ __global__ void normal_kernel(Meshes<int64_t> m, Key* normals) {
     atomicAdd(&normals[(mesh * m.V + face[k / 3]) * 3 + k % 3], Key(int64_t(double(part[k % 3]) * FIXED_POINT)));
 }
 
-__device__ inline Vector normal_at(const Key* normals, int64_t vertex) {
-  const Key* n = normals + 3 * vertex;
-  return {float(int64_t(n[0]) / FIXED_POINT), float(int64_t(n[1]) / FIXED_POINT), float(int64_t(n[2]) / FIXED_POINT)};
-}
-
 __global__ void shade_kernel(Meshes<int64_t> m, const Key* keys, const Key* normals, float* out) {
   const int64_t i = thread();
   if (i >= int64_t(m.B) * m.H * m.W) return;
@@ -183,19 +175,20 @@ cudaError_t rasterize_backward_cuda(
   return cudaGetLastError();
 }
 
-void draw_transformed_cuda(const Meshes<int64_t>& m, const float* transform, Workspace work, cudaStream_t stream) {
+void draw_transformed_cuda(
+    const Meshes<int64_t>& m, const float* transform, bool shading, Workspace work, cudaStream_t stream) {
   if (m.V > 0)
     LAUNCH(transform_kernel, blocks(int64_t(m.B) * m.V), dim3(THREADS), stream, m, transform, work.projected,
         work.normals);
   Meshes<int64_t> seen = m;
   seen.vertices = work.projected;
-  if (m.F > 0) LAUNCH(normal_kernel, blocks(int64_t(m.B) * m.F), dim3(THREADS), stream, seen, work.normals);
+  if (shading && m.F > 0) LAUNCH(normal_kernel, blocks(int64_t(m.B) * m.F), dim3(THREADS), stream, seen, work.normals);
   draw(seen, {true, false}, work, stream);
 }
 
 cudaError_t structure_cuda(
     const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream) {
-  draw_transformed_cuda(m, transform, work, stream);
+  draw_transformed_cuda(m, transform, true, work, stream);
   Meshes<int64_t> seen = m;
   seen.vertices = work.projected;
   LAUNCH(shade_kernel, blocks(int64_t(m.B) * m.H * m.W), dim3(THREADS), stream, seen, work.keys, work.normals, out);

@@ -20,8 +20,10 @@ cudaError_t rasterize_cuda(const Meshes<int64_t>& m, Options options, Workspace 
 // Adds to grad_vertices, which the caller has set to zero.
 cudaError_t rasterize_backward_cuda(
     const Meshes<int64_t>& m, bool perspective, PixelGradients in, float* grad_vertices, cudaStream_t stream);
-// Fills work.keys, work.projected and work.normals with meshes in any frame that `transform` (B, 3, 4) takes to pixels.
-void draw_transformed_cuda(const Meshes<int64_t>& m, const float* transform, Workspace work, cudaStream_t stream);
+// Fills work.keys, work.projected and, for shading, work.normals with meshes in any frame that `transform` (B, 3, 4) takes
+// to pixels.
+void draw_transformed_cuda(
+    const Meshes<int64_t>& m, const float* transform, bool shading, Workspace work, cudaStream_t stream);
 cudaError_t structure_cuda(
     const Meshes<int64_t>& m, const float* transform, Workspace work, float* out, cudaStream_t stream);
 

@@ -50,16 +50,8 @@ void mark_unknown(const Key* keys, int H, int W, int reach, uint8_t* unknown) {
 
 // The visibility of all vertices: four of five are never asked for, but side by side they cost less than those.
 GCL_CLONES void show_vertices(const SourceView& source, const float* normals, float* shown) {
-  for (int v = 0; v < source.V; ++v) {
-    const float x = source.projected[3 * v], y = source.projected[3 * v + 1], depth = source.projected[3 * v + 2];
-    const float nx = normals[4 * v], ny = normals[4 * v + 1], nz = normals[4 * v + 2];
-    const bool inside = (x >= 0) & (y >= 0) & (x < source.W) & (y < source.H);
-    const int pixel = inside ? int(y) * source.W + int(x) : 0;
-    const Key key = source.keys[pixel];
-    const bool hidden = (key != EMPTY) & (order(depth - source.tolerance) > uint32_t(key >> 32));
-    const float cosine = larger(-nz * inverse_length({nx, ny, nz}), 0.0f);
-    shown[v] = inside & !hidden ? cosine : 0.0f;
-  }
+  for (int v = 0; v < source.V; ++v)
+    shown[v] = vertex_visibility(source, v, {normals[4 * v], normals[4 * v + 1], normals[4 * v + 2]});
 }
 
 void draw_views(const TransferInputs<int32_t>& in, int64_t i, Views& views) {

@@ -3,16 +3,13 @@
 // gradient is summed in integers, whose sum does not depend on the order of the threads. As in rasterize.cu, nothing asks
 // the host, and the host compiler builds this file too.
 #include "cuda_on_host.h"
+#include "threads.h"
 #include "transfer_cuda.h"
 
 namespace gcl {
 namespace {
 
-constexpr int THREADS = 128;
 constexpr int GRADIENT_BITS = 40;  // of the largest gradient as an integer; 2^22 of them can be added to one pixel
-
-__device__ inline int64_t thread() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
-inline dim3 blocks(int64_t threads) { return dim3(unsigned((threads + THREADS - 1) / THREADS)); }
 
 // One thread for each pixel: whether a drawn one is within reach along its row.
 __global__ void mark_rows_kernel(TransferInputs<int64_t> in, const Key* keys, uint8_t* marks) {
@@ -38,11 +35,6 @@ __global__ void mark_columns_kernel(TransferInputs<int64_t> in, const uint8_t* m
   unknown[i] = near;
 }
 
-__device__ inline Vector normal_of(const Key* normals, int64_t v) {
-  const Key* n = normals + 3 * v;
-  return {float(int64_t(n[0]) / FIXED_POINT), float(int64_t(n[1]) / FIXED_POINT), float(int64_t(n[2]) / FIXED_POINT)};
-}
-
 __device__ inline SourceView source_of(const TransferInputs<int64_t>& in, const TransferWorkspace& work, int64_t crop) {
   const int64_t first = crop * in.H * in.W;
   return {work.source.projected + 3 * crop * in.V, work.shown + crop * in.V, work.source.keys + first,
@@ -53,7 +45,7 @@ __device__ inline SourceView source_of(const TransferInputs<int64_t>& in, const 
 __global__ void show_kernel(TransferInputs<int64_t> in, TransferWorkspace work) {
   const int64_t i = thread();
   if (i >= int64_t(in.B) * in.V) return;
-  work.shown[i] = vertex_visibility(source_of(in, work, i / in.V), int(i % in.V), normal_of(work.source.normals, i));
+  work.shown[i] = vertex_visibility(source_of(in, work, i / in.V), int(i % in.V), normal_at(work.source.normals, i));
 }
 
 // Calls tap(x, y, weight) or whole(index, weight) for the taps of pixel i of the batch, as the CPU's code does, and returns
@@ -77,7 +69,7 @@ __device__ inline float pixel_taps(
   const Fragment seen = interpolate<false>(
       load(work.target.projected + 3 * crop * in.V, face[0], face[1], face[2]), column + 0.5, row + 0.5);
   const Key* normals = work.source.normals + 3 * crop * in.V;
-  return body_taps(source, face, seen, in.donors, [normals](int v) { return normal_of(normals, v); }, tap);
+  return body_taps(source, face, seen, in.donors, [normals](int v) { return normal_at(normals, v); }, tap);
 }
 
 // images: (B, C, H, W) by their strides. colour: (B, H, W, C), confidence: (B, 1, H, W).
@@ -154,9 +146,9 @@ __global__ void zero_kernel(Key* sums, int64_t count, Key* largest) {
 void draw_views(const TransferInputs<int64_t>& in, const TransferWorkspace& work, cudaStream_t stream) {
   const int64_t pixels = int64_t(in.B) * in.H * in.W;
   Meshes<int64_t> m = {in.vertices, in.faces, false, in.B, in.V, in.F, in.H, in.W};
-  draw_transformed_cuda(m, in.source, work.source, stream);
+  draw_transformed_cuda(m, in.source, true, work.source, stream);
   m.vertices = in.target_vertices;
-  draw_transformed_cuda(m, in.target, work.target, stream);
+  draw_transformed_cuda(m, in.target, false, work.target, stream);
   LAUNCH(mark_rows_kernel, blocks(pixels), dim3(THREADS), stream, in, work.source.keys, work.marks);
   LAUNCH(mark_columns_kernel, blocks(pixels), dim3(THREADS), stream, in, work.marks, work.unknown);
   if (in.V > 0) LAUNCH(show_kernel, blocks(int64_t(in.B) * in.V), dim3(THREADS), stream, in, work);

@@ -31,10 +31,11 @@ GCL_BOTH float inverse_length(Vector n) { return 1 / larger(sqrtf(n.x * n.x + n.
 
 // How well the crop shows a surface point: the cosine between its normal and the camera, 0 where it is hidden or outside.
 GCL_BOTH float visibility(const SourceView& s, float x, float y, float depth, float normal_z) {
-  if (!((x >= 0) & (y >= 0) & (x < s.W) & (y < s.H))) return 0;
-  const Key key = s.keys[int(y) * s.W + int(x)];
-  const bool hidden = key != EMPTY && order(depth - s.tolerance) > uint32_t(key >> 32);
-  return hidden ? 0.0f : larger(-normal_z, 0.0f);
+  const bool inside = (x >= 0) & (y >= 0) & (x < s.W) & (y < s.H);
+  const Key key = s.keys[inside ? int(y) * s.W + int(x) : 0];  // without a branch, so that a loop of it is vectorized
+  const bool hidden = (key != EMPTY) & (order(depth - s.tolerance) > uint32_t(key >> 32));
+  const float cosine = larger(-normal_z, 0.0f);
+  return inside & !hidden ? cosine : 0.0f;
 }
 
 // The visibility of a vertex with a normal of any length.

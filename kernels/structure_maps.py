@@ -13,10 +13,28 @@ from torch.nn.functional import normalize
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS, rasterize, through_the_cpu
 
-__all__ = ["shade", "structure_maps", "vertex_normals"]
+__all__ = ["shade", "structure_maps", "transform_vertices", "vertex_normals"]
 
 AMBIENT, HEADLIGHT, KEY = 0.2, 0.4, 0.25  # grey in shadow, and what the lamp at the camera and the key lamp add
 KEY_DIRECTION = (-0.6, -0.6, -0.529150262)  # towards the key lamp, in the image frame: left, above, before the body
+
+
+def transform_vertices(vertices: Tensor, transform: Tensor) -> Tensor:
+    """Apply affine maps to meshes, as to pixels and depth.
+
+    Args:
+        vertices: (B, V, 3), any frame.
+        transform: (B, 3, 4).
+
+    Returns:
+        (B, V, 3). Differentiable.
+
+    Example:
+        >>> shift = torch.tensor([[[1.0, 0.0, 0.0, 5.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]])
+        >>> transform_vertices(torch.tensor([[[1.0, 2.0, 3.0]]]), shift)
+        tensor([[[6., 2., 3.]]])
+    """
+    return vertices @ transform[..., :3].transpose(1, 2) + transform[:, None, :, 3]
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -62,7 +80,7 @@ def structure_maps_reference(vertices: Tensor, faces: Tensor, transform: Tensor,
     """Define `structure_maps` in plain PyTorch and `rasterize`; it is differentiable as well."""
     if not len(faces):
         return vertices.new_ones((len(vertices), 1, *size))
-    projected = vertices @ transform[..., :3].transpose(1, 2) + transform[:, None, :, 3]
+    projected = transform_vertices(vertices, transform)
     seen = rasterize(projected, faces, size, cull_backfaces=True)
     batch = torch.arange(len(vertices), device=vertices.device)[:, None, None, None]
     corner = vertex_normals(projected, faces)[batch, faces[seen.face_index.clamp(min=0).long()]]  # (B, H, W, 3, 3)

@@ -17,7 +17,7 @@ from torch.nn.functional import max_pool2d, normalize
 
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS, rasterize, through_the_cpu
-from gcl_fast.kernels.structure_maps import vertex_normals
+from gcl_fast.kernels.structure_maps import transform_vertices, vertex_normals
 
 __all__ = ["transfer_appearance"]
 
@@ -114,7 +114,7 @@ def transfer_appearance_reference(
     """Define `transfer_appearance` in plain PyTorch and `rasterize`; arguments and result are the same."""
     size = images.shape[-2:]
     other = vertices if target_vertices is None else target_vertices
-    place, new_place = _project(vertices, source), _project(other, target)
+    place, new_place = transform_vertices(vertices, source), transform_vertices(other, target)
     crop, view = (rasterize(x, faces, (size[0], size[1]), cull_backfaces=True) for x in (place, new_place))
     depth = torch.where(crop.face_index >= 0, crop.depth, torch.inf)
     scale = source[:, 0, :3].norm(dim=1)  # pixels per metre
@@ -154,11 +154,6 @@ def transfer_appearance_reference(
     colour = torch.where(drawn, body.transpose(1, 2).unflatten(2, size), background)
     confidence = torch.where(drawn, body_confidence.view(drawn.shape), known[:, None].to(body_confidence))
     return Carried(colour, confidence)
-
-
-def _project(vertices: Tensor, transform: Tensor) -> Tensor:
-    """Return vertices (B, V, 3) in pixels and depth."""
-    return vertices @ transform[..., :3].transpose(1, 2) + transform[:, None, :, 3]
 
 
 def _visibility(point: Tensor, normal: Tensor, depth: Tensor, tolerance: Tensor) -> Tensor:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from lib.statistics import interval
+
 Row = dict[str, str]
 MACHINE = "AVX512"  # machine class whose rows the pages show where they do not name another
-T95 = 4.303  # two-sided 95 % quantile of Student's t with two degrees of freedom: three seeds
 
 
 class Files:
@@ -95,8 +94,9 @@ def points(value: float) -> str:
 
 def mean_and_interval(values: Sequence[float], digits: int = 1) -> str:
     """Return the mean of three seeds in per cent with its 95 % interval."""
-    half = T95 * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{100 * statistics.mean(values):.{digits}f} ± {100 * half:.{digits}f}"
+    mean, half = interval(values)
+    assert half is not None  # there are several seeds
+    return f"{100 * mean:.{digits}f} ± {100 * half:.{digits}f}"
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.data.augment import denormalize
 from gcl_fast.distributed.ranks import sum_over_processes
 from gcl_fast.kernels.transfer_appearance import Carried
 from gcl_fast.losses.structural_similarity import ssim
@@ -35,8 +35,7 @@ def to_unit(images: Tensor) -> Tensor:
         >>> to_unit(torch.zeros(1, 3, 1, 1)).flatten()  # the mean colour
         tensor([0.4850, 0.4560, 0.4060])
     """
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images.float() * std + mean).clamp(0, 1)
+    return denormalize(images.float()).clamp(0, 1)
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcl_fast.kernels.structure_maps import transform_vertices
+
 
 def view_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
     """Return the rotation from the body frame to the image frame.
@@ -56,5 +58,4 @@ def project(vertices: Tensor, yaw: Tensor, camera: Tensor, size: tuple[int, int]
                 [ 25.,  20.],
                 [ 45.,  60.]])
     """
-    transform = view_transform(vertices, yaw, camera, size)
-    return vertices @ transform[..., :3].transpose(1, 2) + transform[:, None, :, 3]
+    return transform_vertices(vertices, view_transform(vertices, yaw, camera, size))

@@ -179,10 +179,9 @@ class Session:
             for split in dict.fromkeys(("train", self.assessment.split_for_views() or "train")):
                 self.inputs.check_structure_maps(split)
         joint = self.config.joint
-        sections = [("warmup", "warmup", self.config.warmup), ("joint", "joint", joint)]
-        if joint.clusters is not None:
-            sections[1] = ("joint", "joint.clusters", joint.clusters)
-        for stage, section, settings in sections:
+        clusters = ("joint", joint) if joint.clusters is None else ("joint.clusters", joint.clusters)
+        for section, settings in (("warmup", self.config.warmup), clusters):
+            stage = section.partition(".")[0]
             if self.awaits(stage) and isinstance(settings, WarmupConfig | JointConfig):  # JVTC clusters on the CPU
                 clustering.check(settings.clustering, section, len(self.inputs.dataset.train), self.ranks.device)
 

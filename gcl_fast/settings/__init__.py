@@ -1,8 +1,8 @@
 """Holds the settings of a run, the presets, and their text form: YAML files and KEY=VALUE."""
 
+from gcl_fast.settings.presets import PUBLISHED, preset, source_preset, warmup_preset
 from gcl_fast.settings.settings import (
     ALL_STAGES,
-    PUBLISHED,
     STAGES,
     AnyWarmup,
     ClusteringConfig,
@@ -13,9 +13,6 @@ from gcl_fast.settings.settings import (
     RunConfig,
     SourceConfig,
     WarmupConfig,
-    preset,
-    source_preset,
-    warmup_preset,
 )
 from gcl_fast.settings.text import difference, from_dict, override, to_dict
 

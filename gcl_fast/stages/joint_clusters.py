@@ -1,4 +1,4 @@
-"""Run the joint stage by the warm-up's contrast: E_id learns from crops and their novel views, which G draws for it."""
+"""Run the joint stage by the warm-up's contrast: E_id learns from crops and their novel views."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from torch.profiler import record_function
 from gcl_fast.bodies.body_estimator import DOUBTFUL
 from gcl_fast.data.augment import Augmentation, Draws, augment, draw_for
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.evaluation.inference import novel_views
+from gcl_fast.evaluation.inference import NovelViews, novel_views
 from gcl_fast.inputs import Inputs, train_loader
-from gcl_fast.kernels.transfer_appearance import Carried
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
-from gcl_fast.settings import RunConfig
+from gcl_fast.settings import RunConfig, WarmupConfig
 from gcl_fast.stages.gcl_step import GCLStep, draw_yaw, kind_of
 from gcl_fast.stages.graphs import StepGraphs
 from gcl_fast.stages.warmups.cluster import Warmup
@@ -39,20 +38,30 @@ class JointByClusters(Warmup):
     section = "joint.clusters"
 
     def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
-        joint = config.joint
-        assert joint.clusters is not None  # `make_joint` chose this stage by it
-        super().__init__(config, gcl, inputs, ranks, precision, joint.clusters)
-        self.gcl, self.joint = gcl, joint
+        super().__init__(config, gcl, inputs, ranks, precision)
+        self.gcl, self.joint = gcl, config.joint
         self.loader = train_loader(self.images.records, config, ranks)  # views are drawn from crops as they are
         self.structure_maps = inputs.structure_maps("train", ranks.device)
         self.gcl_step = GCLStep(
-            gcl, config.generative, self.structure_maps, ranks, precision, joint.lr, backend=config.optimizer_backend
+            gcl,
+            config.generative,
+            self.structure_maps,
+            ranks,
+            precision,
+            self.joint.lr,
+            backend=config.optimizer_backend,
         )
         self.graphs = StepGraphs(
             config, ranks, self.name, [*self.optimizers, *self.gcl_step.optimizers], rendering=True
         )
-        within = torch.arange(self.settings.crops) < round(joint.view_share * self.settings.crops)
+        within = torch.arange(self.settings.crops) < round(self.joint.view_share * self.settings.crops)
         self.turned = within.repeat(self.settings.identities).nonzero().flatten().to(ranks.device)
+
+    @staticmethod
+    def settings_of(config: RunConfig) -> WarmupConfig:
+        """Return the settings of the contrast with clusters."""
+        assert config.joint.clusters is not None  # `make_joint` chose this stage by it
+        return config.joint.clusters
 
     def descriptors(self, trained: bool) -> Tensor:
         """Return the unit rows (N, C) by which crops are compared: E_id was trained before this stage."""
@@ -96,16 +105,16 @@ class JointByClusters(Warmup):
         crops = self.owner[index]
         turn = self.structure_maps.turn(crops, yaw)
         if self.joint.views == "carried":
-            carried: Carried | None
-            views, _ = carried = turn.there(images)
+            carried = turn.there(images)
+            views = NovelViews(carried.colour, carried)
         else:
-            views, carried = novel_views(self.gcl, images, turn, self.precision.autocast)
+            views = novel_views(self.gcl, images, turn, self.precision.autocast)
         used = self.structure_maps.confidence[crops] >= DOUBTFUL
-        if carried is not None:
+        if views.carried is not None:
             body = (turn.novel < 1).float()
-            shown = (carried.confidence * body).sum((1, 2, 3)) / body.sum((1, 2, 3)).clamp(min=1)
+            shown = (views.carried.confidence * body).sum((1, 2, 3)) / body.sum((1, 2, 3)).clamp(min=1)
             used = used & (shown >= SHOWN)
-        return torch.where(used[:, None, None, None], views, images), used
+        return torch.where(used[:, None, None, None], views.images, images), used
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the optimizers and the bank, and the labels."""

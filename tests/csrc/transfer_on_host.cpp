@@ -1,10 +1,6 @@
 // The CUDA kernels of transfer_appearance for ctypes, built by the host compiler with the rasterizer's: arrays are
 // C-contiguous in host memory, order is 0 forward, 1 reverse, 2 shuffled.
 #include "rasterize.cu"
-#define blocks transfer_blocks  // both files have helpers of these names
-#define thread transfer_thread
-#define THREADS TRANSFER_THREADS
-#define draw_views transfer_draw_views
 #include "transfer.cu"
 
 using namespace gcl;

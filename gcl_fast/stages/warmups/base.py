@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
@@ -33,18 +34,8 @@ class MemoryWarmup:
     optimizers: list[Optimizer]
     graphs: StepGraphs
 
-    def __init__(
-        self,
-        config: RunConfig,
-        gcl: GCL,
-        inputs: Inputs,
-        ranks: Ranks,
-        precision: Precision,
-        settings: AnyWarmup | None = None,
-    ) -> None:
-        settings = settings or config.warmup
-        assert settings is not None  # `make_warmup` refuses it
-        self.settings = settings
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        self.settings = self.settings_of(config)
         self.config, self.ranks, self.precision = config, ranks, precision
         self.records = records = inputs.dataset.train
         self.epochs = self.settings.epochs
@@ -56,6 +47,12 @@ class MemoryWarmup:
         width = config.model.identity.embedding
         self.bank = MemoryBank(len(records), width, self.settings.momentum).to(ranks.device)
         self._stripes: Tensor | None = None  # (N, C) colours, made when first needed
+
+    @staticmethod
+    def settings_of(config: RunConfig) -> AnyWarmup:
+        """Return the stage's part of the settings."""
+        assert config.warmup is not None  # `make_warmup` refuses it
+        return config.warmup
 
     def fill_bank(self) -> None:
         """Write eval-mode embeddings of all crops to the bank."""
@@ -99,7 +96,7 @@ class MemoryWarmup:
         self.bank.load_state_dict(state["bank"])
 
 
-class PassWarmup(MemoryWarmup):
+class PassWarmup(MemoryWarmup, ABC):
     """Represents a warm-up that passes over all crops in shuffled order, with a learning rate that falls in steps.
 
     It has two optimizers, of the convolutions and of the head, and each has its own learning rate.
@@ -148,6 +145,6 @@ class PassWarmup(MemoryWarmup):
         self.set_learning_rates(epoch, position)
         return self.graphs(self._update, (images, index), (epoch,))
 
+    @abstractmethod
     def _update(self, epoch: int, images: Tensor, index: Tensor) -> dict[str, Tensor]:
         """Update by the labels and the momentum of `epoch`."""
-        raise NotImplementedError

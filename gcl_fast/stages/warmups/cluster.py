@@ -45,16 +45,8 @@ class Warmup(MemoryWarmup):
     settings: WarmupConfig
     section = "warmup"  # of the settings, for messages
 
-    def __init__(
-        self,
-        config: RunConfig,
-        gcl: GCL,
-        inputs: Inputs,
-        ranks: Ranks,
-        precision: Precision,
-        settings: WarmupConfig | None = None,
-    ) -> None:
-        super().__init__(config, gcl, inputs, ranks, precision, settings)
+    def __init__(self, config: RunConfig, gcl: GCL, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
+        super().__init__(config, gcl, inputs, ranks, precision)
         self.optimizers = [
             adam(
                 self.encoder.parameters(),
