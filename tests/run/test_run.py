@@ -18,11 +18,14 @@ from trainer import Training
 
 from gcl_fast import evaluate, generate, train
 from gcl_fast.assessment import assess
+from gcl_fast.command_line import parse
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import prepare_inputs
+from gcl_fast.models import GCL
 from gcl_fast.run import checkpoint, folder, logs
 from gcl_fast.run.folder import RunFolder
+from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Position
 from gcl_fast.run.session import Session
 from gcl_fast.settings import STAGES, override, preset
@@ -301,6 +304,23 @@ def test_generate_draws_pictures_and_files(finished, tmp_path, capsys):
         assert front.tobytes() != back.tobytes()
     assert generate.main([str(finished), "--names", "nobody.jpg"]) == 2
     assert "nobody.jpg: no such crop" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["", "checkpoints"])
+def test_a_run_s_folder_is_a_start(finished, command, given):
+    config, _ = parse(command(finished.parent, "next", "--init", str(finished / given))[2:])
+    gcl = GCL(config.model)
+    file = finished / "checkpoints" / "joint.safetensors"
+    assert initialize(gcl, config) == str(file)
+    state = gcl.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in load_file(file).items())
+
+
+def test_a_run_without_a_finished_stage_is_no_start(finished, command, tmp_path, refusal):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text((finished / "config.yaml").read_text())
+    said = refusal(*command(tmp_path, "next", "--init", str(tmp_path / "begun"))[2:])
+    assert f"--init {tmp_path / 'begun'}: this run has finished none of source, warmup, generative, joint yet" in said
 
 
 def test_weights_of_another_configuration_are_refused(finished, command, tmp_path, refusal):
