@@ -28,9 +28,8 @@ with in_one_line():
     from gcl_fast.evaluation import Reranking
     from gcl_fast.evaluation.figures import yaw_curves
     from gcl_fast.evaluation.frechet import InceptionFeatures, installed
-    from gcl_fast.inputs import open_inputs
     from gcl_fast.optim.precision import choose as choose_precision
-    from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
+    from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, open_noted, restore
     from gcl_fast.run.temporal import joint_retrieval
     from gcl_fast.settings import STAGES
     from gcl_fast.table import text_table
@@ -64,7 +63,7 @@ def main(arguments: list[str] | None) -> int:
     config = load_run(options)
     ranks = start(options.device)
     precision = choose_precision(options.amp, ranks.device)
-    assessment = Assessment(config, open_inputs(config), ranks, precision)
+    assessment = Assessment(config, open_noted(config), ranks, precision)
     if options.generation:
         folder = _make_folder((options.run.parent if options.run.is_file() else options.run) / "generation")
         inception = InceptionFeatures(options.inception).to(ranks.device) if options.inception else None
