@@ -55,7 +55,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag(
         "--init",
         metavar="FILE",
-        help="weights to start from: official checkpoint, torchvision ResNet-50, or .safetensors",
+        help="weights to start from: an earlier run (folder or .safetensors), official, or torchvision ResNet-50",
     )
     flag(
         "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering in the loop"

@@ -28,9 +28,8 @@ with in_one_line():
     from gcl_fast.evaluation import Reranking
     from gcl_fast.evaluation.figures import yaw_curves
     from gcl_fast.evaluation.frechet import InceptionFeatures, installed
-    from gcl_fast.inputs import open_inputs
     from gcl_fast.optim.precision import choose as choose_precision
-    from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, restore
+    from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, open_noted, restore
     from gcl_fast.run.temporal import joint_retrieval
     from gcl_fast.settings import STAGES
     from gcl_fast.table import text_table
@@ -38,7 +37,7 @@ with in_one_line():
 
 @entry
 def main(arguments: list[str] | None) -> int:
-    """Print a table (per cent) or JSON (fractions) for each stage asked for, and return the exit status."""
+    """Print tables (per cent) or JSON (fractions) of the stages asked for, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gcl_fast.evaluate", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
@@ -64,7 +63,7 @@ def main(arguments: list[str] | None) -> int:
     config = load_run(options)
     ranks = start(options.device)
     precision = choose_precision(options.amp, ranks.device)
-    assessment = Assessment(config, open_inputs(config), ranks, precision)
+    assessment = Assessment(config, open_noted(config), ranks, precision)
     if options.generation:
         folder = _make_folder((options.run.parent if options.run.is_file() else options.run) / "generation")
         inception = InceptionFeatures(options.inception).to(ranks.device) if options.inception else None
@@ -89,7 +88,7 @@ def main(arguments: list[str] | None) -> int:
     if options.json:
         print(json.dumps(results, indent=2))
         return 0
-    _table("per cent", results, 100, 1)
+    _table("per cent", results)
     return 0
 
 
@@ -126,17 +125,18 @@ def _print_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
     print(
         f"{stage}: views of {quality['crops']} crops of {quality['split']} against {quality['real_crops']} real crops"
     )
-    _table("yaw", {"real crops": quality["real"], **quality["yaws"], "mean, not 0": quality["mean"]}, 1, 3)
+    _table("per cent, at yaw", {"real crops": quality["real"], **quality["yaws"], "mean, not 0": quality["mean"]})
     print(f"{path}.json, {path}.png")
 
 
-def _table(corner: str, rows: dict[str, dict[str, float]], scale: float, digits: int) -> None:
-    """Print a line for each row, with a column for each metric that any row has."""
+def _table(corner: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print a line for each row, with a column for each metric that any row has: in per cent where it is a fraction.
+
+    A Fréchet distance is none, and is printed as it is.
+    """
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    cells = [
-        [row, *(f"{scale * metrics[n]:.{digits}f}" if n in metrics else "" for n in names)]
-        for row, metrics in rows.items()
-    ]
+    show = lambda name, value: f"{value:.3f}" if name.startswith("frechet") else f"{100 * value:.1f}"
+    cells = [[row, *(show(n, metrics[n]) if n in metrics else "" for n in names)] for row, metrics in rows.items()]
     print(text_table([[corner, *names], *cells]))
 
 

@@ -20,9 +20,8 @@ with in_one_line():
     from gcl_fast.assessment.assess import Assessment
     from gcl_fast.assessment.views import YAWS, draw_views, each_view
     from gcl_fast.distributed.ranks import start
-    from gcl_fast.inputs import open_inputs
     from gcl_fast.optim.precision import choose as choose_precision
-    from gcl_fast.run.restore import add_arguments, load_run, restore
+    from gcl_fast.run.restore import add_arguments, load_run, open_noted, restore
     from gcl_fast.settings import STAGES
 
 
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None) -> int:
     config = load_run(options)
     ranks = start(options.device)
     precision = choose_precision(options.amp, ranks.device)
-    inputs = open_inputs(config)
+    inputs = open_noted(config)
     assessment = Assessment(config, inputs, ranks, precision)
     split = options.split or assessment.split_to_turn()
     index = assessment.choose(split, options.names, options.count)

@@ -1,5 +1,8 @@
 """What entries do with errors that a user can mend, and with Ctrl-C."""
 
+import subprocess
+import sys
+
 import pytest
 
 from gcl_fast.entry import entry
@@ -32,3 +35,11 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ValueError, match="flag"):
         main(["flag"])
+
+
+@pytest.mark.parametrize("command", ["bodies.estimates", "bodies.make_anny_asset", "csrc.build", "kernels.aot"])
+def test_a_package_does_not_import_its_command(command):
+    """Or `python -m` would warn that the module was imported before it runs, and run it a second time."""
+    package, module = f"gcl_fast.{command.partition('.')[0]}", f"gcl_fast.{command}"
+    script = f"import sys, {package}; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -98,7 +98,7 @@ def planned_steps(config: RunConfig, crops: int, world_size: int) -> int:
     """
     generative, joint = config.generative, config.joint
     epochs_and_batch = {
-        "generative": (generative.epochs - generative.reconstruction_epochs, generative.batch),
+        "generative": (max(0, generative.epochs - generative.reconstruction_epochs), generative.batch),
         "joint": (joint.epochs, joint.batch),
     }
     steps = {stage: epochs * (crops // (batch * world_size)) for stage, (epochs, batch) in epochs_and_batch.items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from types import TracebackType
 from typing import Any
@@ -39,7 +42,9 @@ TUNABLE_ON_RESUME = {
 
 
 class RunFolder:
-    """Represents `runs/NAME` as a context: opens or resumes it, writes what training leaves, and ends its log.
+    """Represents `runs/NAME` as a context: checks and opens it, writes what training leaves, and ends its log.
+
+    No file changes before `open`, so that a command that is refused until then leaves the run as it was.
 
     It holds config.yaml, metrics.jsonl, events/, summary.json, curves.png, checkpoints/ (states to resume from, and
     <stage>.safetensors to share) and views/<stage>.png.
@@ -65,7 +70,7 @@ class RunFolder:
         changes = self._changes(resume) if ranks.main else []
         self.state = self._newest_state() if resume else None
         if ranks.main:
-            self._open()  # after all that can refuse: a refused command leaves the run as it was
+            self._check_writable()
         ranks.barrier()
         self.log = RunLog(self.path, ranks.main)
         self.log.say(f"gcl_fast: run {self.path}")
@@ -90,6 +95,19 @@ class RunFolder:
                 else f"done, without {self.path}/summary.json: the same command with --resume writes it"
             )
         self.log.close()
+
+    def open(self) -> None:
+        """Write the settings of this command, and which torchrun runs it.
+
+        Raises:
+            UserError: the disk refuses them.
+        """
+        if not self.ranks.main:
+            return
+        text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
+        with self._naming_the_place():
+            mark_launch(self.path)
+            write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
 
     @property
     def finished(self) -> list[str]:
@@ -146,17 +164,21 @@ class RunFolder:
                 )
         return changes
 
-    def _open(self) -> None:
-        """Make the folder and write the settings.
+    def _check_writable(self) -> None:
+        """Make the folder where it is missing.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: it cannot be written.
         """
-        settings, text = self.path / "config.yaml", yaml.safe_dump(to_dict(self.config), sort_keys=False)
-        try:
+        with self._naming_the_place():
             self.path.mkdir(parents=True, exist_ok=True)
-            mark_launch(self.path)
-            write_atomically(settings, lambda file: file.write(text.encode()))
+            tempfile.TemporaryFile(dir=self.path).close()
+
+    @contextmanager
+    def _naming_the_place(self) -> Iterator[None]:
+        """Enter a context in which a folder that cannot be written is a UserError."""
+        try:
+            yield
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.path} ({error.strerror}); choose another place with --runs DIR"

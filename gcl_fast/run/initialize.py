@@ -10,7 +10,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_imagenet_backbone, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.run.checkpoint import check_fit, load_weights
-from gcl_fast.settings import RunConfig
+from gcl_fast.settings import ALL_STAGES, RunConfig
 
 IDENTITY = "identity."  # of the names of E_id's weights
 
@@ -18,11 +18,12 @@ IDENTITY = "identity."  # of the names of E_id's weights
 def initialize(gcl: GCL, config: RunConfig) -> str:
     """Load the weights that `--init` names into `gcl`, and return a line for the header.
 
-    A .safetensors file holds weights of an earlier run, of all networks or of E_id alone. A folder, a .pt or a .pth
-    file holds official weights (`read_official`), or torchvision's ResNet-50 where it has no part of them.
+    A .safetensors file holds weights of an earlier run, of all networks or of E_id alone. The folder of a run stands
+    for the file of its last finished stage. Another folder, a .pt or a .pth file holds official weights
+    (`read_official`), or torchvision's ResNet-50 where it has no part of them.
 
     Raises:
-        UserError: a file of another kind, or of other sizes than the run's networks.
+        UserError: a file of another kind, or of other sizes than the run's networks, or a run without finished stages.
     """
     if not config.init:
         return "random" + (
@@ -30,7 +31,7 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
             if config.preset in ("paper", "best")
             else ""
         )
-    path = Path(config.init)
+    path = _file_of_run(Path(config.init))
     if path.suffix == ".safetensors":
         weights, origin = load_weights(path), str(path)
         if weights and all(name.startswith(IDENTITY) for name in weights):
@@ -47,11 +48,32 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
             origin = f"identity encoder from {path} (official), the rest random"
     else:
         raise UserError(
-            f"--init {path}: expected .safetensors, .pth (torchvision) or official checkpoints (.pt, .pth or a folder)"
+            f"--init {path}: expected the folder of a run, .safetensors, .pth (torchvision) or official checkpoints"
+            " (.pt, .pth or a folder)"
         )
     check_fit(gcl.state_dict(), weights, path)
     gcl.load_state_dict(weights)
     return origin
+
+
+def _file_of_run(path: Path) -> Path:
+    """Return the weights of a run's last finished stage, where `path` is its folder or the folder of its checkpoints.
+
+    Its best.safetensors is not taken, since query and gallery choose it. Any other path is returned as it is.
+
+    Raises:
+        UserError: the run has finished no stage.
+    """
+    files = [folder / f"{stage}.safetensors" for stage in ALL_STAGES for folder in (path, path / "checkpoints")]
+    finished = [file for file in files if file.is_file()]
+    if finished:
+        return finished[-1]
+    if (path / "config.yaml").is_file():
+        raise UserError(
+            f"--init {path}: this run has finished none of {', '.join(ALL_STAGES)} yet; train.py with --resume goes on"
+            " with it"
+        )
+    return path
 
 
 def _all_but_identity(gcl: GCL) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -23,6 +23,8 @@ PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
 class RunLog:
     """Writes the files and lines of one run. On ranks other than 0 every call does nothing.
 
+    The files are opened with the first record, so that a command that is refused before leaves them as they are.
+
     Args:
         folder: the folder of the run; metrics.jsonl, events and summary.json go there.
         main: whether this rank writes and prints.
@@ -30,8 +32,8 @@ class RunLog:
 
     def __init__(self, folder: Path, main: bool) -> None:
         self.folder, self.main = folder, main
-        self._writer = SummaryWriter(str(folder / "events")) if main else None
-        self._lines = (folder / "metrics.jsonl").open("a", buffering=1) if main else None
+        self._writer: SummaryWriter | None = None
+        self._lines: TextIO | None = None
 
     def say(self, text: str) -> None:
         """Print a line without breaking a progress bar."""
@@ -47,21 +49,23 @@ class RunLog:
 
     def metrics(self, stage: str, step: int, values: dict[str, float]) -> None:
         """Append {"stage", "step", "time", **values}; `step` counts within the stage."""
-        if self._lines is None or self._writer is None:
+        if not self.main:
             return
+        writer, lines = self._open()
         record = {"stage": stage, "step": step, "time": round(time.time(), 3), **values}
         with tolerating_a_full_disk("metrics.jsonl"):
-            self._lines.write(json.dumps(record) + "\n")
+            lines.write(json.dumps(record) + "\n")
         with tolerating_a_full_disk("events"):
             for name, value in values.items():
                 if math.isfinite(value):
-                    self._writer.add_scalar(f"{stage}/{name}", value, step)
+                    writer.add_scalar(f"{stage}/{name}", value, step)
 
     def rewind(self, stage: str, step: int, done: list[str]) -> None:
         """Drop the records that a resumed run writes again: of `stage` after `step`, and of stages not in `done`."""
         path = self.folder / "metrics.jsonl"
-        if not self.main or self._lines is None:
+        if not self.main:
             return
+        _, former = self._open()
         lines = []
         for line in path.read_text().splitlines():
             try:
@@ -70,9 +74,16 @@ class RunLog:
                 continue
             if record["stage"] in done or (record["stage"] == stage and record["step"] <= step):
                 lines.append(line + "\n")
-        self._lines.close()
+        former.close()
         write_atomically(path, lambda file: file.write("".join(lines).encode()))
         self._lines = path.open("a", buffering=1)
+
+    def _open(self) -> tuple[SummaryWriter, TextIO]:
+        """Open the events and metrics.jsonl where they are not open yet."""
+        if self._writer is None or self._lines is None:
+            self._writer = SummaryWriter(str(self.folder / "events"))
+            self._lines = (self.folder / "metrics.jsonl").open("a", buffering=1)
+        return self._writer, self._lines
 
     def summary(self, content: dict[str, Any]) -> bool:
         """Write summary.json atomically, and return whether the disk took it."""

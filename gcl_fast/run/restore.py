@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 import yaml
 
+from gcl_fast.console import LOGGER
 from gcl_fast.errors import UserError
+from gcl_fast.inputs import Inputs, open_inputs
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.run.checkpoint import check_fit, load_weights
@@ -62,6 +64,18 @@ def load_run(options: argparse.Namespace) -> RunConfig:
         config = replace(config, dataset=options.dataset or config.dataset, data_root=options.data_root or "")
     changes = {name: getattr(options, name) for name in ("structure_maps", "smpl") if getattr(options, name)}
     return replace(config, **changes)
+
+
+def open_noted(config: RunConfig) -> Inputs:
+    """Open the dataset of a run, and log the remarks on it, such as how many images are left out.
+
+    Raises:
+        UserError: as `open_inputs` raises it.
+    """
+    inputs = open_inputs(config)
+    for note in inputs.notes:
+        LOGGER.info(note)
+    return inputs
 
 
 def restore(

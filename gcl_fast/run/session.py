@@ -65,10 +65,12 @@ class Session:
         self.assessment = Assessment(config, inputs, ranks, self.precision)
         self.interruption = Interruption()
         self.position, self.crops = Position(), ""  # of the stage that began last
+        self._check_crops()
         self._look_ahead()
 
     def start(self) -> None:
-        """Assess the first weights of a new run, or print the step that a resumed run goes on from."""
+        """Open the folder; assess the first weights of a new run, or print the step that a resumed run goes on from."""
+        self.folder.open()
         state, finished = self.folder.state, self.folder.finished
         if state is None:
             self.log.rewind("", 0, [])  # drops the records of a run that was killed before its first checkpoint
@@ -88,17 +90,11 @@ class Session:
         """Make the stage called `name`, with its loader, its optimizers and what the newest checkpoint holds of it.
 
         Raises:
-            UserError: too little memory, or the stage was begun on other crops than the dataset holds now.
+            UserError: too little memory.
         """
         state, self.folder.state = self.folder.state, None  # for one stage: a later one starts at its beginning
         self.position, self.crops = Position(), self._digest_of_crops(name)
         resumes = state is not None and state["stage"] == name
-        if state is not None and resumes and state["crops"] != self.crops:
-            raise UserError(
-                f"{self.folder.path}: {name} was begun on other crops than {self.inputs.dataset.root} holds now; put"
-                f" the former ones back, or choose another --name (weights to start from: {self.folder.path}"
-                "/checkpoints)"
-            )
         with naming_what_to_lower(name, self.config, self.ranks.device):
             stage = make(self.config, self.gcl, self.inputs, self.ranks, self.precision)
             if state is not None:
@@ -168,6 +164,22 @@ class Session:
         source = self.inputs.source if stage == "source" else None
         names = [*self.inputs.dataset.train.names, *(source.train.names if source is not None else ())]
         return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+
+    def _check_crops(self) -> None:
+        """Compare the crops of the stage that is resumed with those that it was begun on.
+
+        Raises:
+            UserError: the dataset holds others now.
+        """
+        state = self.folder.state
+        if state is None or not self.awaits(stage := state["stage"]):
+            return
+        if state["crops"] != self._digest_of_crops(stage):
+            raise UserError(
+                f"{self.folder.path}: {stage} was begun on other crops than {self.inputs.dataset.root} holds now; put"
+                f" the former ones back, or choose another --name (weights to start from: {self.folder.path}"
+                "/checkpoints)"
+            )
 
     def _look_ahead(self) -> None:
         """Check at the start of a run what its later stages need.

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,27 @@ def test_equal_names_in_two_folders_keep_their_views(untrained, tmp_path):
     assert views == [f"{name[:-4]}_yaw{yaw}.png" for name in CROPS for yaw in (0, 90)]
     with Image.open(tmp_path / views[0]) as picture:
         assert picture.size == (40, 64)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda run, out, data: evaluate.main([str(run), "--stages", "warmup", "--json", *data]),
+        lambda run, out, data: generate.main([str(run), "--out", str(out), "--yaws", "0", "--count", "1", *data]),
+    ],
+    ids=["evaluate", "generate"],
+)
+def test_images_that_do_not_decode_are_counted_once(untrained, tmp_path, capsys, command):
+    for name in CROPS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(untrained.parent / "crops" / name, tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert command(untrained, tmp_path / "views.png", ["--data-root", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if "do not decode" in line]
+    assert line.startswith(f"gcl_fast: 1 of 4 images under {tmp_path} do not decode (broken.png: ")
+    assert line.endswith("): skipped")
+    assert "do not decode" not in said.out
 
 
 @pytest.mark.parametrize(

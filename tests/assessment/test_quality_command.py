@@ -1,6 +1,7 @@
 """`python -m gcl_fast.evaluate --generation` on a run."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ pytest.importorskip("torchmetrics")
 def test_leaves_figures_and_a_picture_for_each_stage(finished, capsys):
     command = [str(finished), "--amp", "--generation", "--yaws", "0", "90", "--count"]
     assert evaluate.main([*command, "6"]) == 0
-    said = capsys.readouterr().out
+    tables = iter(capsys.readouterr().out.splitlines())
     for stage in ("generative", "joint"):
         quality = json.loads((finished / "generation" / f"{stage}.json").read_text())
         assert quality["crops"] == 6
@@ -23,7 +24,13 @@ def test_leaves_figures_and_a_picture_for_each_stage(finished, capsys):
         assert {"ssim", "ssim_copy", "error_cycle", "mAP", "rank1", "frechet_distance_own_encoder"} <= turned.keys()
         assert turned == quality["mean"]
         assert turned["frechet_distance_own_encoder"] > quality["real"]["frechet_distance_own_encoder"]
-        assert f"{turned['ssim']:.3f}" in said
+        title, names, _, _, row, _, _ = (re.split(" {2,}", next(tables)) for _ in range(7))
+        assert title == [f"{stage}: views of 6 crops of query against {quality['real_crops']} real crops"]
+        assert (names[0], row[0]) == ("per cent, at yaw", "90")
+        printed = dict(zip([name for name in names[1:] if name in turned], row[1:], strict=True))
+        for name, value in turned.items():
+            distance = name.startswith("frechet")
+            assert printed[name] == (f"{value:.3f}" if distance else f"{100 * value:.1f}"), name
         with Image.open(finished / "generation" / f"{stage}.png") as picture:
             assert picture.width > 500
     assert evaluate.main([*command, "1"]) == 2

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gcl_fast.command_line import parse
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gcl_fast"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -143,6 +145,16 @@ def test_the_readme_is_short_and_keeps_the_two_commands():
     assert len(lines) <= 120
     commands = ["pip install -e . && torchrun gcl_fast/train.py --amp", 'pip install -e ".[test]" && pytest']
     assert [line for line in lines if line in commands] == commands
+
+
+def test_the_readme_s_output_is_of_the_command_that_it_names():
+    (command,) = re.findall(r"^\$ torchrun gcl_fast/train.py (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    config, _ = parse(command.split())
+    world = config.world
+    assert f": {world.identities * world.cameras * world.crops} train, " in (ROOT / "README.md").read_text()
+    for stage, settings in (("warmup", config.warmup), ("joint", config.joint.clusters)):
+        steps = settings.epochs * settings.steps_per_epoch
+        assert re.search(rf"^{stage}: mAP .*, {steps} steps in ", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
 def test_pictures_in_the_repository_are_png():

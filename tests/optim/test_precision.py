@@ -97,6 +97,8 @@ def test_planned_steps_are_those_of_the_generator_and_discriminator():
     assert planned_steps(demo, 1000, 2) == 4 * (1000 // 32)
     assert planned_steps(override(demo, ["stages=[warmup, joint]", "joint.batch=10"]), 1000, 1) == 300
     assert planned_steps(preset("paper"), 12936, 1) == 60 * 808
+    shorter = override(demo, ["generative.epochs=2", "generative.reconstruction_epochs=8", "stages=[generative]"])
+    assert planned_steps(shorter, 1000, 1) == 0
 
 
 def open_stage(kind, world, precision: Precision, *settings: str):

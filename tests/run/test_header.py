@@ -1,9 +1,20 @@
-"""The run's header names second choices."""
+"""The run's header names second choices, and the source where there is one."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import torch
 
 from gcl_fast.kernels import rasterize
 from gcl_fast.run import header
+
+
+class Crops(list):
+    """Training records as the header reads them: their number, and the identity of each."""
+
+    @property
+    def identity(self) -> np.ndarray:
+        return np.array(self)
 
 
 def test_a_rasterizer_without_cuda_kernels_is_named(monkeypatch):
@@ -14,3 +25,11 @@ def test_a_rasterizer_without_cuda_kernels_is_named(monkeypatch):
     assert said == "on the CPU, between two copies; the C++ ops were built for CPU only"
     monkeypatch.setattr(rasterize, "HAS_CUDA_KERNELS", True)
     assert header._rasterizer(torch.device("cuda")) == {}
+
+
+def test_the_source_is_named():
+    assert header._source(SimpleNamespace(source=None)) == {}
+    train = Crops([4, 4, 7])
+    source = SimpleNamespace(name="msmt17", root="DIR", train=train, notes=("one image left out",))
+    line = "msmt17 in DIR: 3 train, 2 identities; one image left out"
+    assert header._source(SimpleNamespace(source=source)) == {"source": line}

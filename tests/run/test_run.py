@@ -1,6 +1,7 @@
 """Whole runs on a tiny world: what they leave, that they survive being killed, and how they answer to wrong input."""
 
 import json
+import re
 import signal
 import time
 import warnings
@@ -17,14 +18,23 @@ from trainer import Training
 
 from gcl_fast import evaluate, generate, train
 from gcl_fast.assessment import assess
+from gcl_fast.command_line import parse
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import prepare_inputs
+from gcl_fast.models import GCL
 from gcl_fast.run import checkpoint, folder, logs
+from gcl_fast.run import session as session_module
 from gcl_fast.run.folder import RunFolder
+from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Position
 from gcl_fast.run.session import Session
 from gcl_fast.settings import STAGES, override, preset
+
+HEADER = [
+    "version", "device", "precision", "compile", "CUDA graphs", "batch norms", "optimizers", "allocator", "dataset",
+    "body", "neighbours", "DBSCAN", "weights", "warm-up", "stages",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -42,8 +52,8 @@ def refusal(monkeypatch, capsys):
 
 def test_a_run_leaves_what_it_promises(finished):
     said = (finished / "stdout.txt").read_text()
-    for fact in ("device", "precision", "compile", "DBSCAN", "body", "dataset"):
-        assert f"\n  {fact} " in said
+    assert [re.split(" {2,}", line)[1] for line in said.splitlines() if line.startswith("  ")] == HEADER
+    assert said.splitlines()[-1] == f"done: {finished}/summary.json, {finished}/views"
     summary = json.loads((finished / "summary.json").read_text())
     assert 0 < summary["initial"]["mAP"] <= 1
     assert list(summary["stages"]) == list(STAGES)
@@ -166,7 +176,9 @@ def reopen(tmp_path):
         config = replace(preset("demo"), dataset="folder", data_root=str(tmp_path / "crops"), stages=stages)
         config = override(config, [f"runs={tmp_path}", "name=run", "height=64", "width=40", *settings])
         folder = RunFolder(config, ranks, resume=True)
-        return Session(config, prepare_inputs(config, ranks, folder.finished), ranks, folder)
+        session = Session(config, prepare_inputs(config, ranks, folder.finished), ranks, folder)
+        folder.open()
+        return session
 
     return make
 
@@ -203,16 +215,36 @@ def test_a_checkpoint_of_another_version_is_refused(reopen, monkeypatch):
         reopen()
 
 
-@pytest.mark.parametrize("refusal", ["version", "stage", "setting"])
-def test_a_refused_resume_leaves_the_run_as_it_was(reopen, monkeypatch, tmp_path, refusal):
-    save(reopen("generative.batch=8"), 9)
-    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
-    if refusal == "version":
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("version", "its checkpoints are of version"),
+        ("stage", "stopped in the generative stage"),
+        ("setting", "joint.momentum: .* -> 0.5"),
+        ("crops", "was begun on other crops"),
+        ("weights", "no weights at"),
+        ("maps", "pre-rendered maps hold no body"),
+    ],
+)
+def test_a_refused_resume_leaves_the_run_as_it_was(reopen, monkeypatch, tmp_path, reason, message):
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+
+    begun = {"weights": [f"init={tmp_path / 'absent.safetensors'}"]}.get(reason, [])
+    with monkeypatch.context() as patched:
+        patched.setattr(session_module, "initialize", lambda gcl, config: "")
+        save(reopen("generative.batch=8", *begun), 9)
+    if reason == "version":
         monkeypatch.setattr(folder, "VERSION", folder.VERSION + 1)
-    settings = {"setting": ["joint.momentum=0.5", "generative.batch=9"]}.get(refusal, ["generative.batch=9"])
-    with pytest.raises(UserError):
-        reopen(*settings, stages=("joint",) if refusal == "stage" else STAGES)
-    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+    if reason == "crops":
+        min((tmp_path / "crops").iterdir()).unlink()
+    if reason == "maps":
+        (tmp_path / "maps").mkdir()
+    changes = {"setting": ["joint.momentum=0.5"], "maps": [f"structure_maps={tmp_path / 'maps'}"]}.get(reason, [])
+    before = files()
+    with pytest.raises(UserError, match=message):
+        reopen("generative.batch=9", *begun, *changes, stages=("joint",) if reason == "stage" else ("generative",))
+    assert files() == before
 
 
 def test_ranks_that_see_other_checkpoints_are_refused(reopen):
@@ -226,17 +258,18 @@ def test_ranks_that_see_other_checkpoints_are_refused(reopen):
 
 
 def test_other_crops_than_a_stage_was_begun_on_are_refused(reopen, tmp_path):
-    def made(*_):
-        raise LookupError
-
     save(reopen(), 9)
     min((tmp_path / "crops").iterdir()).unlink()
     with pytest.raises(UserError, match="generative was begun on other crops"):
-        reopen().begin("generative", made)
+        reopen()
+
+
+def test_a_stage_may_begin_on_other_crops_than_the_complete_one(reopen, tmp_path):
     session = reopen()
-    session.folder.state["stage"] = "warmup"  # which is complete: a stage may begin on other crops
-    with pytest.raises(LookupError):
-        session.begin("generative", made)
+    session.folder.summary["stages"]["generative"] = {"steps": 9}
+    save(session, 9)
+    min((tmp_path / "crops").iterdir()).unlink()
+    assert reopen().awaits("joint")
 
 
 def test_views_that_cannot_be_made_do_not_end_the_run(reopen, monkeypatch, tmp_path):
@@ -267,7 +300,8 @@ def test_a_full_disk_ends_no_run_and_the_summary_is_written_later(reopen, monkey
     session = reopen(stages=("generative",))
     with session.folder:
         assert not session.awaits("generative")
-    assert "done: " in capsys.readouterr().out
+    # a run without generated views names no folder of them
+    assert capsys.readouterr().out.splitlines()[-1] == f"done: {tmp_path / 'run'}/summary.json"
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stages"] == {"generative": {"steps": 9}}
 
 
@@ -296,6 +330,23 @@ def test_generate_draws_pictures_and_files(finished, tmp_path, capsys):
         assert front.tobytes() != back.tobytes()
     assert generate.main([str(finished), "--names", "nobody.jpg"]) == 2
     assert "nobody.jpg: no such crop" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["", "checkpoints"])
+def test_a_run_s_folder_is_a_start(finished, command, given):
+    config, _ = parse(command(finished.parent, "next", "--init", str(finished / given))[2:])
+    gcl = GCL(config.model)
+    file = finished / "checkpoints" / "joint.safetensors"
+    assert initialize(gcl, config) == str(file)
+    state = gcl.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in load_file(file).items())
+
+
+def test_a_run_without_a_finished_stage_is_no_start(finished, command, tmp_path, refusal):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text((finished / "config.yaml").read_text())
+    said = refusal(*command(tmp_path, "next", "--init", str(tmp_path / "begun"))[2:])
+    assert f"--init {tmp_path / 'begun'}: this run has finished none of source, warmup, generative, joint yet" in said
 
 
 def test_weights_of_another_configuration_are_refused(finished, command, tmp_path, refusal):
