@@ -1,9 +1,10 @@
-"""Write files atomically: they exist completely or not at all."""
+"""Write files atomically: they exist completely or not at all; and check beforehand where they can be written."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -45,3 +46,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written to a folder, which may be missing; nothing is left there, and no folder is made.
+
+    Args:
+        folder: where files are to go; its nearest existing parent stands for a missing one.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    tempfile.TemporaryFile(dir=folder).close()
