@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from trainer import Training
 
 from gcl_fast import evaluate, generate, train
@@ -29,6 +30,7 @@ from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Position
 from gcl_fast.run.session import Session
+from gcl_fast.run.weights import read_metadata
 from gcl_fast.settings import STAGES, override, preset
 
 HEADER = [
@@ -50,6 +52,12 @@ def refusal(monkeypatch, capsys):
     return told
 
 
+def event_tags(folder):
+    """Return the tags of all TensorBoard events in a folder."""
+    events = [event for path in folder.iterdir() for event in EventFileLoader(str(path)).Load()]
+    return {value.tag for event in events for value in event.summary.value}
+
+
 def test_a_run_leaves_what_it_promises(finished):
     said = (finished / "stdout.txt").read_text()
     assert [re.split(" {2,}", line)[1] for line in said.splitlines() if line.startswith("  ")] == HEADER
@@ -57,7 +65,15 @@ def test_a_run_leaves_what_it_promises(finished):
     summary = json.loads((finished / "summary.json").read_text())
     assert 0 < summary["initial"]["mAP"] <= 1
     assert list(summary["stages"]) == list(STAGES)
+    encoder = load_file(finished / "encoder.safetensors")
+    joint = load_file(finished / "checkpoints" / "joint.safetensors")
+    assert encoder.keys() == {name for name in joint if name.startswith("identity.")}
+    assert all(torch.equal(encoder[name], joint[name]) for name in encoder)
+    metadata = read_metadata(finished / "encoder.safetensors")
+    assert metadata["metrics"]["mAP"] == summary["stages"]["joint"]["mAP"]
+    assert metadata == read_metadata(finished / "checkpoints" / "joint.safetensors")
     for stage, measured in summary["stages"].items():
+        assert read_metadata(finished / "checkpoints" / f"{stage}.safetensors")["stage"] == stage
         assert {"mAP", "rank1", "seconds", "steps"} <= measured.keys()
         assert 0 < measured["mAP"] <= 1
         assert (finished / "checkpoints" / f"{stage}.safetensors").is_file()
@@ -67,7 +83,15 @@ def test_a_run_leaves_what_it_promises(finished):
         with Image.open(finished / "views" / f"{stage}.png") as picture:
             assert picture.width > 9 * 40
     assert yaml.safe_load((finished / "config.yaml").read_text())["joint"]["epochs"] == 2
-    assert list((finished / "events").iterdir())
+    (commands,) = [json.loads((finished / "environment.json").read_text())]
+    assert [entry["packages"]["torch"] for entry in commands] == [torch.__version__.partition("+")[0]]
+    assert commands[0]["ranks"] == 1
+    lines = (finished / "run.log").read_text().splitlines()
+    printed = [line for line in said.splitlines() if not re.match(r"\w+ \d+/\d+  ", line)]  # progress is no event
+    assert [line for line in lines if line in printed] == printed
+    tags = event_tags(finished / "events")
+    assert {f"{stage}/views" for stage in STAGES[1:]} <= tags
+    assert "_hparams_/session_start_info" in tags
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert {record["stage"] for record in records} == set(STAGES)
     losses = [record["loss"] for record in records if "loss" in record]
