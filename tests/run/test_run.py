@@ -46,7 +46,11 @@ def refusal(monkeypatch, capsys):
     monkeypatch.setenv("GCL_FAST_ALLOCATOR", "decided")  # no restart
 
     def told(*arguments: object) -> str:
-        assert train.main([*map(str, arguments)]) == 2
+        try:
+            status = train.main([*map(str, arguments)])
+        except SystemExit as ended:  # of the parser
+            status = ended.code
+        assert status == 2
         return capsys.readouterr().err
 
     return told
@@ -166,26 +170,36 @@ def test_an_existing_run_is_not_overwritten(finished, command, refusal):
     assert "joint.epochs: 2 -> 3" in refusal(*command(finished.parent, "whole", "--resume")[2:], "joint.epochs=3")
 
 
-def test_wrong_input_is_named_without_a_traceback(tmp_path, refusal):
+def test_wrong_input_is_named_without_a_traceback_and_leaves_nothing(tmp_path, refusal, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (pictures := tmp_path / "pictures").mkdir()
     Image.new("RGB", (64, 128)).save(pictures / "black.png")
     (tmp_path / "file").write_text("")
+    (tmp_path / "weights.safetensors").write_text("")
+    on_pictures = ("--dataset", "folder", "--data-root", pictures)
     cases = {
         ("--dataset", "market1501"): "--data-root",
         ("--dataset", "market1501", "--data-root", tmp_path / "absent"): "bounding_box_train",
+        ("--dataset", "market"): "there is no such dataset; did you mean market1501?",
+        ("--source", "market"): "there is no such dataset; did you mean market1501?",
+        ("--source", "market1501", *on_pictures): "--source-root",
         ("--dataset", "folder", "--data-root", tmp_path / "empty"): "empty",
         ("--runs", tmp_path / "file"): "--runs DIR",
+        ("--runs", tmp_path / "file" / "below"): "--runs DIR",
         ("--dataset", "folder", "--data-root", tmp_path / "empty", "--set", "height=32"): "at least",
-        ("--init", tmp_path / "absent.safetensors", "--dataset", "folder", "--data-root", pictures): "no weights at",
+        ("--init", tmp_path / "absent.safetensors"): "there are no weights at this path",
+        ("--init", tmp_path / "weights.safetensors", *on_pictures): "weights.safetensors",
+        ("--config", tmp_path / "absent.yaml"): "absent.yaml",
+        ("--seed", "first"): "--seed",
+        ("--sed", "1"): "did you mean --seed?",
+        ("--set", "joint.epoch=1"): "epochs",
+        ("--structure-maps", tmp_path / "absent", *on_pictures): "maps hold no body",
     }
-    for number, (arguments, told) in enumerate(cases.items()):
-        more = () if "--runs" in arguments else ("--runs", tmp_path / f"runs{number}")
-        assert told in refusal(*more, *arguments)
-    # what was refused left no run behind
-    again = refusal("--runs", tmp_path / "runs2", "--dataset", "folder", "--data-root", tmp_path / "empty", "--amp")
-    assert "empty" in again
-    assert "holds a run" not in again
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, told in cases.items():
+        assert told in refusal(*arguments)
+        assert sorted(tmp_path.rglob("*")) == before, arguments
 
 
 @pytest.fixture
