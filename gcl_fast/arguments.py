@@ -56,7 +56,7 @@ def did_you_mean(word: str, known: Sequence[str] | Any) -> str:
     Example:
         >>> did_you_mean("trian", ["train", "export"])
         '; did you mean train?'
-        >>> did_you_mean("paint", ["train", "export"])
+        >>> did_you_mean("walk", ["train", "export"])
         ''
     """
     nearest = get_close_matches(word, [*known], 1)
