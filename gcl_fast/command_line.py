@@ -127,7 +127,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
         config = override(replace(base, **_with_methods(base, options)), assignments)
         _refuse_conflicts(config)
     except UserError as error:
-        flags.error(str(error))
+        flags.refuse(str(error))
     if listing:
         print(list_settings(config))
         sys.exit(0)
