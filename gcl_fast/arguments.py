@@ -46,8 +46,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Print the message as one sentence, and end the process with status 2."""
-        self.exit(REFUSED, f"gcl_fast: {message} ({self.prog} --help lists what there is)\n")
+        """Print the message and where the flags are listed, and end the process with status 2."""
+        self.refuse(f"{message} ({self.prog} --help lists what there is)")
+
+    def refuse(self, message: str) -> NoReturn:
+        """Print the message in one line, and end the process with status 2."""
+        self.exit(REFUSED, f"gcl_fast: {message}\n")
 
 
 def did_you_mean(word: str, known: Sequence[str] | Any) -> str:
@@ -56,7 +60,7 @@ def did_you_mean(word: str, known: Sequence[str] | Any) -> str:
     Example:
         >>> did_you_mean("trian", ["train", "export"])
         '; did you mean train?'
-        >>> did_you_mean("paint", ["train", "export"])
+        >>> did_you_mean("walk", ["train", "export"])
         ''
     """
     nearest = get_close_matches(word, [*known], 1)

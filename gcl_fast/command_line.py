@@ -115,7 +115,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
 
     Raises:
         SystemExit: --help or --list-settings (status 0), or an unknown or malformed flag (status 2).
-        UserError: crops of a size that the networks cannot take, or --init names nothing.
+        UserError: crops of a size that the networks cannot take.
     """
     flags = parser()
     options = vars(flags.parse_args(arguments))
@@ -127,14 +127,18 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
         config = override(replace(base, **_with_methods(base, options)), assignments)
         _refuse_conflicts(config)
     except UserError as error:
-        flags.error(str(error))
+        flags.refuse(str(error))
     if listing:
         print(list_settings(config))
         sys.exit(0)
     check_size(*config.size)
-    if config.init and not Path(config.init).exists():  # here, since a missing dataset is made before weights are read
-        raise UserError(f"--init {config.init}: there are no weights at this path")
     return config, resume
+
+
+def check_init(config: RunConfig) -> None:
+    """Raise a UserError where --init names nothing, before a missing dataset is made for minutes."""
+    if config.init and not Path(config.init).exists():
+        raise UserError(f"--init {config.init}: there are no weights at this path")
 
 
 def _choices(setting: str, kind: type = RunConfig) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 
 # By default glibc returns the memory of a large tensor to the kernel at every free, so that each new tensor costs page
@@ -34,12 +33,14 @@ def prepare_process() -> None:
     Settings of the user have priority. Call it before torch is imported, which reads them then. `allocator()` returns
     the decision.
     """
-    if "torch" in sys.modules:  # too late for both, and a restart would lose what this process has done
-        os.environ.setdefault(_MARK, "system (torch was imported before)")
+    if "torch" in sys.modules or hasattr(sys, "ps1"):  # too late, or a notebook: a restart would lose what was done
+        os.environ.setdefault(_MARK, "system (a process that has begun is not restarted)")
         return
     set_openmp_waiting()
     if _MARK in os.environ:
         return
+    import platform  # not for --help
+
     if platform.libc_ver()[0] != "glibc":
         os.environ[_MARK] = "system"
     elif "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):

@@ -16,7 +16,7 @@ from pathlib import Path
 # Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
-from gcl_fast.command_line import parse  # noqa: E402
+from gcl_fast.command_line import check_init, parse  # noqa: E402
 from gcl_fast.entry import INTERRUPTED, entry, in_one_line  # noqa: E402
 from gcl_fast.process import prepare_process  # noqa: E402
 
@@ -25,6 +25,7 @@ from gcl_fast.process import prepare_process  # noqa: E402
 def main(arguments: list[str] | None) -> int:
     """Train the stages that the settings ask for, one after the other, and return the exit status."""
     config, resume = parse(arguments)  # first, so that --help and a wrong flag wait for no import
+    check_init(config)
     prepare_process()  # may restart the process: before torch is imported
 
     with in_one_line():

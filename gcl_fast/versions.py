@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 
 from gcl_fast.errors import UserError
 
@@ -36,6 +35,8 @@ def check_torch(installed: str | None = None) -> None:
     lowest, below = (".".join(map(str, limit)) for limit in (LOWEST, BELOW))
     way_out = f"pip install 'torch>={lowest},<{below}' torchvision"
     if installed is None:
+        from importlib.metadata import PackageNotFoundError, version  # not for --help
+
         try:
             installed = version("torch")
         except PackageNotFoundError:

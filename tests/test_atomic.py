@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from gcl_fast.atomic import write_atomically
+from gcl_fast.atomic import check_writable, write_atomically
 
 
 @pytest.fixture
@@ -60,3 +60,13 @@ def test_the_umask_decides_who_may_read_it(path):
     finally:
         os.umask(former)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_folder_is_checked_without_being_made(tmp_path):
+    check_writable(tmp_path / "missing" / "below")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="Not a directory"):
+            check_writable(folder)

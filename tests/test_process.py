@@ -45,3 +45,13 @@ def test_the_allocator_is_chosen_beside_other_tunables_and_not_over_a_users():
     own = prepared(GLIBC_TUNABLES="glibc.malloc.arena_max=1")
     assert own["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=1"
     assert own["allocator"] == "GLIBC_TUNABLES of the environment"
+
+
+@pytest.mark.parametrize("begun", ["sys.modules['torch'] = sys", "sys.ps1 = '>>> '"])
+def test_a_process_that_has_begun_is_not_restarted(begun):
+    script = (
+        f"import sys\nfrom gcl_fast.process import *\nprint('begun')\n{begun}\nprepare_process()\nprint(allocator())"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in OURS}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "begun\nsystem (a process that has begun is not restarted)\n"

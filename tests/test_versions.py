@@ -1,5 +1,6 @@
 """The range of torch, and what is said of one outside it."""
 
+import importlib.metadata
 import tomllib
 import warnings
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcl_fast import versions
 from gcl_fast.entry import in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.versions import BELOW, LOWEST, check_torch
@@ -40,7 +40,7 @@ def test_a_newer_torch_is_tried_with_a_warning(installed):
 
 
 def test_entries_say_it_in_one_line_before_they_import_torch(monkeypatch, capsys):
-    monkeypatch.setattr(versions, "version", lambda name: "2.9.1")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.1")
     with pytest.raises(SystemExit) as ended, in_one_line():
         pytest.fail("the imports of an entry ran")
     assert ended.value.code == 2
@@ -49,8 +49,8 @@ def test_entries_say_it_in_one_line_before_they_import_torch(monkeypatch, capsys
 
 def test_no_torch_at_all_is_one_line(monkeypatch):
     def missing(name: str) -> str:
-        raise versions.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(versions, "version", missing)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(UserError, match="there is none here: pip install"):
         check_torch()

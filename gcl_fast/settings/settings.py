@@ -272,7 +272,12 @@ class RunConfig:
 
 
 def is_eps(eps: float | str | None) -> bool:
-    """Return whether `eps` is None, "auto", or a radius in 0..1; 1 is excluded, because it would join every pair."""
+    """Return whether `eps` is None, "auto", or a radius in 0..1; 1 is excluded, because it would join every pair.
+
+    Example:
+        >>> is_eps("auto"), is_eps(0.5), is_eps(1.0)
+        (True, True, False)
+    """
     return eps is None or eps == "auto" or (not isinstance(eps, str) and 0 <= eps < 1)
 
 

@@ -177,9 +177,12 @@ def test_quality_as_one_object(untrained, capsys, monkeypatch):
         ),
     ],
 )
-def test_flags_that_would_do_nothing_are_refused(untrained, capsys, flags, told):
-    assert evaluate.main([str(untrained), *flags]) == 2
+def test_flags_that_would_do_nothing_are_refused(untrained, tmp_path, capsys, flags, told):
+    run = shutil.copytree(untrained, tmp_path / "run", ignore=lambda *_: ["generation"])
+    before = sorted(run.rglob("*"))
+    assert evaluate.main([str(run), *flags]) == 2
     assert told in capsys.readouterr().err
+    assert sorted(run.rglob("*")) == before
 
 
 def test_quality_that_cannot_be_kept_is_not_measured(untrained, tmp_path, capsys):

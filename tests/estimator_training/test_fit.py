@@ -9,6 +9,7 @@ from gcl_fast.bodies.body_estimator import load_regressor
 from gcl_fast.bodies.body_regressor import SIZE
 from gcl_fast.estimator_training import clutter as cluttering
 from gcl_fast.estimator_training import fit as estimator
+from gcl_fast.estimator_training.__main__ import main
 from gcl_fast.estimator_training.alignment import Alignment
 from gcl_fast.estimator_training.clutter import Clutter
 from gcl_fast.render import render_structure
@@ -87,11 +88,11 @@ def test_command_trains_keeps_cutouts_and_goes_on(tmp_path, monkeypatch, capsys)
     for name, value in (("PEOPLE", 6), ("BACKDROPS", 3), ("CAMERAS", 2), ("BATCH", 4)):
         monkeypatch.setattr(estimator, name, value)
     out, arguments = tmp_path / "w.safetensors", ["--work", str(tmp_path / "work"), "--shards", "1", "--steps", "2"]
-    assert estimator.main([*arguments, "--out", str(out)]) == 0
+    assert main([*arguments, "--out", str(out)]) == 0
     before = load_regressor(out)
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["cutouts-1000.npz"]
     monkeypatch.setattr(estimator, "Scenery", lambda *_: pytest.fail("drawn again"))
-    assert estimator.main([*arguments, "--out", str(out), "--init", str(out)]) == 0
+    assert main([*arguments, "--out", str(out), "--init", str(out)]) == 0
     assert not torch.equal(before.hidden.weight, load_regressor(out).hidden.weight)
     assert "step 2 of 2" in capsys.readouterr().err
 
@@ -101,5 +102,5 @@ def test_command_says_what_it_cannot_write(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(estimator, name, value)
     (tmp_path / "file").write_text("")
     arguments = ["--work", str(tmp_path / "file" / "work"), "--shards", "1", "--out", str(tmp_path / "w.safetensors")]
-    assert estimator.main(arguments) == 2
+    assert main(arguments) == 2
     assert "choose another --work" in capsys.readouterr().err
