@@ -24,7 +24,7 @@ FLOORS = [
     {"stages"},
     {"run"},
     {"inference"},
-    {"embed", "estimate", "evaluate", "generate", "train"},
+    {"embed", "estimate", "evaluate", "export", "generate", "train"},
 ]
 
 

@@ -26,7 +26,9 @@ def check_packages() -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise UserError(f"an ONNX file needs {name}: pip install 'gcl-fast[export]'") from error
+            raise UserError(
+                f"an ONNX file needs {name}: pip install onnx onnxscript onnxruntime (the extra gcl-fast[export])"
+            ) from error
 
 
 def write(program: ExportedProgram, file: BinaryIO, metadata: str) -> None:

@@ -32,6 +32,7 @@ class PixelEncoder(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN))
         self.register_buffer("deviation", 255 * torch.tensor(IMAGENET_STD))
         self.cpu().float().eval().requires_grad_(False)
+        self.to(memory_format=torch.contiguous_format)  # torch.export.save warns of channels-last weights
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.

@@ -1,0 +1,143 @@
+"""Export the identity encoder as one file that runs without gcl_fast: gcl-fast export runs/NAME --to onnx
+
+A model card is written beside the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
+from gcl_fast.process import prepare_process
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcl_fast.data import Records, ReIDDataset
+
+    Run = Callable[[Tensor], Tensor]  # images (N, H, W, 3) uint8 -> rows (N, D)
+
+BATCH = 64  # images of a forward pass of --evaluate
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    command = argparse.ArgumentParser(
+        prog="gcl-fast export",
+        description="Export the identity encoder as one file that runs without gcl_fast, with a model card beside it.",
+    )
+    add = command.add_argument
+    add("run", type=Path, help="folder of a run, one of its .safetensors files, or official weights")
+    add("--to", required=True, choices=("onnx", "torch-export"), help="onnx: a .onnx file; torch-export: a .pt2 file")
+    add("--out", type=Path, metavar="FILE", help="file to write (default: beside the weights, with their name)")
+    add("--stage", help="stage of the run whose weights are exported (default: the last finished)")
+    add("--evaluate", action="store_true", help="measure mAP by PyTorch and by the file, on query and gallery")
+    add("--dataset", help="dataset of --evaluate (default: the run's)")
+    add("--data-root", metavar="DIR", help="folder of that dataset")
+    command.set_defaults(structure_maps=None, smpl=None)  # of `load_run`; retrieval reads neither
+    return command
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Write the file and its model card, and return the exit status."""
+    options = parser().parse_args(arguments)
+    if (options.dataset or options.data_root) and not options.evaluate:
+        raise UserError("--dataset and --data-root name the data of --evaluate; add --evaluate, or leave them out")
+    prepare_process()  # may restart the process: before torch is imported
+    with in_one_line():
+        from gcl_fast.inference import exported_program, onnx_file
+        from gcl_fast.inference.agreement import BATCHES, check_agreement
+        from gcl_fast.inference.load import load
+        from gcl_fast.inference.model_card import model_card
+        from gcl_fast.inference.pixel_encoder import PixelEncoder
+    kind = {"onnx": onnx_file, "torch-export": exported_program}[options.to]
+    kind.check_packages()
+    model = load(options.run, device="cpu", amp=False, stage=options.stage)
+    out = options.out or _beside(options.run, model.metadata["stage"], kind.SUFFIX)
+    if out.suffix != kind.SUFFIX:
+        raise UserError(f"--out {out}: --to {options.to} writes a file that ends in {kind.SUFFIX}")
+    data = _open_data(options) if options.evaluate else None
+    network = PixelEncoder(model.encoder)
+    program = exported_program.export_program(network, model.size)
+    difference = 0.0
+
+    def write(file: BinaryIO) -> None:
+        """Write the exported file, and run it before it has its name."""
+        nonlocal difference
+        kind.write(program, file, json.dumps({**model.metadata, "digest": model.digest}))
+        file.flush()
+        difference = check_agreement(kind.open_file(Path(file.name)), network, model.size, out.name)
+
+    _write(out, write)
+    agreement = f"rows within {difference:.1g} of PyTorch's in float32 on batches of {', '.join(map(str, BATCHES))}"
+    card = model_card(model, out.name, kind.CONTAINER, kind.snippet(out.name), agreement)
+    card_path = out.with_name(f"{out.name}.md")
+    _write(card_path, lambda file: file.write(card.encode()))
+    height, width = model.size
+    print(f"{out}: {kind.CONTAINER}, images (N, {height}, {width}, 3) uint8 -> rows (N, {model.dim}); {agreement}")
+    print(f"{card_path}: model card")
+    if data is not None:
+        torch_mAP, file_mAP = (_mAP(run, data, model.size) for run in (network, kind.open_file(out)))
+        print(f"mAP on {data.name}: {100 * torch_mAP:.2f} % by PyTorch in float32, {100 * file_mAP:.2f} % by {out.name}")
+    return 0
+
+
+def _beside(run: Path, stage: str, suffix: str) -> Path:
+    """Return the default place: in the folder that was named, or beside the file that was named."""
+    return run / f"{stage}{suffix}" if run.is_dir() else run.with_suffix(suffix)
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file atomically; raise a UserError where that is not possible."""
+    from gcl_fast.atomic import write_atomically
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another place with --out FILE") from error
+
+
+def _open_data(options: argparse.Namespace) -> ReIDDataset:
+    """Open the dataset of --evaluate.
+
+    Raises:
+        UserError: there is no such dataset, or it has no query and gallery.
+    """
+    from gcl_fast.run.restore import load_run, open_noted
+
+    data = open_noted(load_run(options)).dataset
+    if not len(data.query) or not len(data.gallery):
+        raise UserError(f"--evaluate: {data.name} in {data.root} has no query and gallery; leave --evaluate out")
+    return data
+
+
+def _mAP(run: Run, data: ReIDDataset, size: tuple[int, int]) -> float:
+    """Measure mAP by the rows that `run` gives."""
+    from gcl_fast.evaluation.retrieval import retrieve
+
+    query, gallery = (_rows(run, records, size) for records in (data.query, data.gallery))
+    return retrieve(query, gallery, data.query, data.gallery).mAP
+
+
+def _rows(run: Run, records: Records, size: tuple[int, int]) -> Tensor:
+    """Compute the rows (N, D) of crops, which are resized as in `evaluate`."""
+    import numpy as np
+    import torch
+
+    from gcl_fast.data.image_files import ImageFiles
+
+    files = ImageFiles(records.paths, size, torch.device("cpu"), threads=torch.get_num_threads())
+    plan = np.array_split(np.arange(len(records)), range(BATCH, len(records), BATCH))
+    with torch.no_grad():
+        return torch.cat([run(images) for images in files.batches(plan)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
