@@ -8,38 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from gcl_fast.arguments import Parser, add_run_arguments
+from gcl_fast.atomic import check_writable, write_atomically
 from gcl_fast.console import LOGGER
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
-
-if __name__ == "__main__":
-    prepare_process()  # may restart the process: before torch is imported
-
-with in_one_line():
-    from gcl_fast.assessment.assess import Assessment
-    from gcl_fast.assessment.views import YAWS
-    from gcl_fast.atomic import write_atomically
-    from gcl_fast.distributed.ranks import start
-    from gcl_fast.evaluation import Reranking
-    from gcl_fast.evaluation.figures import yaw_curves
-    from gcl_fast.evaluation.frechet import InceptionFeatures, installed
-    from gcl_fast.optim.precision import choose as choose_precision
-    from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, open_noted, restore
-    from gcl_fast.run.temporal import joint_retrieval
-    from gcl_fast.settings import STAGES
-    from gcl_fast.table import text_table
+from gcl_fast.settings import STAGES, WEIGHTS
+from gcl_fast.table import text_table
 
 
-@entry
-def main(arguments: list[str] | None) -> int:
-    """Print tables (per cent) or JSON (fractions) of the stages asked for, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gcl_fast.evaluate", description=__doc__)
-    add_arguments(parser)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the flags."""
+    parser = Parser(
+        "gcl-fast evaluate",
+        "Measure retrieval and novel views by a run's or official weights. With --generation the views are measured yaw"
+        " by yaw, and written to <run>/generation/<stage>.json and .png.",
+    )
+    add_run_arguments(parser)
     parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
     parser.add_argument(
@@ -58,14 +47,32 @@ def main(arguments: list[str] | None) -> int:
     )
     views.add_argument("--yaws", nargs="+", type=float, metavar="DEG", help="default: 0, 45, ...")
     views.add_argument("--count", type=int, help="number of crops to turn (default: all)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Print tables (per cent) or JSON (fractions) of the stages asked for, and return the exit status."""
+    options = parser().parse_args(arguments)
     _refuse_idle(options)
+    prepare_process()  # may restart the process: before torch is imported
+    with in_one_line():
+        from gcl_fast.assessment.assess import Assessment
+        from gcl_fast.assessment.views import YAWS
+        from gcl_fast.distributed.ranks import start
+        from gcl_fast.evaluation import Reranking
+        from gcl_fast.evaluation.frechet import InceptionFeatures, installed
+        from gcl_fast.optim.precision import choose as choose_precision
+        from gcl_fast.run.restore import OFFICIAL, load_run, open_noted, restore
+        from gcl_fast.run.temporal import joint_retrieval
+
     config = load_run(options)
     ranks = start(options.device)
     precision = choose_precision(options.amp, ranks.device)
     assessment = Assessment(config, open_noted(config), ranks, precision)
     if options.generation:
-        folder = _make_folder((options.run.parent if options.run.is_file() else options.run) / "generation")
+        folder = (options.run.parent if options.run.is_file() else options.run) / "generation"
+        _check_folder(folder)
         inception = InceptionFeatures(options.inception).to(ranks.device) if options.inception else None
         if inception is None and not installed():
             LOGGER.info("no Fréchet distance without torchmetrics: pip install torchmetrics")
@@ -103,18 +110,18 @@ def _refuse_idle(options: argparse.Namespace) -> None:
         raise UserError(f"--{idle[0]} without --generation: it sets how generated views are measured; add --generation")
 
 
-def _make_folder(path: Path) -> Path:
-    """Make the folder `path` before the long measurement; raise a UserError where it cannot be written."""
+def _check_folder(path: Path) -> None:
+    """Raise a UserError before the long measurement where the folder `path` cannot be written."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        check_writable(path)
     except OSError as error:
         raise UserError(f"cannot write to {path} ({error.strerror}); make it a folder that can be written") from error
-    return path
 
 
 def _write_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
     """Write the quality of views to `path`.json and `path`.png."""
+    from gcl_fast.evaluation.figures import yaw_curves  # imports torch
+
     text = json.dumps({"stage": stage, **quality}, indent=2) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     yaw_curves(quality, path.with_suffix(".png"))

@@ -1,6 +1,6 @@
-"""Export the identity encoder as one file that runs without gcl_fast: gcl-fast export runs/NAME --to onnx
+"""Export the identity encoder as one file that runs without gcl_fast: gcl-fast export RUN --to onnx
 
-A model card is written beside the file.
+The file turns uint8 images of the model's size into unit rows. A model card is written beside it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from gcl_fast.arguments import Parser
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
+from gcl_fast.settings import DATASETS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,21 +29,18 @@ BATCH = 64  # images of a forward pass of --evaluate
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
-    command = argparse.ArgumentParser(
-        prog="gcl-fast export",
-        description="Export the identity encoder as one file that runs without gcl_fast, with a model card beside it.",
-    )
-    add = command.add_argument
-    add("run", type=Path, help="folder of a run, one of its .safetensors files, or official weights")
+    """Return the parser of the flags."""
+    parser = Parser("gcl-fast export", str(__doc__))
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="folder of a run, a .safetensors file of it, or official weights")
     add("--to", required=True, choices=("onnx", "torch-export"), help="onnx: a .onnx file; torch-export: a .pt2 file")
-    add("--out", type=Path, metavar="FILE", help="file to write (default: beside the weights, with their name)")
-    add("--stage", help="stage of the run whose weights are exported (default: the last finished)")
-    add("--evaluate", action="store_true", help="measure mAP by PyTorch and by the file, on query and gallery")
-    add("--dataset", help="dataset of --evaluate (default: the run's)")
+    add("--out", type=Path, metavar="FILE", help="the file to write (default: in RUN, or beside it, by its name)")
+    add("--stage", help="of a run's folder (default: the last one that is finished)")
+    add("--evaluate", action="store_true", help="print mAP by PyTorch and by the file, on query and gallery")
+    add("--dataset", choices=DATASETS, metavar="NAME", help="dataset of --evaluate (default: the run's)")
     add("--data-root", metavar="DIR", help="folder of that dataset")
-    command.set_defaults(structure_maps=None, smpl=None)  # of `load_run`; retrieval reads neither
-    return command
+    parser.set_defaults(structure_maps=None, smpl=None)  # for `load_run`; retrieval reads neither
+    return parser
 
 
 @entry
@@ -52,17 +51,22 @@ def main(arguments: list[str] | None) -> int:
         raise UserError("--dataset and --data-root name the data of --evaluate; add --evaluate, or leave them out")
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
+        from gcl_fast.atomic import check_target, write_atomically
         from gcl_fast.inference import exported_program, onnx_file
         from gcl_fast.inference.agreement import BATCHES, check_agreement
         from gcl_fast.inference.load import load
         from gcl_fast.inference.model_card import model_card
         from gcl_fast.inference.pixel_encoder import PixelEncoder
+
     kind = {"onnx": onnx_file, "torch-export": exported_program}[options.to]
     kind.check_packages()
     model = load(options.run, device="cpu", amp=False, stage=options.stage)
     out = options.out or _beside(options.run, model.metadata["stage"], kind.SUFFIX)
+    card_file = out.with_name(f"{out.name}.md")
     if out.suffix != kind.SUFFIX:
-        raise UserError(f"--out {out}: --to {options.to} writes a file that ends in {kind.SUFFIX}")
+        raise UserError(f"--out {out}: expected a name that ends in {kind.SUFFIX}")
+    check_target(out)
+    check_target(card_file)
     data = _open_data(options) if options.evaluate else None
     network = PixelEncoder(model.encoder)
     program = exported_program.export_program(network, model.size)
@@ -73,16 +77,14 @@ def main(arguments: list[str] | None) -> int:
         nonlocal difference
         kind.write(program, file, json.dumps({**model.metadata, "digest": model.digest}))
         file.flush()
-        difference = check_agreement(kind.open_file(Path(file.name)), network, model.size, out.name)
+        difference = check_agreement(kind.open_file(Path(file.name)), network, model.size, out)
 
-    _write(out, write)
-    agreement = f"rows within {difference:.1g} of PyTorch's in float32 on batches of {', '.join(map(str, BATCHES))}"
+    write_atomically(out, write)
+    agreement = f"rows within {difference:.1g} of PyTorch's in float32, on batches of {BATCHES[0]} to {BATCHES[-1]}"
     card = model_card(model, out.name, kind.CONTAINER, kind.snippet(out.name), agreement)
-    card_path = out.with_name(f"{out.name}.md")
-    _write(card_path, lambda file: file.write(card.encode()))
-    height, width = model.size
-    print(f"{out}: {kind.CONTAINER}, images (N, {height}, {width}, 3) uint8 -> rows (N, {model.dim}); {agreement}")
-    print(f"{card_path}: model card")
+    write_atomically(card_file, lambda file: file.write(card.encode()))
+    print(f"{out}: {kind.CONTAINER}, digest {model.digest}, {agreement}")
+    print(f"{card_file}: its model card")
     if data is not None:
         torch_mAP, file_mAP = (_mAP(run, data, model.size) for run in (network, kind.open_file(out)))
         print(f"mAP on {data.name}: {100 * torch_mAP:.2f} % by PyTorch in float32, {100 * file_mAP:.2f} % by {out.name}")
@@ -92,16 +94,6 @@ def main(arguments: list[str] | None) -> int:
 def _beside(run: Path, stage: str, suffix: str) -> Path:
     """Return the default place: in the folder that was named, or beside the file that was named."""
     return run / f"{stage}{suffix}" if run.is_dir() else run.with_suffix(suffix)
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file atomically; raise a UserError where that is not possible."""
-    from gcl_fast.atomic import write_atomically
-
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another place with --out FILE") from error
 
 
 def _open_data(options: argparse.Namespace) -> ReIDDataset:

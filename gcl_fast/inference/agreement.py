@@ -15,7 +15,7 @@ TOLERANCE = 1e-5  # of every value of a row
 
 
 def check_agreement(
-    run: Callable[[Tensor], Tensor], network: Callable[[Tensor], Tensor], size: tuple[int, int], name: str
+    run: Callable[[Tensor], Tensor], network: Callable[[Tensor], Tensor], size: tuple[int, int], file: object
 ) -> float:
     """Compare the rows of a file with those of the network that it was made of, on batches of each size in BATCHES.
 
@@ -23,7 +23,7 @@ def check_agreement(
         run: the file's call, from images (N, H, W, 3) uint8 to rows (N, D).
         network: the call of the network in PyTorch.
         size: (H, W) of the images.
-        name: name of the file, for the message.
+        file: its name, for the message.
 
     Returns:
         The largest difference of two values.
@@ -38,13 +38,13 @@ def check_agreement(
             rows, expected = run(images), network(images)
         if rows.shape != expected.shape or rows.dtype != expected.dtype:
             raise UserError(
-                f"{name} was not written: for {count} images it gives {tuple(rows.shape)} {rows.dtype}, and PyTorch"
+                f"{file} was not written: for {count} images it gives {tuple(rows.shape)} {rows.dtype}, and PyTorch"
                 f" {tuple(expected.shape)} {expected.dtype}; another version of torch or onnxscript may export it"
             )
         difference = float((rows - expected).abs().max())
         if not difference <= TOLERANCE:  # NaN as well
             raise UserError(
-                f"{name} was not written: for {count} images its rows differ from PyTorch's in float32 by"
+                f"{file} was not written: for {count} images its rows differ from PyTorch's in float32 by"
                 f" {difference:.1e}, more than {TOLERANCE:g}; another version of torch or onnxscript may export it"
             )
         largest = max(largest, difference)

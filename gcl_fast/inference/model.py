@@ -32,7 +32,7 @@ NAMED = 5  # images that do not decode and are named in the warning
 class Matches(NamedTuple):
     """Holds the nearest entries of a gallery for each of Q queries, the most similar first."""
 
-    index: Tensor  # (Q, k) int64 rows of the gallery
+    indices: Tensor  # (Q, k) int64 rows of the gallery
     similarity: Tensor  # (Q, k) float32 cosine, -1..1
 
 
@@ -125,7 +125,7 @@ class Model:
                 if flip:
                     embedding = normalize(embedding + self._embedding(batch.images.flip(3)), dim=1)
                 rows.append(embedding.masked_fill(~batch.decoded[:, None], torch.nan).cpu())
-                failures += batch.index[~batch.decoded].tolist()
+                failures += batch.places[~batch.decoded].tolist()
                 bar.update(len(embedding))
         if failures:
             names = [str(items[i]) if isinstance(items, list) else f"number {i}" for i in failures[:NAMED]]
@@ -183,9 +183,9 @@ class Model:
         yaw = torch.tensor([float(angle) for angle in yaws], device=self.device)
         for batch in read(items, self.size, self.device, bgr=bgr):
             if not batch.decoded.all():
-                place = int(batch.index[~batch.decoded][0])
+                place = int(batch.places[~batch.decoded][0])
                 raise UserError(f"image {items[place] if isinstance(items, list) else place} does not decode")
-            bodies: BodyParameters = estimate_images(batch.images, [str(i) for i in batch.index.tolist()])
+            bodies: BodyParameters = estimate_images(batch.images, [str(i) for i in batch.places.tolist()])
             maps = OnlineStructureMaps(body, bodies, self.size, self.device)
             for place, image in enumerate(batch.images):
                 index = torch.full((len(yaw),), place, device=self.device)

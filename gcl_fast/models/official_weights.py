@@ -13,7 +13,7 @@ from torch import Tensor
 from gcl_fast.errors import UserError
 from gcl_fast.models.gcl import GCL
 from gcl_fast.models.identity_encoder import IdentityEncoder
-from gcl_fast.models.sizes import ModelConfig
+from gcl_fast.settings.model_sizes import ModelConfig
 
 Weights = Mapping[str, Tensor]
 PARTS = ("gen", "dis", "id")

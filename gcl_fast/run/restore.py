@@ -16,32 +16,16 @@ from gcl_fast.inputs import Inputs, open_inputs
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.run.weights import check_fit, load_weights
-from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, from_dict, preset
+from gcl_fast.settings import STAGES, WEIGHTS, RunConfig, from_dict, preset
 
-# The networks after the source stage, with the source's batch norms instead of the target's
-SOURCE_NORMS = "source_norms"
-WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
 OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command on trained weights takes: the run, other inputs than its own, precision and device."""
-    parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME, or official weights")
-    parser.add_argument("--dataset", help="another dataset than the run's (required for official weights)")
-    parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset")
-    parser.add_argument(
-        "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering"
-    )
-    parser.add_argument("--smpl", metavar="FILE", help="file of the SMPL body model, for body parameters of SMPL")
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def load_run(options: argparse.Namespace) -> RunConfig:
     """Return the settings of a finished or unfinished run, or the paper's for official weights.
 
     Args:
-        options: what the arguments of `add_arguments` parse to; they may name other inputs than the run's.
+        options: what the arguments of `add_run_arguments` parse to; they may name other inputs than the run's.
 
     Raises:
         UserError: neither a run nor official weights at `options.run`, or official weights without a dataset.

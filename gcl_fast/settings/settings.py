@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gcl_fast.errors import UserError
-from gcl_fast.losses.generator_terms import LossWeights
-from gcl_fast.models.sizes import ModelConfig
-from gcl_fast.pseudo_labels.eps import is_eps
-from gcl_fast.synthetic.world import WorldConfig
+from gcl_fast.settings.loss_weights import LossWeights
+from gcl_fast.settings.model_sizes import ModelConfig
+from gcl_fast.settings.world import WorldConfig
 
 STAGES = ("warmup", "generative", "joint")  # on the target
 ALL_STAGES = ("source", *STAGES)
+# The networks after the source stage, with the source's batch norms instead of the target's
+SOURCE_NORMS = "source_norms"
+WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
+DATASETS = ("synthetic", "market1501", "dukemtmc", "msmt17", "cuhk03", "folder")  # `gcl_fast.data` has their readers
 # The least values of settings by name, in whichever dataclass they stand
 AT_LEAST = {
     **dict.fromkeys(
@@ -35,11 +38,11 @@ SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 class ClusteringConfig:
     """Holds how the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.jaccard_labels`)."""
 
-    k1: int = 30
-    k2: int = 6
+    k1: int = 30  # neighbours of the k-reciprocal sets
+    k2: int = 6  # neighbours whose sets are averaged
     eps: float | str | None = None  # a distance, "auto" (eps_auto), or None for the rho rule
-    rho: float = 0.002
-    min_samples: int = 4
+    rho: float = 0.002  # share of all pairs, 0 to 1, whose mean distance is the radius
+    min_samples: int = 4  # crops within the radius that make a core point, itself included
     engine: Literal["auto", "exact", "approximate"] = "auto"  # of the neighbour search; auto chooses by N
     camera_centred: bool = False  # subtract each camera's mean embedding first
 
@@ -211,29 +214,29 @@ class RunConfig:
     they see the batch of one rank unless `sync_bn` is set.
     """
 
-    preset: str = "demo"
-    dataset: str = "synthetic"
+    preset: str = "demo"  # of which presets.py has the settings
+    dataset: str = "synthetic"  # one of DATASETS
     data_root: str = ""  # "" is datasets/synthetic for synthetic; other datasets need a folder
-    runs: str = "runs"
+    runs: str = "runs"  # folder of all runs
     name: str = ""  # "" is <dataset>-<preset>-seed<seed>
-    seed: int = 0
-    stages: tuple[str, ...] = STAGES
+    seed: int = 0  # of everything random
+    stages: tuple[str, ...] = STAGES  # those to run, in training order
     init: str = ""  # weights to start from: official, torchvision ResNet-50 or of a run
-    device: str = "auto"
-    amp: bool = False
-    compile: str = "auto"  # "auto", "on", "off"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is a GPU
+    amp: bool = False  # mixed precision: bfloat16 where the hardware multiplies in it
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the networks
     cuda_graphs: Literal["auto", "on", "off"] = "auto"  # capture steps where that works and pays, always, or never
-    cache: str = "auto"  # decoded crops in memory: "auto", "none", "host", "device"
-    on_bad_image: str = "skip"  # or "error"
+    cache: Literal["auto", "none", "host", "device"] = "auto"  # where decoded crops are kept
+    on_bad_image: Literal["skip", "error"] = "skip"  # what to do with an image that does not decode
     structure_maps: str = "online"  # or a folder of pre-rendered structure maps in the official layout
     smpl: str = ""  # file of the SMPL body model, where the body parameters are for it
     sync_bn: bool = False  # batch norms use the statistics over all ranks, instead of those of their rank
-    optimizer_backend: str = "torch"  # the fused optimizers of PyTorch, or "apex" for those of NVIDIA apex
-    checkpoint_seconds: float = 60.0
+    optimizer_backend: Literal["torch", "apex"] = "torch"  # the fused optimizers of PyTorch, or those of NVIDIA apex
+    checkpoint_seconds: float = 60.0  # between two checkpoints
     keep_checkpoints: int = 2  # the newest ones; at least 2, so that an older one can be read
-    log_every: int = 10
-    height: int = 256
-    width: int = 128
+    log_every: int = 10  # steps between two records of the losses
+    height: int = 256  # of the crops that the networks see, in pixels; a multiple of 4, at least 40
+    width: int = 128  # the same
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # the embedded dataset, made when missing
     source: SourceConfig | None = None  # None: no labelled dataset
@@ -268,13 +271,23 @@ class RunConfig:
         return Path(self.runs) / (self.name or f"{self.dataset}-{self.preset}-seed{self.seed}")
 
 
+def is_eps(eps: float | str | None) -> bool:
+    """Return whether `eps` is None, "auto", or a radius in 0..1; 1 is excluded, because it would join every pair."""
+    return eps is None or eps == "auto" or (not isinstance(eps, str) and 0 <= eps < 1)
+
+
+def least_value(config: Any, name: str) -> int | None:
+    """Return the least value of the setting `name` of a dataclass; None where there is no such limit."""
+    return 1 if name == "steps_per_epoch" and isinstance(config, WarmupConfig) else AT_LEAST.get(name)
+
+
 def _check_ranges(config: Any, prefix: str = "") -> None:
     """Raise a UserError for the first setting out of range, which would otherwise fail in its stage, after hours."""
     for name in (f.name for f in dataclasses.fields(config)):
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
             _check_ranges(value, f"{prefix}{name}.")
-        least = 1 if name == "steps_per_epoch" and isinstance(config, WarmupConfig) else AT_LEAST.get(name)
+        least = least_value(config, name)
         if least is not None and value is not None and value < least:
             raise UserError(f"{prefix}{name}={value}: expected {least} or more")
     if isinstance(config, ClusteringConfig):

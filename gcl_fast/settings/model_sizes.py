@@ -1,4 +1,7 @@
-"""Sizes of the four networks. The defaults are the paper's; `ModelConfig.demo()` fits a step on two CPU cores."""
+"""Hold the sizes of the four networks, and check which images they take.
+
+The defaults are the paper's; `ModelConfig.demo()` fits a step on two CPU cores.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gcl_fast.errors import UserError
+
+DILATIONS = (3, 6, 9)  # of the structure encoder's branches, in pixels of its code
 
 
 @dataclass(frozen=True)
@@ -116,4 +121,44 @@ class ModelConfig:
             structure=StructureConfig(channels=(32, 32, 32, 32), blocks=2, branch=16),
             generator=GeneratorConfig(blocks=4, hidden=128, standardize=True, upsampled=(32, 16)),
             discriminator=DiscriminatorConfig(channels=16, blocks=1),
+        )
+
+
+def min_size() -> tuple[int, int]:
+    """Return the smallest size of images that all networks take; both sides must also be multiples of 4.
+
+    A quarter of each side must exceed 9, the widest reflect padding of the structure encoder.
+
+    Returns:
+        Height and width in pixels.
+
+    Example:
+        >>> min_size()
+        (40, 40)
+    """
+    side = 4 * (max(DILATIONS) + 1)
+    return side, side
+
+
+def check_size(height: int, width: int) -> None:
+    """Check that the networks take images of this size.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+
+    Raises:
+        UserError: a side is below `min_size()`, or no multiple of 4.
+
+    Example:
+        >>> check_size(128, 64)
+        >>> check_size(128, 50)
+        Traceback (most recent call last):
+        gcl_fast.errors.UserError: images of 128x50 do not fit the networks: take at least 40x40 ...
+    """
+    least = min_size()
+    if height < least[0] or width < least[1] or height % 4 or width % 4:
+        raise UserError(
+            f"images of {height}x{width} do not fit the networks: "
+            f"take at least {least[0]}x{least[1]} (height x width), both multiples of 4"
         )
