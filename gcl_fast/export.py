@@ -80,14 +80,15 @@ def main(arguments: list[str] | None) -> int:
         difference = check_agreement(kind.open_file(Path(file.name)), network, model.size, out)
 
     write_atomically(out, write)
-    agreement = f"rows within {difference:.1g} of PyTorch's in float32, on batches of {BATCHES[0]} to {BATCHES[-1]}"
+    batches = ", ".join(map(str, BATCHES))
+    agreement = f"rows differ from PyTorch's in float32 by {difference:.1g} at most (batches of {batches})"
     card = model_card(model, out.name, kind.CONTAINER, kind.snippet(out.name), agreement)
     write_atomically(card_file, lambda file: file.write(card.encode()))
-    print(f"{out}: {kind.CONTAINER}, digest {model.digest}, {agreement}")
+    print(f"{out}: {kind.CONTAINER}, digest {model.digest}; {agreement}")
     print(f"{card_file}: its model card")
     if data is not None:
-        torch_mAP, file_mAP = (_mAP(run, data, model.size) for run in (network, kind.open_file(out)))
-        print(f"mAP on {data.name}: {100 * torch_mAP:.2f} % by PyTorch in float32, {100 * file_mAP:.2f} % by {out.name}")
+        mAPs = [100 * _mAP(run, data, model.size) for run in (network, kind.open_file(out))]
+        print(f"mAP on {data.name}: {mAPs[0]:.2f} % by PyTorch in float32, {mAPs[1]:.2f} % by {out.name}")
     return 0
 
 

@@ -5,6 +5,7 @@ This file and onnx_file.py have the same functions: `export.py` takes one of the
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,6 @@ def snippet(name: str) -> str:
     return f"""\
 import torch
 
-network = torch.export.load({name!r}).module()
+network = torch.export.load({json.dumps(name)}).module()
 with torch.no_grad():
     rows = network(torch.from_numpy(images)).numpy()"""

@@ -34,7 +34,7 @@ def model_card(model: Model, name: str, container: str, snippet: str, agreement:
         name: name of the file.
         container: format of the file, with its version.
         snippet: lines of Python that turn `images` into `rows`; imports first.
-        agreement: how near the file's rows are to PyTorch's, as "rows within ...".
+        agreement: how near the file's rows are to PyTorch's, as "rows differ ...".
     """
     metadata, (height, width) = model.metadata, model.size
     data, settings = metadata.get("data", {}), metadata.get("settings", {})
@@ -49,7 +49,11 @@ def model_card(model: Model, name: str, container: str, snippet: str, agreement:
         **{f"crops in {split}": data.get(split) for split in ("train", "query", "gallery")},
         "digest of the names of the training crops": data.get("digest"),
     }
-    training = {"stage": metadata.get("stage"), "preset": settings.get("preset"), "mixed precision": settings.get("amp")}
+    training = {
+        "stage": metadata.get("stage"),
+        "preset": settings.get("preset"),
+        "mixed precision": settings.get("amp"),
+    }
     sizes = {f"encoder: {key}": value for key, value in settings.get("model", {}).get("identity", {}).items()}
     return f"""\
 # {_plain(name)}
@@ -74,7 +78,7 @@ gcl_fast trained it by GCL (Chen et al., CVPR 2021), and exported it from PyTorc
 | normalization | by ImageNet's mean and deviation, inside the file |
 | output | `rows`, (N, {model.dim}) float32, each of length 1 |
 
-Before the file was written, it ran on test images: {agreement}.
+Before the file was written, it ran on test images: its {agreement}.
 Another resize or another order of the channels changes the rows, and no error shows it.
 
 ## Uses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -67,5 +68,5 @@ def snippet(name: str) -> str:
     return f"""\
 import onnxruntime
 
-session = onnxruntime.InferenceSession({name!r}, providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession({json.dumps(name)}, providers=["CPUExecutionProvider"])
 (rows,) = session.run(None, {{"images": images}})"""

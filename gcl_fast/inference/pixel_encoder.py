@@ -1,4 +1,4 @@
-"""Encode pixels to unit rows: normalization, identity encoder and L2 norm as one network, by torch's operations alone."""
+"""Encode pixels to unit rows: normalization, identity encoder and L2 norm as one network of torch's operations."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ class PixelEncoder(nn.Module):
         >>> rows.shape, rows.norm(dim=1).round()
         (torch.Size([2, 256]), tensor([1., 1.]))
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
