@@ -77,8 +77,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering"
     )
     parser.add_argument("--smpl", metavar="FILE", help="file of the SMPL body model, for body parameters of SMPL")
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    add_precision(parser)
     add_device(parser)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add --amp and --no-amp of a command on trained weights."""
+    parser.add_argument(
+        "--amp", action=argparse.BooleanOptionalAction, help="mixed precision (default: as the run was trained)"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

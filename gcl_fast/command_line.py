@@ -115,7 +115,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
 
     Raises:
         SystemExit: --help or --list-settings (status 0), or an unknown or malformed flag (status 2).
-        UserError: crops of a size that the networks cannot take.
+        UserError: crops of a size that the networks cannot take, or --init names nothing.
     """
     flags = parser()
     options = vars(flags.parse_args(arguments))
@@ -132,6 +132,8 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
         print(list_settings(config))
         sys.exit(0)
     check_size(*config.size)
+    if config.init and not Path(config.init).exists():  # here, since a missing dataset is made before weights are read
+        raise UserError(f"--init {config.init}: there are no weights at this path")
     return config, resume
 
 
@@ -159,11 +161,8 @@ def _base(name: str | None, path: Path | None) -> RunConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: it cannot be read ({getattr(error, 'strerror', 'no text')})") from error
     except yaml.YAMLError as error:
-        line = (
-            f" (line {error.problem_mark.line + 1})"
-            if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark
-            else ""
-        )
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"--config {path}: it is not YAML{line}; a run's config.yaml shows the form") from error
     if not isinstance(data, dict):
         raise UserError(f"--config {path}: it holds no settings; a run's config.yaml shows the form")

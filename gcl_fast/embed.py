@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gcl_fast.arguments import Parser, add_device
+from gcl_fast.arguments import Parser, add_device, add_precision
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
@@ -24,8 +24,8 @@ def parser() -> argparse.ArgumentParser:
     add("images", nargs="+", type=Path, metavar="IMAGES", help="image files and folders, searched with subfolders")
     add("--out", type=Path, required=True, metavar="FILE", help="the .npz to write")
     add("--stage", help="of a run's folder (default: the last one that is finished)")
-    add("--amp", action=argparse.BooleanOptionalAction, help="mixed precision (default: as the run was trained)")
     add("--flip", action="store_true", help="take the mean with the embedding of the mirrored image")
+    add_precision(parser)
     add_device(parser)
     return parser
 

@@ -35,6 +35,13 @@ def parser() -> argparse.ArgumentParser:
         "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
     )
     parser.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking, not by plain distance")
+    parser.add_argument("--flip", action="store_true", help="take the mean with the embedding of the mirrored crop")
+    parser.add_argument(
+        "--query-expansion",
+        type=int,
+        metavar="K",
+        help="take the mean of each query with its K nearest entries of the gallery",
+    )
     views = parser.add_argument_group("quality of the generated views")
     views.add_argument(
         "--generation", action="store_true", help="measure the quality at each yaw, instead of retrieval"
@@ -68,7 +75,7 @@ def main(arguments: list[str] | None) -> int:
 
     config = load_run(options)
     ranks = start(options.device)
-    precision = choose_precision(options.amp, ranks.device)
+    precision = choose_precision(config.amp, ranks.device)
     assessment = Assessment(config, open_noted(config), ranks, precision)
     if options.generation:
         folder = (options.run.parent if options.run.is_file() else options.run) / "generation"
@@ -87,11 +94,17 @@ def main(arguments: list[str] | None) -> int:
         return 0
     results: dict[str, dict[str, float]] = {}
     for stage, gcl in restore(options.run, config, options.stages, ranks.device):
-        results[stage] = assessment.retrieval(gcl, Reranking() if options.rerank else None)
+        reranking = Reranking() if options.rerank else None
+        results[stage] = assessment.retrieval(gcl, reranking, flip=options.flip, expansion=options.query_expansion or 0)
         if options.joint_similarity:
             results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
         if stage in (*STAGES[1:], OFFICIAL):
             results[stage] |= assessment.fidelity(gcl)
+    if not any(results.values()):
+        raise UserError(
+            f"{assessment.inputs.dataset.name} in {assessment.inputs.dataset.root} has no query and gallery to rank;"
+            " name a dataset that has them with --dataset and --data-root"
+        )
     if options.json:
         print(json.dumps(results, indent=2))
         return 0
@@ -101,10 +114,12 @@ def main(arguments: list[str] | None) -> int:
 
 def _refuse_idle(options: argparse.Namespace) -> None:
     """Raise a UserError that names a flag which would do nothing with the others."""
-    for name, how in (("joint_similarity", "by time"), ("rerank", "again")):
+    for name in ("joint_similarity", "rerank", "flip", "query_expansion"):
         if options.generation and getattr(options, name):
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} with --generation: views are not ranked {how}; leave one of them out")
+            raise UserError(f"--{flag} with --generation: it changes the ranking of crops alone; leave one of them out")
+    if options.query_expansion is not None and options.query_expansion < 1:
+        raise UserError(f"--query-expansion {options.query_expansion}: expected 1 entry of the gallery or more")
     idle = [name for name in ("inception", "yaws", "count") if getattr(options, name) is not None]
     if idle and not options.generation:
         raise UserError(f"--{idle[0]} without --generation: it sets how generated views are measured; add --generation")

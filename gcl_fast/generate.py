@@ -48,7 +48,7 @@ def main(arguments: list[str] | None) -> int:
 
     config = load_run(options)
     ranks = start(options.device)
-    precision = choose_precision(options.amp, ranks.device)
+    precision = choose_precision(config.amp, ranks.device)
     inputs = open_noted(config)
     assessment = Assessment(config, inputs, ranks, precision)
     split = options.split or assessment.split_to_turn()

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps
 from gcl_fast.bodies.body_estimator import estimate_images
 from gcl_fast.errors import UserError
-from gcl_fast.evaluation.inference import novel_views, to_unit
+from gcl_fast.evaluation.inference import embed_batch, novel_views, to_unit
 from gcl_fast.inference.images import Images, listed, read
 from gcl_fast.models import GCL, IdentityEncoder
 from gcl_fast.optim.precision import Precision
@@ -121,9 +120,7 @@ class Model:
         bar = tqdm(total=count, unit="image", delay=2, disable=None if progress else True)
         with bar:
             for batch in read(items, self.size, self.device, bgr=bgr):
-                embedding = self._embedding(batch.images)
-                if flip:
-                    embedding = normalize(embedding + self._embedding(batch.images.flip(3)), dim=1)
+                embedding = embed_batch(self.encoder, batch.images, self.precision.evaluating, flip)
                 rows.append(embedding.masked_fill(~batch.decoded[:, None], torch.nan).cpu())
                 failures += batch.places[~batch.decoded].tolist()
                 bar.update(len(embedding))
@@ -193,12 +190,6 @@ class Model:
                 drawn = novel_views(self.gcl, copies, maps.turn(index, yaw), self.precision.evaluating)
                 views.append(to_unit(drawn.images).cpu())
         return torch.stack(views) if views else torch.empty(0, len(yaw), 3, *self.size)
-
-    def _embedding(self, images: Tensor) -> Tensor:
-        """Return the unit rows (B, D) float32 of normalized images."""
-        with self.precision.evaluating():
-            _, embedding = self.encoder(images)
-        return normalize(embedding.float(), dim=1)
 
     def _rows(self, images: Images | Tensor) -> Tensor:
         """Return rows as they are, or the rows of images."""

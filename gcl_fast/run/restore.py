@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -32,7 +35,7 @@ def load_run(options: argparse.Namespace) -> RunConfig:
     """
     path = options.run / "config.yaml"
     if path.is_file():
-        config = from_dict(yaml.safe_load(path.read_text()))
+        config = _found_from_here(from_dict(yaml.safe_load(path.read_text())), options.run)
     elif not _is_official(options.run):
         raise UserError(
             f"no run at {options.run}: {path} is missing; give the folder that train.py printed, such as runs/NAME, or "
@@ -47,6 +50,28 @@ def load_run(options: argparse.Namespace) -> RunConfig:
     if options.dataset or options.data_root:
         config = replace(config, dataset=options.dataset or config.dataset, data_root=options.data_root or "")
     changes = {name: getattr(options, name) for name in ("structure_maps", "smpl") if getattr(options, name)}
+    if options.amp is not None:
+        changes["amp"] = options.amp
+    return replace(config, **changes)
+
+
+def _found_from_here(config: RunConfig, run: Path) -> RunConfig:
+    """Return the settings with relative paths of inputs that exist, where another working directory has them.
+
+    That is the folder in which `run` lies as its settings say, or else the folder in which it was trained.
+    """
+    paths = {"data_root": config.data_root or "datasets/synthetic", "smpl": config.smpl}
+    paths |= {} if config.structure_maps == "online" else {"structure_maps": config.structure_maps}
+    folders, whole, tail = [], run.resolve().parts, config.folder.parts
+    if not config.folder.is_absolute() and whole[-len(tail) :] == tail:
+        folders = [Path(*whole[: -len(tail)])]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of a version that wrote none, or damaged
+        folders += [Path(command["folder"]) for command in json.loads((run / "environment.json").read_text())[-1:]]
+    changes: dict[str, Any] = {}
+    for name, path in paths.items():
+        places = [folder / path for folder in folders if path and (folder / path).exists()]
+        if places and not Path(path).exists():
+            changes[name] = str(places[0])
     return replace(config, **changes)
 
 

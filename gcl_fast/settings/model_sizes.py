@@ -20,14 +20,14 @@ class IdentityConfig:
     `channels`, `blocks` and `strides` have one entry per stage of the network.
     """
 
-    stem_kernel: int = 7
-    stem_channels: int = 64
+    stem_kernel: int = 7  # side of the first convolution
+    stem_channels: int = 64  # of the first convolution
     stem_pool: bool = True  # 3x3 max pooling of stride 2 after the stem
-    block: Literal["basic", "bottleneck"] = "bottleneck"
-    channels: tuple[int, ...] = (256, 512, 1024, 2048)
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    strides: tuple[int, ...] = (1, 2, 2, 1)
-    pooling: Literal["average", "gem"] = "average"
+    block: Literal["basic", "bottleneck"] = "bottleneck"  # kind of residual block
+    channels: tuple[int, ...] = (256, 512, 1024, 2048)  # of each stage
+    blocks: tuple[int, ...] = (3, 4, 6, 3)  # of each stage
+    strides: tuple[int, ...] = (1, 2, 2, 1)  # of each stage
+    pooling: Literal["average", "gem"] = "average"  # of the last feature map over the whole crop
     projection: int | None = 512  # width of the Linear before the batch norm; None: no Linear
     parts: int = 4  # horizontal stripes of the part features
 
@@ -49,8 +49,8 @@ class StructureConfig:
     The first and the last convolution have stride 2.
     """
 
-    channels: tuple[int, int, int, int] = (16, 32, 32, 64)
-    blocks: int = 4
+    channels: tuple[int, int, int, int] = (16, 32, 32, 64)  # of the four convolutions
+    blocks: int = 4  # residual blocks
     branch: int = 32  # channels of each of the four branches
 
     @property
@@ -66,7 +66,7 @@ class GeneratorConfig:
     Each of the `blocks` is driven by its own slice of the part features.
     """
 
-    blocks: int = 4
+    blocks: int = 4  # residual blocks
     hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
     standardize: bool = False  # standardize the part features by the statistics of `Generator.calibrate`
     upsampled: tuple[int, int] = (64, 32)  # channels after each upsampling
@@ -79,9 +79,9 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """Holds the sizes of the discriminator: `scales` equal networks, each on an image half as large as the last."""
 
-    scales: int = 3
+    scales: int = 3  # number of networks
     channels: int = 32  # of the first convolutions; the residual blocks have twice as many
-    blocks: int = 4
+    blocks: int = 4  # residual blocks of each network
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,13 @@ class WarmupConfig:
     method: Literal["cluster"] = "cluster"
     epochs: int = 50
     steps_per_epoch: int = 400  # at least 1: crops are drawn by cluster, not passed over
-    identities: int = 16
-    crops: int = 16
-    lr: float = 3.5e-4
-    weight_decay: float = 5e-4
+    identities: int = 16  # clusters of a batch
+    crops: int = 16  # crops of each cluster in a batch
+    lr: float = 3.5e-4  # learning rate
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_steps: int = 400  # linear rise of the learning rate from zero
     constant_share: float = 0.4  # of all steps; a cosine to zero follows
-    temperature: float = 0.05
+    temperature: float = 0.05  # of the contrast
     momentum: float = 0.2  # weight of the old entry
     # instances: the mean of its crops' rows stands for a cluster. hardest: one row does, which the hardest crop of a
     # step moves. cameras: each of its cameras has the mean of its rows (Wang et al. 2021).
@@ -84,18 +84,18 @@ class MMCLConfig:
     method: Literal["mmcl"] = "mmcl"
     epochs: int = 60
     steps_per_epoch: int = 0  # 0: one pass over the crops
-    batch: int = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
+    batch: int = 128  # crops
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # SGD has Nesterov momentum
+    lr: float = 0.1  # learning rate
     backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     decay_every: int = 40  # epochs, x0.1 each time
     momentum: float = 0.5  # weight of the old entry at the end; it rises from zero
     single_label_epochs: int = 5  # in the first epochs every crop is a class of its own
     threshold: float = 0.6  # of the similarity of crops that share a label
     candidates: int = 200  # neighbours that may share a label with a crop
-    form: Literal["squared", "logistic"] = "squared"
+    form: Literal["squared", "logistic"] = "squared"  # of the loss of a label
     delta: float = 5.0  # weight of the positive labels
     hard_share: float = 0.01  # of the negative labels: the most similar ones are pushed away
     styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
@@ -110,21 +110,21 @@ class JVTCConfig:
     epochs: int = 100
     steps_per_epoch: int = 0  # 0: one pass over the crops
     batch: int = 32  # crops, each in `variants` images
-    variants: int = 4
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
+    variants: int = 4  # images of each crop in a batch
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # SGD has Nesterov momentum
+    lr: float = 0.1  # learning rate
     backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     decay_every: int = 40  # epochs, x0.1 each time
-    local_temperature: float = 0.1
-    temperature: float = 0.05
+    local_temperature: float = 0.1  # of the local loss
+    temperature: float = 0.05  # of the global loss
     momentum: float = 0.8  # largest weight of the old entry
     momentum_rise: float = 0.01  # of that weight in an epoch, from zero
-    global_weight: float = 0.2
+    global_weight: float = 0.2  # of the global loss
     global_epoch: int = 10  # the global loss begins here
     cluster_every: int = 5  # epochs
-    temporal: bool = True
+    temporal: bool = True  # time between cameras counts as well
     temporal_epoch: int = 30  # frames and cameras count from this epoch on
     clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)  # the search is always exact
     eps_scale: float = 0.8  # 1 after training on a source
@@ -140,15 +140,15 @@ AnyWarmup = WarmupConfig | MMCLConfig | JVTCConfig
 class SourceConfig:
     """Holds the settings of training on a labelled dataset before the warm-up (Luo et al. 2019, "Bag of tricks")."""
 
-    dataset: str = "synthetic"
+    dataset: str = "synthetic"  # one of DATASETS, with labels
     root: str = ""  # "" is datasets/synthetic-source for synthetic; other datasets need a folder
     world: WorldConfig = SOURCE_WORLD  # the embedded source, made when missing
     epochs: int = 120
     steps_per_epoch: int = 0  # 0: the number of steps in one pass over the crops
-    identities: int = 16
-    crops: int = 4
-    lr: float = 3.5e-4
-    weight_decay: float = 5e-4
+    identities: int = 16  # identities of a batch
+    crops: int = 4  # crops of each identity in a batch
+    lr: float = 3.5e-4  # learning rate
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_epochs: int = 10  # linear rise of the learning rate from zero
     decay_epochs: tuple[int, ...] = (40, 70)  # the learning rate is multiplied by 0.1 at each
     smoothing: float = 0.1  # of the labels
@@ -161,13 +161,13 @@ class GenerativeConfig:
 
     epochs: int = 40
     reconstruction_epochs: int = 0  # the first epochs train x_rec = x alone
-    batch: int = 16
-    lr: float = 1e-4
+    batch: int = 16  # crops
+    lr: float = 1e-4  # learning rate
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     constant_share: float = 1.0  # of all steps; a cosine to zero follows
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # of the optimizers
     weights: LossWeights = field(default_factory=LossWeights)
-    r1: float = 0.01
+    r1: float = 0.01  # weight of the R1 penalty of the discriminator
     r1_every: int = 1  # every nth step takes the R1 penalty, weighted n times (lazy R1)
     last_yaw: Literal[315, 270] = 315  # degrees; novel views are at 45, 90, ..., last_yaw. Official code: 270
 
@@ -177,14 +177,14 @@ class JointConfig:
     """Holds the settings of the joint stage, in which everything trains (Chen et al. 2021, section 3.2)."""
 
     epochs: int = 20
-    batch: int = 16
-    lr_identity: float = 3.5e-4
-    lr: float = 1e-4
+    batch: int = 16  # crops
+    lr_identity: float = 3.5e-4  # learning rate of E_id
+    lr: float = 1e-4  # learning rate of the other networks
     decay_epoch: int = 10  # learning rates are multiplied by 0.1 from this epoch on
-    weight_decay: float = 5e-4
-    temperature: float = 0.04
-    momentum: float = 0.2
-    num_negatives: int = 8192
+    weight_decay: float = 5e-4  # of the optimizers
+    temperature: float = 0.04  # of the view-invariant loss
+    momentum: float = 0.2  # weight of the old entry of the memory bank
+    num_negatives: int = 8192  # negatives that are drawn for each crop in each step
     terms: tuple[float, float, float] = (1.0, 1.0, 1.0)  # weights within the view-invariant loss, see `MemoryBank.loss`
     # The first term compares with the crop's stored entry, as in the official code, or with its live embedding
     own_entry: Literal["stored", "live"] = "stored"
