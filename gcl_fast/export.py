@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--evaluate", action="store_true", help="print mAP by PyTorch and by the file, on query and gallery")
     add("--dataset", choices=DATASETS, metavar="NAME", help="dataset of --evaluate (default: the run's)")
     add("--data-root", metavar="DIR", help="folder of that dataset")
-    parser.set_defaults(structure_maps=None, smpl=None)  # for `load_run`; retrieval reads neither
+    parser.set_defaults(structure_maps=None, smpl=None, amp=None)  # for `load_run`; the data do not depend on them
     return parser
 
 

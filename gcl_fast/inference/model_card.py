@@ -61,7 +61,7 @@ def model_card(model: Model, name: str, container: str, snippet: str, agreement:
 ## Model Details
 
 This network turns crops, images of one person each, into rows. Rows of one person have a high cosine.
-gcl_fast trained it by GCL (Chen et al., CVPR 2021), and exported it from PyTorch.
+It is the identity encoder of GCL (Chen et al., CVPR 2021), which trains without labels. gcl_fast exported it from PyTorch.
 
 {_table(facts)}
 
