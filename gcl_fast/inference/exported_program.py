@@ -39,7 +39,7 @@ def write(program: ExportedProgram, file: BinaryIO, metadata: str) -> None:
 
 def open_file(path: Path) -> Callable[[Tensor], Tensor]:
     """Return a call of the .pt2 file at `path`, from images (N, H, W, 3) uint8 to rows (N, D)."""
-    with path.open("rb") as file, warnings.catch_warnings():  # torch does not take the name of a temporary file
+    with path.open("rb") as file, warnings.catch_warnings():  # torch complains of a name without .pt2
         warnings.filterwarnings("ignore", EXPORT_WARNINGS)
         return torch.export.load(file).module()
 
