@@ -46,6 +46,7 @@ def model_card(model: Model, name: str, container: str, snippet: str, agreement:
     }
     crops = {
         "data": data.get("name"),
+        "labelled source": metadata.get("source"),
         **{f"crops in {split}": data.get(split) for split in ("train", "query", "gallery")},
         "digest of the names of the training crops": data.get("digest"),
     }
@@ -55,13 +56,15 @@ def model_card(model: Model, name: str, container: str, snippet: str, agreement:
         "mixed precision": settings.get("amp"),
     }
     sizes = {f"encoder: {key}": value for key, value in settings.get("model", {}).get("identity", {}).items()}
+    datasets = [data.get("name"), *([metadata["source"]] if metadata.get("source") else [])]
+    terms = " ".join(dict.fromkeys(DATA_TERMS.get(dataset, UNKNOWN_TERMS) for dataset in datasets))
     return f"""\
 # {_plain(name)}
 
 ## Model Details
 
 This network turns crops, images of one person each, into rows. Rows of one person have a high cosine.
-It is the identity encoder of GCL (Chen et al., CVPR 2021), which trains without labels. gcl_fast exported it from PyTorch.
+It is the identity encoder of GCL (Chen et al., CVPR 2021). gcl_fast exported it from PyTorch.
 
 {_table(facts)}
 
@@ -109,7 +112,7 @@ Compare rows of files with the same digest alone.
 ## Licences
 
 The code of gcl_fast has the licence Apache-2.0.
-{DATA_TERMS.get(data.get("name"), UNKNOWN_TERMS)} Terms of the data may bind the weights as well.
+{terms} Terms of the data may bind the weights as well.
 {_initial_weights(metadata.get("init"))}
 """
 

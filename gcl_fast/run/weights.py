@@ -36,8 +36,8 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
 
     Returns:
         `format`, `gcl_fast` and `commit` name the code; `stage`, `settings`, `data` and `metrics` the run; `init` the
-        file that it started from, "" for random weights; `input` says which images the networks take. No path of the
-        machine is among them.
+        file that it started from, "" for random weights; `source` the labelled dataset of its first stage, if any;
+        `input` says which images the networks take. No path of the machine is among them.
     """
     settings = to_dict(config)
     return {
@@ -46,6 +46,7 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         "commit": commit(),
         "stage": stage,
         "init": Path(config.init).name,
+        "source": None if config.source is None else config.source.dataset,
         "settings": {name: settings[name] for name in SETTINGS},
         "input": {
             "size": [config.height, config.width],

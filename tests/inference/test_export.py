@@ -181,6 +181,15 @@ def test_the_card_of_weights_without_metadata_says_so():
     assert "| None |" not in card
 
 
+def test_the_card_names_the_terms_of_the_source_as_well():
+    model = Model(IdentityEncoder(ModelConfig.demo().identity).eval(), None, SIZE, {}, choose(False, CPU))
+    model.metadata = {"data": {"name": "synthetic"}, "source": "dukemtmc", "init": ""}
+    card = model_card(model, "m.onnx", "ONNX", "import a\n\nb", "rows differ")
+    assert "| labelled source | dukemtmc |" in card
+    assert f"{DATA_TERMS['synthetic']} {DATA_TERMS['dukemtmc']} Terms" in card
+    assert "The training started from random weights." in card
+
+
 def test_every_dataset_has_terms():
     assert DATA_TERMS.keys() == READERS.keys()
 
