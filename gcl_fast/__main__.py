@@ -15,6 +15,7 @@ COMMANDS = {  # name: (module, what it does)
     "train": ("gcl_fast.train", "train a run: warm-up, generative and joint stage"),
     "evaluate": ("gcl_fast.evaluate", "measure retrieval and generated views of a run"),
     "embed": ("gcl_fast.embed", "write the embeddings of images"),
+    "export": ("gcl_fast.export", "write the encoder as a file for onnxruntime or torch"),
     "generate": ("gcl_fast.generate", "draw crops from other sides"),
     "estimate": ("gcl_fast.estimate", "estimate the body parameters of crops"),
     "synthetic": ("gcl_fast.synthetic.__main__", "make the embedded dataset"),

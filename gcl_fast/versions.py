@@ -14,6 +14,8 @@ from gcl_fast.errors import UserError
 LOWEST, BELOW = (2, 11), (2, 15)  # limits of torch's version, as in pyproject.toml
 # torch's warning at the first sparse CSR tensor of a process: the layout is beta; torch 2.11 also warns of invariants.
 SPARSE_WARNING = "Sparse (CSR tensor support|invariant checks)"
+# torch 2.11's warnings about its own code, when it exports to ONNX and reads an exported program; 2.14 has neither.
+EXPORT_WARNINGS = r"The given buffer is not writable|`isinstance\(treespec, LeafSpec\)`"
 
 
 def check_torch(installed: str | None = None) -> None:

@@ -23,7 +23,7 @@ FLOORS = [
     {"stages"},
     {"run"},
     {"inference"},
-    {"embed", "estimate", "evaluate", "generate", "train"},
+    {"embed", "estimate", "evaluate", "export", "generate", "train"},
     {"__main__"},
 ]
 

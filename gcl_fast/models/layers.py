@@ -39,8 +39,12 @@ def leaky_relu(x: Tensor, slope: float = SLOPE) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    """Compute max(x, 0), in the form that `leaky_relu` has when compiled."""
-    return leaky_relu(x, 0.0) if torch.compiler.is_compiling() else F.relu(x)
+    """Compute max(x, 0), in the form that `leaky_relu` has when compiled.
+
+    An exported graph has torch's own ReLU, since `torch.export` traces without Dynamo.
+    """
+    # Not by `is_exporting`: torch 2.11 gives True under torch.compile as well
+    return leaky_relu(x, 0.0) if torch.compiler.is_dynamo_compiling() else F.relu(x)
 
 
 def reflect_pad(x: Tensor, padding: int, slope: float = 1.0) -> Tensor:

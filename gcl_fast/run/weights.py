@@ -35,8 +35,9 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         metrics: what was measured after the stage, as fractions; empty before that.
 
     Returns:
-        `format`, `gcl_fast` and `commit` name the code; `stage`, `settings`, `data` and `metrics` the run; `input` says
-        which images the networks take. No path of the machine is among them.
+        `format`, `gcl_fast` and `commit` name the code; `stage`, `settings`, `data` and `metrics` the run; `init` the
+        file that it started from, "" for random weights; `source` the labelled dataset of its first stage, if any;
+        `input` says which images the networks take. No path of the machine is among them.
     """
     settings = to_dict(config)
     return {
@@ -44,6 +45,8 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         "gcl_fast": __version__,
         "commit": commit(),
         "stage": stage,
+        "init": Path(config.init).name,
+        "source": None if config.source is None else config.source.dataset,
         "settings": {name: settings[name] for name in SETTINGS},
         "input": {
             "size": [config.height, config.width],

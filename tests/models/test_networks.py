@@ -117,6 +117,19 @@ def test_each_slice_of_the_part_features_drives_its_own_block(demo):
     assert same == [True] * (blocks - 1) + [False]
 
 
+def test_a_compiled_relu_needs_no_mask():
+    operations: list[str] = []
+
+    def backend(graph, inputs):
+        operations.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    x = randn(5)
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(layers.relu, backend=backend)(x), x.clamp(min=0))
+    assert "abs" in operations
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_generator_of_a_gpu_equals_that_of_a_cpu(demo, device, monkeypatch):
     """Compare the operations of a GPU (MLPs as one, border convolved by itself) with those of a CPU, also on a CPU."""

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from gcl_fast.run.weights import (
     save_weights,
     settings_of,
 )
-from gcl_fast.settings import override, preset
+from gcl_fast.settings import override, preset, source_preset
 
 
 def test_weights_round_trip_in_any_memory_format(tmp_path):
@@ -45,6 +46,14 @@ def test_metadata_says_all_that_the_networks_need(tmp_path, world):
     assert str(world) not in json.dumps(read), "a file to share names no path of this machine"
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
         assert file.metadata()["format"] == "pt", "other libraries ask for it"
+
+
+def test_metadata_name_where_the_weights_come_from(world):
+    dataset = open_dataset("synthetic", world)
+    config = replace(preset("demo"), init="/home/me/resnet50.pth", source=source_preset("demo", "market1501", "/data"))
+    metadata = describe(config, "joint", dataset, {})
+    assert (metadata["init"], metadata["source"]) == ("resnet50.pth", "market1501")
+    assert (describe(preset("demo"), "joint", dataset, {})["source"], metadata["stage"]) == (None, "joint")
 
 
 def test_metadata_of_another_format_are_refused(world):
