@@ -1,0 +1,65 @@
+"""Write one self-contained HTML page on a run: gcl-fast report runs/NAME
+
+The page holds settings, curves, clusterings, ranked lists, similarities with a threshold, a map and novel views.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
+from gcl_fast.process import prepare_process
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's flags."""
+    parser = argparse.ArgumentParser(prog="gcl-fast report", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page to write (default: RUN/report.html)")
+    parser.add_argument("--stage", help="stage whose weights are measured (default: the last finished)")
+    parser.add_argument("--files-only", action="store_true", help="measure nothing: no dataset, no weights, no lists")
+    parser.add_argument("--dataset", help="another dataset than the run's")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset, where it is elsewhere now")
+    parser.add_argument("--structure-maps", metavar="DIR", help="official pre-rendered structure maps for the views")
+    parser.add_argument("--smpl", metavar="FILE", help="file of the SMPL body model, for body parameters of SMPL")
+    parser.add_argument("--amp", action="store_true", help="mixed precision, also where the run had none")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Write the page, and return the exit status."""
+    options = parser().parse_args(arguments)
+    prepare_process()  # may restart the process: before torch is imported
+    with in_one_line():
+        from gcl_fast.reports.page import check_target, write_text
+        from gcl_fast.reports.report_page import choose_stage, kept_views, report_page
+        from gcl_fast.reports.run_files import read_run
+
+    others = [name for name in ("dataset", "data_root", "structure_maps", "smpl") if getattr(options, name)]
+    if others and options.files_only:
+        raise UserError(f"--{others[0].replace('_', '-')} with --files-only: no dataset is read; leave one of them out")
+    run = read_run(options.run)
+    stage = choose_stage(run, options.stage)
+    check_target(out := options.out or options.run / "report.html")
+    sections = {} if options.dataset else kept_views(run, stage)
+    if not options.files_only:
+        with in_one_line():
+            from gcl_fast.reports.measured import measure
+            from gcl_fast.run.restore import load_run
+
+        config = load_run(options)
+        amp = options.amp or config.amp
+        sections |= measure(run.path, config, stage, options.device, amp, draw="views" not in sections)
+    page = report_page(run, stage, sections)
+    write_text(out, page)
+    print(f"{out}: {stage} of {run.name}, {len(page.encode()) / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

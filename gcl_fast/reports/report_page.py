@@ -1,0 +1,160 @@
+"""Compose the page on one run: what its files say, and the sections that were measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import yaml
+
+from gcl_fast import __version__
+from gcl_fast.errors import UserError
+from gcl_fast.pseudo_labels.cluster_health import NO_CLUSTER, ONE_CLUSTER
+from gcl_fast.reports.drawings import curves
+from gcl_fast.reports.images import view_image
+from gcl_fast.reports.page import render
+from gcl_fast.reports.run_files import RunFiles
+from gcl_fast.settings import difference, preset, to_dict
+
+NOT_MEASURED = {"left_out": "--files-only was given, so nothing was measured"}
+OF_FILES = ("name", "runs")  # settings that say where a run is, not what it is
+
+
+def choose_stage(run: RunFiles, stage: str | None) -> str:
+    """Return the stage that the page shows.
+
+    Args:
+        run: the files of the run.
+        stage: the one asked for; None for the last finished.
+
+    Raises:
+        UserError: the run has finished no stage, or not this one.
+    """
+    if not run.weights:
+        raise UserError(f"{run.path} has finished no stage yet; train.py with --resume goes on with it")
+    if stage is not None and stage not in run.weights:
+        raise UserError(f"--stage {stage}: {run.path} has weights of {', '.join(run.weights)}")
+    return stage or run.weights[-1]
+
+
+def kept_views(run: RunFiles, stage: str) -> dict[str, Any]:
+    """Return the section of the novel views that the run left, or {} where it left none."""
+    path = run.path / "views" / f"{stage}.png"
+    if not path.is_file():
+        return {}
+    try:
+        return {"views": view_image(path, "drawn by the run when the stage ended")}
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path} is no readable image ({error}); delete it, and the report draws views") from error
+
+
+def report_page(run: RunFiles, stage: str, sections: Mapping[str, Any]) -> str:
+    """Return the page.
+
+    Args:
+        run: the files of the run.
+        stage: the stage that was measured.
+        sections: by name, those of `measured.measure` and `kept_views`; any may be missing.
+    """
+    shown = [name for name in dict.fromkeys(record["stage"] for record in run.metrics)]
+    figures = {name: figure for name in shown if (figure := curves(run.metrics, name, clustering=False)) is not None}
+    return render(
+        "report.html",
+        title=run.name,
+        stage=stage,
+        run=run,
+        facts=_facts(run),
+        environment=_flat(run.environment),
+        changed=_changed(run),
+        settings=yaml.safe_dump(to_dict(run.config), sort_keys=False, allow_unicode=True),
+        results=_results(run),
+        curves=figures,
+        clusters=_clusters(run),
+        made=f"gcl_fast {__version__}, torch {torch.__version__}, {time.strftime('%Y-%m-%d %H:%M')}",
+        **{name: sections.get(name, NOT_MEASURED) for name in ("data", "retrieval", "lists", "pairs", "map", "views")},
+    )
+
+
+def _facts(run: RunFiles) -> list[tuple[str, str]]:
+    """Return what the settings say first about a run."""
+    config = run.config
+    source = "none" if config.source is None else config.source.dataset
+    return [
+        ("folder", str(run.path.resolve())),
+        ("preset", config.preset),
+        ("dataset", f"{config.dataset}, {config.data_root or 'in its default folder'}"),
+        ("labelled source", source),
+        ("warm-up", "none" if config.warmup is None else config.warmup.method),
+        ("stages", " → ".join(config.stages)),
+        ("seed", str(config.seed)),
+        ("crops", f"{config.height} x {config.width}"),
+        ("precision", "mixed" if config.amp else "float32"),
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested values as (dotted name, text)."""
+    rows = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
+
+
+def _changed(run: RunFiles) -> list[tuple[str, str, str]] | None:
+    """Return (setting, value of the preset, value of the run) where they differ; None for an unknown preset."""
+    try:
+        base = to_dict(preset(run.config.preset))
+    except UserError:
+        return None
+    lines = [line.partition(": ") for line in difference(base, to_dict(run.config))]
+    return [(key, *values.split(" -> ", 1)) for key, _, values in lines if key not in OF_FILES]  # type: ignore[misc]
+
+
+def _results(run: RunFiles) -> dict[str, Any]:
+    """Return the table of summary.json: names of columns, and (stage, cells) in per cent, seconds and steps."""
+    names = list(
+        dict.fromkeys(
+            name
+            for metrics in run.results.values()
+            for name, value in metrics.items()
+            if isinstance(value, int | float)
+        )
+    )
+    plain = ("seconds", "steps", "skipped")
+
+    def cell(name: str, value: Any) -> str:
+        if not isinstance(value, int | float):
+            return ""
+        return f"{value:,.0f}" if name in plain else f"{100 * value:.1f}"
+
+    return {
+        "names": names,
+        "rows": [(stage, [cell(n, metrics.get(n)) for n in names]) for stage, metrics in run.results.items()],
+    }
+
+
+def _clusters(run: RunFiles) -> list[dict[str, Any]]:
+    """Return, for each stage with clusterings, the figure, the last clustering, and how many were degenerate."""
+    found = []
+    for stage in dict.fromkeys(record["stage"] for record in run.metrics):
+        records = [record for record in run.metrics if record["stage"] == stage and "clusters" in record]
+        figure = curves(run.metrics, stage, clustering=True)
+        if not records or figure is None:
+            continue
+        faults = [
+            (f"step {record['step']}", text)
+            for record in records
+            for name, limit, text in (
+                ("outliers", NO_CLUSTER, "outliers: nothing is left to learn from"),
+                ("largest", ONE_CLUSTER, "of the crops in one cluster"),
+            )
+            if record.get(name, 0) >= limit
+        ]
+        last = records[-1]
+        found.append({"stage": stage, "count": len(records), "figure": figure, "last": last, "faults": faults})
+    return found
