@@ -35,10 +35,10 @@ class PairSimilarities:
     same: Tensor  # (BINS,) int64, pairs of one person
     different: Tensor  # (BINS,) int64, pairs of two people
 
-    def at(self, bin: int) -> OperatingPoint:
-        """Return the rates at the lower edge of a bin, 0..BINS."""
+    def at(self, edge: int) -> OperatingPoint:
+        """Return the rates at an edge of the bins, 0..BINS."""
         far, tar = self.rates()
-        return OperatingPoint(bin * 2 / BINS - 1, float(far[bin]), float(tar[bin]))
+        return OperatingPoint(edge * 2 / BINS - 1, float(far[edge]), float(tar[edge]))
 
     def rates(self) -> tuple[Tensor, Tensor]:
         """Return the false and the true accept rate (BINS + 1,) float64 at the lower edge of each bin, and at 1."""
@@ -77,7 +77,8 @@ def pair_similarities(
         >>> from pathlib import Path
         >>> import numpy as np
         >>> def records(camera):  # two people
-        ...     return Records(Path("."), [Path("0.jpg"), Path("1.jpg")], np.array([1, 2]), np.full(2, camera), np.zeros(2))
+        ...     paths = [Path("0.jpg"), Path("1.jpg")]
+        ...     return Records(Path("."), paths, np.array([1, 2]), np.full(2, camera), np.zeros(2, int))
         >>> pairs = pair_similarities(torch.eye(2), torch.eye(2), records(1), records(2))
         >>> int(pairs.same.sum()), int(pairs.different.sum()), pairs.at_far(0.0)
         (2, 2, OperatingPoint(threshold=0.0001..., far=0.0, tar=1.0))

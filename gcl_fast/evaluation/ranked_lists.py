@@ -21,7 +21,7 @@ Kind = Literal["match", "other", "junk"]
 class Entry(NamedTuple):
     """Holds one gallery entry of a ranked list."""
 
-    index: int  # in the gallery
+    crop: int  # its index in the gallery
     similarity: float  # cosine
     place: int | None  # 1 for the nearest; None for junk, which takes no place
     kind: Kind  # junk: the query's identity in the query's camera
@@ -111,5 +111,5 @@ def choose_queries(precision: Tensor, count: int) -> dict[str, list[int]]:
     worst, rest = order[:count], order[count:]
     best = rest[::-1][:count]
     middle = rest[: len(rest) - len(best)]
-    begin = (len(middle) - count + 1) // 2 if len(middle) > count else 0
+    begin = max(0, len(middle) - count) // 2
     return {"worst": worst, "median": middle[begin : begin + count], "best": best}

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from cycler import cycler
 from markupsafe import Markup
-from matplotlib import cycler, rc_context
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from gcl_fast.evaluation.figures import CLUSTERING, curves_figure
@@ -19,7 +20,7 @@ from gcl_fast.evaluation.pairs import BINS, OperatingPoint, PairSimilarities
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 SAME, DIFFERENT = "#2a9d8f", "#e07a2f"  # readable on white and on black
 COLOURS = ("#4c8dd6", "#e07a2f", "#2a9d8f", "#d1495b", "#9b72cf", "#b0893c", "#d670ad", "#7f8c8d")
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -159,14 +160,15 @@ def scatter(points: np.ndarray, groups: np.ndarray, label: str, *, legend: bool)
         figure = Figure(figsize=(4.8, 4.4), layout="constrained")
         axes = figure.subplots()
         size = 3 if len(points) > 5000 else 8
-        grey = groups < 1
         # One image in the SVG: a mark for each of thousands of points would be megabytes
-        axes.scatter(*points[grey].T, s=size / 2, color="#888888", alpha=0.35, linewidths=0, rasterized=True)
+        marks: Any = {"linewidths": 0, "rasterized": True}
+        x, y = points.T
+        grey = groups < 1
+        axes.scatter(x[grey], y[grey], s=size / 2, color="#888888", alpha=0.35, **marks)
         for number, group in enumerate(np.unique(groups[~grey])):
+            own = groups == group
             colour = COLOURS[number % len(COLOURS)] if legend else _hue(number)
-            axes.scatter(
-                *points[groups == group].T, s=size, color=colour, linewidths=0, rasterized=True, label=str(group)
-            )
+            axes.scatter(x[own], y[own], s=size, color=colour, label=str(group), **marks)
         axes.set_axis_off()
         if legend:
             axes.legend(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import importlib
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -15,7 +16,8 @@ PERPLEXITY = 30.0
 SEED = 0
 
 
-class Map(NamedTuple):
+@dataclass(frozen=True)
+class Map:
     """Holds the map of M of the N rows."""
 
     points: np.ndarray  # (M, 2)
@@ -30,25 +32,23 @@ def embedding_map(rows: np.ndarray, largest: int = LARGEST) -> Map:
         rows: (N, D) float32 embeddings, N >= FEWEST.
         largest: number of rows beyond which openTSNE makes the map where it is installed, else a sample of rows.
     """
-    index, how = np.arange(len(rows)), f"t-SNE of scikit-learn, {len(rows):,} crops"
-    fast = None
+    index, how, library = np.arange(len(rows)), f"t-SNE of scikit-learn, {len(rows):,} crops", None
     if len(rows) > largest:
         try:
-            from openTSNE import TSNE as fast  # type: ignore[no-redef]
+            library = importlib.import_module("openTSNE")
+            how = f"t-SNE of openTSNE, {len(rows):,} crops"
         except ImportError:
             index = np.linspace(0, len(rows) - 1, largest).astype(int)
             how = (
                 f"t-SNE of scikit-learn, {largest:,} crops spread evenly over {len(rows):,};"
                 ' with openTSNE (pip install "gcl-fast[large]") all of them'
             )
-        else:
-            how = f"t-SNE of openTSNE, {len(rows):,} crops"
     chosen = rows[index]
     components = min(COMPONENTS, *chosen.shape)
     reduced = PCA(components, svd_solver="randomized", random_state=SEED).fit_transform(chosen)
     perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
-    if fast is not None:
-        points = np.asarray(fast(perplexity=perplexity, random_state=SEED).fit(reduced))
-    else:
+    if library is None:
         points = TSNE(perplexity=perplexity, random_state=SEED).fit_transform(reduced)
+    else:
+        points = np.asarray(library.TSNE(perplexity=perplexity, random_state=SEED).fit(reduced))
     return Map(points, index, how)

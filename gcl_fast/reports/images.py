@@ -25,7 +25,7 @@ def data_uri(image: Image.Image, quality: int = QUALITY) -> str:
 
 
 def thumbnail(path: Path) -> str:
-    """Return a crop as a small JPEG in a data URI, stretched to SIZE as the networks' input is; black if it is broken."""
+    """Return a crop as a small JPEG in a data URI, stretched to SIZE; black where the image does not decode."""
     try:
         image = Image.fromarray(decode(path).numpy())
     except UNREADABLE:

@@ -57,7 +57,10 @@ def measure(run: Path, config: RunConfig, stage: str, device: str, amp: bool, dr
     """
     ranks = start(device)
     precision = choose_precision(amp, ranks.device)
-    inputs = open_noted(config)
+    try:
+        inputs = open_noted(config)
+    except UserError as error:
+        raise UserError(f"{error}; --data-root names another place, --files-only leaves the dataset out") from error
     data = inputs.dataset
     ((_, gcl),) = restore(run, config, [stage], ranks.device)
     counts = [("training crops", len(data.train)), ("queries", len(data.query)), ("gallery crops", len(data.gallery))]
@@ -110,9 +113,9 @@ def _lists(query: Tensor, gallery: Tensor, data: ReIDDataset, retrieval: Retriev
             "entries": [
                 {
                     **one._asdict(),
-                    "name": gallery_names[one.index],
-                    "camera": int(data.gallery.camera[one.index]),
-                    "image": thumbnail(data.gallery.paths[one.index]),
+                    "name": gallery_names[one.crop],
+                    "camera": int(data.gallery.camera[one.crop]),
+                    "image": thumbnail(data.gallery.paths[one.crop]),
                 }
                 for one in list_.entries
             ],
@@ -185,7 +188,10 @@ def _views(gcl: GCL, assessment: Assessment, stage: str) -> Section:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "views.png"
         index = assessment.choose(split, None, PICTURED)
-        draw_views(gcl, inputs, split, index, path, assessment.ranks, assessment.precision)
+        try:
+            draw_views(gcl, inputs, split, index, path, assessment.ranks, assessment.precision)
+        except UserError as error:  # such as crops that the file of body parameters lacks
+            return {"left_out": str(error)}
         return view_image(path, f"crops of {split}, drawn for this page")
 
 
