@@ -80,8 +80,8 @@ def pair_similarities(
         ...     paths = [Path("0.jpg"), Path("1.jpg")]
         ...     return Records(Path("."), paths, np.array([1, 2]), np.full(2, camera), np.zeros(2, int))
         >>> pairs = pair_similarities(torch.eye(2), torch.eye(2), records(1), records(2))
-        >>> int(pairs.same.sum()), int(pairs.different.sum()), pairs.at_far(0.0)
-        (2, 2, OperatingPoint(threshold=0.0001..., far=0.0, tar=1.0))
+        >>> int(pairs.same.sum()), int(pairs.different.sum()), pairs.at_far(0.0).tar
+        (2, 2, 1.0)
     """
     (ids, cameras), (gallery_ids, gallery_cameras) = (
         (torch.as_tensor(records.identity, device=query.device), torch.as_tensor(records.camera, device=query.device))

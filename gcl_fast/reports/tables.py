@@ -45,7 +45,7 @@ def as_markdown(tables: Sequence[Table]) -> str:
         header, *rows = [[_escaped(cell) for cell in row] for row in table.rows]
         rule = ["---", *["---:"] * (len(header) - 1)]
         lines += [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in (header, rule, *rows)), ""]
-        lines += [table.note, ""] if table.note else []
+        lines += [_escaped(table.note), ""] if table.note else []
     return "\n".join(lines)
 
 
@@ -66,8 +66,8 @@ def mean_text(values: Sequence[float], scale: int = 100) -> str:
     return f"{mean:,.{digits}f}" + ("" if half is None else f" ± {half:,.{digits}f}")
 
 
-def _escaped(cell: str) -> str:
-    """Return a cell without what Markdown or HTML would read as markup."""
-    for mark, text in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`")):
-        cell = cell.replace(mark, text)
-    return " ".join(cell.split())
+def _escaped(text: str) -> str:
+    """Return a text without what Markdown or HTML would read as markup."""
+    for mark, escape in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`")):
+        text = text.replace(mark, escape)
+    return " ".join(text.split())

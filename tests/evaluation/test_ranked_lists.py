@@ -16,7 +16,7 @@ from gcl_fast.evaluation.ranked_lists import choose_queries, ranked_lists
 def records(count, seed, cameras=3):
     random = np.random.default_rng(seed)
     paths = [Path(f"{number}.jpg") for number in range(count)]
-    return Records(Path("."), paths, random.integers(-1, 5, count), random.integers(0, cameras, count), np.zeros(count))
+    return Records(Path(), paths, random.integers(-1, 5, count), random.integers(0, cameras, count), np.zeros(count))
 
 
 @pytest.fixture
@@ -84,4 +84,5 @@ def test_pairs_are_those_of_a_loop(split, monkeypatch):
         assert (different >= lower - 1e-6).mean() > far
     equal = pairs.equal_error()
     assert equal.far <= 1 - equal.tar
-    assert pairs.supports(30 / len(different)) and not pairs.supports(29 / len(different))
+    assert pairs.supports(30 / len(different))
+    assert not pairs.supports(29 / len(different))
