@@ -37,6 +37,7 @@ def main(arguments: list[str] | None) -> int:
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
         from gcl_fast.reports.page import check_target, write_text
+        from gcl_fast.reports.readings import read_readings
         from gcl_fast.reports.report_page import choose_stage, kept_views, report_page
         from gcl_fast.reports.run_files import read_run
 
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None) -> int:
     run = read_run(options.run)
     stage = choose_stage(run, options.stage)
     check_target(out := options.out or options.run / "report.html")
+    readings = read_readings(run.path)
     sections = {} if options.dataset else kept_views(run, stage)
     if not options.files_only:
         with in_one_line():
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None) -> int:
         config = load_run(options)
         amp = options.amp or config.amp
         sections |= measure(run.path, config, stage, options.device, amp, draw="views" not in sections)
-    page = report_page(run, stage, sections)
+    page = report_page(run, stage, readings, sections)
     write_text(out, page)
     print(f"{out}: {stage} of {run.name}, {len(page.encode()) / 1e6:.1f} MB")
     return 0

@@ -13,7 +13,6 @@ from typing import Any
 
 from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.reports.tables import ABSENT, Table, mean_text
-from gcl_fast.synthetic import WorldConfig
 
 
 def cross_dataset(runs: Sequence[RunFiles], groups: Sequence[Sequence[int]]) -> Table | None:
@@ -58,18 +57,18 @@ def measurements(run: RunFiles) -> Iterator[tuple[str, str, float]]:
         yield trained, target, adapted[-1]["mAP"]
 
 
-def dataset_label(name: str, root: str, world: WorldConfig) -> str:
+def dataset_label(name: str, root: str, world: Any) -> str:
     """Return what names a dataset: for the embedded one what differs from the default world, for a folder its name.
 
     Args:
         name: as --dataset takes it.
         root: its folder.
-        world: settings of the embedded dataset; for another one they do not count.
+        world: the `WorldConfig` of the embedded dataset; for another one it does not count.
     """
     if name == "folder":
         return f"folder {Path(root).name}"
     if name != "synthetic":
         return name
-    default = asdict(WorldConfig())
+    default = asdict(type(world)())
     changed = [f"{key} {value}" for key, value in asdict(world).items() if value != default[key]]
     return f"synthetic ({', '.join(changed)})" if changed else "synthetic"

@@ -39,7 +39,7 @@ STYLE: Any = {
 RASTER_DPI = 160  # of the points of a map
 READINGS = 400  # points of a curve; a longer one is drawn by means of equal groups
 HISTOGRAM_BINS = 100
-Record = Mapping[str, Any]
+Reading = Mapping[str, Any]
 
 
 def svg(draw: Callable[[], Figure], label: str) -> Markup:
@@ -64,34 +64,30 @@ def is_clustering(name: str) -> bool:
     return name == "clusters" or name in CLUSTERING
 
 
-def curves(records: Sequence[Record], stage: str, *, clustering: bool) -> Markup | None:
+def curves(readings: Sequence[Reading], stage: str, *, clustering: bool) -> Markup | None:
     """Return the curves of a stage, or None where no metric has two readings.
 
     What is read once, at the end of the stage, is in the table of results.
 
     Args:
-        records: of metrics.jsonl.
+        readings: of the run.
         stage: its name.
         clustering: draw the metrics of the clusterings, or all others.
     """
-    readings: dict[str, list[tuple[float, float]]] = {}
-    for record in records:
-        for name, value in record.items():
-            if record["stage"] != stage or name in ("stage", "step", "time") or is_clustering(name) != clustering:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for reading in readings:
+        for name, value in reading.items():
+            if reading["stage"] != stage or name in ("stage", "step", "time") or is_clustering(name) != clustering:
                 continue
             if isinstance(value, int | float) and math.isfinite(value):
                 label = name.replace("$", r"\$")  # else matplotlib would read a formula
-                readings.setdefault(label, []).append((record["step"], value))
-    readings = {name: points for name, points in readings.items() if len(points) > 1}
-    if not readings:
+                points.setdefault(label, []).append((reading["step"], value))
+    lines = {name: np.array(line, dtype=float) for name, line in points.items() if len(line) > 1}
+    if not lines:
         return None
-    thinned = [
-        {"stage": stage, "step": step, name: value}
-        for name, points in readings.items()
-        for step, value in _thin(np.array(points, dtype=float))
-    ]
+    thinned = [{"stage": stage, "step": x, name: y} for name, line in lines.items() for x, y in _thin(line)]
     what = "clusterings" if clustering else "losses and metrics"
-    return svg(lambda: curves_figure(thinned), f"{stage}: curves of {what} over the steps: {', '.join(readings)}")
+    return svg(lambda: curves_figure(thinned), f"{stage}: curves of {what} over the steps: {', '.join(lines)}")
 
 
 def _thin(points: np.ndarray) -> list[list[float]]:

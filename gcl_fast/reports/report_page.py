@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from gcl_fast.reports.page import render
 from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.settings import difference, preset, to_dict
 
+Reading = Mapping[str, Any]
 NOT_MEASURED = {"left_out": "--files-only was given, so nothing was measured"}
 OF_FILES = ("name", "runs")  # settings that say where a run is, not what it is
 
@@ -50,16 +51,17 @@ def kept_views(run: RunFiles, stage: str) -> dict[str, Any]:
         raise UserError(f"{path} is no readable image ({error}); delete it, and the report draws views") from error
 
 
-def report_page(run: RunFiles, stage: str, sections: Mapping[str, Any]) -> str:
+def report_page(run: RunFiles, stage: str, readings: Sequence[Reading], sections: Mapping[str, Any]) -> str:
     """Return the page.
 
     Args:
         run: the files of the run.
         stage: the stage that was measured.
+        readings: of the run, as `read_readings` returns them.
         sections: by name, those of `measured.measure` and `kept_views`; any may be missing.
     """
-    shown = [name for name in dict.fromkeys(record["stage"] for record in run.metrics)]
-    figures = {name: figure for name in shown if (figure := curves(run.metrics, name, clustering=False)) is not None}
+    stages = list(dict.fromkeys(reading["stage"] for reading in readings))
+    figures = {name: figure for name in stages if (figure := curves(readings, name, clustering=False)) is not None}
     return render(
         "report.html",
         title=run.name,
@@ -71,7 +73,7 @@ def report_page(run: RunFiles, stage: str, sections: Mapping[str, Any]) -> str:
         settings=yaml.safe_dump(to_dict(run.config), sort_keys=False, allow_unicode=True),
         results=_results(run),
         curves=figures,
-        clusters=_clusters(run),
+        clusters=_clusters(readings),
         made=f"gcl_fast {__version__}, torch {torch.__version__}, {time.strftime('%Y-%m-%d %H:%M')}",
         **{name: sections.get(name, NOT_MEASURED) for name in ("data", "retrieval", "lists", "pairs", "map", "views")},
     )
@@ -138,12 +140,12 @@ def _results(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def _clusters(run: RunFiles) -> list[dict[str, Any]]:
+def _clusters(readings: Sequence[Reading]) -> list[dict[str, Any]]:
     """Return, for each stage with clusterings, the figure, the last clustering, and how many were degenerate."""
     found = []
-    for stage in dict.fromkeys(record["stage"] for record in run.metrics):
-        records = [record for record in run.metrics if record["stage"] == stage and "clusters" in record]
-        figure = curves(run.metrics, stage, clustering=True)
+    for stage in dict.fromkeys(reading["stage"] for reading in readings):
+        records = [reading for reading in readings if reading["stage"] == stage and "clusters" in reading]
+        figure = curves(readings, stage, clustering=True)
         if not records or figure is None:
             continue
         faults = [

@@ -1,4 +1,4 @@
-"""Read what the folder of a run says about itself: settings, result, metrics and environment."""
+"""Read what the folder of a run says about itself: settings, results and environment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from gcl_fast.errors import UserError
-from gcl_fast.evaluation.figures import read_metrics
 from gcl_fast.settings import ALL_STAGES, RunConfig, from_dict
 
 
@@ -21,7 +20,6 @@ class RunFiles:
     path: Path
     config: RunConfig
     results: dict[str, dict[str, Any]]  # by finished stage, in training order; of summary.json
-    metrics: list[dict[str, Any]]  # of metrics.jsonl
     environment: dict[str, Any]  # of environment.json
 
     @property
@@ -50,10 +48,10 @@ def read_run(path: Path) -> RunFiles:
     try:
         config = from_dict(yaml.safe_load(settings.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{settings} cannot be read ({_first_line(error)}); restore it from a copy") from error
+        raise UserError(f"{settings} cannot be read ({first_line(error)}); restore it from a copy") from error
     except UserError as error:
         raise UserError(
-            f"{settings} is not of this version of gcl_fast ({_first_line(error)[:160]}); use the gcl_fast that trained"
+            f"{settings} is not of this version of gcl_fast ({first_line(error)[:160]}); use the gcl_fast that trained"
             " the run"
         ) from error
     results = _read_object(path / "summary.json").get("stages", {})
@@ -63,7 +61,6 @@ def read_run(path: Path) -> RunFiles:
         path,
         config,
         {stage: results[stage] for stage in ALL_STAGES if stage in results},
-        _read_metrics(path / "metrics.jsonl"),
         _read_object(path / "environment.json"),
     )
 
@@ -75,23 +72,12 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)}); restore it from a copy") from error
+        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; restore it from a copy")
     return content
 
 
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the records of metrics.jsonl that belong to a stage; return [] where the file is missing."""
-    if not path.is_file():
-        return []
-    try:
-        records = read_metrics(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)}); restore it from a copy") from error
-    return [record for record in records if isinstance(record, dict) and record.get("stage") in ALL_STAGES]
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
