@@ -105,7 +105,7 @@ def test_forms_hold_the_same_cells_and_escape_names(tmp_path, capsys):
         (["seed0", "seed1", "--stages", "joint"], "seed0 has not finished joint"),
         (["seed0", "seed1", "--stages", "warm"], "--stages warm: there is no such stage"),
         (["seed0", "other"], "is not of this version of gcl_fast"),
-        (["seed0", "seed1", "--out", "{folder}"], "is a folder"),
+        (["seed0", "seed1", "--out", "{folder}"], "a folder"),
     ],
 )
 def test_what_cannot_be_compared_is_one_sentence(seeds, tmp_path, capsys, arguments, message):

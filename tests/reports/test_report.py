@@ -180,7 +180,7 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
         (lambda run: None, ["--stage", "joint"], "--stage joint: "),
         (lambda run: None, ["--files-only", "--data-root", "elsewhere"], "--data-root with --files-only"),
         (lambda run: None, ["--data-root", "nowhere"], "--data-root names another place, --files-only leaves"),
-        (lambda run: (run / "report.html").mkdir(), [], "report.html is a folder"),
+        (lambda run: (run / "report.html").mkdir(), [], "a folder"),
         (lambda run: None, ["--out", "{run}/config.yaml/page.html"], "cannot write"),
     ],
 )
