@@ -59,7 +59,7 @@ def main(arguments: list[str] | None) -> int:
         sections |= measure(run.path, config, stage, options.device, amp, draw="views" not in sections)
     page = report_page(run, stage, readings, sections)
     write_text(out, page)
-    print(f"{out}: {stage} of {run.name}, {len(page.encode()) / 1e6:.1f} MB")
+    print(f"{out}: {stage} of {run.name}, {out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

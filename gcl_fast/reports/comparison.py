@@ -12,6 +12,7 @@ from gcl_fast.reports.tables import ABSENT, Table, mean_text
 from gcl_fast.settings import ALL_STAGES, difference, to_dict
 
 NAMING = ("name", "runs")  # settings that say where a run is, not what it is
+OCCASION = ("started", "command", "folder")  # facts of environment.json that differ between any two runs
 PLAIN = ("seconds", "steps", "skipped")  # metrics that are no fractions
 
 
@@ -41,7 +42,8 @@ def compare(runs: Sequence[RunFiles], stages: Sequence[str] | None = None) -> li
     groups = seed_groups(runs)
     tables = [
         _metrics(names, results),
-        _settings(names, runs),
+        _differing("Settings that differ", names, [to_dict(run.config) for run in runs], NAMING),
+        _differing("Environments that differ", names, [run.environment for run in runs], OCCASION),
         _over_seeds(names, runs, results, groups),
         cross_dataset(runs, groups),
     ]
@@ -88,15 +90,21 @@ def _metrics(names: Sequence[str], results: Sequence[dict[str, dict[str, Any]]])
     return Table("Metrics", [["stage", "run", *columns], *rows], "Metrics are in per cent.")
 
 
-def _settings(names: Sequence[str], runs: Sequence[RunFiles]) -> Table | None:
-    """Return a line for each setting that differs between runs; None where none does."""
-    settings = [to_dict(run.config) for run in runs]
-    keys = {line.partition(": ")[0] for other in settings[1:] for line in difference(settings[0], other)}
-    keys -= set(NAMING)
-    if not keys:
-        return None
-    rows = [[key, *(_value(setting, key) for setting in settings)] for key in sorted(keys)]
-    return Table("Settings that differ", [["setting", *names], *rows])
+def _differing(
+    title: str, names: Sequence[str], facts: Sequence[dict[str, Any]], ignored: Sequence[str]
+) -> Table | None:
+    """Return a line for each fact that differs between runs; None where none does.
+
+    Args:
+        title: of the table.
+        names: labels of the runs.
+        facts: nested dictionaries, one for each run.
+        ignored: keys that do not count.
+    """
+    keys = {line.partition(": ")[0] for other in facts[1:] for line in difference(facts[0], other)}
+    keys -= set(ignored)
+    rows = [[key, *(_value(one, key) for one in facts)] for key in sorted(keys)]
+    return Table(title, [["name", *names], *rows]) if rows else None
 
 
 def _over_seeds(
@@ -147,9 +155,9 @@ def _cell(column: str, values: Sequence[Any]) -> str:
     return mean_text(values, 1 if column in PLAIN else 100)
 
 
-def _value(settings: dict[str, Any], key: str) -> str:
-    """Return a setting by its dotted key; ABSENT where its section is."""
-    value: Any = settings
+def _value(facts: dict[str, Any], key: str) -> str:
+    """Return a fact by its dotted key; ABSENT where the run does not have it."""
+    value: Any = facts
     for name in key.split("."):
         if not isinstance(value, dict) or name not in value:
             return ABSENT

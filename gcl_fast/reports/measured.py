@@ -36,6 +36,7 @@ Section = dict[str, Any]
 PER_KIND, TOP = 8, 10  # queries of each kind, and entries of a list
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)  # false accept rates of the table
 SUGGESTED_FAR = 1e-3
+SLOW = 5000  # embeddings from which their map takes minutes
 
 
 def measure(run: Path, config: RunConfig, stage: str, device: str, amp: bool, draw: bool) -> dict[str, Section]:
@@ -153,7 +154,7 @@ def _map(rows: Tensor, records: Records, what: str) -> Section:
     """Return the map of embeddings, coloured by person where people are known, and by camera."""
     if len(rows) < FEWEST:
         return {"left_out": f"{len(rows)} {what} are too few for a map; it takes {FEWEST}"}
-    LOGGER.info("report: mapping %d embeddings", len(rows))
+    LOGGER.info("report: mapping %d embeddings%s", len(rows), ", which takes minutes" if len(rows) > SLOW else "")
     placed = embedding_map(rows.cpu().numpy())
     people, cameras = records.identity[placed.index], records.camera[placed.index]
     figures = []

@@ -103,7 +103,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}.")
         else:
-            rows.append((f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+            rows.append((f"{prefix}{name}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return rows
 
 

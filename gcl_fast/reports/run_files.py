@@ -12,6 +12,8 @@ import yaml
 from gcl_fast.errors import UserError
 from gcl_fast.settings import ALL_STAGES, RunConfig, from_dict
 
+LOG_BYTES = 50_000
+
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -21,6 +23,7 @@ class RunFiles:
     config: RunConfig
     results: dict[str, dict[str, Any]]  # by finished stage, in training order; of summary.json
     environment: dict[str, Any]  # of environment.json
+    log: str  # the beginning of run.log, which holds the header
 
     @property
     def name(self) -> str:
@@ -62,6 +65,7 @@ def read_run(path: Path) -> RunFiles:
         config,
         {stage: results[stage] for stage in ALL_STAGES if stage in results},
         _read_object(path / "environment.json"),
+        _read_beginning(path / "run.log"),
     )
 
 
@@ -76,6 +80,17 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; restore it from a copy")
     return content
+
+
+def _read_beginning(path: Path) -> str:
+    """Read the first LOG_BYTES of a text file; return "" where it is missing."""
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            return file.read(LOG_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
 
 
 def first_line(error: Exception) -> str:

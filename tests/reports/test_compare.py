@@ -1,5 +1,8 @@
 """The comparison has the means, intervals and cells of hand-made runs, in three forms, and refuses what is no run."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pages import HOSTILE, Page
@@ -33,7 +36,7 @@ def test_metrics_settings_and_seeds(seeds, capsys):
         ["warmup", "longer", "90.0", "–", "10.0", "–", "–"],
     ]
     assert rows(text, "Settings that differ") == [
-        ["setting", "seed0", "seed1", "seed2", "longer"],
+        ["name", "seed0", "seed1", "seed2", "longer"],
         ["seed", "0", "1", "2", "0"],
         ["warmup.epochs", "10", "10", "10", "99"],
     ]
@@ -43,6 +46,17 @@ def test_metrics_settings_and_seeds(seeds, capsys):
         *("warmup", "seed0 and 2 more", "0, 1, 2", f"60.0 ± {half:.1f}", "75.0 ± 0.0", "–", "12 ± 0", "30 ± 0")
     ]
     assert "tested on" not in text  # one dataset
+
+
+def test_environments_that_differ(seeds, tmp_path, capsys):
+    for run, torch, commit in zip(seeds, ("2.14", "2.11"), ("abc", "abc")):
+        facts = {"started": run, "commit": commit, "packages": {"torch": torch, "numpy": "2.4"}}
+        (Path(run) / "environment.json").write_text(json.dumps(facts))
+    assert compare.main([*seeds[:2], "--format", "markdown"]) == 0
+    expected = [["name", "seed0", "seed1"], ["packages.torch", "2.14", "2.11"]]
+    assert rows(capsys.readouterr().out, "Environments that differ") == expected
+    assert compare.main([*seeds[:3], "--format", "markdown"]) == 0
+    assert ["commit", "abc", "abc", "–"] in rows(capsys.readouterr().out, "Environments that differ")
 
 
 def test_a_seed_that_occurs_twice_is_no_sample(seeds, tmp_path, capsys):

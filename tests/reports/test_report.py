@@ -161,11 +161,14 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
     for name in ("config.yaml", "checkpoints/warmup.safetensors"):
         shutil.copy(hostile_run / name, tmp_path / "shared" / name)
     (tmp_path / "shared" / "environment.json").write_text(json.dumps({"versions": {"torch": "<b>2</b>"}}))
+    (tmp_path / "shared" / "run.log").write_bytes(b"gcl_fast: run\n  device  CPU \xff</pre><b>\n" + 10**6 * b"x")
     assert report.main([str(tmp_path / "shared"), "--files-only"]) == 0
     text = Page((tmp_path / "shared" / "report.html").read_text()).text
     assert "holds no summary.json" in text
     assert "no readings in metrics.jsonl" in text
     assert "versions.torch <b>2</b>" in text
+    assert "device CPU \ufffd</pre><b>" in text
+    assert (tmp_path / "shared" / "report.html").stat().st_size < 10**5
 
 
 @pytest.mark.parametrize(
