@@ -36,10 +36,12 @@ def main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
+        from gcl_fast.reports.measured import measure
         from gcl_fast.reports.page import check_target, write_text
         from gcl_fast.reports.readings import read_readings
-        from gcl_fast.reports.report_page import choose_stage, kept_views, report_page
+        from gcl_fast.reports.report_page import choose_stage, report_page, views_of_run
         from gcl_fast.reports.run_files import read_run
+        from gcl_fast.run.restore import load_run
 
     others = [name for name in ("dataset", "data_root", "structure_maps", "smpl") if getattr(options, name)]
     if others and options.files_only:
@@ -48,12 +50,8 @@ def main(arguments: list[str] | None) -> int:
     stage = choose_stage(run, options.stage)
     check_target(out := options.out or options.run / "report.html")
     readings = read_readings(run.path)
-    sections = {} if options.dataset else kept_views(run, stage)
+    sections = {} if options.dataset else views_of_run(run, stage)
     if not options.files_only:
-        with in_one_line():
-            from gcl_fast.reports.measured import measure
-            from gcl_fast.run.restore import load_run
-
         config = load_run(options)
         amp = options.amp or config.amp
         sections |= measure(run.path, config, stage, options.device, amp, draw="views" not in sections)

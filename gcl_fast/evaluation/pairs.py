@@ -1,4 +1,4 @@
-"""Verification: how similar two crops of one person and of two people are, across cameras, and at which threshold.
+"""Measure verification: how similar pairs of crops of one person and of two people are, and which threshold parts them.
 
 The pairs are those of query and gallery with different cameras. Distractors (identity 0) are other people than any
 query; crops of unknown identity (-1) are in no pair.
@@ -92,10 +92,10 @@ def pair_similarities(
     counts = torch.zeros(2, BINS, dtype=torch.int64, device=query.device)
     for tile, cosines in zip(tiles, cosine_tiles(query, gallery, tiles)):
         bins = ((cosines.double() + 1) * (BINS / 2)).long().clamp_(0, BINS - 1)
-        own, others = ids[tile, None], gallery_ids[None]
-        counted = (cameras[tile, None] != gallery_cameras[None]) & (own >= 0) & (others >= 0)
-        same = own == others
-        counted &= ~(same & (own == 0))  # two distractors may be one person or two
+        person, others = ids[tile, None], gallery_ids[None]
+        counted = (cameras[tile, None] != gallery_cameras[None]) & (person >= 0) & (others >= 0)
+        same = person == others
+        counted &= ~(same & (person == 0))  # two distractors may be one person or two
         for row, pairs in zip(counts, (counted & same, counted & ~same)):
             row += torch.bincount(bins[pairs], minlength=BINS)
     same, different = counts.cpu()

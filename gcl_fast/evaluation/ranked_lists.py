@@ -1,4 +1,4 @@
-"""The gallery as single queries see it: the nearest entries, each a match, another person, or left out by the protocol.
+"""List the gallery for single queries: the nearest entries, each a match, another person, or left out by the protocol.
 
 The lists come from the cosines that `evaluation.retrieval.evaluate` ranks, and from its protocol.
 """
@@ -61,8 +61,8 @@ def ranked_lists(
         ...     paths = [Path(f"{i}.jpg") for i in range(len(identities))]
         ...     return Records(Path("."), paths, np.array(identities), np.array(cameras), np.zeros(len(paths), int))
         >>> gallery = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
-        >>> (found,) = ranked_lists(gallery[:1], gallery, records([7], [1]), records([7, 8, 7], [1, 2, 2]), [0])
-        >>> found.first, [(entry.place, entry.kind) for entry in found.entries]
+        >>> (one,) = ranked_lists(gallery[:1], gallery, records([7], [1]), records([7, 8, 7], [1, 2, 2]), [0])
+        >>> one.first, [(entry.place, entry.kind) for entry in one.entries]
         (2, [(None, 'junk'), (1, 'other'), (2, 'match')])
     """
     identity, camera = (torch.as_tensor(values) for values in (gallery_records.identity, gallery_records.camera))

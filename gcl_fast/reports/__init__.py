@@ -1,1 +1,1 @@
-"""Pages and tables on finished runs: the report on one run, and the comparison of several."""
+"""Shows finished runs: the page on one run, and the comparison of several."""

@@ -8,12 +8,11 @@ from typing import Any
 from gcl_fast.errors import UserError
 from gcl_fast.reports.cross_dataset import cross_dataset
 from gcl_fast.reports.run_files import RunFiles
-from gcl_fast.reports.tables import ABSENT, Table, mean_text
+from gcl_fast.reports.tables import ABSENT, Table, metric_cell, metric_columns
 from gcl_fast.settings import ALL_STAGES, difference, to_dict
 
 NAMING = ("name", "runs")  # settings that say where a run is, not what it is
 OCCASION = ("started", "command", "folder")  # facts of environment.json that differ between any two runs
-PLAIN = ("seconds", "steps", "skipped")  # metrics that are no fractions
 
 
 def compare(runs: Sequence[RunFiles], stages: Sequence[str] | None = None) -> list[Table]:
@@ -80,9 +79,9 @@ def _refuse_unfinished(run: RunFiles, stages: Sequence[str] | None) -> None:
 
 def _metrics(names: Sequence[str], results: Sequence[dict[str, dict[str, Any]]]) -> Table:
     """Return a line for each stage and run; the runs of a stage stand together."""
-    columns = _columns(results)
+    columns = metric_columns([metrics for stages in results for metrics in stages.values()])
     rows = [
-        [stage, name, *(_cell(column, [stages[stage].get(column)]) for column in columns)]
+        [stage, name, *(metric_cell(column, [stages[stage].get(column)]) for column in columns)]
         for stage in ALL_STAGES
         for name, stages in zip(names, results)
         if stage in stages
@@ -114,7 +113,8 @@ def _over_seeds(
     groups: Sequence[Sequence[int]],
 ) -> Table | None:
     """Return mean and 95 % interval for each stage of each group; None where no group has several seeds."""
-    columns, rows, repeated = _columns(results), [], []
+    columns = metric_columns([metrics for stages in results for metrics in stages.values()])
+    rows, repeated = [], []
     for group in groups:
         seeds = [runs[position].config.seed for position in group]
         if len(group) < 2:
@@ -126,7 +126,7 @@ def _over_seeds(
             measured = [results[position][stage] for position in group if stage in results[position]]
             if measured:
                 label = f"{names[group[0]]} and {len(group) - 1} more"
-                cells = [_cell(column, [metrics.get(column) for metrics in measured]) for column in columns]
+                cells = [metric_cell(column, [metrics.get(column) for metrics in measured]) for column in columns]
                 rows.append([stage, label, ", ".join(map(str, sorted(seeds))), *cells])
     note = "Means with half the width of the 95 % confidence interval (Student's t)."
     if repeated:
@@ -134,25 +134,6 @@ def _over_seeds(
     if not rows:
         return Table("Over seeds", [["runs"], *([line] for line in repeated)], note) if repeated else None
     return Table("Over seeds", [["stage", "runs", "seeds", *columns], *rows], note)
-
-
-def _columns(results: Sequence[dict[str, dict[str, Any]]]) -> list[str]:
-    """Return the names of all metrics that are numbers; seconds and steps are last."""
-    names = {
-        name: None
-        for stages in results
-        for metrics in stages.values()
-        for name, value in metrics.items()
-        if isinstance(value, int | float)
-    }
-    return sorted(names, key=lambda name: PLAIN.index(name) if name in PLAIN else -1)
-
-
-def _cell(column: str, values: Sequence[Any]) -> str:
-    """Return the mean of a metric over runs, which all have it; ABSENT otherwise."""
-    if not all(isinstance(value, int | float) for value in values):
-        return ABSENT
-    return mean_text(values, 1 if column in PLAIN else 100)
 
 
 def _value(facts: dict[str, Any], key: str) -> str:

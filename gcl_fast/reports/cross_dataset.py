@@ -24,11 +24,11 @@ def cross_dataset(runs: Sequence[RunFiles], groups: Sequence[Sequence[int]]) -> 
     """
     cells: dict[tuple[str, str], list[list[float]]] = {}
     for group in groups:
-        own: dict[tuple[str, str], list[float]] = {}
+        by_place: dict[tuple[str, str], list[float]] = {}
         for position in group:
             for trained, tested, value in measurements(runs[position]):
-                own.setdefault((trained, tested), []).append(value)
-        for place, values in own.items():
+                by_place.setdefault((trained, tested), []).append(value)
+        for place, values in by_place.items():
             cells.setdefault(place, []).append(values)
     rows, columns = (list(dict.fromkeys(place[axis] for place in cells)) for axis in (0, 1))
     if len(columns) < 2:

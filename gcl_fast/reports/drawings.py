@@ -162,9 +162,9 @@ def scatter(points: np.ndarray, groups: np.ndarray, label: str, *, legend: bool)
         grey = groups < 1
         axes.scatter(x[grey], y[grey], s=size / 2, color="#888888", alpha=0.35, **marks)
         for number, group in enumerate(np.unique(groups[~grey])):
-            own = groups == group
+            members = groups == group
             colour = COLOURS[number % len(COLOURS)] if legend else _hue(number)
-            axes.scatter(x[own], y[own], s=size, color=colour, label=str(group), **marks)
+            axes.scatter(x[members], y[members], s=size, color=colour, label=str(group), **marks)
         axes.set_axis_off()
         if legend:
             axes.legend(

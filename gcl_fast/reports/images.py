@@ -1,4 +1,4 @@
-"""Small JPEG images that a page holds itself."""
+"""Make small JPEG images that a page holds itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def view_image(path: Path, origin: str) -> dict[str, Any]:
 
     Args:
         path: of the PNG.
-        origin: for the reader: whose crops these are, and where the figure comes from.
+        origin: a sentence for the reader on where the figure comes from.
     """
     with Image.open(path) as opened:
         image: Image.Image = opened

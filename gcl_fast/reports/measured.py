@@ -100,7 +100,7 @@ def _lists(query: Tensor, gallery: Tensor, data: ReIDDataset, retrieval: Retriev
     """Return the ranked lists of the worst, median and best queries, with thumbnails."""
     chosen = choose_queries(retrieval.precision, PER_KIND)
     kinds = {row: kind for kind, rows in chosen.items() for row in rows}
-    found = ranked_lists(query, gallery, data.query, data.gallery, list(kinds), TOP)
+    ranked = ranked_lists(query, gallery, data.query, data.gallery, list(kinds), TOP)
     names, gallery_names = data.query.names, data.gallery.names
 
     def entry(list_: RankedList) -> Section:
@@ -122,7 +122,7 @@ def _lists(query: Tensor, gallery: Tensor, data: ReIDDataset, retrieval: Retriev
             ],
         }
 
-    return {"lists": [entry(list_) for list_ in found], "top": TOP}
+    return {"lists": [entry(list_) for list_ in ranked], "top": TOP}
 
 
 def _pairs(pairs: PairSimilarities) -> Section:
@@ -180,7 +180,7 @@ def _concatenate(*parts: Records) -> Records:
 
 
 def _views(gcl: GCL, assessment: Assessment, stage: str) -> Section:
-    """Return a figure of novel views, drawn here."""
+    """Return a figure of novel views that is drawn now."""
     inputs, split = assessment.inputs, assessment.split_for_views()
     if stage not in STAGES[1:]:
         return {"left_out": f"no generator is trained by the {stage} stage"}
@@ -193,7 +193,7 @@ def _views(gcl: GCL, assessment: Assessment, stage: str) -> Section:
             draw_views(gcl, inputs, split, index, path, assessment.ranks, assessment.precision)
         except UserError as error:  # such as crops that the file of body parameters lacks
             return {"left_out": str(error)}
-        return view_image(path, f"crops of {split}, drawn for this page")
+        return view_image(path, f"Drawn for this page, from crops of {split}.")
 
 
 def _has_bodies(inputs: Inputs, split: str) -> bool:

@@ -16,6 +16,7 @@ from gcl_fast.reports.drawings import curves
 from gcl_fast.reports.images import view_image
 from gcl_fast.reports.page import render
 from gcl_fast.reports.run_files import RunFiles
+from gcl_fast.reports.tables import metric_cell, metric_columns
 from gcl_fast.settings import difference, preset, to_dict
 
 Reading = Mapping[str, Any]
@@ -40,13 +41,13 @@ def choose_stage(run: RunFiles, stage: str | None) -> str:
     return stage or run.weights[-1]
 
 
-def kept_views(run: RunFiles, stage: str) -> dict[str, Any]:
+def views_of_run(run: RunFiles, stage: str) -> dict[str, Any]:
     """Return the section of the novel views that the run left, or {} where it left none."""
     path = run.path / "views" / f"{stage}.png"
     if not path.is_file():
         return {}
     try:
-        return {"views": view_image(path, "drawn by the run when the stage ended")}
+        return {"views": view_image(path, "Drawn by the run when the stage ended.")}
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path} is no readable image ({error}); delete it, and the report draws views") from error
 
@@ -58,7 +59,7 @@ def report_page(run: RunFiles, stage: str, readings: Sequence[Reading], sections
         run: the files of the run.
         stage: the stage that was measured.
         readings: of the run, as `read_readings` returns them.
-        sections: by name, those of `measured.measure` and `kept_views`; any may be missing.
+        sections: by name, those of `measured.measure` and `views_of_run`; any may be missing.
     """
     stages = list(dict.fromkeys(reading["stage"] for reading in readings))
     figures = {name: figure for name in stages if (figure := curves(readings, name, clustering=False)) is not None}
@@ -68,7 +69,7 @@ def report_page(run: RunFiles, stage: str, readings: Sequence[Reading], sections
         stage=stage,
         run=run,
         facts=_facts(run),
-        environment=_flat(run.environment),
+        environment=[(name, _text(value)) for name, value in run.environment.items()],
         changed=_changed(run),
         settings=yaml.safe_dump(to_dict(run.config), sort_keys=False, allow_unicode=True),
         results=_results(run),
@@ -96,15 +97,11 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     ]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested values as (dotted name, text)."""
-    rows = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return rows
+def _text(value: Any) -> str:
+    """Return a fact of environment.json as text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _changed(run: RunFiles) -> list[tuple[str, str, str]] | None:
@@ -118,31 +115,17 @@ def _changed(run: RunFiles) -> list[tuple[str, str, str]] | None:
 
 
 def _results(run: RunFiles) -> dict[str, Any]:
-    """Return the table of summary.json: names of columns, and (stage, cells) in per cent, seconds and steps."""
-    names = list(
-        dict.fromkeys(
-            name
-            for metrics in run.results.values()
-            for name, value in metrics.items()
-            if isinstance(value, int | float)
-        )
-    )
-    plain = ("seconds", "steps", "skipped")
-
-    def cell(name: str, value: Any) -> str:
-        if not isinstance(value, int | float):
-            return ""
-        return f"{value:,.0f}" if name in plain else f"{100 * value:.1f}"
-
-    return {
-        "names": names,
-        "rows": [(stage, [cell(n, metrics.get(n)) for n in names]) for stage, metrics in run.results.items()],
-    }
+    """Return the table of summary.json: names of columns, and (stage, cells)."""
+    names = metric_columns(list(run.results.values()))
+    rows = [
+        (stage, [metric_cell(name, [metrics.get(name)]) for name in names]) for stage, metrics in run.results.items()
+    ]
+    return {"names": names, "rows": rows}
 
 
 def _clusters(readings: Sequence[Reading]) -> list[dict[str, Any]]:
     """Return, for each stage with clusterings, the figure, the last clustering, and how many were degenerate."""
-    found = []
+    clusters = []
     for stage in dict.fromkeys(reading["stage"] for reading in readings):
         records = [reading for reading in readings if reading["stage"] == stage and "clusters" in reading]
         figure = curves(readings, stage, clustering=True)
@@ -158,5 +141,5 @@ def _clusters(readings: Sequence[Reading]) -> list[dict[str, Any]]:
             if record.get(name, 0) >= limit
         ]
         last = records[-1]
-        found.append({"stage": stage, "count": len(records), "figure": figure, "last": last, "faults": faults})
-    return found
+        clusters.append({"stage": stage, "count": len(records), "figure": figure, "last": last, "faults": faults})
+    return clusters

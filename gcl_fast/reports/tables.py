@@ -1,15 +1,17 @@
-"""Tables with a title, as text, Markdown and HTML."""
+"""Write tables as text, Markdown and HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gcl_fast.intervals import interval
 from gcl_fast.reports.page import render
 from gcl_fast.table import text_table
 
 ABSENT = "–"
+PLAIN = ("seconds", "steps", "skipped")  # metrics that are no fractions
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def as_markdown(tables: Sequence[Table]) -> str:
 
 
 def as_html(title: str, tables: Sequence[Table]) -> str:
-    """Return tables as a page of its own."""
+    """Return tables as one HTML page."""
     return render("tables.html", title=title, tables=tables)
 
 
@@ -64,6 +66,19 @@ def mean_text(values: Sequence[float], scale: int = 100) -> str:
     mean, half = interval([scale * value for value in values])
     digits = 1 if scale == 100 else 0
     return f"{mean:,.{digits}f}" + ("" if half is None else f" ± {half:,.{digits}f}")
+
+
+def metric_columns(measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of all metrics that are numbers, in order of appearance; those of PLAIN are last."""
+    names = {name: None for metrics in measured for name, value in metrics.items() if isinstance(value, int | float)}
+    return sorted(names, key=lambda name: PLAIN.index(name) if name in PLAIN else -1)
+
+
+def metric_cell(name: str, values: Sequence[Any]) -> str:
+    """Return the mean of a metric over runs as text; ABSENT where a run does not have it."""
+    if not all(isinstance(value, int | float) for value in values):
+        return ABSENT
+    return mean_text(values, 1 if name in PLAIN else 100)
 
 
 def _escaped(text: str) -> str:

@@ -84,14 +84,14 @@ def test_the_matrix_has_each_pair_of_datasets(tmp_path, capsys):
         str(write_run(tmp_path / "d", "stages=[joint]", "world.seed=4", results={"joint": {"mAP": 0.95}})),
     ]
     assert compare.main([*runs, "--format", "markdown"]) == 0
-    own = "identities 6, cameras 3, crops 2, seed 4"
+    world = "identities 6, cameras 3, crops 2, seed 4"
     half = 12.706 * np.std([30, 40], ddof=1) / 2**0.5
     assert rows(capsys.readouterr().out, "Trained on, tested on") == [
-        ["trained on", "msmt17", "market1501", "dukemtmc", f"synthetic ({own})"],
+        ["trained on", "msmt17", "market1501", "dukemtmc", f"synthetic ({world})"],
         ["msmt17 with labels", "80.0 ± 0.0 / 81.0", f"35.0 ± {half:.1f}", "20.0", "–"],
         ["msmt17 with labels, then market1501 without labels", "–", f"65.0 ± {half:.1f}", "–", "–"],
         ["msmt17 with labels, then dukemtmc without labels", "–", "–", "50.0", "–"],
-        [f"synthetic ({own}) without labels", "–", "–", "–", "95.0"],
+        [f"synthetic ({world}) without labels", "–", "–", "–", "95.0"],
     ]
 
 

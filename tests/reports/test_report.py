@@ -20,8 +20,10 @@ from gcl_fast.assessment.extract import extract
 from gcl_fast.data import open_dataset
 from gcl_fast.distributed.ranks import start
 from gcl_fast.evaluation import rank
+from gcl_fast.evaluation.pairs import BINS, PairSimilarities
 from gcl_fast.optim.precision import choose
 from gcl_fast.reports import embedding_map
+from gcl_fast.reports.measured import _pairs
 from gcl_fast.reports.run_files import read_run
 from gcl_fast.run.restore import restore
 
@@ -53,8 +55,8 @@ def test_lists_agree_with_rank(page, hostile_run):
     lists = Page(page).lists
     assert len(lists) == min(24, len(data.query))
     for values, entries in lists:
-        own = places[values["data-name"]]
-        row = slice(own, own + 1)
+        place = places[values["data-name"]]
+        row = slice(place, place + 1)
         truth = rank(-query[row] @ gallery.T, identities[0][row], identities[1], cameras[0][row], cameras[1])
         assert float(values["data-ap"]) == pytest.approx(truth.mAP, abs=1e-6)
         person, camera = person_and_camera(values["data-name"])
@@ -81,6 +83,7 @@ def test_the_page_says_what_the_files_say(page, hostile_run):
     assert "3 clusterings. The last has 7 clusters , 99.0 % outliers" in text.replace("clusters,", "clusters ,")
     assert text.count("nothing is left to learn from") == 3
     assert "no generator is trained by the warmup stage" in text
+    assert "a false accept rate of 0.1 needs 300 pairs of two people" in text
     labels = [values["aria-label"] for tag, values in Page(page).elements if tag == "svg"]
     assert [label.split(":")[0] for label in labels][:2] == ["warmup", "warmup"]
     assert any("a colour for each person" in label for label in labels)
@@ -108,7 +111,7 @@ def test_names_are_text_and_nothing_is_loaded(page):
 def test_in_a_browser_lists_sort_and_no_name_runs(page, hostile_run, tmp_path):
     path = hostile_run / "report.html"
     before = Page(page).lists
-    entries = {values["data-name"]: own for values, own in before}
+    expected = {values["data-name"]: entries for values, entries in before}
     for fragment, key in (
         ("#sort=name", lambda values: values["data-name"]),
         ("#sort=-ap", lambda values: -float(values["data-ap"])),
@@ -118,7 +121,7 @@ def test_in_a_browser_lists_sort_and_no_name_runs(page, hostile_run, tmp_path):
         after = Page(text).lists
         keys = [key(values) for values, _ in after]
         assert keys == sorted(keys)
-        assert {values["data-name"]: own for values, own in after} == entries
+        assert {values["data-name"]: entries for values, entries in after} == expected
         assert "<title>hostile – gcl_fast</title>" in text
     assert [key(values) for values, _ in before] != keys
     # The same name does run where a page writes it as it is
@@ -145,12 +148,12 @@ def test_views_are_drawn_or_taken_from_the_run(world, tmp_path):
     run = write_run(tmp_path / "run", f"data_root={world}", weights=("generative",))
     assert report.main([str(run), "--device", "cpu"]) == 0
     text = Page((run / "report.html").read_text()).text
-    assert "drawn for this page" in text
+    assert "Drawn for this page, from crops of query." in text
     (run / "views").mkdir()
     Image.new("RGB", (30, 20), "green").save(run / "views" / "generative.png")
     assert report.main([str(run), "--files-only"]) == 0
     files = Page((run / "report.html").read_text())
-    assert "drawn by the run" in files.text
+    assert "Drawn by the run" in files.text
     assert "so nothing was measured" in files.text
     (image,) = [values for tag, values in files.elements if tag == "img"]
     assert (image["width"], image["height"]) == ("30", "20")
@@ -166,7 +169,7 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
     text = Page((tmp_path / "shared" / "report.html").read_text()).text
     assert "holds no summary.json" in text
     assert "no readings in metrics.jsonl" in text
-    assert "versions.torch <b>2</b>" in text
+    assert "versions torch <b>2</b>" in text
     assert "device CPU \ufffd</pre><b>" in text
     assert (tmp_path / "shared" / "report.html").stat().st_size < 10**5
 
@@ -197,6 +200,22 @@ def test_what_cannot_be_reported_is_one_sentence(hostile_run, tmp_path, capsys, 
     assert message in line
     assert len(line) < 600
     assert sorted(path.relative_to(run) for path in run.rglob("*")) == before
+
+
+def test_the_suggested_threshold_is_at_a_rate_that_the_pairs_support():
+    same, different = torch.zeros(2, BINS, dtype=torch.int64)
+    same[15_000::100] = 1  # cosines of 0.5 and more
+    different[10_000:12_000] = 2  # 4,000 pairs with cosines of 0 to 0.2
+    section = _pairs(PairSimilarities(same, different))
+    assert (section["far"], section["unsupported"]) == (0.01, [0.001, 0.0001])
+    assert [far for far, _ in section["rates"]] == [0.1, 0.01]
+    assert section["suggested"].threshold == pytest.approx(0.198)  # 40 of 4,000 pairs reach it
+    assert section["suggested"].tar == 1
+    assert "0.1980" in section["histogram"]
+    assert _pairs(PairSimilarities(same, different * 300))["far"] == 0.001
+    few = torch.zeros_like(different)
+    few[:299] = 1
+    assert "299 of two people" in _pairs(PairSimilarities(same, few))["left_out"]
 
 
 def test_target_is_checked_before_the_work(hostile_run, tmp_path, monkeypatch):
