@@ -270,7 +270,7 @@ class Grid:
 def table(grid: Grid) -> list[dict[str, Any]]:
     """A line a row that has been measured: means and half-widths of METRICS, and the gain in mAP over the full row by
     the seeds whose full row is of the same origin."""
-    from lib.statistics import interval
+    from gcl_fast.intervals import interval
 
     lines, values = [], grid.values
     for row in (WARMUP, *ROWS):

@@ -117,7 +117,7 @@ def _number(text: str) -> Any:
 
 def table(rows: list[Row]) -> str:
     """Return mAP in per cent by length of the warm-up, `mean ± half-width`, and the gain over more warm-up."""
-    from lib.statistics import interval
+    from gcl_fast.intervals import interval
 
     def cell(values: list[float], form: str = ".1f") -> str:
         mean, half = interval(values)
@@ -137,7 +137,7 @@ def draw(rows: list[Row], path: Path) -> None:
     """Draw mAP of the three runs by length of the warm-up: means with intervals, the seeds as dots."""
     from matplotlib.figure import Figure
 
-    from lib.statistics import interval
+    from gcl_fast.intervals import interval
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()

@@ -16,6 +16,8 @@ COMMANDS = {  # name: (module, what it does)
     "evaluate": ("gcl_fast.evaluate", "measure retrieval and generated views of a run"),
     "embed": ("gcl_fast.embed", "write the embeddings of images"),
     "export": ("gcl_fast.export", "write the encoder as a file for onnxruntime or torch"),
+    "report": ("gcl_fast.report", "write a page on a run: curves, ranked lists, threshold, views"),
+    "compare": ("gcl_fast.compare", "set runs side by side, with intervals over seeds"),
     "generate": ("gcl_fast.generate", "draw crops from other sides"),
     "estimate": ("gcl_fast.estimate", "estimate the body parameters of crops"),
     "synthetic": ("gcl_fast.synthetic.__main__", "make the embedded dataset"),

@@ -64,6 +64,21 @@ def check_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
+def write_target(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write the file that a user asked for, as `write_atomically` does.
+
+    Raises:
+        UserError: the file cannot be written; the old one stays.
+
+    Example:
+        >>> write_target(Path("rows.txt"), lambda file: file.write(b"complete"))
+    """
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror or error}); choose another place") from error
+
+
 def check_target(path: Path) -> None:
     """Check, before long work, that the file `path` can be written; nothing is left behind.
 

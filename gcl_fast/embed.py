@@ -38,7 +38,7 @@ def main(arguments: list[str] | None) -> int:
     with in_one_line():
         import numpy as np
 
-        from gcl_fast.atomic import check_target, write_atomically
+        from gcl_fast.atomic import check_target, write_target
         from gcl_fast.distributed.ranks import start
         from gcl_fast.inference.images import find_images
         from gcl_fast.inference.load import load
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None) -> int:
     names, digest = np.array([str(path) for path in paths]), np.array(model.digest)
     if np.isnan(rows).all():
         raise UserError(f"none of the {len(rows)} images decodes; the lines above say why")
-    write_atomically(options.out, lambda file: np.savez(file, rows=rows, names=names, digest=digest))
+    write_target(options.out, lambda file: np.savez(file, rows=rows, names=names, digest=digest))
     print(f"{options.out}: {len(rows)} rows of {model.dim} by {model.digest}, {np.isnan(rows).any(1).sum()} are NaN")
     return 0
 

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None) -> int:
         raise UserError("--dataset and --data-root name the data of --evaluate; add --evaluate, or leave them out")
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
-        from gcl_fast.atomic import check_target, write_atomically
+        from gcl_fast.atomic import check_target, write_target
         from gcl_fast.inference import exported_program, onnx_file
         from gcl_fast.inference.agreement import BATCHES, check_agreement
         from gcl_fast.inference.load import load
@@ -79,11 +79,11 @@ def main(arguments: list[str] | None) -> int:
         file.flush()
         difference = check_agreement(kind.open_file(Path(file.name)), network, model.size, out)
 
-    write_atomically(out, write)
+    write_target(out, write)
     batches = ", ".join(map(str, BATCHES))
     agreement = f"rows differ from PyTorch's in float32 by {difference:.1g} at most (batches of {batches})"
     card = model_card(model, out.name, kind.CONTAINER, kind.snippet(out.name), agreement)
-    write_atomically(card_file, lambda file: file.write(card.encode()))
+    write_target(card_file, lambda file: file.write(card.encode()))
     print(f"{out}: {kind.CONTAINER}, digest {model.digest}; {agreement}")
     print(f"{card_file}: its model card")
     if data is not None:

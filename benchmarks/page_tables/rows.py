@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from lib.statistics import interval
+from gcl_fast.intervals import interval
 
 Row = dict[str, str]
 MACHINE = "AVX512"  # machine class whose rows the pages show where they do not name another

@@ -14,7 +14,7 @@ from torch import Tensor
 GAP, LABEL, MARGIN = 4, 18, 66  # pixels between images, above the columns, left of the rows
 PAIRS = 8  # pairs of crop and structure map in a row
 RETRIEVAL = ("mAP", "rank1", "mINP")
-CLUSTERING = ("ari", "ari_before", "outliers", "eps")
+CLUSTERING = ("ari", "ari_before", "outliers", "largest", "recall", "eps")
 
 
 def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float], path: Path) -> None:
@@ -95,14 +95,23 @@ def training_curves(metrics: Path, path: Path) -> None:
     """Plot the metrics of a run over the steps of all stages: retrieval, clustering, novel views and losses.
 
     Args:
-        metrics: metrics.jsonl, with lines {"stage", "step", "time", name: value, ...}; a line that is cut off is
-            skipped.
+        metrics: metrics.jsonl, as `read_metrics` reads it.
         path: of the figure (.png, .svg or .pdf); its folder is created.
 
     Raises:
         OSError: `metrics` cannot be read, or `path` cannot be written.
     """
-    records = list(_records(metrics))
+    figure = curves_figure(read_metrics(metrics))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def curves_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Return the figure of `training_curves`.
+
+    Args:
+        records: {"stage", "step", "time", name: value, ...} each, in the order of training.
+    """
     offset, total = {}, 0  # step at which each stage begins
     for stage in dict.fromkeys(record["stage"] for record in records):
         offset[stage] = total
@@ -132,12 +141,15 @@ def training_curves(metrics: Path, path: Path) -> None:
         axes.set_ylabel(panel)
         axes.set_xlim(0, max(total, 1))
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def _records(metrics: Path) -> list[dict[str, Any]]:
-    """Read the complete lines of metrics.jsonl."""
+def read_metrics(metrics: Path) -> list[dict[str, Any]]:
+    """Read the lines {"stage", "step", "time", name: value, ...} of metrics.jsonl; one that is cut off is skipped.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     records = []
     for line in metrics.read_text().splitlines():
         try:

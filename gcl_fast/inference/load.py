@@ -108,7 +108,7 @@ def _read_own(path: Path, config: str | Path | None) -> tuple[Weights, dict[str,
         UserError: no such file, of another format, or without settings.
     """
     metadata = read_metadata(path)
-    settings_file = Path(config) if config is not None else path.parent.parent / "config.yaml"
+    settings_file = Path(config) if config is not None else path.absolute().parents[1] / "config.yaml"
     if metadata is None or config is not None:
         if not settings_file.is_file():
             raise UserError(

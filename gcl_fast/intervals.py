@@ -1,4 +1,4 @@
-"""Confidence intervals of figures over seeds."""
+"""Compute confidence intervals of figures over seeds."""
 
 from __future__ import annotations
 

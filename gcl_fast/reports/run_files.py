@@ -1,0 +1,98 @@
+"""Read what the folder of a run says about itself: settings, results and environment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gcl_fast.errors import UserError
+from gcl_fast.settings import ALL_STAGES, RunConfig, from_dict
+
+LOG_BYTES = 50_000
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Holds what the files of a run say. A file that is missing, as in a shared folder, leaves its field empty."""
+
+    path: Path
+    config: RunConfig
+    results: dict[str, dict[str, Any]]  # by finished stage, in training order; of summary.json
+    environment: dict[str, Any]  # of environment.json
+    log: str  # the beginning of run.log, which holds the header
+
+    @property
+    def name(self) -> str:
+        """Return the name of the run, which is that of its folder."""
+        return self.path.resolve().name
+
+    @property
+    def weights(self) -> list[str]:
+        """Return the stages whose weights the folder holds, in training order."""
+        return [stage for stage in ALL_STAGES if (self.path / "checkpoints" / f"{stage}.safetensors").is_file()]
+
+
+def read_run(path: Path) -> RunFiles:
+    """Read the files of a run.
+
+    Args:
+        path: the folder of the run.
+
+    Raises:
+        UserError: there is no run, a file of it cannot be read, or its settings are of another version of gcl_fast.
+    """
+    settings = path / "config.yaml"
+    if not settings.is_file():
+        raise UserError(f"no run at {path}: {settings} is missing; give the folder that train.py printed")
+    try:
+        config = from_dict(yaml.safe_load(settings.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{settings} cannot be read ({first_line(error)}); restore it from a copy") from error
+    except UserError as error:
+        raise UserError(
+            f"{settings} is not of this version of gcl_fast ({first_line(error)[:160]}); use the gcl_fast that trained"
+            " the run"
+        ) from error
+    results = _read_object(path / "summary.json").get("stages", {})
+    if not isinstance(results, dict) or not all(isinstance(metrics, dict) for metrics in results.values()):
+        raise UserError(f"{path / 'summary.json'} is not the summary of a run; restore it from a copy")
+    return RunFiles(
+        path,
+        config,
+        {stage: results[stage] for stage in ALL_STAGES if stage in results},
+        _read_object(path / "environment.json"),
+        _read_beginning(path / "run.log"),
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object; return {} where it is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold a JSON object; restore it from a copy")
+    return content
+
+
+def _read_beginning(path: Path) -> str:
+    """Read the first LOG_BYTES of a text file; return "" where it is missing."""
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            return file.read(LOG_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
