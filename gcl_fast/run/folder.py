@@ -100,8 +100,11 @@ class RunFolder:
             )
         self.log.close()
 
-    def open(self) -> None:
+    def open(self, data: dict[str, Any]) -> None:
         """Write the settings of this command, its environment, and which torchrun runs it.
+
+        Args:
+            data: what environment.json says of the dataset.
 
         Raises:
             UserError: the disk refuses them.
@@ -113,17 +116,17 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             mark_launch(self.path)
             write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
-            self._add_environment()
+            self._add_environment(data)
         self.log.open()
 
-    def _add_environment(self) -> None:
+    def _add_environment(self, data: dict[str, Any]) -> None:
         """Append the environment of this command to environment.json, a list with an entry for each command."""
         path = self.path / "environment.json"
         try:
             commands = json.loads(path.read_text())
         except (OSError, ValueError):  # none yet, or damaged
             commands = []
-        text = json.dumps([*commands, environment(self.ranks)], indent=2) + "\n"
+        text = json.dumps([*commands, {**environment(self.ranks), "data": data}], indent=2) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
 
     @property

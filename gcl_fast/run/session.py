@@ -22,7 +22,7 @@ from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.header import facts
 from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Interruption, Position, run_stage
-from gcl_fast.run.weights import IDENTITY, check_fit, describe, digest_of_names
+from gcl_fast.run.weights import IDENTITY, check_fit, describe, describe_data, digest_of_names
 from gcl_fast.settings import SOURCE_NORMS, JointConfig, RunConfig, WarmupConfig
 from gcl_fast.stages import clustering
 from gcl_fast.stages.source import Source
@@ -69,7 +69,7 @@ class Session:
 
     def start(self) -> None:
         """Open the folder; assess the first weights of a new run, or print the step that a resumed run goes on from."""
-        self.folder.open()
+        self.folder.open(describe_data(self.inputs.dataset))
         state, finished = self.folder.state, self.folder.finished
         if state is None:
             self.log.rewind("", 0, [])  # drops the records of a run that was killed before its first checkpoint

@@ -55,15 +55,15 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
         },
-        "data": {
-            "name": dataset.name,
-            "train": len(dataset.train),
-            "query": len(dataset.query),
-            "gallery": len(dataset.gallery),
-            "digest": digest_of_names(dataset.train.names),
-        },
+        "data": describe_data(dataset),
         "metrics": metrics,
     }
+
+
+def describe_data(dataset: ReIDDataset) -> dict[str, Any]:
+    """Return the name of a dataset, the number of crops in each split, and a digest of the training crops' names."""
+    counts = {split: len(getattr(dataset, split)) for split in ("train", "query", "gallery")}
+    return {"name": dataset.name, **counts, "digest": digest_of_names(dataset.train.names)}
 
 
 def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:

@@ -90,6 +90,7 @@ def test_a_run_leaves_what_it_promises(finished):
     (commands,) = [json.loads((finished / "environment.json").read_text())]
     assert [entry["packages"]["torch"] for entry in commands] == [torch.__version__.partition("+")[0]]
     assert commands[0]["ranks"] == 1
+    assert commands[0]["data"] == read_metadata(finished / "encoder.safetensors")["data"]
     lines = (finished / "run.log").read_text().splitlines()
     printed = [line for line in said.splitlines() if not re.match(r"\w+ \d+/\d+  ", line)]  # progress is no event
     assert [line for line in lines if line in printed] == printed
@@ -215,7 +216,7 @@ def reopen(tmp_path):
         config = override(config, [f"runs={tmp_path}", "name=run", "height=64", "width=40", *settings])
         folder = RunFolder(config, ranks, resume=True)
         session = Session(config, prepare_inputs(config, ranks, folder.finished), ranks, folder)
-        folder.open()
+        folder.open({})
         return session
 
     return make
