@@ -31,7 +31,7 @@ def batches(items, **flags):
 
 def arrays(folder):
     """Return the images as arrays, RGB."""
-    return [np.asarray(Image.open(path)) for path in find_images(folder)]
+    return [np.array(Image.open(path)) for path in find_images(folder)]
 
 
 KINDS = {
