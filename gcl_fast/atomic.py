@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from gcl_fast.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -45,3 +48,21 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """Check, before long work, that the file `path` can be written; nothing is left behind.
+
+    Raises:
+        UserError: its folder cannot be written, or there is a folder at `path`.
+
+    Example:
+        >>> check_writable(Path("rows.npz"))
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error

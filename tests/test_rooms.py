@@ -23,6 +23,7 @@ FLOORS = [
     {"assessment", "command_line", "estimator_training"},
     {"stages"},
     {"run"},
+    {"gallery"},
     {"estimate", "evaluate", "generate", "train"},
 ]
 
