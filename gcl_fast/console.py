@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 LOGGER = logging.getLogger("gcl_fast")
 
@@ -21,12 +22,15 @@ class Console(logging.Handler):
         super().__init__(logging.WARNING if rank else logging.INFO)
         self.prefix = f"gcl_fast: rank {rank}: " if rank else "gcl_fast: "
         self._printed: set[str] = set()
+        self.copy: Callable[[str], object] | None = None  # takes each line as well, such as for the log of a run
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm  # not for --help
 
         severity = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(f"{self.prefix}{severity}{record.getMessage()}", file=sys.stderr)
+        line = f"{self.prefix}{severity}{record.getMessage()}"
+        tqdm.write(line, file=sys.stderr)
+        self._copy(line)
 
     def warning(self, message: object) -> str:
         """Return the line of a warning; "" for a text that was printed before.
@@ -37,7 +41,20 @@ class Console(logging.Handler):
         if text in self._printed:
             return ""
         self._printed.add(text)
-        return f"{self.prefix}warning: {text}\n"
+        line = f"{self.prefix}warning: {text}"
+        self._copy(line)
+        return line + "\n"
+
+    def _copy(self, line: str) -> None:
+        if self.copy is not None:
+            self.copy(line)
+
+
+def copy_lines(copy: Callable[[str], object] | None) -> None:
+    """Pass each line that the console prints to `copy` as well; None ends that. Without a console nothing happens."""
+    for handler in LOGGER.handlers:
+        if isinstance(handler, Console):
+            handler.copy = copy
 
 
 def open_console() -> None:

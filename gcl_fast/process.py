@@ -34,6 +34,9 @@ def prepare_process() -> None:
     Settings of the user have priority. Call it before torch is imported, which reads them then. `allocator()` returns
     the decision.
     """
+    if "torch" in sys.modules:  # too late for both, and a restart would lose what this process has done
+        os.environ.setdefault(_MARK, "system (torch was imported before)")
+        return
     set_openmp_waiting()
     if _MARK in os.environ:
         return

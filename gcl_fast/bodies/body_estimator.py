@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -59,7 +61,6 @@ def load_regressor(path: Path = WEIGHTS) -> BodyRegressor:
     return network.eval().to(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
 def estimate(records: Records, device: torch.device | str = "cpu", weights: Path = WEIGHTS) -> BodyParameters:
     """Estimate body parameters of person crops for AnnyBody.
 
@@ -78,13 +79,43 @@ def estimate(records: Records, device: torch.device | str = "cpu", weights: Path
         UserError: the weights cannot be read.
     """
     network = load_regressor(weights).to(device)
-    loader = ExtractLoader(records, SIZE, device)
+    batches = (image for image, _ in ExtractLoader(records, SIZE, device))
+    return _predict(network, batches, records.names)
+
+
+def estimate_images(images: Tensor, names: list[str], weights: Path = WEIGHTS) -> BodyParameters:
+    """Estimate body parameters of crops in memory, as `estimate` does of files.
+
+    Args:
+        images: crops (B, 3, H, W), ImageNet-normalized; they are resized to 128 x 64.
+        names: B different names of the crops.
+        weights: weights of the network.
+
+    Returns:
+        The parameters in the order of the crops, on the CPU.
+
+    Raises:
+        UserError: the weights cannot be read.
+
+    Example:
+        >>> bodies = estimate_images(torch.zeros(2, 3, 128, 64), ["a", "b"])
+        >>> bodies.model, bodies.pose.shape
+        ('anny', torch.Size([2, 57]))
+    """
+    if images.shape[2:] != SIZE:
+        images = F.interpolate(images, SIZE, mode="bicubic", antialias=True)
+    return _predict(load_regressor(weights).to(images.device), [images], names)
+
+
+@torch.no_grad()
+def _predict(network: BodyRegressor, batches: Iterable[Tensor], names: list[str]) -> BodyParameters:
+    """Return the parameters of crops in batches (B, 3, 128, 64), on the CPU."""
     parts: list[tuple[Tensor, ...]] = []
-    for image, _ in loader:
+    for image in batches:
         prediction = network.both_ways(image)
         parts.append((*posture.decode(prediction.vector), *yaw_and_confidence(prediction.direction)))
     pose, shape, camera, yaw, confidence = (torch.cat(values).cpu() for values in zip(*parts))
-    return BodyParameters(records.names, "anny", pose, shape, yaw, camera, confidence.clamp(0, 1))
+    return BodyParameters(names, "anny", pose, shape, yaw, camera, confidence.clamp(0, 1))
 
 
 def estimate_to_file(

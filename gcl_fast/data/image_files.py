@@ -51,13 +51,14 @@ class ImageFiles:
     Attributes:
         engine: "dali-cpu", "dali-gpu", "torchvision", "torchvision-gpu" or "pillow".
         note: the engine for the run's header, with the reason if it is a second choice.
+        blanks: positions of the files that did not decode so far.
     """
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], device: torch.device, threads: int) -> None:
         self._paths = paths
         self._decoder, self.note = _open_decoder(paths, size, device, threads)
         self.engine = self._decoder.engine
-        self._blanks: set[int] = set()
+        self.blanks: set[int] = set()
         self._copies: set[int] = set()
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
@@ -78,17 +79,17 @@ class ImageFiles:
 
     def _replace_broken(self, positions: np.ndarray) -> bool:
         """Replace the files at `positions` that do not decode by a blank image; return whether there were any."""
-        unseen = set(positions.tolist()) - self._blanks
+        unseen = set(positions.tolist()) - self.blanks
         broken = {position: why for position in sorted(unseen) if (why := why_broken(self._paths[position]))}
         for position, why in broken.items():
-            log.warning("%s broke during the run (%s): a blank crop takes its place", self._paths[position], why)
+            log.warning("%s does not decode (%s): a blank crop takes its place", self._paths[position], why)
             self._decoder.replace(position, blank_image())
-        self._blanks.update(broken)
+        self.blanks.update(broken)
         return bool(broken)
 
     def _copy_refused(self, positions: np.ndarray) -> bool:
         """Replace the files at `positions` that only the engine refuses by Pillow's copies; return whether any was."""
-        unseen, before = set(positions.tolist()) - self._blanks - self._copies, len(self._copies)
+        unseen, before = set(positions.tolist()) - self.blanks - self._copies, len(self._copies)
         for position in filter(self._refuses, sorted(unseen)):
             path = self._paths[position]
             with tempfile.NamedTemporaryFile(dir=scratch_folder(), suffix=".png", delete=False) as copy:

@@ -158,6 +158,11 @@ class ExtractLoader:
     def __len__(self) -> int:
         return len(self._plan)
 
+    @property
+    def blanks(self) -> set[int]:
+        """Return the positions of the crops that did not decode so far, whose images are blank."""
+        return self._files.blanks
+
     def __iter__(self) -> Iterator[Batch]:
         for positions, images in zip(self._plan, self._files.batches(self._plan)):
             where = torch.arange(len(images), device=self._device)

@@ -21,11 +21,15 @@ PREFETCH = 2  # batches that are decoded while the caller works on one
 
 def decode(file: Path | BinaryIO) -> Tensor:
     """Decode one image file by Pillow to (h, w, 3) uint8; raise one of broken_images.UNREADABLE if it is broken."""
-    with Image.open(file, formats=FORMATS) as opened:
-        image: Image.Image = opened
-        if image.mode.startswith("I;16"):  # grey of 16 bits, which Pillow would clamp to 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return torch.from_numpy(np.array(image.convert("RGB")))
+    with Image.open(file, formats=FORMATS) as image:
+        return rgb(image)
+
+
+def rgb(image: Image.Image) -> Tensor:
+    """Return an image of any mode as (h, w, 3) uint8."""
+    if image.mode.startswith("I;16"):  # grey of 16 bits, which Pillow would clamp to 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return torch.from_numpy(np.array(image.convert("RGB")))
 
 
 class PillowDecoder:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from gcl_fast.atomic import write_atomically
 from gcl_fast.errors import UserError
@@ -38,7 +36,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep: int = 2) ->
         The path; None where the disk refused it. Then there is a warning, and the older checkpoints stay.
     """
     path = folder / f"step_{step:09d}.pt"
-    if not _write(path, lambda file: torch.save(state, file)):
+    if not write_or_warn(path, lambda file: torch.save(state, file)):
         return None
     for _, old in _steps(folder)[keep:]:
         old.unlink()
@@ -69,13 +67,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def save_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically; a disk that refuses it causes a warning."""
-    data = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.items()})
-    _write(path, lambda file: file.write(data))
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> bool:
+def write_or_warn(path: Path, write: Callable[[BinaryIO], object]) -> bool:
     """Write a file atomically, and return whether the disk took it; if not, warn, and leave the old file."""
     try:
         write_atomically(path, write)
@@ -88,34 +80,3 @@ def _write(path: Path, write: Callable[[BinaryIO], object]) -> bool:
         )
         return False
     return True
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors state dict.
-
-    Raises:
-        UserError: there is no such file, or it is not a safetensors file.
-    """
-    if not path.is_file():
-        raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises its own error type and OSError
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:
-    """Raise a UserError that names the first tensors in which `weights`, read from `source`, differ from `expected`."""
-    differences = [
-        f"{name}: expected {tuple(expected[name].shape) if name in expected else 'nothing'}, "
-        f"found {tuple(weights[name].shape) if name in weights else 'nothing'}"
-        for name in sorted(expected.keys() | weights.keys())
-        if name not in expected or name not in weights or expected[name].shape != weights[name].shape
-    ]
-    if differences:
-        more = f"\n  and {len(differences) - 5} more" if len(differences) > 5 else ""
-        raise UserError(
-            f"{source} comes from another configuration; {len(differences)} tensors differ, the first are\n  "
-            + "\n  ".join(differences[:5])
-            + more
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.restarts import mark_launch, restarted
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
-from gcl_fast.run.checkpoint import load_state, save_state, save_weights
+from gcl_fast.run.checkpoint import load_state, save_state
+from gcl_fast.run.environment import environment
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
-from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, from_dict, to_dict
+from gcl_fast.run.weights import IDENTITY, save_weights
+from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, flat, from_dict, to_dict
 
 VERSION = 2  # of checkpoints; the stages of version 1 drew other random numbers
 FREE_ON_RESUME = {
@@ -46,8 +49,8 @@ class RunFolder:
 
     No file changes before `open`, so that a command that is refused until then leaves the run as it was.
 
-    It holds config.yaml, metrics.jsonl, events/, summary.json, curves.png, checkpoints/ (states to resume from, and
-    <stage>.safetensors to share) and views/<stage>.png.
+    It holds config.yaml, environment.json, run.log, metrics.jsonl, events/, summary.json, curves.png, checkpoints/
+    (states to resume from, and <stage>.safetensors), encoder.safetensors to share, and views/<stage>.png.
 
     Args:
         config: the settings of the run; `config.folder` is its path.
@@ -87,6 +90,7 @@ class RunFolder:
         if kind is None and self.ranks.main:
             with tolerating_a_full_disk("curves.png"):
                 training_curves(self.path / "metrics.jsonl", self.path / "curves.png")
+            self.log.hparams(flat(to_dict(self.config)), self._final_metrics())
             success = self.log.summary(self.summary)  # once more: the disk may have refused it after its stage
             views = f", {self.path}/views" if (self.path / "views").is_dir() else ""
             self.log.say(
@@ -97,7 +101,7 @@ class RunFolder:
         self.log.close()
 
     def open(self) -> None:
-        """Write the settings of this command, and which torchrun runs it.
+        """Write the settings of this command, its environment, and which torchrun runs it.
 
         Raises:
             UserError: the disk refuses them.
@@ -108,6 +112,18 @@ class RunFolder:
         with self._naming_the_place():
             mark_launch(self.path)
             write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
+            self._add_environment()
+        self.log.open()
+
+    def _add_environment(self) -> None:
+        """Append the environment of this command to environment.json, a list with an entry for each command."""
+        path = self.path / "environment.json"
+        try:
+            commands = json.loads(path.read_text())
+        except (OSError, ValueError):  # none yet, or damaged
+            commands = []
+        text = json.dumps([*commands, environment(self.ranks)], indent=2) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
 
     @property
     def finished(self) -> list[str]:
@@ -125,17 +141,28 @@ class RunFolder:
         (failure,) = self.ranks.any(failure)
         return not failure
 
-    def save_weights(self, name: str, weights: dict[str, Tensor]) -> None:
+    def save_weights(self, name: str, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write checkpoints/<name>.safetensors."""
         if self.ranks.main:
-            save_weights(self.path / "checkpoints" / f"{name}.safetensors", weights)
+            save_weights(self.path / "checkpoints" / f"{name}.safetensors", weights, metadata)
 
-    def keep_best(self, stage: str, metrics: dict[str, float], weights: dict[str, Tensor]) -> None:
+    def save_encoder(self, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Write the identity encoder alone, the file to share, as encoder.safetensors."""
+        if self.ranks.main:
+            encoder = {name: tensor for name, tensor in weights.items() if name.startswith(IDENTITY)}
+            save_weights(self.path / "encoder.safetensors", encoder, metadata)
+
+    def keep_best(self, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write the weights as best.safetensors where no stage before reached their mAP."""
-        best = self.summary.get("best", {"mAP": 0.0})
+        best, metrics = self.summary.get("best", {"mAP": 0.0}), metadata["metrics"]
         if metrics.get("mAP", -1.0) >= best["mAP"]:
-            self.summary["best"] = {"stage": stage, "mAP": metrics["mAP"]}
-            self.save_weights("best", weights)
+            self.summary["best"] = {"stage": metadata["stage"], "mAP": metrics["mAP"]}
+            self.save_weights("best", weights, metadata)
+
+    def _final_metrics(self) -> dict[str, float]:
+        """Return the metrics of each finished stage as `<stage>/<metric>`."""
+        stages = self.summary["stages"].items()
+        return {f"{stage}/{k}": v for stage, row in stages for k, v in row.items() if isinstance(v, (int, float))}
 
     def _changes(self, resume: bool) -> list[str]:
         """Return a line for each setting that differs from the run's, where the folder holds one.

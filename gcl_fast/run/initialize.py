@@ -9,10 +9,8 @@ from torch import Tensor
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_imagenet_backbone, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
-from gcl_fast.run.checkpoint import check_fit, load_weights
+from gcl_fast.run.weights import IDENTITY, check_fit, load_weights
 from gcl_fast.settings import ALL_STAGES, RunConfig
-
-IDENTITY = "identity."  # of the names of E_id's weights
 
 
 def initialize(gcl: GCL, config: RunConfig) -> str:

@@ -1,4 +1,4 @@
-"""Write what a run reports: the header, progress, metrics.jsonl, TensorBoard events, summary.json."""
+"""Write what a run reports: the header, progress, run.log, metrics.jsonl, TensorBoard events, summary.json."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from gcl_fast.atomic import write_atomically
+from gcl_fast.console import copy_lines
 
 PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
 
@@ -23,10 +27,10 @@ PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
 class RunLog:
     """Writes the files and lines of one run. On ranks other than 0 every call does nothing.
 
-    The files are opened with the first record, so that a command that is refused before leaves them as they are.
+    The files are opened by `open`, or with the first record. A command that is refused before leaves them as they are.
 
     Args:
-        folder: the folder of the run; metrics.jsonl, events and summary.json go there.
+        folder: the folder of the run; run.log, metrics.jsonl, events and summary.json go there.
         main: whether this rank writes and prints.
     """
 
@@ -34,12 +38,51 @@ class RunLog:
         self.folder, self.main = folder, main
         self._writer: SummaryWriter | None = None
         self._lines: TextIO | None = None
+        self._text: TextIO | None = None
+        self._early: list[str] = []  # lines before run.log was opened
+        if main:
+            copy_lines(self._note)
+
+    def open(self) -> None:
+        """Append to run.log from now on what is printed, and what was printed before."""
+        if self.main and self._text is None:
+            with tolerating_a_full_disk("run.log"):
+                self._text = (self.folder / "run.log").open("a", buffering=1)
+                early, self._early = self._early, []
+                self._text.writelines(line + "\n" for line in early)
 
     def say(self, text: str) -> None:
-        """Print a line without breaking a progress bar."""
+        """Print a line without breaking a progress bar, and append it to run.log."""
         if self.main:
             tqdm.write(text)
             sys.stdout.flush()
+            self._note(text)
+
+    def _note(self, text: str) -> None:
+        """Append a line to run.log, or keep it until that is open."""
+        if self._text is None:
+            self._early.append(text)
+            return
+        with tolerating_a_full_disk("run.log"):
+            self._text.write(text + "\n")
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """Add the PNG file at `path`, where there is one, to the TensorBoard events."""
+        if not self.main or not path.is_file():
+            return
+        writer, _ = self._open()
+        with tolerating_a_full_disk("events"), Image.open(path) as image:
+            writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def hparams(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Add the settings with the final metrics to TensorBoard's page that compares runs."""
+        if not self.main:
+            return
+        writer, _ = self._open()
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
+        with tolerating_a_full_disk("events"):
+            for summary in hparams(plain, metrics):
+                writer._get_file_writer().add_summary(summary)
 
     def header(self, facts: dict[str, str]) -> None:
         """Print what was chosen, and why; a run does so once."""
@@ -80,6 +123,7 @@ class RunLog:
 
     def _open(self) -> tuple[SummaryWriter, TextIO]:
         """Open the events and metrics.jsonl where they are not open yet."""
+        self.open()
         if self._writer is None or self._lines is None:
             self._writer = SummaryWriter(str(self.folder / "events"))
             self._lines = (self.folder / "metrics.jsonl").open("a", buffering=1)
@@ -100,6 +144,11 @@ class RunLog:
 
     def close(self) -> None:
         """Flush and close the files."""
+        copy_lines(None)
+        if self._text is not None:
+            with tolerating_a_full_disk("run.log"):
+                self._text.close()
+                self._text = None
         if self._writer is not None and self._lines is not None:
             with tolerating_a_full_disk("events"):
                 self._writer.close()

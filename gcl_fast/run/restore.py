@@ -15,7 +15,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs, open_inputs
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
-from gcl_fast.run.checkpoint import check_fit, load_weights
+from gcl_fast.run.weights import check_fit, load_weights
 from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, from_dict, preset
 
 # The networks after the source stage, with the source's batch norms instead of the target's

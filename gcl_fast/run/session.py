@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -18,12 +18,12 @@ from gcl_fast.models import GCL
 from gcl_fast.optim.precision import choose as choose_precision
 from gcl_fast.optim.precision import planned_steps
 from gcl_fast.optim.stability import RunningStatistics, naming_what_to_lower
-from gcl_fast.run.checkpoint import check_fit
 from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.header import facts
 from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Interruption, Position, run_stage
 from gcl_fast.run.restore import SOURCE_NORMS
+from gcl_fast.run.weights import IDENTITY, check_fit, describe, digest_of_names
 from gcl_fast.settings import JointConfig, RunConfig, WarmupConfig
 from gcl_fast.stages import clustering
 from gcl_fast.stages.source import Source
@@ -117,14 +117,18 @@ class Session:
             run_stage(stage, self.position, self.log, self.ranks, self.interruption, save, self.statistics, self.config)
         if graphs := stage.graphs.release():  # the assessment needs their memory
             self.log.say(f"{stage.name}: {graphs}")
-        self.folder.save_weights(stage.name, self.gcl.state_dict())
+        self.folder.save_weights(stage.name, self.gcl.state_dict(), self._metadata(stage, {}))
 
     def assess(self, stage: Stage) -> None:
         """Measure the networks after a stage, and write retrieval, SSIM of views and seconds to summary and log."""
         beginning, at, summary = time.monotonic(), self.position, self.folder.summary
         metrics = self.assessment.after(stage.name, self.gcl, self.folder.path / "views")
-        self.folder.keep_best(stage.name, metrics, self.gcl.state_dict())
+        weights, metadata = self.gcl.state_dict(), self._metadata(stage, metrics)
+        self.folder.save_weights(stage.name, weights, metadata)  # once more, with what was measured
+        self.folder.save_encoder(weights, metadata)
+        self.folder.keep_best(weights, metadata)
         self.log.metrics(stage.name, at.step, metrics)
+        self.log.image(f"{stage.name}/views", self.folder.path / "views" / f"{stage.name}.png", at.step)
         by_source = self._assess_with_source_norms(stage) if isinstance(stage, Source) else {}
         counts = {"steps": at.step, **({"skipped": at.skipped} if at.skipped else {})}
         summary["stages"][stage.name] = {**metrics, **by_source, "seconds": round(at.seconds, 1), **counts}
@@ -142,11 +146,17 @@ class Session:
         """
         assert self.inputs.source is not None
         encoder = stage.finished()
-        self.folder.save_weights(SOURCE_NORMS, self.gcl.state_dict() | encoder.state_dict(prefix="identity."))
         on_target = self.assessment.retrieval_in(self.inputs.dataset, encoder)
+        weights = self.gcl.state_dict() | encoder.state_dict(prefix=IDENTITY)
+        self.folder.save_weights(SOURCE_NORMS, weights, self._metadata(stage, on_target))
         on_source = self.assessment.retrieval_in(self.inputs.source, encoder)
         self.log.say(f"source only: {percent(on_target)}; on its own test set: {percent(on_source)}")
         return {"source_only": on_target, "source_test": on_source}
+
+    def _metadata(self, stage: Stage, metrics: dict[str, float]) -> dict[str, Any]:
+        """Return the metadata of the weights after `stage`."""
+        source = self.inputs.source if isinstance(stage, Source) else None
+        return describe(self.config, stage.name, source or self.inputs.dataset, metrics)
 
     def _save(self, stage: Stage) -> bool:
         """Write a checkpoint of everything, and return whether the disk took it."""
@@ -163,7 +173,7 @@ class Session:
         """Return a digest of the names of the crops that a stage trains on."""
         source = self.inputs.source if stage == "source" else None
         names = [*self.inputs.dataset.train.names, *(source.train.names if source is not None else ())]
-        return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
+        return digest_of_names(names)
 
     def _check_crops(self) -> None:
         """Compare the crops of the stage that is resumed with those that it was begun on.

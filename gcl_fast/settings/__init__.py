@@ -14,7 +14,7 @@ from gcl_fast.settings.settings import (
     SourceConfig,
     WarmupConfig,
 )
-from gcl_fast.settings.text import difference, from_dict, override, to_dict
+from gcl_fast.settings.text import difference, flat, from_dict, override, to_dict
 
 __all__ = [
     "ALL_STAGES",
@@ -30,6 +30,7 @@ __all__ = [
     "SourceConfig",
     "WarmupConfig",
     "difference",
+    "flat",
     "from_dict",
     "override",
     "preset",

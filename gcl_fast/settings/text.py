@@ -101,6 +101,23 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
     return _build(RunConfig, _renamed(data), "config")
 
 
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a nested dictionary by their dotted keys.
+
+    Args:
+        data: a dictionary of `to_dict`.
+        prefix: the dotted key of `data` in the whole dictionary, with a dot at its end.
+
+    Example:
+        >>> flat({"seed": 0, "joint": {"lr": 1e-4}})
+        {'seed': 0, 'joint.lr': 0.0001}
+    """
+    settings = {}
+    for key, value in data.items():
+        settings |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return settings
+
+
 def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
     """Return a line `key: old -> new` for each setting that differs.
 

@@ -16,7 +16,7 @@ from PIL import Image
 from gcl_fast import estimate, evaluate, generate, train
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
-from gcl_fast.run.checkpoint import save_weights
+from gcl_fast.run.weights import save_weights
 from gcl_fast.settings import override, preset, to_dict
 
 CROPS = ("cam1/0001.png", "cam2/0001.png", "cam2/0002.png")

@@ -5,7 +5,7 @@ import torch
 
 from gcl_fast.errors import UserError
 from gcl_fast.run import checkpoint
-from gcl_fast.run.checkpoint import check_fit, load_state, load_weights, save_state, save_weights
+from gcl_fast.run.checkpoint import load_state, save_state
 
 
 def test_the_newest_comes_back_and_old_ones_go(tmp_path):
@@ -46,27 +46,3 @@ def test_a_full_disk_keeps_the_last_one(tmp_path, monkeypatch, failing):
         assert save_state(tmp_path, 2, {"step": 2}) is None
     assert load_state(tmp_path) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["step_000000001.pt"]
-
-
-def test_weights_round_trip_in_any_memory_format(tmp_path):
-    weights = {"w": torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last), "n": torch.tensor(7)}
-    save_weights(tmp_path / "w.safetensors", weights)
-    again = load_weights(tmp_path / "w.safetensors")
-    assert all(torch.equal(weights[k], again[k]) for k in weights)
-
-
-def test_unreadable_weights_are_named(tmp_path):
-    with pytest.raises(UserError, match="no weights at"):
-        load_weights(tmp_path / "absent.safetensors")
-    (tmp_path / "bad.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
-    with pytest.raises(UserError, match="not a readable safetensors"):
-        load_weights(tmp_path / "bad.safetensors")
-
-
-def test_weights_of_another_configuration_are_named():
-    ours = {"a": torch.zeros(2), "b": torch.zeros(3)}
-    check_fit(ours, {"a": torch.ones(2), "b": torch.ones(3)}, "x")
-    with pytest.raises(
-        UserError, match=r"(?s)old.*2 tensors differ.*b: expected \(3,\), found \(4,\).*c: expected nothing"
-    ):
-        check_fit(ours, {"a": torch.zeros(2), "b": torch.zeros(4), "c": torch.zeros(1)}, "old")

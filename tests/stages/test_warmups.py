@@ -18,7 +18,8 @@ from gcl_fast.errors import UserError
 from gcl_fast.inputs import open_inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim import precision as arithmetic
-from gcl_fast.run.checkpoint import load_state, save_weights
+from gcl_fast.run.checkpoint import load_state
+from gcl_fast.run.weights import save_weights
 from gcl_fast.settings import from_dict, override, preset, to_dict, warmup_preset
 from gcl_fast.stages.warmups import WARMUPS, make_warmup
 

@@ -1,0 +1,62 @@
+"""Embed images by trained networks: gcl-fast embed RUN IMAGES... --out rows.npz
+
+RUN is the folder of a run, one of its .safetensors files, or official weights. The .npz holds `rows` (N, D) float32,
+`names` (N,) and `digest` of the model. The row of an image that does not decode is NaN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
+from gcl_fast.process import prepare_process
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="gcl-fast embed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", metavar="RUN", help="folder of a run, a .safetensors file of it, or official weights")
+    add("images", nargs="+", type=Path, metavar="IMAGES", help="image files and folders, searched with subfolders")
+    add("--out", type=Path, required=True, metavar="FILE", help="the .npz to write")
+    add("--stage", help="of a run's folder (default: the last one that is finished)")
+    add("--amp", action=argparse.BooleanOptionalAction, help="mixed precision (default: as the run was trained)")
+    add("--flip", action="store_true", help="take the mean with the embedding of the mirrored image")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Write the embeddings of all images, and return the exit status."""
+    options = parser().parse_args(arguments)
+    prepare_process()  # may restart the process: before torch is imported
+    with in_one_line():
+        import numpy as np
+
+        from gcl_fast.atomic import check_writable, write_atomically
+        from gcl_fast.distributed.ranks import start
+        from gcl_fast.inference.images import find_images
+        from gcl_fast.inference.load import load
+
+    if options.out.suffix != ".npz":
+        raise UserError(f"--out {options.out}: expected a name that ends in .npz")
+    check_writable(options.out)
+    paths = [file for path in options.images for file in (find_images(path) if path.is_dir() else [path])]
+    model = load(options.model, start(options.device).device, options.amp, stage=options.stage)
+    rows = model.embed(paths, flip=options.flip).numpy()
+    names, digest = np.array([str(path) for path in paths]), np.array(model.digest)
+    if np.isnan(rows).all():
+        raise UserError(f"none of the {len(rows)} images decodes; the lines above say why")
+    write_atomically(options.out, lambda file: np.savez(file, rows=rows, names=names, digest=digest))
+    print(f"{options.out}: {len(rows)} rows of {model.dim} by {model.digest}, {np.isnan(rows).any(1).sum()} are NaN")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

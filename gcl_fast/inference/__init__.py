@@ -1,0 +1,1 @@
+"""Use trained weights: load them, embed images, search, turn people."""

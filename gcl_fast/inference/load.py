@@ -1,0 +1,143 @@
+"""Load trained networks from a run, from one file of it, or from official weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from gcl_fast.distributed.ranks import placed
+from gcl_fast.errors import UserError
+from gcl_fast.inference.model import Model
+from gcl_fast.models import GCL, IdentityEncoder, load_official, read_official
+from gcl_fast.models.official_weights import PARTS
+from gcl_fast.optim.precision import choose as choose_precision
+from gcl_fast.run.restore import OFFICIAL, OFFICIAL_IDENTITY
+from gcl_fast.run.weights import FORMAT, IDENTITY, SETTINGS, check_fit, load_weights, read_metadata, settings_of
+from gcl_fast.settings import ALL_STAGES, RunConfig, from_dict, preset, to_dict
+
+Weights = dict[str, Tensor]
+
+
+def load(
+    source: str | Path,
+    device: str | torch.device | None = None,
+    amp: bool | None = None,
+    *,
+    stage: str | None = None,
+    config: str | Path | None = None,
+) -> Model:
+    """Load trained networks, to embed images, to search, and to turn people.
+
+    Args:
+        source: the folder of a run, a .safetensors file of one (`encoder.safetensors` is enough to embed), or weights
+            of the official code: a folder, .pt or .pth.
+        device: where the networks go; None: a GPU where there is one.
+        amp: mixed precision; None: as the run was trained.
+        stage: of a run's folder; None: the last one that is finished.
+        config: config.yaml of the run that wrote a .safetensors file without metadata.
+
+    Returns:
+        The networks in eval mode.
+
+    Raises:
+        UserError: nothing usable at `source`, weights of another format or without metadata, or no such device.
+
+    Example:
+        >>> try:
+        ...     model = load("runs/synthetic-demo-seed0")
+        ...     rows = model.embed("crops")  # (N, D) unit rows
+        ... except UserError as error:  # there is no such run here
+        ...     print(error)
+        no run and no weights at runs/synthetic-demo-seed0; ...
+    """
+    path = Path(source).expanduser()
+    if path.is_dir() and ((path / "config.yaml").is_file() or (path / "checkpoints").is_dir()):
+        path = _file_of_stage(path, stage)
+    elif stage is not None:
+        raise UserError(f"stage={stage!r} with {path}: one file holds one stage; leave it out")
+    if path.suffix == ".safetensors":
+        weights, metadata, settings = _read_own(path, config)
+    elif path.is_file() or any(path.glob("id_*.pt")):
+        weights, metadata, settings = _read_official(path)
+    else:
+        raise UserError(
+            f"no run and no weights at {path}; give the folder that train.py printed, such as runs/NAME, one of its"
+            " .safetensors files, or official weights"
+        )
+    target = placed("auto", 0) if device is None else torch.device(device)
+    identity = {name.removeprefix(IDENTITY): t for name, t in weights.items() if name.startswith(IDENTITY)}
+    gcl = None
+    if len(identity) == len(weights):
+        encoder = IdentityEncoder(settings.model.identity)
+        check_fit(encoder.state_dict(), identity, path)
+        encoder.load_state_dict(identity)
+    else:
+        gcl = GCL(settings.model)
+        check_fit(gcl.state_dict(), weights, path)
+        gcl.load_state_dict(weights)
+        encoder = gcl.identity
+    network = encoder if gcl is None else gcl
+    network.requires_grad_(False).eval().to(target).to(memory_format=torch.channels_last)
+    precision = choose_precision(settings.amp if amp is None else amp, target)
+    return Model(encoder, gcl, settings.size, metadata, precision)
+
+
+def _file_of_stage(run: Path, stage: str | None) -> Path:
+    """Return the weights of a stage of a run, by default of its last finished one.
+
+    Raises:
+        UserError: the stage is unknown or not finished.
+    """
+    folder = run / "checkpoints"
+    finished = [name for name in ALL_STAGES if (folder / f"{name}.safetensors").is_file()]
+    if not finished:
+        raise UserError(f"{run} has finished none of {', '.join(ALL_STAGES)} yet; train.py with --resume goes on")
+    if stage is not None and not (folder / f"{stage}.safetensors").is_file():
+        raise UserError(f"{run}: no weights of a stage {stage!r}; there are {', '.join(finished)}")
+    return folder / f"{stage or finished[-1]}.safetensors"
+
+
+def _read_own(path: Path, config: str | Path | None) -> tuple[Weights, dict[str, Any], RunConfig]:
+    """Read a .safetensors file of ours with its metadata, and the settings that these or config.yaml name.
+
+    Raises:
+        UserError: no such file, of another format, or without settings.
+    """
+    metadata = read_metadata(path)
+    settings_file = Path(config) if config is not None else path.parent.parent / "config.yaml"
+    if metadata is None or config is not None:
+        if not settings_file.is_file():
+            raise UserError(
+                f"{path}: no metadata of gcl_fast, so the sizes of its networks are not known: name the config.yaml of"
+                " its run (config=FILE)"
+                if config is None
+                else f"no settings at {settings_file}; config is the config.yaml of a run"
+            )
+        settings = from_dict(yaml.safe_load(settings_file.read_text()))
+        named = {name: value for name, value in to_dict(settings).items() if name in SETTINGS}
+        metadata = {"format": FORMAT, "stage": path.stem, "settings": named} | (metadata or {})
+    else:
+        settings = settings_of(metadata, path)
+    return load_weights(path), metadata, settings
+
+
+def _read_official(path: Path) -> tuple[Weights, dict[str, Any], RunConfig]:
+    """Read official weights, which have the paper's sizes.
+
+    Raises:
+        UserError: they are no official weights, or do not fit.
+    """
+    parts = set(read_official(path))
+    if "id" not in parts:
+        raise UserError(
+            f"{path}: no weights of the official GCL; expected the state dicts gen, dis and id, or id alone"
+        )
+    whole = parts == set(PARTS)
+    settings = preset("paper")
+    named = {name: value for name, value in to_dict(settings).items() if name in SETTINGS}
+    stage = OFFICIAL if whole else OFFICIAL_IDENTITY
+    return load_official(path, PARTS if whole else ["id"]), {"stage": stage, "settings": named}, settings

@@ -1,0 +1,139 @@
+"""Write and read weights as safetensors files, with metadata by which each file can be used alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gcl_fast import __version__
+from gcl_fast.data import ReIDDataset
+from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from gcl_fast.errors import UserError
+from gcl_fast.run.checkpoint import write_or_warn
+from gcl_fast.run.environment import commit
+from gcl_fast.settings import RunConfig, from_dict, to_dict
+
+FORMAT = 1  # of the metadata
+ENTRY = "gcl_fast"  # of the safetensors header, which holds the metadata as JSON
+SETTINGS = ("preset", "height", "width", "amp", "model")  # of a run, without which its networks cannot be used
+IDENTITY = "identity."  # of the names of E_id's weights
+
+
+def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[str, float]) -> dict[str, Any]:
+    """Return the metadata of weights.
+
+    Args:
+        config: the settings of the run.
+        stage: the stage that the networks have finished.
+        dataset: the data that they were trained on.
+        metrics: what was measured after the stage, as fractions; empty before that.
+
+    Returns:
+        `format`, `gcl_fast` and `commit` name the code; `stage`, `settings`, `data` and `metrics` the run; `input` says
+        which images the networks take. No path of the machine is among them.
+    """
+    settings = to_dict(config)
+    return {
+        "format": FORMAT,
+        "gcl_fast": __version__,
+        "commit": commit(),
+        "stage": stage,
+        "settings": {name: settings[name] for name in SETTINGS},
+        "input": {
+            "size": [config.height, config.width],
+            "colours": "RGB",
+            "resize": "bicubic with antialiasing, as in Pillow",
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+        },
+        "data": {
+            "name": dataset.name,
+            "train": len(dataset.train),
+            "query": len(dataset.query),
+            "gallery": len(dataset.gallery),
+            "digest": digest_of_names(dataset.train.names),
+        },
+        "metrics": metrics,
+    }
+
+
+def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:
+    """Return settings with the sizes, the input and the precision that `metadata` names; the others have defaults.
+
+    Raises:
+        UserError: the metadata of `source` is of another format, or damaged.
+    """
+    if (found := metadata.get("format")) != FORMAT:
+        raise UserError(
+            f"{source}: its metadata has format {found}, and this gcl_fast {__version__} reads format {FORMAT}; use the"
+            f" gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
+        )
+    try:
+        return from_dict(metadata["settings"])
+    except (KeyError, AttributeError) as error:
+        raise UserError(f"{source}: its metadata names no settings; name those of its run by config=FILE") from error
+
+
+def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
+    """Write a state dict with its metadata as safetensors, atomically; a disk that refuses it causes a warning."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
+    data = save(tensors, {"format": "pt"} if metadata is None else {"format": "pt", ENTRY: json.dumps(metadata)})
+    write_or_warn(path, lambda file: file.write(data))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors state dict.
+
+    Raises:
+        UserError: there is no such file, or it is not a safetensors file.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """Return the metadata of a safetensors file, or None where it has none of gcl_fast.
+
+    Raises:
+        UserError: there is no such file, or it is not a safetensors file.
+    """
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            entries = file.metadata() or {}
+        return json.loads(entries[ENTRY]) if ENTRY in entries else None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:
+    """Raise a UserError that names the first tensors in which `weights`, read from `source`, differ from `expected`."""
+    differences = [
+        f"{name}: expected {tuple(expected[name].shape) if name in expected else 'nothing'}, "
+        f"found {tuple(weights[name].shape) if name in weights else 'nothing'}"
+        for name in sorted(expected.keys() | weights.keys())
+        if name not in expected or name not in weights or expected[name].shape != weights[name].shape
+    ]
+    if differences:
+        more = f"\n  and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise UserError(
+            f"{source} comes from another configuration; {len(differences)} tensors differ, the first are\n  "
+            + "\n  ".join(differences[:5])
+            + more
+        )
+
+
+def digest_of_names(names: list[str]) -> str:
+    """Return a digest of the names of crops, in their order."""
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
