@@ -115,6 +115,14 @@ class Index:
             )
         return path
 
+    def check_k(self, k: int) -> None:
+        """Raise a UserError where a query cannot have k matches."""
+        readable = len(self) - self.unreadable
+        if not 1 <= k <= readable:
+            raise UserError(
+                f"k={k}: {self.folder} holds {readable:,} images that decode; choose a k from 1 to {readable}"
+            )
+
     def search(self, queries: np.ndarray, k: int, camera: int | None = None) -> list[list[Match]]:
         """Search for the k images most similar to each query (`top_k`).
 
@@ -129,11 +137,7 @@ class Index:
         Raises:
             UserError: k is out of range.
         """
-        readable = len(self) - self.unreadable
-        if not 1 <= k <= readable:
-            raise UserError(
-                f"k={k}: {self.folder} holds {readable:,} images that decode; choose a k from 1 to {readable}"
-            )
+        self.check_k(k)
         found = zip(*top_k(self.rows, queries, k, None if camera is None else self.cameras == camera))
         return [
             [
