@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 @entry
 def main(arguments: list[str] | None) -> int:
     """Build, search or serve an index, and return the exit status."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)  # QUERY may stand behind flags
     _refuse_idle(options)
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():

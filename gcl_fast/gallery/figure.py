@@ -15,7 +15,7 @@ from gcl_fast.gallery.index import Index, Match
 
 CROP = (96, 160)  # pixels of the box that a crop is fitted into
 GAP, LABEL, EDGE = 8, 30, 12  # pixels between crops, below them, around all
-LINE = 15  # characters of a label's line
+LINE = 16  # characters of a name
 MOST = 200  # queries of a figure: 40,000 pixels
 
 
@@ -67,6 +67,6 @@ def _fitted(file: Path) -> Image.Image:
 
 
 def _short(name: str) -> str:
-    """Return the end of a name, in the characters that Pillow's own font has."""
+    """Return both ends of a name, in the characters that Pillow's own font has."""
     plain = name.encode("ascii", "replace").decode()
-    return plain if len(plain) <= LINE else "..." + plain[3 - LINE :]
+    return plain if len(plain) <= LINE else f"{plain[: LINE // 2]}..{plain[3 - LINE // 2 :]}"
