@@ -29,8 +29,8 @@ class ColourModel:
         rows = []
         for item in images:
             try:
-                image = item if isinstance(item, Image.Image) else Image.open(item)
-                rows.append(np.asarray(image.convert("RGB"), np.float32).mean((0, 1)))
+                pixels = Image.open(item).convert("RGB") if isinstance(item, Path) else item
+                rows.append(np.asarray(pixels, np.float32).mean((0, 1)))
             except OSError:
                 rows.append(np.full(3, np.nan, np.float32))
         return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)), dim=1)
