@@ -23,7 +23,7 @@ from gcl_fast.kernels.merge_top_k import merge_top_k
 TILE = 2048  # rows of one product: with 1,000 queries 8 MB of scores, which stay in cache
 QUERIES = 2048  # queries of one pass over the rows
 SPARE = 16  # candidates more than k
-RESCORED = 2**22  # numbers of candidates that are multiplied in float64 at a time: 32 MB
+RESCORED = 2**20  # numbers of candidates that are multiplied in float64 at a time: 8 MB
 LONGEST = 1.001  # length of a row; unit rows of float32 are shorter
 
 
