@@ -11,7 +11,6 @@ instruction sets and picked at load time (simd.h), so a library built here runs 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import shlex
@@ -31,8 +30,6 @@ from gcl_fast.cache_folder import cache_folder
 from gcl_fast.console import open_console
 from gcl_fast.errors import UserError
 from gcl_fast.versions import check_torch
-
-log = logging.getLogger("gcl_fast.csrc.build")  # __name__ is another in `python -m`
 
 CSRC = Path(__file__).resolve().parent
 NAME = "gcl_fast_ops"
@@ -256,12 +253,22 @@ def cached(how: Recipe) -> Path:
     from filelock import FileLock  # setup.py needs this file, but not this package
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    log.info("building %s (%s)", NAME, how.notice)  # before the lock: rank 0 prints this
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of torchrun: one process of each machine prints this
+        print(_announcement(how, output.parent), file=sys.stderr, flush=True)
     with FileLock(output.parent / "lock"):  # ranks of one node start together: one builds, the others wait and read
         if not output.exists():
             text = build(output, how)
             write_atomically(output.parent / "build.log", lambda file: file.write(text.encode()))
     return output
+
+
+def _announcement(how: Recipe, folder: Path) -> str:
+    """Return the line that a build prints before it starts; programs without a log see it as well."""
+    seconds = "about a minute on two cores" if len(how.compilers) == 1 else "some minutes"
+    return (
+        f"gcl_fast: building its C++ ops ({how.notice}) into {folder}: {seconds}, once for each version of gcl_fast and"
+        " torch"
+    )
 
 
 def library() -> Path:

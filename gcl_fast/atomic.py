@@ -1,4 +1,4 @@
-"""Write files atomically: they exist completely or not at all."""
+"""Write files atomically: they exist completely or not at all; and check beforehand where they can be written."""
 
 from __future__ import annotations
 
@@ -50,19 +50,32 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(descriptor)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(folder: Path) -> None:
+    """Check that files can be written to a folder, which may be missing; nothing is left there, and no folder is made.
+
+    Args:
+        folder: where files are to go; its nearest existing parent stands for a missing one.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def check_target(path: Path) -> None:
     """Check, before long work, that the file `path` can be written; nothing is left behind.
 
     Raises:
         UserError: its folder cannot be written, or there is a folder at `path`.
 
     Example:
-        >>> check_writable(Path("rows.npz"))
+        >>> check_target(Path("rows.npz"))
     """
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        check_writable(path.absolute().parent)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error

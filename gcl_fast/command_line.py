@@ -1,43 +1,52 @@
-"""Parse the command line of train.py."""
+"""Parse the command line of train.py: preset, then --config, then flags, then --set."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import typing
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import yaml
+
+from gcl_fast.arguments import Parser, did_you_mean
 from gcl_fast.errors import UserError
-from gcl_fast.models import check_size
-from gcl_fast.optim.optimizers import BACKENDS
-from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, override, preset, source_preset, warmup_preset
+from gcl_fast.settings import (
+    ALL_STAGES,
+    DATASETS,
+    LossWeights,
+    RunConfig,
+    from_dict,
+    override,
+    preset,
+    source_preset,
+    warmup_preset,
+)
+from gcl_fast.settings.listing import list_settings
+from gcl_fast.settings.model_sizes import check_size
 
 
-def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
-    """Parse the flags; a setting that no flag names keeps the preset's value.
-
-    Args:
-        arguments: the flags; None for those of the process.
-
-    Returns:
-        The settings, and whether to resume.
-
-    Raises:
-        SystemExit: --help (status 0), or an unknown or malformed flag (status 2).
-        UserError: crops of a size that the networks cannot take.
-    """
-    parser = argparse.ArgumentParser(
-        prog="torchrun gcl_fast/train.py",
-        description="Train GCL: warm-up, generative and joint stage, each followed by an evaluation.",
+def parser() -> Parser:
+    """Return the parser of the flags; a flag that is not given leaves no attribute."""
+    parser = Parser(
+        "gcl-fast train",
+        "Train GCL: warm-up, generative and joint stage, each followed by an evaluation. `torchrun gcl_fast/train.py`"
+        " takes the same flags, and --nproc-per-node before it starts many processes.",
         argument_default=argparse.SUPPRESS,
     )
     flag = parser.add_argument
+    flag("--preset", help="demo: 128x64, for a CPU; paper: 256x128, ResNet-50; best: its sizes, our method")
     flag(
-        "--preset",
-        default="demo",
-        help="demo: 128x64, for a CPU; paper: 256x128, ResNet-50; best: its sizes, our method",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="settings of a file, such as a run's config.yaml; the preset has those that it lacks, flags change them",
     )
     flag(
         "--dataset",
-        help="synthetic, market1501, dukemtmc, msmt17, cuhk03, or folder for any folder of crops (default: synthetic;"
+        help=f"{', '.join(DATASETS[:-1])}, or {DATASETS[-1]} for any folder of crops (default: synthetic;"
         " with --preset paper or best: market1501)",
     )
     flag("--data-root", metavar="DIR", help="folder of the dataset (synthetic: made there when missing)")
@@ -63,18 +72,22 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--smpl", metavar="FILE", help="file of the SMPL body model, for body parameters of SMPL (default body: Anny)")
     flag(
         "--feature-loss-on",
-        choices=("reconstruction", "novel_view"),
+        choices=_choices("feature_loss_on", LossWeights),
         help="image whose part features are compared with the crop's, besides x_cyc (default: reconstruction)",
     )
     flag("--amp", action="store_true", help="mixed precision: bfloat16 where the hardware multiplies in it")
-    flag("--compile", choices=("auto", "on", "off"), help="torch.compile the networks (default: auto)")
-    flag("--optimizer-backend", choices=BACKENDS, help="origin of the fused optimizers (default: torch)")
+    flag("--compile", choices=_choices("compile"), help="torch.compile the networks (default: auto)")
+    flag(
+        "--optimizer-backend",
+        choices=_choices("optimizer_backend"),
+        help="origin of the fused optimizers (default: torch)",
+    )
     flag("--sync-bn", action="store_true", help="batch-norm statistics over the batches of all ranks together")
-    flag("--device", choices=("auto", "cpu", "cuda"), help="default: cuda where there is a GPU")
-    flag("--cache", choices=("auto", "none", "host", "device"), help="keep decoded crops in memory (default: auto)")
+    flag("--device", choices=_choices("device"), help="default: cuda where there is a GPU")
+    flag("--cache", choices=_choices("cache"), help="keep decoded crops in memory (default: auto)")
     flag(
         "--on-bad-image",
-        choices=("skip", "error"),
+        choices=_choices("on_bad_image"),
         help="what to do with an image that does not decode (default: skip)",
     )
     flag("--seed", type=int, help="seed of everything random (default: 0)")
@@ -82,28 +95,119 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     flag("--name", help="name of this run (default: <dataset>-<preset>-seed<seed>)")
     flag("--resume", action="store_true", default=False, help="go on with the run of that name, or start it")
     flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="any other setting, e.g. --set joint.epochs=5")
-    options = vars(parser.parse_args(arguments))
-    assignments, resume, name = options.pop("set"), options.pop("resume"), options.pop("preset")
+    flag(
+        "--list-settings",
+        action="store_true",
+        default=False,
+        help="print every setting with its value by the other flags, its type and its meaning",
+    )
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
+    """Parse the flags; a setting that no flag and no --config names keeps the preset's value.
+
+    Args:
+        arguments: the flags; None for those of the process.
+
+    Returns:
+        The settings, and whether to resume.
+
+    Raises:
+        SystemExit: --help or --list-settings (status 0), or an unknown or malformed flag (status 2).
+        UserError: crops of a size that the networks cannot take, or --init names nothing.
+    """
+    flags = parser()
+    options = vars(flags.parse_args(arguments))
+    assignments, resume, listing = options.pop("set"), options.pop("resume"), options.pop("list_settings")
     if "feature_loss_on" in options:
         assignments = [f"generative.weights.feature_loss_on={options.pop('feature_loss_on')}", *assignments]
     try:
-        if "source" in options:
-            options["source"] = source_preset(name, options["source"], options.pop("source_root", ""))
-            options.setdefault("stages", ALL_STAGES)
-        if "warmup" in options:
-            options["warmup"] = warmup_preset(name, options["warmup"], after_source="source" in options)
-            if options["warmup"] is None:
-                options["stages"] = tuple(stage for stage in options.get("stages", STAGES) if stage != "warmup")
-            if options.get("stages") == ():
-                raise UserError("--warmup none: no stage is left to run")
-        if "source_root" in options:
-            raise UserError(f"--source-root {options['source_root']}: of which dataset? name it by --source DATASET")
-        config = override(replace(preset(name), **options), assignments)
+        base = _base(options.pop("preset", None), options.pop("config", None))
+        config = override(replace(base, **_with_methods(base, options)), assignments)
         _refuse_conflicts(config)
     except UserError as error:
-        parser.error(str(error))
+        flags.error(str(error))
+    if listing:
+        print(list_settings(config))
+        sys.exit(0)
     check_size(*config.size)
+    if config.init and not Path(config.init).exists():  # here, since a missing dataset is made before weights are read
+        raise UserError(f"--init {config.init}: there are no weights at this path")
     return config, resume
+
+
+def _choices(setting: str, kind: type = RunConfig) -> tuple[str, ...]:
+    """Return the values of a setting whose type is a Literal."""
+    return typing.get_args(typing.get_type_hints(kind)[setting])
+
+
+def _base(name: str | None, path: Path | None) -> RunConfig:
+    """Return the settings that flags change: those of a preset, with those of a file on top.
+
+    A run's config.yaml holds "" as the name of a run that had none, so that another seed gives another folder.
+
+    Args:
+        name: of the preset; None for that of the file, or else "demo".
+        path: the file of --config; None without.
+
+    Raises:
+        UserError: the file cannot be read, is no mapping of settings, or is of another preset than `name`.
+    """
+    if path is None:
+        return preset(name or "demo")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: it cannot be read ({getattr(error, 'strerror', 'no text')})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"--config {path}: it is not YAML{line}; a run's config.yaml shows the form") from error
+    if not isinstance(data, dict):
+        raise UserError(f"--config {path}: it holds no settings; a run's config.yaml shows the form")
+    if name is not None and data.get("preset", name) != name:
+        raise UserError(
+            f"--preset {name} with --config {path}: the file has the settings of preset {data['preset']}; leave"
+            " --preset out"
+        )
+    base = preset(data.get("preset", name or "demo"))
+    source, warmup = data.get("source"), data.get("warmup")
+    if isinstance(source, dict):  # what the file lacks of these has the values of their flags
+        base = replace(base, source=source_preset(base.preset, str(source.get("dataset", "synthetic")), ""))
+    if isinstance(warmup, dict) and "method" in warmup:
+        base = replace(base, warmup=warmup_preset(base.preset, str(warmup["method"]), after_source=source is not None))
+    return from_dict(data, base)
+
+
+def _with_methods(base: RunConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """Return `options` with --source and --warmup as settings, and the stages that follow from them.
+
+    Raises:
+        UserError: an unknown warm-up, or --source-root without a source, or no stage is left.
+    """
+    options = dict(options)
+    if "source_root" in options and "source" not in options and base.source is None:
+        raise UserError(f"--source-root {options['source_root']}: of which dataset? name it by --source DATASET")
+    if "source" in options or "source_root" in options:
+        name = options.get("source", base.source.dataset if base.source else "")
+        former = base.source if base.source is not None and base.source.dataset == name else None
+        root = options.pop("source_root", former.root if former else "")
+        options["source"] = replace(former, root=root) if former else source_preset(base.preset, name, root)
+        options.setdefault("stages", ("source", *base.stages))
+    if "warmup" in options:
+        method = options.pop("warmup")
+        if base.warmup is None or method != base.warmup.method:
+            after_source = (options.get("source") or base.source) is not None
+            options["warmup"] = warmup_preset(base.preset, method, after_source)
+        stages = options.get("stages", base.stages)
+        if method == "none":
+            options["stages"] = tuple(stage for stage in stages if stage != "warmup")
+            if not options["stages"]:
+                raise UserError("--warmup none: no stage is left to run")
+        elif base.warmup is None:  # of a --config without a warm-up
+            options.setdefault("stages", ("warmup", *base.stages))
+    return options
 
 
 def _refuse_conflicts(config: RunConfig) -> None:
@@ -112,6 +216,12 @@ def _refuse_conflicts(config: RunConfig) -> None:
     Raises:
         UserError: there are two such settings; it names both.
     """
+    for flag, name in (("--dataset", config.dataset), ("--source", config.source.dataset if config.source else None)):
+        if name not in (*DATASETS, None):
+            raise UserError(
+                f"{flag} {name}: there is no such dataset{did_you_mean(str(name), DATASETS)}; there are"
+                f" {', '.join(DATASETS)}"
+            )
     if "source" in config.stages and config.source is None:
         raise UserError("--stages source: on which dataset? name it by --source DATASET")
     if config.smpl and config.structure_maps != "online":

@@ -10,24 +10,23 @@ import argparse
 import sys
 from pathlib import Path
 
+from gcl_fast.arguments import Parser, add_device, add_precision
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        prog="gcl-fast embed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Return the parser of the flags."""
+    parser = Parser("gcl-fast embed", str(__doc__))
     add = parser.add_argument
     add("model", metavar="RUN", help="folder of a run, a .safetensors file of it, or official weights")
     add("images", nargs="+", type=Path, metavar="IMAGES", help="image files and folders, searched with subfolders")
     add("--out", type=Path, required=True, metavar="FILE", help="the .npz to write")
     add("--stage", help="of a run's folder (default: the last one that is finished)")
-    add("--amp", action=argparse.BooleanOptionalAction, help="mixed precision (default: as the run was trained)")
     add("--flip", action="store_true", help="take the mean with the embedding of the mirrored image")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_precision(parser)
+    add_device(parser)
     return parser
 
 
@@ -39,14 +38,14 @@ def main(arguments: list[str] | None) -> int:
     with in_one_line():
         import numpy as np
 
-        from gcl_fast.atomic import check_writable, write_atomically
+        from gcl_fast.atomic import check_target, write_atomically
         from gcl_fast.distributed.ranks import start
         from gcl_fast.inference.images import find_images
         from gcl_fast.inference.load import load
 
     if options.out.suffix != ".npz":
         raise UserError(f"--out {options.out}: expected a name that ends in .npz")
-    check_writable(options.out)
+    check_target(options.out)
     paths = [file for path in options.images for file in (find_images(path) if path.is_dir() else [path])]
     model = load(options.model, start(options.device).device, options.amp, stage=options.stage)
     rows = model.embed(paths, flip=options.flip).numpy()

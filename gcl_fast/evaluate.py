@@ -8,44 +8,40 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from gcl_fast.arguments import Parser, add_run_arguments
+from gcl_fast.atomic import check_writable, write_atomically
 from gcl_fast.console import LOGGER
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
-
-if __name__ == "__main__":
-    prepare_process()  # may restart the process: before torch is imported
-
-with in_one_line():
-    from gcl_fast.assessment.assess import Assessment
-    from gcl_fast.assessment.views import YAWS
-    from gcl_fast.atomic import write_atomically
-    from gcl_fast.distributed.ranks import start
-    from gcl_fast.evaluation import Reranking
-    from gcl_fast.evaluation.figures import yaw_curves
-    from gcl_fast.evaluation.frechet import InceptionFeatures, installed
-    from gcl_fast.optim.precision import choose as choose_precision
-    from gcl_fast.run.restore import OFFICIAL, WEIGHTS, add_arguments, load_run, open_noted, restore
-    from gcl_fast.run.temporal import joint_retrieval
-    from gcl_fast.settings import STAGES
-    from gcl_fast.table import text_table
+from gcl_fast.settings import STAGES, WEIGHTS
+from gcl_fast.table import text_table
 
 
-@entry
-def main(arguments: list[str] | None) -> int:
-    """Print tables (per cent) or JSON (fractions) of the stages asked for, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gcl_fast.evaluate", description=__doc__)
-    add_arguments(parser)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the flags."""
+    parser = Parser(
+        "gcl-fast evaluate",
+        "Measure retrieval and novel views by a run's or official weights. With --generation the views are measured yaw"
+        " by yaw, and written to <run>/generation/<stage>.json and .png.",
+    )
+    add_run_arguments(parser)
     parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
     parser.add_argument(
         "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
     )
     parser.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking, not by plain distance")
+    parser.add_argument("--flip", action="store_true", help="take the mean with the embedding of the mirrored crop")
+    parser.add_argument(
+        "--query-expansion",
+        type=int,
+        metavar="K",
+        help="take the mean of each query with its K nearest entries of the gallery",
+    )
     views = parser.add_argument_group("quality of the generated views")
     views.add_argument(
         "--generation", action="store_true", help="measure the quality at each yaw, instead of retrieval"
@@ -58,14 +54,32 @@ def main(arguments: list[str] | None) -> int:
     )
     views.add_argument("--yaws", nargs="+", type=float, metavar="DEG", help="default: 0, 45, ...")
     views.add_argument("--count", type=int, help="number of crops to turn (default: all)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Print tables (per cent) or JSON (fractions) of the stages asked for, and return the exit status."""
+    options = parser().parse_args(arguments)
     _refuse_idle(options)
+    prepare_process()  # may restart the process: before torch is imported
+    with in_one_line():
+        from gcl_fast.assessment.assess import Assessment
+        from gcl_fast.assessment.views import YAWS
+        from gcl_fast.distributed.ranks import start
+        from gcl_fast.evaluation import Reranking
+        from gcl_fast.evaluation.frechet import InceptionFeatures, installed
+        from gcl_fast.optim.precision import choose as choose_precision
+        from gcl_fast.run.restore import OFFICIAL, load_run, open_noted, restore
+        from gcl_fast.run.temporal import joint_retrieval
+
     config = load_run(options)
     ranks = start(options.device)
-    precision = choose_precision(options.amp, ranks.device)
+    precision = choose_precision(config.amp, ranks.device)
     assessment = Assessment(config, open_noted(config), ranks, precision)
     if options.generation:
-        folder = _make_folder((options.run.parent if options.run.is_file() else options.run) / "generation")
+        folder = (options.run.parent if options.run.is_file() else options.run) / "generation"
+        _check_folder(folder)
         inception = InceptionFeatures(options.inception).to(ranks.device) if options.inception else None
         if inception is None and not installed():
             LOGGER.info("no Fréchet distance without torchmetrics: pip install torchmetrics")
@@ -80,11 +94,17 @@ def main(arguments: list[str] | None) -> int:
         return 0
     results: dict[str, dict[str, float]] = {}
     for stage, gcl in restore(options.run, config, options.stages, ranks.device):
-        results[stage] = assessment.retrieval(gcl, Reranking() if options.rerank else None)
+        reranking = Reranking() if options.rerank else None
+        results[stage] = assessment.retrieval(gcl, reranking, flip=options.flip, expansion=options.query_expansion or 0)
         if options.joint_similarity:
             results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
         if stage in (*STAGES[1:], OFFICIAL):
             results[stage] |= assessment.fidelity(gcl)
+    if not any(results.values()):
+        raise UserError(
+            f"{assessment.inputs.dataset.name} in {assessment.inputs.dataset.root} has no query and gallery to rank;"
+            " name a dataset that has them with --dataset and --data-root"
+        )
     if options.json:
         print(json.dumps(results, indent=2))
         return 0
@@ -94,27 +114,29 @@ def main(arguments: list[str] | None) -> int:
 
 def _refuse_idle(options: argparse.Namespace) -> None:
     """Raise a UserError that names a flag which would do nothing with the others."""
-    for name, how in (("joint_similarity", "by time"), ("rerank", "again")):
+    for name in ("joint_similarity", "rerank", "flip", "query_expansion"):
         if options.generation and getattr(options, name):
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} with --generation: views are not ranked {how}; leave one of them out")
+            raise UserError(f"--{flag} with --generation: it changes the ranking of crops alone; leave one of them out")
+    if options.query_expansion is not None and options.query_expansion < 1:
+        raise UserError(f"--query-expansion {options.query_expansion}: expected 1 entry of the gallery or more")
     idle = [name for name in ("inception", "yaws", "count") if getattr(options, name) is not None]
     if idle and not options.generation:
         raise UserError(f"--{idle[0]} without --generation: it sets how generated views are measured; add --generation")
 
 
-def _make_folder(path: Path) -> Path:
-    """Make the folder `path` before the long measurement; raise a UserError where it cannot be written."""
+def _check_folder(path: Path) -> None:
+    """Raise a UserError before the long measurement where the folder `path` cannot be written."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        check_writable(path)
     except OSError as error:
         raise UserError(f"cannot write to {path} ({error.strerror}); make it a folder that can be written") from error
-    return path
 
 
 def _write_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
     """Write the quality of views to `path`.json and `path`.png."""
+    from gcl_fast.evaluation.figures import yaw_curves  # imports torch
+
     text = json.dumps({"stage": stage, **quality}, indent=2) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
     yaw_curves(quality, path.with_suffix(".png"))

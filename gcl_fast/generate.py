@@ -6,30 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from gcl_fast.arguments import Parser, add_run_arguments
 from gcl_fast.entry import entry, in_one_line
-from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
-
-if __name__ == "__main__":
-    prepare_process()  # may restart the process: before torch is imported
-
-with in_one_line():
-    import torch
-    from torchvision.io import encode_png
-
-    from gcl_fast.assessment.assess import Assessment
-    from gcl_fast.assessment.views import YAWS, draw_views, each_view
-    from gcl_fast.distributed.ranks import start
-    from gcl_fast.optim.precision import choose as choose_precision
-    from gcl_fast.run.restore import add_arguments, load_run, open_noted, restore
-    from gcl_fast.settings import STAGES
+from gcl_fast.settings import STAGES
 
 
-@entry
-def main(arguments: list[str] | None) -> int:
-    """Draw the grid, or write a file for each view, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gcl_fast.generate", description=__doc__)
-    add_arguments(parser)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the flags."""
+    parser = Parser("gcl-fast generate", "Draw novel views of crops, by a run's or official weights.")
+    add_run_arguments(parser)
     parser.add_argument("--stage", choices=STAGES[1:], help="stage whose weights draw (default: the last finished)")
     parser.add_argument(
         "--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps"
@@ -45,10 +31,24 @@ def main(arguments: list[str] | None) -> int:
     parser.add_argument(
         "--files", type=Path, metavar="DIR", help="write a file DIR/CROP_yawDEG.png for each view instead of --out"
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Draw the grid, or write a file for each view, and return the exit status."""
+    options = parser().parse_args(arguments)
+    prepare_process()  # may restart the process: before torch is imported
+    with in_one_line():
+        from gcl_fast.assessment.assess import Assessment
+        from gcl_fast.assessment.views import YAWS, draw_views, each_view, write_view
+        from gcl_fast.distributed.ranks import start
+        from gcl_fast.optim.precision import choose as choose_precision
+        from gcl_fast.run.restore import load_run, open_noted, restore
+
     config = load_run(options)
     ranks = start(options.device)
-    precision = choose_precision(options.amp, ranks.device)
+    precision = choose_precision(config.amp, ranks.device)
     inputs = open_noted(config)
     assessment = Assessment(config, inputs, ranks, precision)
     split = options.split or assessment.split_to_turn()
@@ -64,20 +64,10 @@ def main(arguments: list[str] | None) -> int:
     for name, view in each_view(gcl, inputs, split, index, ranks, precision, yaws):
         for yaw, image in zip(yaws, view.drawn):
             path = options.files / f"{Path(name).with_suffix('')}_yaw{yaw:g}.png"
-            _write(path, image)
+            write_view(path, image)
             count += 1
     print(f"{stage}: {count} views of {len(index)} crops of {split} in {options.files}")
     return 0
-
-
-def _write(path: Path, image: torch.Tensor) -> None:
-    """Write an image (3, H, W) in [0, 1] as PNG; raise a UserError where it cannot be written."""
-    png = encode_png((image * 255).round().to(torch.uint8).cpu())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png.numpy().tobytes())
-    except OSError as error:
-        raise UserError(f"cannot write views to {path} ({error.strerror}); choose another place") from error
 
 
 if __name__ == "__main__":

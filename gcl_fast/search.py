@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gcl_fast.arguments import Parser, add_device, add_precision
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
+from gcl_fast.settings import DATASETS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,11 +32,9 @@ BLOCK = 4096  # images that are embedded at a time: the rows of a large gallery 
 PORT = 8000
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        prog="gcl-fast search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    """Return the parser of the flags."""
+    parser = Parser("gcl-fast search", str(__doc__))
     add = parser.add_argument
     add("index", type=Path, metavar="INDEX", help="folder of the index")
     add("queries", nargs="*", type=Path, metavar="QUERY", help="image files and folders, searched with subfolders")
@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=Path, metavar="DIR", help="where the gallery's images are now, if they moved")
     build = parser.add_argument_group("to build the index")
     build.add_argument("--build", type=Path, metavar="FOLDER", help="index the images below FOLDER; replaces INDEX")
-    build.add_argument("--dataset", metavar="NAME", help="layout of FOLDER, which names cameras (default: folder)")
+    layout = f"layout of FOLDER, which names cameras (default: folder): {', '.join(DATASETS)}"
+    build.add_argument("--dataset", choices=DATASETS, metavar="NAME", help=layout)
     build.add_argument("--split", choices=("train", "query", "gallery"), help="with --dataset (default: gallery)")
     model = parser.add_argument_group("the model")
     model.add_argument(
@@ -55,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="run, .safetensors file of one, or official weights (default: the one that built the index)",
     )
-    model.add_argument("--amp", action=argparse.BooleanOptionalAction, help="default: as the run was trained")
-    model.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_precision(parser)
+    add_device(parser)
     return parser
 
 
@@ -67,12 +68,12 @@ def main(arguments: list[str] | None) -> int:
     _refuse_idle(options)
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
-        from gcl_fast.atomic import check_writable
+        from gcl_fast.atomic import check_target
         from gcl_fast.gallery.index import open_index
         from gcl_fast.inference.images import find_images
 
     if options.image is not None:
-        check_writable(options.image)
+        check_target(options.image)
     queries = [file for path in options.queries for file in (find_images(path) if path.is_dir() else [path])]
     if missing := [path for path in queries if not path.is_file()]:
         raise UserError(f"there is no image {missing[0]}; give image files or folders")
@@ -132,9 +133,9 @@ def _build(options: argparse.Namespace) -> Model:
 
     from gcl_fast.console import LOGGER
     from gcl_fast.data import open_dataset
-    from gcl_fast.gallery.index import Maker, check_target, open_index, write_index
+    from gcl_fast.gallery.index import Maker, check_folder, open_index, write_index
 
-    check_target(options.index)
+    check_folder(options.index)
     dataset = open_dataset(options.dataset or "folder", options.build)
     records = getattr(dataset, options.split or ("gallery" if len(dataset.gallery) else "train"))
     if not len(records):

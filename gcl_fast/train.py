@@ -16,6 +16,7 @@ from pathlib import Path
 # Run as a script, Python puts this folder first on the path, where `data`, `memory` or `evaluate` would shadow others.
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
+from gcl_fast.command_line import parse  # noqa: E402
 from gcl_fast.entry import INTERRUPTED, entry, in_one_line  # noqa: E402
 from gcl_fast.process import prepare_process  # noqa: E402
 
@@ -23,10 +24,10 @@ from gcl_fast.process import prepare_process  # noqa: E402
 @entry
 def main(arguments: list[str] | None) -> int:
     """Train the stages that the settings ask for, one after the other, and return the exit status."""
+    config, resume = parse(arguments)  # first, so that --help and a wrong flag wait for no import
     prepare_process()  # may restart the process: before torch is imported
 
     with in_one_line():
-        from gcl_fast import command_line
         from gcl_fast.distributed import ranks as processes
         from gcl_fast.inputs import prepare_inputs
         from gcl_fast.run.folder import RunFolder
@@ -38,7 +39,6 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.stages.source import Source
         from gcl_fast.stages.warmups import make_warmup
 
-    config, resume = command_line.parse(arguments)
     ranks = processes.start(config.device)  # of torchrun; one without it
     try:
         graphs.choose(config, ranks)  # refuses --set cuda_graphs=on where no step can be captured

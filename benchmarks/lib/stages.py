@@ -37,8 +37,7 @@ def small_config(name: str, device: str) -> RunConfig:
     captured one would not notice.
     """
     return replace(
-        override(preset(name), list(PUBLISHED) if name == "demo" else []),
-        device=device,
+        override(preset(name), [f"device={device}", *(PUBLISHED if name == "demo" else ())]),
         amp=True,
         compile="on" if device == "cuda" else "off",
         cuda_graphs="off",

@@ -67,7 +67,9 @@ def begin(stage: Generative | Joint, device: str) -> tuple[float, float]:
 def config_of(count: int, device: str) -> RunConfig:
     """Return the paper preset, eager, on the generated crops; on a CPU the demo's networks and a small batch."""
     config = preset("paper") if device == "cuda" else override(preset("demo"), list(PUBLISHED))
-    config = replace(config, device=device, amp=True, compile="off", dataset="folder", data_root=f"crops-{count}")
+    config = replace(
+        override(config, [f"device={device}"]), amp=True, compile="off", dataset="folder", data_root=f"crops-{count}"
+    )
     if device == "cpu":
         few = replace(config.generative, batch=4), replace(config.joint, batch=4)
         config = replace(config, height=64, width=40, generative=few[0], joint=few[1])

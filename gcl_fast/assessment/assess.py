@@ -20,6 +20,7 @@ from gcl_fast.evaluation import Reranking
 from gcl_fast.evaluation.frechet import InceptionFeatures
 from gcl_fast.evaluation.inference import view_fidelity
 from gcl_fast.evaluation.quality import ViewQuality
+from gcl_fast.evaluation.query_expansion import average_with_nearest
 from gcl_fast.evaluation.retrieval import retrieve
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
@@ -55,25 +56,38 @@ class Assessment:
     def __init__(self, config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision) -> None:
         self.config, self.inputs, self.ranks, self.precision = config, inputs, ranks, precision
 
-    def retrieval(self, gcl: GCL, rerank: Reranking | None = None) -> dict[str, float]:
+    def retrieval(
+        self, gcl: GCL, rerank: Reranking | None = None, *, flip: bool = False, expansion: int = 0
+    ) -> dict[str, float]:
         """Measure retrieval on the run's dataset.
 
         Args:
             gcl: the networks.
             rerank: rank by k-reciprocal re-ranking instead of the plain distance.
+            flip: embed the mirrored crops as well, and take the mean.
+            expansion: entries of the gallery that each query is averaged with (`average_with_nearest`).
 
         Returns:
             mAP, rank1, rank5, rank10 and mINP as fractions; empty where the dataset has no query and gallery.
         """
-        return self.retrieval_in(self.inputs.dataset, gcl.identity, rerank)
+        return self.retrieval_in(self.inputs.dataset, gcl.identity, rerank, flip=flip, expansion=expansion)
 
-    def retrieval_in(self, data: ReIDDataset, encoder: nn.Module, rerank: Reranking | None = None) -> dict[str, float]:
+    def retrieval_in(
+        self,
+        data: ReIDDataset,
+        encoder: nn.Module,
+        rerank: Reranking | None = None,
+        *,
+        flip: bool = False,
+        expansion: int = 0,
+    ) -> dict[str, float]:
         """Measure retrieval, as `retrieval` does, on the dataset `data` by the embeddings of `encoder`."""
         if not len(data.query) or not len(data.gallery):
             return {}
         query, gallery = (
-            extract(encoder, r, self.config, self.ranks, self.precision) for r in (data.query, data.gallery)
+            extract(encoder, r, self.config, self.ranks, self.precision, flip) for r in (data.query, data.gallery)
         )
+        query = average_with_nearest(query, gallery, expansion)
         result = retrieve(query, gallery, data.query, data.gallery, rerank)
         return {"mAP": result.mAP, **{f"rank{k}": float(result.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": result.mINP}
 

@@ -14,10 +14,15 @@ from gcl_fast.settings import RunConfig
 BATCH = 64
 
 
-def extract(encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision) -> Tensor:
-    """Return the L2-normalized eval-mode embeddings (N, D) of `records`, the same on every rank."""
+def extract(
+    encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision, flip: bool = False
+) -> Tensor:
+    """Return the L2-normalized eval-mode embeddings (N, D) of `records`, the same on every rank.
+
+    With `flip` they are directions of means with the embeddings of the mirrored crops.
+    """
     loader = ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size)
-    return embeddings(encoder, loader, len(records), precision.evaluating)
+    return embeddings(encoder, loader, len(records), precision.evaluating, flip)
 
 
 @torch.no_grad()

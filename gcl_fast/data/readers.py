@@ -74,22 +74,33 @@ def open_dataset(name: str, root: str | Path) -> ReIDDataset:
 
 def _read_market_like(name: str, root: Path) -> ReIDDataset:
     """Read bounding_box_train, query and bounding_box_test; file names give identity, camera and frame."""
-    pattern, homes = MARKET_LIKE[name]
+    pattern, homes, form = MARKET_LIKE[name]
     home = _find_home(name, root, homes, marker="bounding_box_train")
     folders = [home / split for split in ("bounding_box_train", "query", "bounding_box_test")]
-    train, query, gallery = _records(name, folders, [_named_crops(name, folder, pattern) for folder in folders])
-    return ReIDDataset(name, home, train, query, gallery)
+    notes: list[str] = []
+    rows = [_named_crops(name, folder, pattern, form, notes) for folder in folders]
+    train, query, gallery = _records(name, folders, rows)
+    return ReIDDataset(name, home, train, query, gallery, tuple(notes))
 
 
-def _named_crops(name: str, folder: Path, pattern: re.Pattern) -> list[Row]:
-    """Read identity, camera, sequence and frame from the file names in a folder."""
+def _named_crops(name: str, folder: Path, pattern: re.Pattern, form: str, notes: list[str]) -> list[Row]:
+    """Read identity, camera, sequence and frame from the file names in a folder; add a note on names without them."""
     if not folder.is_dir():
         raise UserError(f"{name}: no {folder.name} under {folder.parent}; expected {LAYOUTS[name]}")
-    rows = []
+    rows, others = [], []
     for path in _image_files(folder.iterdir()):
-        if (match := pattern.match(path.name)) and match["identity"] != "-1":  # -1: junk, which shows no whole person
+        match = pattern.match(path.name)
+        if match is None:
+            others.append(path.name)
+        elif match["identity"] != "-1":  # -1: junk, which shows no whole person
             parts = {key: int(value) for key, value in match.groupdict().items()}
             rows.append((path, parts["identity"], parts["camera"], parts.get("sequence", 0), parts.get("frame", 0)))
+    if others:
+        first = ", ".join(others[:3] + ["..."] * (len(others) > 3))
+        notes.append(
+            f"{len(others)} images in {folder} are left out, as their names give no identity and camera ({first});"
+            f" expected {form}"
+        )
     return rows
 
 
@@ -221,11 +232,11 @@ def _with_commas(counts: tuple[int, ...]) -> str:
     return " / ".join(f"{n:,}" for n in counts)
 
 
-MARKET_LIKE = {
-    "market1501": (MARKET_NAME, ("Market-1501-v15.09.15", "Market-1501", "market1501")),
-    "synthetic": (MARKET_NAME, ()),
-    "dukemtmc": (DUKE_NAME, ("DukeMTMC-reID", "dukemtmc-reid")),
-    "cuhk03": (CUHK_NEW_NAME, ()),
+MARKET_LIKE = {  # name: (pattern of file names, usual names of the folder, form of the file names for messages)
+    "market1501": (MARKET_NAME, ("Market-1501-v15.09.15", "Market-1501", "market1501"), "PPPP_cCsS_FFFFFF_NN.jpg"),
+    "synthetic": (MARKET_NAME, (), "PPPP_cCsS_FFFFFF_NN.jpg"),
+    "dukemtmc": (DUKE_NAME, ("DukeMTMC-reID", "dukemtmc-reid"), "PPPP_cC_fFFFFFFF.jpg"),
+    "cuhk03": (CUHK_NEW_NAME, (), "PPPP_cC_N.png"),
 }
 
 READERS: dict[str, Callable[[str, Path], ReIDDataset]] = {

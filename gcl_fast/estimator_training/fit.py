@@ -1,8 +1,7 @@
-"""Train the estimator of bodies on synthetic cut-outs: python -m gcl_fast.estimator_training --work DIR --out FILE"""
+"""Train the estimator of bodies on synthetic cut-outs."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
 from collections.abc import Iterator
@@ -18,9 +17,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gcl_fast.atomic import write_atomically
-from gcl_fast.bodies.body_estimator import load_regressor, save_regressor
+from gcl_fast.bodies.body_estimator import save_regressor
 from gcl_fast.bodies.body_regressor import BodyRegressor, Regressed, soft_direction, yaw_and_confidence
-from gcl_fast.entry import entry
 from gcl_fast.errors import UserError
 from gcl_fast.estimator_training.alignment import Alignment
 from gcl_fast.estimator_training.clutter import Batch, Clutter
@@ -131,21 +129,3 @@ def _yaw_error(prediction: Regressed, batch: Batch) -> Tensor:
     """Return the errors of the yaw in degrees, for the crops with a person."""
     difference = yaw_and_confidence(prediction.direction)[0] - batch.yaw
     return ((difference + 180) % 360 - 180).abs()[batch.somebody]
-
-
-@entry
-def main(arguments: list[str] | None) -> int:
-    """Draw the cut-outs that are missing, train, write the weights, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gcl_fast.estimator_training", description=__doc__)
-    add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="FILE", help="file of the weights to write (.safetensors)")
-    add("--work", type=Path, required=True, metavar="DIR", help="folder that keeps cut-outs for later calls")
-    add("--shards", type=int, default=3, help=f"number of shards of {PEOPLE} people (default: %(default)s)")
-    add("--steps", type=int, default=4000, help=f"number of steps of {BATCH} crops (default: %(default)s)")
-    add("--init", type=Path, metavar="FILE", help="weights to start from")
-    add("--seed", type=int, default=0, help="seed of the order and of the changes (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    network = load_regressor(options.init) if options.init else BodyRegressor()
-    train(cutouts(options.work, options.shards), options.out, options.steps, network, options.seed)
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
-    return 0

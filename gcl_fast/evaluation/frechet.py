@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
-from gcl_fast.models.official_weights import misfits, read_state_dict
+from gcl_fast.models.official_weights import first_of, misfits, read_state_dict
 
 INCEPTION_SIZE = (299, 299)
 
@@ -38,7 +38,7 @@ class InceptionFeatures(nn.Module):
         self.net.fc = nn.Identity()
         weights = {n: t for n, t in read_state_dict(path).items() if not n.startswith(("fc.", "AuxLogits."))}
         if faults := misfits(self.net.state_dict(), weights):
-            raise UserError(f"{path}: not the weights of torchvision's Inception-v3: " + "; ".join(faults))
+            raise UserError(f"{path}: not the weights of torchvision's Inception-v3: {first_of(faults)}")
         self.net.load_state_dict(weights, strict=False)
         self.eval().requires_grad_(False)
 

@@ -39,7 +39,33 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autocast) -> Tensor:
+def embed_batch(encoder: nn.Module, images: Tensor, autocast: Autocast, flip: bool = False) -> Tensor:
+    """Compute the L2-normalized embeddings of a batch in the encoder's mode.
+
+    Args:
+        encoder: maps images to (part features, embeddings).
+        images: crops (B, 3, H, W), ImageNet-normalized.
+        autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
+        flip: take the direction of the mean with the embedding of the mirrored crop.
+
+    Returns:
+        (B, D) float32 unit rows.
+
+    Example:
+        >>> from contextlib import nullcontext
+        >>> from gcl_fast.models import ModelConfig
+        >>> encoder = GCL(ModelConfig.demo()).identity.eval()
+        >>> embed_batch(encoder, torch.randn(2, 3, 64, 32), nullcontext, flip=True).shape
+        torch.Size([2, 256])
+    """
+    with autocast():
+        _, embedding = encoder(images)
+    rows = normalize(embedding.float(), dim=1)
+    return normalize(rows + embed_batch(encoder, images.flip(3), autocast), dim=1) if flip else rows
+
+
+@torch.no_grad()
+def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autocast, flip: bool = False) -> Tensor:
     """Compute the L2-normalized eval-mode embeddings of all crops, in record order and equal on every rank.
 
     Args:
@@ -48,6 +74,7 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
             (`gcl_fast.data.ExtractLoader`).
         count: N, the number of crops over all ranks.
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
+        flip: take the direction of the mean with the embedding of the mirrored crop.
 
     Returns:
         (N, D) float32 unit rows.
@@ -67,11 +94,10 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
     encoder.eval()
     rows: Tensor | None = None
     for images, index in batches:
-        with autocast():
-            _, embedding = encoder(images)
+        embedding = embed_batch(encoder, images, autocast, flip)
         if rows is None:
             rows = torch.zeros(count, embedding.shape[1], device=embedding.device)
-        rows[index] = normalize(embedding.float(), dim=1)
+        rows[index] = embedding
     encoder.train(training)
     if rows is None:
         raise ValueError("embeddings: there is no batch; a rank without crops cannot know the size of an embedding")

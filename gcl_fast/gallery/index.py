@@ -205,7 +205,7 @@ def write_index(folder: Path, blocks: Iterable[np.ndarray], records: Records, ma
         >>> open_index(Path("index")).name(0)
         'a.jpg'
     """
-    check_target(folder)
+    check_folder(folder)
     with _reserved(folder):
         part = secrets.token_hex(4)
         try:
@@ -227,13 +227,16 @@ def write_index(folder: Path, blocks: Iterable[np.ndarray], records: Records, ma
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def check_target(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Check, before long work, that an index can be written to `folder`; nothing is left behind.
 
     Raises:
         UserError: `folder` holds something else, or cannot be written.
     """
-    check_writable(folder / MANIFEST)
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     others = [name for name in names if name != LOCK and not PART.fullmatch(name)]
     if others and MANIFEST not in others:
@@ -259,8 +262,7 @@ def _reserved(folder: Path) -> Iterator[None]:
         if made:
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            why = error.strerror or error
-            raise UserError(f"cannot write the index {folder} ({why}); name a folder that can be written") from error
+            raise _unwritable(folder, error) from error
         raise
 
 
@@ -339,3 +341,7 @@ def _shape(name: str, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -
 
 def _damaged(folder: Path, what: str) -> UserError:
     return UserError(f"{what}: build the index {folder} again")
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write the index {folder} ({error.strerror or error}); name a folder that can be written")

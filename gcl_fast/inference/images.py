@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     """Holds some images of a sequence; `decoded` is False where a file does not decode, and its image is blank."""
 
     images: Tensor  # (B, 3, H, W) float32, ImageNet-normalized
-    index: Tensor  # (B,) int64 places in the sequence
+    places: Tensor  # (B,) int64, in the sequence
     decoded: Tensor  # (B,) bool
 
 

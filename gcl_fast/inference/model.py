@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps
 from gcl_fast.bodies.body_estimator import estimate_images
 from gcl_fast.errors import UserError
-from gcl_fast.evaluation.inference import novel_views, to_unit
+from gcl_fast.evaluation.inference import embed_batch, novel_views, to_unit
 from gcl_fast.inference.images import Images, listed, read
 from gcl_fast.models import GCL, IdentityEncoder
 from gcl_fast.optim.precision import Precision
@@ -32,7 +31,7 @@ NAMED = 5  # images that do not decode and are named in the warning
 class Matches(NamedTuple):
     """Holds the nearest entries of a gallery for each of Q queries, the most similar first."""
 
-    index: Tensor  # (Q, k) int64 rows of the gallery
+    indices: Tensor  # (Q, k) int64 rows of the gallery
     similarity: Tensor  # (Q, k) float32 cosine, -1..1
 
 
@@ -121,11 +120,9 @@ class Model:
         bar = tqdm(total=count, unit="image", delay=2, disable=None if progress else True)
         with bar:
             for batch in read(items, self.size, self.device, bgr=bgr):
-                embedding = self._embedding(batch.images)
-                if flip:
-                    embedding = normalize(embedding + self._embedding(batch.images.flip(3)), dim=1)
+                embedding = embed_batch(self.encoder, batch.images, self.precision.evaluating, flip)
                 rows.append(embedding.masked_fill(~batch.decoded[:, None], torch.nan).cpu())
-                failures += batch.index[~batch.decoded].tolist()
+                failures += batch.places[~batch.decoded].tolist()
                 bar.update(len(embedding))
         if failures:
             names = [str(items[i]) if isinstance(items, list) else f"number {i}" for i in failures[:NAMED]]
@@ -183,9 +180,9 @@ class Model:
         yaw = torch.tensor([float(angle) for angle in yaws], device=self.device)
         for batch in read(items, self.size, self.device, bgr=bgr):
             if not batch.decoded.all():
-                place = int(batch.index[~batch.decoded][0])
+                place = int(batch.places[~batch.decoded][0])
                 raise UserError(f"image {items[place] if isinstance(items, list) else place} does not decode")
-            bodies: BodyParameters = estimate_images(batch.images, [str(i) for i in batch.index.tolist()])
+            bodies: BodyParameters = estimate_images(batch.images, [str(i) for i in batch.places.tolist()])
             maps = OnlineStructureMaps(body, bodies, self.size, self.device)
             for place, image in enumerate(batch.images):
                 index = torch.full((len(yaw),), place, device=self.device)
@@ -193,12 +190,6 @@ class Model:
                 drawn = novel_views(self.gcl, copies, maps.turn(index, yaw), self.precision.evaluating)
                 views.append(to_unit(drawn.images).cpu())
         return torch.stack(views) if views else torch.empty(0, len(yaw), 3, *self.size)
-
-    def _embedding(self, images: Tensor) -> Tensor:
-        """Return the unit rows (B, D) float32 of normalized images."""
-        with self.precision.evaluating():
-            _, embedding = self.encoder(images)
-        return normalize(embedding.float(), dim=1)
 
     def _rows(self, images: Images | Tensor) -> Tensor:
         """Return rows as they are, or the rows of images."""

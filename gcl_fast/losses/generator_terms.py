@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +13,7 @@ from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
 from gcl_fast.losses.reconstruction import dissimilarity_loss, reconstruction_loss
 from gcl_fast.models import GCL, appearance_input
 from gcl_fast.render import Turn
-
-FeatureLossOn = Literal["reconstruction", "novel_view"]
+from gcl_fast.settings import LossWeights
 
 
 class Views(NamedTuple):
@@ -39,22 +37,6 @@ class Views(NamedTuple):
     def fakes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the generated images: reconstruction, novel view, cycle."""
         return self.x_rec, self.x_new, self.x_cyc
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Holds the weights of the generator's losses, and which part features the feature loss compares.
-
-    `generator_losses` describes `feature_loss_on`. The weights `view` and `mixup` count in the joint stage only.
-    """
-
-    image: float = 5.0
-    similarity: float = 0.0  # of 1 - SSIM of x_rec and x_cyc
-    feature: float = 5.0
-    adversarial: float = 1.0
-    view: float = 1.0
-    mixup: float = 0.0  # of images with mixed part features (Chen et al. 2022); one more pass of G and E_id unless 0
-    feature_loss_on: FeatureLossOn = "reconstruction"
 
 
 def generative_forward(gcl: GCL, image: Tensor, turn: Turn, *, train_identity: bool) -> Views:

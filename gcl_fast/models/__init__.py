@@ -7,8 +7,16 @@ from gcl_fast.models.gcl import GCL
 from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity_encoder import IdentityEncoder
 from gcl_fast.models.official_weights import load_imagenet_backbone, load_official, read_official, to_official
-from gcl_fast.models.sizes import DiscriminatorConfig, GeneratorConfig, IdentityConfig, ModelConfig, StructureConfig
-from gcl_fast.models.structure_encoder import StructureEncoder, check_size, min_size
+from gcl_fast.models.structure_encoder import StructureEncoder
+from gcl_fast.settings.model_sizes import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    IdentityConfig,
+    ModelConfig,
+    StructureConfig,
+    check_size,
+    min_size,
+)
 
 __all__ = [
     "GCL",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.models.layers import SLOPE, ConvBlock, ResidualBlock, widen
-from gcl_fast.models.sizes import DiscriminatorConfig
+from gcl_fast.settings.model_sizes import DiscriminatorConfig
 
 
 class Discriminator(nn.Module):

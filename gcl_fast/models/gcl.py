@@ -7,8 +7,8 @@ from torch import nn
 from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity_encoder import IdentityEncoder
-from gcl_fast.models.sizes import ModelConfig
 from gcl_fast.models.structure_encoder import StructureEncoder
+from gcl_fast.settings.model_sizes import ModelConfig
 
 
 class GCL(nn.Module):

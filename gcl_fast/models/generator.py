@@ -20,7 +20,7 @@ from gcl_fast.models.layers import (
     init_kaiming,
     widen,
 )
-from gcl_fast.models.sizes import GeneratorConfig
+from gcl_fast.settings.model_sizes import GeneratorConfig
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gcl_fast.models.convolution import StemConv
 from gcl_fast.models.layers import relu, widen
-from gcl_fast.models.sizes import IdentityConfig
+from gcl_fast.settings.model_sizes import IdentityConfig
 
 SMALL = 1e-6  # values of a map are clamped from below before their cubes are averaged
 

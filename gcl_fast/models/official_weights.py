@@ -13,7 +13,7 @@ from torch import Tensor
 from gcl_fast.errors import UserError
 from gcl_fast.models.gcl import GCL
 from gcl_fast.models.identity_encoder import IdentityEncoder
-from gcl_fast.models.sizes import ModelConfig
+from gcl_fast.settings.model_sizes import ModelConfig
 
 Weights = Mapping[str, Tensor]
 PARTS = ("gen", "dis", "id")
@@ -79,7 +79,7 @@ def load_official(source: str | Path | Mapping[str, Weights], parts: Sequence[st
         Tensors by our names, those of `parts`.
 
     Raises:
-        UserError: a tensor is missing, unknown or of another shape (all are named), or a file cannot be read.
+        UserError: a tensor is missing, unknown or of another shape (the first ten are named), or a file cannot be read.
 
     Example:
         >>> with torch.device("meta"):  # the paper's sizes, without memory
@@ -97,7 +97,7 @@ def load_official(source: str | Path | Mapping[str, Weights], parts: Sequence[st
     expected = {theirs: ours[name] for name, theirs in official.items() if theirs.split("/")[0] in parts}
     tensors = {f"{part}/{name}": t for part in parts for name, t in weights[part].items() if not _UNUSED.match(name)}
     if faults := misfits(expected, tensors):
-        raise UserError(f"{origin}: not the official GCL architecture: " + "; ".join(faults))
+        raise UserError(f"{origin}: not the official GCL architecture: {first_of(faults)}")
     count = torch.tensor(0)  # of batches, where the weights have none
     return {name: tensors.get(theirs, count) for name, theirs in official.items() if theirs in expected}
 
@@ -188,7 +188,7 @@ def load_imagenet_backbone(identity: IdentityEncoder, path: str | Path) -> None:
     weights = {name: tensor for name, tensor in read_state_dict(Path(path)).items() if not name.startswith("fc.")}
     backbone = {name: t for name, t in identity.state_dict().items() if not name.startswith(("feat.", "feat_bn."))}
     if faults := misfits(backbone, weights):
-        raise UserError(f"{path}: not torchvision weights of this backbone: " + "; ".join(faults))
+        raise UserError(f"{path}: not torchvision weights of this backbone: {first_of(faults)}")
     identity.load_state_dict(weights, strict=False)
 
 
@@ -214,6 +214,17 @@ def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> li
         if name in tensors and (shape := tuple(getattr(tensors[name], "shape", ()))) != tuple(tensor.shape)
     ]
     return sorted(faults)
+
+
+def first_of(faults: list[str], count: int = 10) -> str:
+    """Return the first `count` faults of `misfits` in one line, and how many there are more.
+
+    Example:
+        >>> first_of(["missing a", "missing b", "unknown c"], count=2)
+        'missing a; missing b; and 1 more'
+    """
+    more = [f"and {len(faults) - count} more"] if len(faults) > count else []
+    return "; ".join(faults[:count] + more)
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:

@@ -5,51 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gcl_fast.errors import UserError
 from gcl_fast.models.layers import ConvBlock, ResidualBlock, init_kaiming
-from gcl_fast.models.sizes import StructureConfig
-
-DILATIONS = (3, 6, 9)
-
-
-def min_size() -> tuple[int, int]:
-    """Return the smallest size of images that all networks take; both sides must also be multiples of 4.
-
-    A quarter of each side must exceed 9, the widest reflect padding of the structure encoder.
-
-    Returns:
-        Height and width in pixels.
-
-    Example:
-        >>> min_size()
-        (40, 40)
-    """
-    side = 4 * (max(DILATIONS) + 1)
-    return side, side
-
-
-def check_size(height: int, width: int) -> None:
-    """Check that the networks take images of this size.
-
-    Args:
-        height: in pixels.
-        width: in pixels.
-
-    Raises:
-        UserError: a side is below `min_size()`, or no multiple of 4.
-
-    Example:
-        >>> check_size(128, 64)
-        >>> check_size(128, 50)
-        Traceback (most recent call last):
-        gcl_fast.errors.UserError: images of 128x50 do not fit the networks: take at least 40x40 ...
-    """
-    least = min_size()
-    if height < least[0] or width < least[1] or height % 4 or width % 4:
-        raise UserError(
-            f"images of {height}x{width} do not fit the networks: "
-            f"take at least {least[0]}x{least[1]} (height x width), both multiples of 4"
-        )
+from gcl_fast.settings.model_sizes import DILATIONS, StructureConfig, check_size
 
 
 class StructureEncoder(nn.Module):

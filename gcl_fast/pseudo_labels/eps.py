@@ -18,11 +18,6 @@ FAINT_BINS = 2**16  # 1.5e-7 wide
 RADII = [step / 25 for step in range(1, 25)]  # 0.04 .. 0.96
 
 
-def is_eps(eps: float | str | None) -> bool:
-    """Return whether `eps` is None, "auto", or a radius in 0..1; 1 is excluded, because it would join every pair."""
-    return eps is None or eps == "auto" or (not isinstance(eps, str) and 0 <= eps < 1)
-
-
 def eps_by_rho(similarity: Tensor, rho: float, complete: bool = True, faint: Tensor | None = None) -> float | None:
     """Compute the mean of the smallest round(rho * M) of the M non-zero distances above the diagonal.
 

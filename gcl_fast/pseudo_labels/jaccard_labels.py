@@ -9,9 +9,10 @@ from torch import Tensor
 
 from gcl_fast.distributed.row_sharing import SparseRows, Team
 from gcl_fast.pseudo_labels.dbscan import ENGINES, dbscan
-from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_auto, eps_by_rho, is_eps
+from gcl_fast.pseudo_labels.eps import FAINT, FAINT_BINS, RADII, eps_auto, eps_by_rho
 from gcl_fast.pseudo_labels.jaccard import checked, faint_pairs, fuzzy_sets, jaccard_similarity, neighbour_lists
 from gcl_fast.pseudo_labels.search import Search
+from gcl_fast.settings import is_eps
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gcl_fast.atomic import write_atomically
+from gcl_fast.atomic import check_writable, write_atomically
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.restarts import mark_launch, restarted
 from gcl_fast.errors import UserError
@@ -47,7 +46,7 @@ TUNABLE_ON_RESUME = {
 class RunFolder:
     """Represents `runs/NAME` as a context: checks and opens it, writes what training leaves, and ends its log.
 
-    No file changes before `open`, so that a command that is refused until then leaves the run as it was.
+    No file changes before `open`, and no folder is made, so that a command that is refused until then leaves nothing.
 
     It holds config.yaml, environment.json, run.log, metrics.jsonl, events/, summary.json, curves.png, checkpoints/
     (states to resume from, and <stage>.safetensors), encoder.safetensors to share, and views/<stage>.png.
@@ -73,7 +72,8 @@ class RunFolder:
         changes = self._changes(resume) if ranks.main else []
         self.state = self._newest_state() if resume else None
         if ranks.main:
-            self._check_writable()
+            with self._naming_the_place():
+                check_writable(self.path)
         ranks.barrier()
         self.log = RunLog(self.path, ranks.main)
         self.log.say(f"gcl_fast: run {self.path}")
@@ -110,6 +110,7 @@ class RunFolder:
             return
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
         with self._naming_the_place():
+            self.path.mkdir(parents=True, exist_ok=True)
             mark_launch(self.path)
             write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
             self._add_environment()
@@ -190,16 +191,6 @@ class RunFolder:
                     + "".join(f"\n  {line}" for line in conflicts)
                 )
         return changes
-
-    def _check_writable(self) -> None:
-        """Make the folder where it is missing.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        with self._naming_the_place():
-            self.path.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.path).close()
 
     @contextmanager
     def _naming_the_place(self) -> Iterator[None]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -16,39 +19,23 @@ from gcl_fast.inputs import Inputs, open_inputs
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.run.weights import check_fit, load_weights
-from gcl_fast.settings import ALL_STAGES, STAGES, RunConfig, from_dict, preset
+from gcl_fast.settings import STAGES, WEIGHTS, RunConfig, from_dict, preset
 
-# The networks after the source stage, with the source's batch norms instead of the target's
-SOURCE_NORMS = "source_norms"
-WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
 OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every command on trained weights takes: the run, other inputs than its own, precision and device."""
-    parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME, or official weights")
-    parser.add_argument("--dataset", help="another dataset than the run's (required for official weights)")
-    parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset")
-    parser.add_argument(
-        "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering"
-    )
-    parser.add_argument("--smpl", metavar="FILE", help="file of the SMPL body model, for body parameters of SMPL")
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def load_run(options: argparse.Namespace) -> RunConfig:
     """Return the settings of a finished or unfinished run, or the paper's for official weights.
 
     Args:
-        options: what the arguments of `add_arguments` parse to; they may name other inputs than the run's.
+        options: what the arguments of `add_run_arguments` parse to; they may name other inputs than the run's.
 
     Raises:
         UserError: neither a run nor official weights at `options.run`, or official weights without a dataset.
     """
     path = options.run / "config.yaml"
     if path.is_file():
-        config = from_dict(yaml.safe_load(path.read_text()))
+        config = _found_from_here(from_dict(yaml.safe_load(path.read_text())), options.run)
     elif not _is_official(options.run):
         raise UserError(
             f"no run at {options.run}: {path} is missing; give the folder that train.py printed, such as runs/NAME, or "
@@ -63,6 +50,28 @@ def load_run(options: argparse.Namespace) -> RunConfig:
     if options.dataset or options.data_root:
         config = replace(config, dataset=options.dataset or config.dataset, data_root=options.data_root or "")
     changes = {name: getattr(options, name) for name in ("structure_maps", "smpl") if getattr(options, name)}
+    if options.amp is not None:
+        changes["amp"] = options.amp
+    return replace(config, **changes)
+
+
+def _found_from_here(config: RunConfig, run: Path) -> RunConfig:
+    """Return the settings with relative paths of inputs that exist, where another working directory has them.
+
+    That is the folder in which `run` lies as its settings say, or else the folder in which it was trained.
+    """
+    paths = {"data_root": config.data_root or "datasets/synthetic", "smpl": config.smpl}
+    paths |= {} if config.structure_maps == "online" else {"structure_maps": config.structure_maps}
+    folders, whole, tail = [], run.resolve().parts, config.folder.parts
+    if not config.folder.is_absolute() and whole[-len(tail) :] == tail:
+        folders = [Path(*whole[: -len(tail)])]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of a version that wrote none, or damaged
+        folders += [Path(command["folder"]) for command in json.loads((run / "environment.json").read_text())[-1:]]
+    changes: dict[str, Any] = {}
+    for name, path in paths.items():
+        places = [folder / path for folder in folders if path and (folder / path).exists()]
+        if places and not Path(path).exists():
+            changes[name] = str(places[0])
     return replace(config, **changes)
 
 

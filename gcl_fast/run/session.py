@@ -22,9 +22,8 @@ from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.header import facts
 from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Interruption, Position, run_stage
-from gcl_fast.run.restore import SOURCE_NORMS
 from gcl_fast.run.weights import IDENTITY, check_fit, describe, digest_of_names
-from gcl_fast.settings import JointConfig, RunConfig, WarmupConfig
+from gcl_fast.settings import SOURCE_NORMS, JointConfig, RunConfig, WarmupConfig
 from gcl_fast.stages import clustering
 from gcl_fast.stages.source import Source
 from gcl_fast.stages.stage import Stage

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 from gcl_fast.errors import UserError
-from gcl_fast.losses.generator_terms import LossWeights
-from gcl_fast.models.sizes import ModelConfig
+from gcl_fast.settings.loss_weights import LossWeights
+from gcl_fast.settings.model_sizes import ModelConfig
 from gcl_fast.settings.settings import (
     AnyWarmup,
     ClusteringConfig,

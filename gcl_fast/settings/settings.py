@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gcl_fast.errors import UserError
-from gcl_fast.losses.generator_terms import LossWeights
-from gcl_fast.models.sizes import ModelConfig
-from gcl_fast.pseudo_labels.eps import is_eps
-from gcl_fast.synthetic.world import WorldConfig
+from gcl_fast.settings.loss_weights import LossWeights
+from gcl_fast.settings.model_sizes import ModelConfig
+from gcl_fast.settings.world import WorldConfig
 
 STAGES = ("warmup", "generative", "joint")  # on the target
 ALL_STAGES = ("source", *STAGES)
+# The networks after the source stage, with the source's batch norms instead of the target's
+SOURCE_NORMS = "source_norms"
+WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
+DATASETS = ("synthetic", "market1501", "dukemtmc", "msmt17", "cuhk03", "folder")  # `gcl_fast.data` has their readers
 # The least values of settings by name, in whichever dataclass they stand
 AT_LEAST = {
     **dict.fromkeys(
@@ -35,11 +38,11 @@ SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 class ClusteringConfig:
     """Holds how the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.jaccard_labels`)."""
 
-    k1: int = 30
-    k2: int = 6
+    k1: int = 30  # neighbours of the k-reciprocal sets
+    k2: int = 6  # neighbours whose sets are averaged
     eps: float | str | None = None  # a distance, "auto" (eps_auto), or None for the rho rule
-    rho: float = 0.002
-    min_samples: int = 4
+    rho: float = 0.002  # share of all pairs, 0 to 1, whose mean distance is the radius
+    min_samples: int = 4  # crops within the radius that make a core point, itself included
     engine: Literal["auto", "exact", "approximate"] = "auto"  # of the neighbour search; auto chooses by N
     camera_centred: bool = False  # subtract each camera's mean embedding first
 
@@ -57,13 +60,13 @@ class WarmupConfig:
     method: Literal["cluster"] = "cluster"
     epochs: int = 50
     steps_per_epoch: int = 400  # at least 1: crops are drawn by cluster, not passed over
-    identities: int = 16
-    crops: int = 16
-    lr: float = 3.5e-4
-    weight_decay: float = 5e-4
+    identities: int = 16  # clusters of a batch
+    crops: int = 16  # crops of each cluster in a batch
+    lr: float = 3.5e-4  # learning rate
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_steps: int = 400  # linear rise of the learning rate from zero
     constant_share: float = 0.4  # of all steps; a cosine to zero follows
-    temperature: float = 0.05
+    temperature: float = 0.05  # of the contrast
     momentum: float = 0.2  # weight of the old entry
     # instances: the mean of its crops' rows stands for a cluster. hardest: one row does, which the hardest crop of a
     # step moves. cameras: each of its cameras has the mean of its rows (Wang et al. 2021).
@@ -81,18 +84,18 @@ class MMCLConfig:
     method: Literal["mmcl"] = "mmcl"
     epochs: int = 60
     steps_per_epoch: int = 0  # 0: one pass over the crops
-    batch: int = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
+    batch: int = 128  # crops
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # SGD has Nesterov momentum
+    lr: float = 0.1  # learning rate
     backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     decay_every: int = 40  # epochs, x0.1 each time
     momentum: float = 0.5  # weight of the old entry at the end; it rises from zero
     single_label_epochs: int = 5  # in the first epochs every crop is a class of its own
     threshold: float = 0.6  # of the similarity of crops that share a label
     candidates: int = 200  # neighbours that may share a label with a crop
-    form: Literal["squared", "logistic"] = "squared"
+    form: Literal["squared", "logistic"] = "squared"  # of the loss of a label
     delta: float = 5.0  # weight of the positive labels
     hard_share: float = 0.01  # of the negative labels: the most similar ones are pushed away
     styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
@@ -107,21 +110,21 @@ class JVTCConfig:
     epochs: int = 100
     steps_per_epoch: int = 0  # 0: one pass over the crops
     batch: int = 32  # crops, each in `variants` images
-    variants: int = 4
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
+    variants: int = 4  # images of each crop in a batch
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # SGD has Nesterov momentum
+    lr: float = 0.1  # learning rate
     backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     decay_every: int = 40  # epochs, x0.1 each time
-    local_temperature: float = 0.1
-    temperature: float = 0.05
+    local_temperature: float = 0.1  # of the local loss
+    temperature: float = 0.05  # of the global loss
     momentum: float = 0.8  # largest weight of the old entry
     momentum_rise: float = 0.01  # of that weight in an epoch, from zero
-    global_weight: float = 0.2
+    global_weight: float = 0.2  # of the global loss
     global_epoch: int = 10  # the global loss begins here
     cluster_every: int = 5  # epochs
-    temporal: bool = True
+    temporal: bool = True  # time between cameras counts as well
     temporal_epoch: int = 30  # frames and cameras count from this epoch on
     clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)  # the search is always exact
     eps_scale: float = 0.8  # 1 after training on a source
@@ -137,15 +140,15 @@ AnyWarmup = WarmupConfig | MMCLConfig | JVTCConfig
 class SourceConfig:
     """Holds the settings of training on a labelled dataset before the warm-up (Luo et al. 2019, "Bag of tricks")."""
 
-    dataset: str = "synthetic"
+    dataset: str = "synthetic"  # one of DATASETS, with labels
     root: str = ""  # "" is datasets/synthetic-source for synthetic; other datasets need a folder
     world: WorldConfig = SOURCE_WORLD  # the embedded source, made when missing
     epochs: int = 120
     steps_per_epoch: int = 0  # 0: the number of steps in one pass over the crops
-    identities: int = 16
-    crops: int = 4
-    lr: float = 3.5e-4
-    weight_decay: float = 5e-4
+    identities: int = 16  # identities of a batch
+    crops: int = 4  # crops of each identity in a batch
+    lr: float = 3.5e-4  # learning rate
+    weight_decay: float = 5e-4  # of the optimizer
     ramp_epochs: int = 10  # linear rise of the learning rate from zero
     decay_epochs: tuple[int, ...] = (40, 70)  # the learning rate is multiplied by 0.1 at each
     smoothing: float = 0.1  # of the labels
@@ -158,13 +161,13 @@ class GenerativeConfig:
 
     epochs: int = 40
     reconstruction_epochs: int = 0  # the first epochs train x_rec = x alone
-    batch: int = 16
-    lr: float = 1e-4
+    batch: int = 16  # crops
+    lr: float = 1e-4  # learning rate
     ramp_steps: int = 0  # linear rise of the learning rate from zero
     constant_share: float = 1.0  # of all steps; a cosine to zero follows
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # of the optimizers
     weights: LossWeights = field(default_factory=LossWeights)
-    r1: float = 0.01
+    r1: float = 0.01  # weight of the R1 penalty of the discriminator
     r1_every: int = 1  # every nth step takes the R1 penalty, weighted n times (lazy R1)
     last_yaw: Literal[315, 270] = 315  # degrees; novel views are at 45, 90, ..., last_yaw. Official code: 270
 
@@ -174,14 +177,14 @@ class JointConfig:
     """Holds the settings of the joint stage, in which everything trains (Chen et al. 2021, section 3.2)."""
 
     epochs: int = 20
-    batch: int = 16
-    lr_identity: float = 3.5e-4
-    lr: float = 1e-4
+    batch: int = 16  # crops
+    lr_identity: float = 3.5e-4  # learning rate of E_id
+    lr: float = 1e-4  # learning rate of the other networks
     decay_epoch: int = 10  # learning rates are multiplied by 0.1 from this epoch on
-    weight_decay: float = 5e-4
-    temperature: float = 0.04
-    momentum: float = 0.2
-    num_negatives: int = 8192
+    weight_decay: float = 5e-4  # of the optimizers
+    temperature: float = 0.04  # of the view-invariant loss
+    momentum: float = 0.2  # weight of the old entry of the memory bank
+    num_negatives: int = 8192  # negatives that are drawn for each crop in each step
     terms: tuple[float, float, float] = (1.0, 1.0, 1.0)  # weights within the view-invariant loss, see `MemoryBank.loss`
     # The first term compares with the crop's stored entry, as in the official code, or with its live embedding
     own_entry: Literal["stored", "live"] = "stored"
@@ -211,29 +214,29 @@ class RunConfig:
     they see the batch of one rank unless `sync_bn` is set.
     """
 
-    preset: str = "demo"
-    dataset: str = "synthetic"
+    preset: str = "demo"  # of which presets.py has the settings
+    dataset: str = "synthetic"  # one of DATASETS
     data_root: str = ""  # "" is datasets/synthetic for synthetic; other datasets need a folder
-    runs: str = "runs"
+    runs: str = "runs"  # folder of all runs
     name: str = ""  # "" is <dataset>-<preset>-seed<seed>
-    seed: int = 0
-    stages: tuple[str, ...] = STAGES
+    seed: int = 0  # of everything random
+    stages: tuple[str, ...] = STAGES  # those to run, in training order
     init: str = ""  # weights to start from: official, torchvision ResNet-50 or of a run
-    device: str = "auto"
-    amp: bool = False
-    compile: str = "auto"  # "auto", "on", "off"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is a GPU
+    amp: bool = False  # mixed precision: bfloat16 where the hardware multiplies in it
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the networks
     cuda_graphs: Literal["auto", "on", "off"] = "auto"  # capture steps where that works and pays, always, or never
-    cache: str = "auto"  # decoded crops in memory: "auto", "none", "host", "device"
-    on_bad_image: str = "skip"  # or "error"
+    cache: Literal["auto", "none", "host", "device"] = "auto"  # where decoded crops are kept
+    on_bad_image: Literal["skip", "error"] = "skip"  # what to do with an image that does not decode
     structure_maps: str = "online"  # or a folder of pre-rendered structure maps in the official layout
     smpl: str = ""  # file of the SMPL body model, where the body parameters are for it
     sync_bn: bool = False  # batch norms use the statistics over all ranks, instead of those of their rank
-    optimizer_backend: str = "torch"  # the fused optimizers of PyTorch, or "apex" for those of NVIDIA apex
-    checkpoint_seconds: float = 60.0
+    optimizer_backend: Literal["torch", "apex"] = "torch"  # the fused optimizers of PyTorch, or those of NVIDIA apex
+    checkpoint_seconds: float = 60.0  # between two checkpoints
     keep_checkpoints: int = 2  # the newest ones; at least 2, so that an older one can be read
-    log_every: int = 10
-    height: int = 256
-    width: int = 128
+    log_every: int = 10  # steps between two records of the losses
+    height: int = 256  # of the crops that the networks see, in pixels; a multiple of 4, at least 40
+    width: int = 128  # the same
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # the embedded dataset, made when missing
     source: SourceConfig | None = None  # None: no labelled dataset
@@ -268,13 +271,23 @@ class RunConfig:
         return Path(self.runs) / (self.name or f"{self.dataset}-{self.preset}-seed{self.seed}")
 
 
+def is_eps(eps: float | str | None) -> bool:
+    """Return whether `eps` is None, "auto", or a radius in 0..1; 1 is excluded, because it would join every pair."""
+    return eps is None or eps == "auto" or (not isinstance(eps, str) and 0 <= eps < 1)
+
+
+def least_value(config: Any, name: str) -> int | None:
+    """Return the least value of the setting `name` of a dataclass; None where there is no such limit."""
+    return 1 if name == "steps_per_epoch" and isinstance(config, WarmupConfig) else AT_LEAST.get(name)
+
+
 def _check_ranges(config: Any, prefix: str = "") -> None:
     """Raise a UserError for the first setting out of range, which would otherwise fail in its stage, after hours."""
     for name in (f.name for f in dataclasses.fields(config)):
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
             _check_ranges(value, f"{prefix}{name}.")
-        least = 1 if name == "steps_per_epoch" and isinstance(config, WarmupConfig) else AT_LEAST.get(name)
+        least = least_value(config, name)
         if least is not None and value is not None and value < least:
             raise UserError(f"{prefix}{name}={value}: expected {least} or more")
     if isinstance(config, ClusteringConfig):

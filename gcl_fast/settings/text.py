@@ -84,11 +84,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     return _plain(dataclasses.asdict(config))
 
 
-def from_dict(data: dict[str, Any]) -> RunConfig:
+def from_dict(data: dict[str, Any], base: RunConfig | None = None) -> RunConfig:
     """Return the settings that a dictionary of `to_dict` describes.
 
     Args:
-        data: the dictionary, of this version or of gcl_fast 0.1. Settings that it lacks keep their defaults.
+        data: the dictionary, of this version or of gcl_fast 0.1. It may hold some of the settings alone.
+        base: the settings that `data` lacks; None for the defaults.
 
     Raises:
         UserError: an unknown setting, or a value of another type or out of range.
@@ -97,8 +98,10 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
         >>> config = RunConfig(seed=3)
         >>> from_dict(to_dict(config)) == config
         True
+        >>> from_dict({"joint": {"epochs": 5}}, config).seed
+        3
     """
-    return _build(RunConfig, _renamed(data), "config")
+    return _update(base or RunConfig(), _renamed(data), "config")
 
 
 def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -112,7 +115,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         >>> flat({"seed": 0, "joint": {"lr": 1e-4}})
         {'seed': 0, 'joint.lr': 0.0001}
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     for key, value in data.items():
         settings |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return settings
@@ -197,12 +200,32 @@ def _type_name(kind: Any) -> str:
     return {type(None): "null"}.get(kind, kind.__name__)
 
 
+def _update(config: Any, data: Any, key: str) -> Any:
+    """Return a copy of the settings `config` with those of `data`, or raise a UserError that names `key`."""
+    hints = typing.get_type_hints(type(config))
+    _check_names(data, hints, key)
+    changes = {}
+    for name, value in data.items():
+        part, place = getattr(config, name), f"{key}.{name}"
+        nested = isinstance(value, dict) and dataclasses.is_dataclass(part)
+        same = nested and value.get("method") in (None, getattr(part, "method", None))  # else another warm-up
+        changes[name] = _update(part, value, place) if same else _convert(hints[name], value, place)
+    return dataclasses.replace(config, **changes)
+
+
 def _build(kind: Any, data: Any, key: str) -> Any:
     """Make the dataclass `kind` of a dictionary, or raise a UserError that names `key`."""
     hints = typing.get_type_hints(kind)
-    if not isinstance(data, dict) or data.keys() - hints.keys():
-        raise UserError(f"{key}: expected the settings {', '.join(hints)}, got {data!r}")
+    _check_names(data, hints, key)
     return kind(**{name: _convert(hints[name], value, f"{key}.{name}") for name, value in data.items()})
+
+
+def _check_names(data: Any, known: dict[str, Any], key: str) -> None:
+    """Raise a UserError where `data` is no dictionary, or has a name that is not in `known`."""
+    if not isinstance(data, dict):
+        raise UserError(f"{key}: expected the settings {', '.join(known)}, got {data!r}")
+    if unknown := [name for name in data if name not in known]:
+        raise UserError(f"{key}: there is no setting {unknown[0]!r} here; there are {', '.join(known)}")
 
 
 def _plain(value: Any) -> Any:

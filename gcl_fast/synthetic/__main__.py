@@ -6,15 +6,15 @@ import argparse
 import sys
 import time
 
-from gcl_fast.entry import entry
-from gcl_fast.synthetic import WorldConfig, make_world
+from gcl_fast.arguments import Parser
+from gcl_fast.entry import INTERRUPTED, entry, in_one_line
+from gcl_fast.settings import WorldConfig
 
 
-@entry
-def main(arguments: list[str] | None) -> int:
-    """Make the world that the flags describe and return the exit status."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the flags."""
     default = WorldConfig()
-    parser = argparse.ArgumentParser(prog="python -m gcl_fast.synthetic", description="Make the embedded dataset.")
+    parser = Parser("gcl-fast synthetic", "Make the embedded dataset.")
     add = parser.add_argument
     add("--out", required=True, help="folder of the world; it is made if missing")
     add("--identities", type=int, default=default.identities, help="people per split (%(default)s)")
@@ -26,14 +26,24 @@ def main(arguments: list[str] | None) -> int:
     add("--seed", type=int, default=default.seed, help="seed of the world (%(default)s)")
     add("--difficulty", type=float, default=default.difficulty, help="0 easy to 1 hard (%(default)s)")
     add("--workers", type=int, help="number of processes (all cores)")
-    options = vars(parser.parse_args(arguments))
+    return parser
+
+
+@entry
+def main(arguments: list[str] | None) -> int:
+    """Make the world that the flags describe and return the exit status."""
+    options = vars(parser().parse_args(arguments))
     out, workers = options.pop("out"), options.pop("workers")
+    world = WorldConfig(**{**options, "size": tuple(options["size"])})
+    with in_one_line():
+        from gcl_fast.synthetic.world_folder import make_world
+
     start = time.monotonic()
     try:
-        root = make_world(out, WorldConfig(**{**options, "size": tuple(options["size"])}), workers=workers)
+        root = make_world(out, world, workers=workers)
     except KeyboardInterrupt:
         print(f"gcl_fast: stopped; the same command continues (finished people stay in {out})", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     print(f"synthetic world in {root} ({time.monotonic() - start:.0f} s)")
     return 0
 

@@ -1,83 +1,25 @@
-"""Define a synthetic world: its configuration, its cameras and people, and each of its crops by key."""
+"""Define a synthetic world: its cameras and people, and each of its crops by key.
+
+A change that gives other images raises `VERSION` in settings/world.py.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from gcl_fast.errors import UserError
+from gcl_fast.settings import WorldConfig
 from gcl_fast.synthetic.cameras import Camera, make_camera
 from gcl_fast.synthetic.scenes import Stance, Studio, add_obstacle
 from gcl_fast.synthetic.wardrobe import Look, look_of
 
-VERSION = 5  # raise it when the same configuration gives other images
 TRAIN, TEST, DISTRACTOR, JUNK, STRANGER = range(5)  # kinds of people; each kind has its own random numbers
 NAME = re.compile(r"(-?\d+)_c(\d+)s1_(\d+)_(\d+)")
-
-
-@dataclass(frozen=True)
-class WorldConfig:
-    """Holds the settings of a world; equal settings give worlds that are equal to the last bit.
-
-    Attributes:
-        identities: number of people in training, and in test.
-        cameras: number of cameras, at least 2.
-        crops: crops per identity and camera, at least 2; None means from 4 (easy) to 2 (hard).
-        size: (H, W) of the crops, at least 16 x 16.
-        seed: seed of everything random.
-        difficulty: 0 easy .. 1 hard. It scales the cameras' casts, gamma, blur and noise, the number of look-alikes and
-            the share of neutral colours.
-
-    Raises:
-        UserError: a setting is out of range.
-    """
-
-    identities: int = 100
-    cameras: int = 6
-    crops: int | None = None
-    size: tuple[int, int] = (128, 64)
-    seed: int = 0
-    difficulty: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.difficulty <= 1:
-            raise UserError(f"synthetic world: difficulty must be within 0..1, got {self.difficulty}")
-        if self.identities < 1 or self.cameras < 2 or self.seed < 0:
-            raise UserError(
-                f"synthetic world: needs at least 1 identity, 2 cameras and a seed >= 0, "
-                f"got {self.identities}, {self.cameras}, {self.seed}"
-            )
-        if self.crops_per_camera < 2:
-            raise UserError(f"synthetic world: needs 2 crops per camera (query and gallery) or more, got {self.crops}")
-        if min(self.size) < 16:
-            raise UserError(
-                f"synthetic world: crops of {self.size[0]} x {self.size[1]} are too small, the least is 16 x 16"
-            )
-
-    @property
-    def crops_per_camera(self) -> int:
-        """Return the crops per identity and camera."""
-        return round(4 - 2 * self.difficulty) if self.crops is None else self.crops
-
-    def to_json(self) -> dict:
-        """Return the settings as values that JSON can hold."""
-        return {**asdict(self), "size": list(self.size)}
-
-    @classmethod
-    def from_json(cls, values: dict) -> WorldConfig:
-        """Make the settings from what `to_json` returned."""
-        return cls(**{**values, "size": tuple(values["size"])})
-
-    @property
-    def digest(self) -> str:
-        """Return a hash of the settings and of the version of the code that draws the images."""
-        return hashlib.sha256(json.dumps([VERSION, self.to_json()], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class CropKey(NamedTuple):

@@ -24,14 +24,14 @@ from tqdm import tqdm
 from gcl_fast.atomic import write_atomically
 from gcl_fast.bodies import BodyParameters, save_body_parameters
 from gcl_fast.errors import UserError
+from gcl_fast.settings import WorldConfig
+from gcl_fast.settings.world import VERSION
 from gcl_fast.synthetic.world import (
     DISTRACTOR,
     JUNK,
     TEST,
     TRAIN,
-    VERSION,
     CropKey,
-    WorldConfig,
     crop_key,
     file_name,
     world_of,

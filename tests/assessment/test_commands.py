@@ -1,7 +1,6 @@
 """evaluate, generate and the other entries on networks that nobody trained: what is written, and what is refused."""
 
 import json
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -13,9 +12,13 @@ import torch
 import yaml
 from PIL import Image
 
+import gcl_fast
 from gcl_fast import estimate, evaluate, generate, train
+from gcl_fast.data import open_dataset
 from gcl_fast.errors import UserError
+from gcl_fast.evaluation import retrieve
 from gcl_fast.models import GCL
+from gcl_fast.optim.precision import choose
 from gcl_fast.run.weights import save_weights
 from gcl_fast.settings import override, preset, to_dict
 
@@ -51,7 +54,7 @@ def test_equal_names_in_two_folders_keep_their_views(untrained, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        lambda run, out, data: evaluate.main([str(run), "--stages", "warmup", "--json", *data]),
+        lambda run, out, data: evaluate.main([str(run), "--stages", "generative", "--json", *data]),
         lambda run, out, data: generate.main([str(run), "--out", str(out), "--yaws", "0", "--count", "1", *data]),
     ],
     ids=["evaluate", "generate"],
@@ -85,6 +88,66 @@ def test_generate_says_what_is_wrong(untrained, tmp_path, capsys, flags, told):
     assert told.replace("DIR", str(tmp_path)) in capsys.readouterr().err
 
 
+def test_a_dataset_without_query_cannot_be_ranked(untrained, capsys):
+    assert evaluate.main([str(untrained), "--stages", "warmup"]) == 2
+    streams = capsys.readouterr()
+    assert "has no query and gallery to rank; name a dataset that has them" in streams.err
+    assert streams.out == ""
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory, world) -> Path:
+    """The folder of a run on the embedded world with a warm-up of random weights, in mixed precision."""
+    folder = tmp_path_factory.mktemp("project") / "runs" / "one"
+    config = override(preset("demo"), ["name=one", "height=64", "width=40", "amp=true", "data_root=data/world"])
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    (folder.parents[1] / "data").mkdir()
+    (folder.parents[1] / "data" / "world").symlink_to(world)
+    torch.manual_seed(0)
+    save_weights(folder / "checkpoints" / "warmup.safetensors", GCL(config.model).state_dict())
+    return folder
+
+
+def measured(capsys, *arguments) -> dict[str, float]:
+    """Return the metrics of the warm-up that evaluate prints."""
+    assert evaluate.main([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["warmup"]
+
+
+def test_flip_and_query_expansion_are_what_they_say(ranked, world, capsys):
+    rows, data = {}, open_dataset("synthetic", world)
+    model = gcl_fast.load(ranked)
+    for flip in (False, True):
+        query, gallery = (model.embed(records.paths, flip=flip) for records in (data.query, data.gallery))
+        rows[flip, 0] = retrieve(query, gallery, data.query, data.gallery).mAP
+        nearest = (query @ gallery.T).topk(3).indices
+        query = torch.nn.functional.normalize(query + gallery[nearest].sum(1))
+        rows[flip, 3] = retrieve(query, gallery, data.query, data.gallery).mAP
+    assert len(set(rows.values())) == 4
+    for (flip, k), mAP in rows.items():
+        flags = ["--flip"] * flip + ["--query-expansion", str(k)] * bool(k)
+        assert measured(capsys, ranked, *flags)["mAP"] == pytest.approx(mAP, abs=1e-9)
+
+
+def test_a_run_is_evaluated_from_another_folder_in_its_own_precision(ranked, world, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    choices = []
+    monkeypatch.setattr(
+        "gcl_fast.optim.precision.choose", lambda amp, device: choices.append(amp) or choose(amp, device)
+    )
+    expected = measured(capsys, ranked, "--data-root", world)
+    assert measured(capsys, ranked) == expected
+    measured(capsys, ranked, "--no-amp")
+    assert choices == [True, True, False]
+    moved = tmp_path / "elsewhere"  # its data are where its last command was started
+    shutil.copytree(ranked, moved)
+    (moved / "environment.json").write_text(json.dumps([{"folder": "/absent"}, {"folder": str(ranked.parents[1])}]))
+    assert measured(capsys, moved) == expected
+    (moved / "environment.json").write_text("{")
+    assert evaluate.main([str(moved)]) == 2
+
+
 def test_quality_as_one_object(untrained, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     assert evaluate.main([str(untrained), "--generation", "--json", "--yaws", "0", "--count", "2"]) == 0
@@ -102,6 +165,9 @@ def test_quality_as_one_object(untrained, capsys, monkeypatch):
     [
         (["--generation", "--joint-similarity"], "--joint-similarity with --generation"),
         (["--generation", "--rerank"], "--rerank with --generation"),
+        (["--generation", "--flip"], "--flip with --generation"),
+        (["--generation", "--query-expansion", "3"], "--query-expansion with --generation"),
+        (["--query-expansion", "0"], "--query-expansion 0: expected 1"),
         (["--inception", "file.pth"], "--inception without --generation"),
         (["--yaws", "0"], "--yaws without --generation"),
         (["--count", "3"], "--count without --generation"),
@@ -132,18 +198,25 @@ class Unbuilt(ModuleType):
         raise self.error
 
 
-@pytest.mark.parametrize("entry", [train, evaluate, generate, estimate])
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (train, []),
+        (evaluate, ["runs/none"]),
+        (generate, ["runs/none"]),
+        (estimate, ["--images", "crops", "--out", "none.npz"]),
+    ],
+)
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [(UserError("no compiler"), 2, "no compiler"), (KeyboardInterrupt(), 130, "interrupted before it began")],
 )
-def test_what_stops_the_imports_is_one_line(entry, error, status, said, monkeypatch, capsys):
-    monkeypatch.setenv("GCL_FAST_ALLOCATOR", "decided")  # no restart
-    for name in ("gcl_fast.run.session", "gcl_fast.run.restore", "gcl_fast.bodies.body_regressor"):
+def test_what_stops_the_imports_is_one_line(command, arguments, error, status, said, monkeypatch, capsys):
+    for name in ("gcl_fast.run.session", "gcl_fast.run.restore", "gcl_fast.bodies.body_estimator"):
         unbuilt = Unbuilt(name)
         unbuilt.error = error
         monkeypatch.setitem(sys.modules, name, unbuilt)
     with pytest.raises(SystemExit) as ended:
-        train.main([]) if entry is train else runpy.run_path(entry.__file__, run_name="__main__")
+        command.main(arguments)
     assert ended.value.code == status
     assert capsys.readouterr().err == f"gcl_fast: {said}\n"

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gcl_fast import estimate
 from gcl_fast import inputs as run_inputs
+from gcl_fast.assessment.estimates import overlap
 from gcl_fast.bodies import BodyParameters, load_body_parameters, posture, save_body_parameters
 from gcl_fast.data import open_dataset
 from gcl_fast.errors import UserError
@@ -58,8 +59,8 @@ def test_new_people_are_estimated(people, tmp_path, capsys):
 def test_truth_overlaps_itself_and_not_bodies_at_other_places(people):
     truth = load_body_parameters(people / "truth.npz").subset(range(4))
     aside = replace(truth, camera=truth.camera + torch.tensor([0.0, 0.5, 0.0, 0.0]))
-    assert "union 1.000, both bodies turned by 90 degrees 1.000" in estimate._overlap(truth, truth)
-    assert "union 0.0" in estimate._overlap(aside, truth)
+    assert "union 1.000, both bodies turned by 90 degrees 1.000" in overlap(truth, truth)
+    assert "union 0.0" in overlap(aside, truth)
 
 
 def test_confidence_tells_people_from_noise(people, tmp_path):

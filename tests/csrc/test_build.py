@@ -162,11 +162,27 @@ def test_the_command_builds_though_there_is_a_library_ahead_of_time(ahead, capsy
     assert "cover_kernel: 55 registers, 4 bytes spilled" in capsys.readouterr().out
 
 
-def test_a_build_is_announced_once(ahead, caplog):
-    caplog.set_level("INFO", "gcl_fast.csrc.build")
+def test_a_build_announces_itself_once_before_it_starts(ahead, monkeypatch, capsys):
+    before = []
+
+    def record(output, how):
+        before.append(capsys.readouterr().err)
+        output.write_bytes(b"new")
+        return ""
+
+    monkeypatch.setattr(build, "build", record)
     for _ in range(2):
-        build.cached(build.recipe())
-    assert caplog.messages == [f"building {build.NAME} (CPU only)"]
+        path = build.cached(build.recipe())
+    (line,) = before[0].splitlines()
+    assert line.startswith(f"gcl_fast: building its C++ ops (CPU only) into {path.parent}: about a minute")
+    assert len(before) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_other_processes_of_a_machine_wait_in_silence(ahead, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    build.cached(build.recipe())
+    assert capsys.readouterr().err == ""
 
 
 def test_a_reader_of_the_cache_takes_no_lock(ahead, monkeypatch):

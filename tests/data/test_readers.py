@@ -51,6 +51,16 @@ def test_market1501(tmp_path, home):
     assert all(path.is_file() for path in dataset.gallery.paths)
 
 
+def test_names_that_give_no_identity_are_counted(tmp_path):
+    make_tree(tmp_path, {**MARKET, "query": [*MARKET["query"], "me.jpg", "you.png", "a.jpg", "b.jpg"]})
+    dataset = open_dataset("market1501", tmp_path)
+    assert dataset.query.names == ["0001_c1s1_001051_00.jpg"]
+    assert dataset.notes[0] == (
+        f"4 images in {tmp_path}/query are left out, as their names give no identity and camera"
+        " (a.jpg, b.jpg, me.jpg, ...); expected PPPP_cCsS_FFFFFF_NN.jpg"
+    )
+
+
 def test_sequences_follow_one_another_over_all_cameras_and_splits(tmp_path):
     tree = {
         "bounding_box_train": ["0001_c1s10_000005_00.jpg", "0001_c1s2_000100_00.jpg", "0001_c2s1_000007_00.jpg"],

@@ -14,7 +14,7 @@ import pytest
 from gcl_fast.data import Records
 from gcl_fast.errors import UserError
 from gcl_fast.gallery import open_index, write_index
-from gcl_fast.gallery.index import MANIFEST, Maker, check_target
+from gcl_fast.gallery.index import MANIFEST, Maker, check_folder
 
 MAKER = Maker("0f", (128, 64), "runs/NAME")
 
@@ -136,11 +136,11 @@ def test_rows_that_are_none_are_refused(tmp_path, rows, message):
 
 def test_a_target_that_is_no_index_is_refused(tmp_path, crops):
     with pytest.raises(UserError, match=r"crops is no index and holds 0001_c1s1"):
-        check_target(crops.root)
+        check_folder(crops.root)
     (tmp_path / "file").touch()
     for target in (tmp_path / "file", tmp_path / "file" / "index", Path("/proc/index")):
         with pytest.raises(UserError, match="cannot write"):
-            check_target(target)
+            check_folder(target)
 
 
 def damage(folder, what):

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 def batches(items, **flags):
     """Return images and places of all batches."""
     parts = list(read(items, SIZE, CPU, **flags))
-    return torch.cat([part.images for part in parts]), torch.cat([part.index for part in parts]).tolist()
+    return torch.cat([part.images for part in parts]), torch.cat([part.places for part in parts]).tolist()
 
 
 def arrays(folder):

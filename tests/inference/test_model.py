@@ -79,7 +79,7 @@ def test_an_image_that_does_not_decode_has_a_row_of_nan(run, world, tmp_path, ca
     assert rows.isnan().any(1).tolist() == [False, True]
     assert f"1 of 2 images do not decode, their rows are NaN: {tmp_path / 'broken.jpg'}" in caplog.text
     matches = model.search(first, rows, k=2)
-    assert matches.index.tolist() == [[0, 1]]
+    assert matches.indices.tolist() == [[0, 1]]
     assert matches.similarity[0, 1] == -torch.inf
 
 
@@ -88,7 +88,7 @@ def test_search_is_the_order_of_cosines(run):
     rows = torch.nn.functional.normalize(torch.randn(50, model.dim, dtype=torch.float64), dim=1)
     matches = model.search(rows[:7].float(), rows.float(), k=50)
     order = (rows[:7] @ rows.T).argsort(dim=1, descending=True)
-    assert torch.equal(matches.index[:, :5], order[:, :5])
+    assert torch.equal(matches.indices[:, :5], order[:, :5])
     assert torch.allclose(matches.similarity, (rows[:7] @ rows.T).sort(dim=1, descending=True)[0].float(), atol=1e-6)
 
 

@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from trainer import Training
 
 from gcl_fast import evaluate, generate, train
@@ -29,6 +30,7 @@ from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Position
 from gcl_fast.run.session import Session
+from gcl_fast.run.weights import read_metadata
 from gcl_fast.settings import STAGES, override, preset
 
 HEADER = [
@@ -44,10 +46,20 @@ def refusal(monkeypatch, capsys):
     monkeypatch.setenv("GCL_FAST_ALLOCATOR", "decided")  # no restart
 
     def told(*arguments: object) -> str:
-        assert train.main([*map(str, arguments)]) == 2
+        try:
+            status = train.main([*map(str, arguments)])
+        except SystemExit as ended:  # of the parser
+            status = ended.code
+        assert status == 2
         return capsys.readouterr().err
 
     return told
+
+
+def event_tags(folder):
+    """Return the tags of all TensorBoard events in a folder."""
+    events = [event for path in folder.iterdir() for event in EventFileLoader(str(path)).Load()]
+    return {value.tag for event in events for value in event.summary.value}
 
 
 def test_a_run_leaves_what_it_promises(finished):
@@ -57,7 +69,15 @@ def test_a_run_leaves_what_it_promises(finished):
     summary = json.loads((finished / "summary.json").read_text())
     assert 0 < summary["initial"]["mAP"] <= 1
     assert list(summary["stages"]) == list(STAGES)
+    encoder = load_file(finished / "encoder.safetensors")
+    joint = load_file(finished / "checkpoints" / "joint.safetensors")
+    assert encoder.keys() == {name for name in joint if name.startswith("identity.")}
+    assert all(torch.equal(encoder[name], joint[name]) for name in encoder)
+    metadata = read_metadata(finished / "encoder.safetensors")
+    assert metadata["metrics"]["mAP"] == summary["stages"]["joint"]["mAP"]
+    assert metadata == read_metadata(finished / "checkpoints" / "joint.safetensors")
     for stage, measured in summary["stages"].items():
+        assert read_metadata(finished / "checkpoints" / f"{stage}.safetensors")["stage"] == stage
         assert {"mAP", "rank1", "seconds", "steps"} <= measured.keys()
         assert 0 < measured["mAP"] <= 1
         assert (finished / "checkpoints" / f"{stage}.safetensors").is_file()
@@ -67,7 +87,15 @@ def test_a_run_leaves_what_it_promises(finished):
         with Image.open(finished / "views" / f"{stage}.png") as picture:
             assert picture.width > 9 * 40
     assert yaml.safe_load((finished / "config.yaml").read_text())["joint"]["epochs"] == 2
-    assert list((finished / "events").iterdir())
+    (commands,) = [json.loads((finished / "environment.json").read_text())]
+    assert [entry["packages"]["torch"] for entry in commands] == [torch.__version__.partition("+")[0]]
+    assert commands[0]["ranks"] == 1
+    lines = (finished / "run.log").read_text().splitlines()
+    printed = [line for line in said.splitlines() if not re.match(r"\w+ \d+/\d+  ", line)]  # progress is no event
+    assert [line for line in lines if line in printed] == printed
+    tags = event_tags(finished / "events")
+    assert {f"{stage}/views" for stage in STAGES[1:]} <= tags
+    assert "_hparams_/session_start_info" in tags
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert {record["stage"] for record in records} == set(STAGES)
     losses = [record["loss"] for record in records if "loss" in record]
@@ -142,26 +170,36 @@ def test_an_existing_run_is_not_overwritten(finished, command, refusal):
     assert "joint.epochs: 2 -> 3" in refusal(*command(finished.parent, "whole", "--resume")[2:], "joint.epochs=3")
 
 
-def test_wrong_input_is_named_without_a_traceback(tmp_path, refusal):
+def test_wrong_input_is_named_without_a_traceback_and_leaves_nothing(tmp_path, refusal, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (pictures := tmp_path / "pictures").mkdir()
     Image.new("RGB", (64, 128)).save(pictures / "black.png")
     (tmp_path / "file").write_text("")
+    (tmp_path / "weights.safetensors").write_text("")
+    on_pictures = ("--dataset", "folder", "--data-root", pictures)
     cases = {
         ("--dataset", "market1501"): "--data-root",
         ("--dataset", "market1501", "--data-root", tmp_path / "absent"): "bounding_box_train",
+        ("--dataset", "market"): "there is no such dataset; did you mean market1501?",
+        ("--source", "market"): "there is no such dataset; did you mean market1501?",
+        ("--source", "market1501", *on_pictures): "--source-root",
         ("--dataset", "folder", "--data-root", tmp_path / "empty"): "empty",
         ("--runs", tmp_path / "file"): "--runs DIR",
+        ("--runs", tmp_path / "file" / "below"): "--runs DIR",
         ("--dataset", "folder", "--data-root", tmp_path / "empty", "--set", "height=32"): "at least",
-        ("--init", tmp_path / "absent.safetensors", "--dataset", "folder", "--data-root", pictures): "no weights at",
+        ("--init", tmp_path / "absent.safetensors"): "there are no weights at this path",
+        ("--init", tmp_path / "weights.safetensors", *on_pictures): "weights.safetensors",
+        ("--config", tmp_path / "absent.yaml"): "absent.yaml",
+        ("--seed", "first"): "--seed",
+        ("--sed", "1"): "did you mean --seed?",
+        ("--set", "joint.epoch=1"): "epochs",
+        ("--structure-maps", tmp_path / "absent", *on_pictures): "maps hold no body",
     }
-    for number, (arguments, told) in enumerate(cases.items()):
-        more = () if "--runs" in arguments else ("--runs", tmp_path / f"runs{number}")
-        assert told in refusal(*more, *arguments)
-    # what was refused left no run behind
-    again = refusal("--runs", tmp_path / "runs2", "--dataset", "folder", "--data-root", tmp_path / "empty", "--amp")
-    assert "empty" in again
-    assert "holds a run" not in again
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, told in cases.items():
+        assert told in refusal(*arguments)
+        assert sorted(tmp_path.rglob("*")) == before, arguments
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Sizes of the four networks. The defaults are the paper's; `ModelConfig.demo()` fits a step on two CPU cores."""
+"""Hold the sizes of the four networks, and check which images they take.
+
+The defaults are the paper's; `ModelConfig.demo()` fits a step on two CPU cores.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gcl_fast.errors import UserError
+
+DILATIONS = (3, 6, 9)  # of the structure encoder's branches, in pixels of its code
 
 
 @dataclass(frozen=True)
@@ -15,14 +20,14 @@ class IdentityConfig:
     `channels`, `blocks` and `strides` have one entry per stage of the network.
     """
 
-    stem_kernel: int = 7
-    stem_channels: int = 64
+    stem_kernel: int = 7  # side of the first convolution
+    stem_channels: int = 64  # of the first convolution
     stem_pool: bool = True  # 3x3 max pooling of stride 2 after the stem
-    block: Literal["basic", "bottleneck"] = "bottleneck"
-    channels: tuple[int, ...] = (256, 512, 1024, 2048)
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    strides: tuple[int, ...] = (1, 2, 2, 1)
-    pooling: Literal["average", "gem"] = "average"
+    block: Literal["basic", "bottleneck"] = "bottleneck"  # kind of residual block
+    channels: tuple[int, ...] = (256, 512, 1024, 2048)  # of each stage
+    blocks: tuple[int, ...] = (3, 4, 6, 3)  # of each stage
+    strides: tuple[int, ...] = (1, 2, 2, 1)  # of each stage
+    pooling: Literal["average", "gem"] = "average"  # of the last feature map over the whole crop
     projection: int | None = 512  # width of the Linear before the batch norm; None: no Linear
     parts: int = 4  # horizontal stripes of the part features
 
@@ -44,8 +49,8 @@ class StructureConfig:
     The first and the last convolution have stride 2.
     """
 
-    channels: tuple[int, int, int, int] = (16, 32, 32, 64)
-    blocks: int = 4
+    channels: tuple[int, int, int, int] = (16, 32, 32, 64)  # of the four convolutions
+    blocks: int = 4  # residual blocks
     branch: int = 32  # channels of each of the four branches
 
     @property
@@ -61,7 +66,7 @@ class GeneratorConfig:
     Each of the `blocks` is driven by its own slice of the part features.
     """
 
-    blocks: int = 4
+    blocks: int = 4  # residual blocks
     hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
     standardize: bool = False  # standardize the part features by the statistics of `Generator.calibrate`
     upsampled: tuple[int, int] = (64, 32)  # channels after each upsampling
@@ -74,9 +79,9 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """Holds the sizes of the discriminator: `scales` equal networks, each on an image half as large as the last."""
 
-    scales: int = 3
+    scales: int = 3  # number of networks
     channels: int = 32  # of the first convolutions; the residual blocks have twice as many
-    blocks: int = 4
+    blocks: int = 4  # residual blocks of each network
 
 
 @dataclass(frozen=True)
@@ -116,4 +121,44 @@ class ModelConfig:
             structure=StructureConfig(channels=(32, 32, 32, 32), blocks=2, branch=16),
             generator=GeneratorConfig(blocks=4, hidden=128, standardize=True, upsampled=(32, 16)),
             discriminator=DiscriminatorConfig(channels=16, blocks=1),
+        )
+
+
+def min_size() -> tuple[int, int]:
+    """Return the smallest size of images that all networks take; both sides must also be multiples of 4.
+
+    A quarter of each side must exceed 9, the widest reflect padding of the structure encoder.
+
+    Returns:
+        Height and width in pixels.
+
+    Example:
+        >>> min_size()
+        (40, 40)
+    """
+    side = 4 * (max(DILATIONS) + 1)
+    return side, side
+
+
+def check_size(height: int, width: int) -> None:
+    """Check that the networks take images of this size.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+
+    Raises:
+        UserError: a side is below `min_size()`, or no multiple of 4.
+
+    Example:
+        >>> check_size(128, 64)
+        >>> check_size(128, 50)
+        Traceback (most recent call last):
+        gcl_fast.errors.UserError: images of 128x50 do not fit the networks: take at least 40x40 ...
+    """
+    least = min_size()
+    if height < least[0] or width < least[1] or height % 4 or width % 4:
+        raise UserError(
+            f"images of {height}x{width} do not fit the networks: "
+            f"take at least {least[0]}x{least[1]} (height x width), both multiples of 4"
         )

@@ -1,0 +1,103 @@
+"""Parse the arguments of a command: one sentence about wrong ones, and the arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gcl_fast import __version__
+from gcl_fast.entry import REFUSED
+from gcl_fast.settings import DATASETS
+
+
+class Parser(argparse.ArgumentParser):
+    """Parses the arguments of a command; wrong ones end the process in one sentence, with status 2.
+
+    It has --help and --version, and names the flag that is nearest to an unknown one.
+
+    Args:
+        prog: how a user calls the command, such as "gcl-fast train".
+        description: what the command does, for --help.
+        **options: those of `argparse.ArgumentParser`.
+
+    Example:
+        >>> parser = Parser("gcl-fast train", "Train a run.")
+        >>> action = parser.add_argument("--seed", type=int)
+        >>> parser.parse_args(["--seed", "3"]).seed
+        3
+    """
+
+    def __init__(self, prog: str, description: str, **options: Any) -> None:
+        keep_lines = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=keep_lines, **options)
+        self.add_argument("--version", action="version", version=f"gcl_fast {__version__}", help="show the version")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse `args`, or the arguments of the process; what is unknown is refused before what is missing."""
+        return super().parse_args(self._known(args), namespace)
+
+    def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse `args` as `parse_args` does; a list of positional arguments may go on behind flags."""
+        return super().parse_intermixed_args(self._known(args), namespace)
+
+    def _known(self, args: Sequence[str] | None) -> list[str]:
+        """Return the arguments as text; end the process at a flag that is unknown."""
+        args = sys.argv[1:] if args is None else [*map(str, args)]
+        for argument in args[: args.index("--")] if "--" in args else args:
+            flag = argument.partition("=")[0]
+            if flag.startswith("--") and not any(known.startswith(flag) for known in self._option_string_actions):
+                self.error(f"there is no flag {flag}{did_you_mean(flag, self._option_string_actions)}")
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message as one sentence, and end the process with status 2."""
+        self.exit(REFUSED, f"gcl_fast: {message} ({self.prog} --help lists what there is)\n")
+
+
+def did_you_mean(word: str, known: Sequence[str] | Any) -> str:
+    """Return "; did you mean ...?" with the nearest of `known`, or "" where none is near.
+
+    Example:
+        >>> did_you_mean("trian", ["train", "export"])
+        '; did you mean train?'
+        >>> did_you_mean("paint", ["train", "export"])
+        ''
+    """
+    nearest = get_close_matches(word, [*known], 1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command on trained weights takes: the run, other inputs than its own, precision and device."""
+    parser.add_argument("run", type=Path, help="folder of a run, such as runs/NAME, or official weights")
+    parser.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        metavar="NAME",
+        help=f"another dataset than the run's (required for official weights): {', '.join(DATASETS)}",
+    )
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the dataset")
+    parser.add_argument(
+        "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering"
+    )
+    parser.add_argument("--smpl", metavar="FILE", help="file of the SMPL body model, for body parameters of SMPL")
+    add_precision(parser)
+    add_device(parser)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add --amp and --no-amp of a command on trained weights."""
+    parser.add_argument(
+        "--amp", action=argparse.BooleanOptionalAction, help="mixed precision (default: as the run was trained)"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device, on which a command computes."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is a GPU"
+    )
