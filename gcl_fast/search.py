@@ -84,7 +84,8 @@ def main(arguments: list[str] | None) -> int:
         index = open_index(options.index, options.images)
     else:
         index = open_index(options.index, options.images)
-        index.check_k(options.k)
+        if queries:
+            index.check_k(options.k)
         model = _load(options, options.model or Path(index.maker.path))
         _check_model(model, index)
     if queries:
@@ -102,7 +103,8 @@ def _refuse_idle(options: argparse.Namespace) -> None:
         raise UserError("nothing to search for: give a QUERY, --serve for a page, or --build FOLDER for a new index")
     needed = {"json": "queries", "image": "queries", "port": "serve", "dataset": "build", "split": "dataset"}
     for flag, other in needed.items():
-        if getattr(options, flag) and not getattr(options, other):
+        absent = (value := getattr(options, flag)) is None or value is False
+        if not absent and not getattr(options, other):
             raise UserError(f"--{flag} does nothing without {'a QUERY' if other == 'queries' else '--' + other}")
     if options.build and not options.model:
         raise UserError("--build needs --model RUN: a run, a .safetensors file of one, or official weights")
