@@ -20,8 +20,9 @@ from torch import Tensor
 
 from gcl_fast.kernels.merge_top_k import merge_top_k
 
-TILE = 2048  # rows of one product: with 1,000 queries 8 MB of scores, which stay in cache
-QUERIES = 2048  # queries of one pass over the rows
+SCORES = 2**21  # of one tile: 8 MB, which stay in cache
+ROWS = 2**16  # of one tile at most
+QUERIES = 1024  # of one pass over the rows
 SPARE = 16  # candidates more than k
 RESCORED = 2**20  # numbers of candidates that are multiplied in float64 at a time: 8 MB
 LONGEST = 1.001  # length of a row; unit rows of float32 are shorter
@@ -93,9 +94,10 @@ def top_k(
 def _propose(table: Tensor, queries: Tensor, count: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the `count` best rows of each query by float32 products: scores and index (Q, count)."""
     values, index = torch.full((len(queries), count), -torch.inf), torch.zeros(len(queries), count, dtype=torch.int32)
-    buffer = torch.empty(min(TILE, len(table)) * len(queries))
-    for begin in range(0, len(table), TILE):
-        rows = table[begin : begin + TILE]
+    step = min(ROWS, SCORES // len(queries), len(table))
+    buffer = torch.empty(step * len(queries))
+    for begin in range(0, len(table), step):
+        rows = table[begin : begin + step]
         tile = buffer[: len(rows) * len(queries)].view(len(rows), len(queries))
         if len(queries) == 1:
             # BLAS reads several rows at a time here, which halves the bandwidth (benchmarks/search.py)
@@ -103,7 +105,7 @@ def _propose(table: Tensor, queries: Tensor, count: int, mask: Tensor | None) ->
         else:
             torch.mm(rows, queries.T, out=tile)
         if mask is not None:
-            tile.masked_fill_(~mask[begin : begin + TILE, None], -torch.inf)
+            tile.masked_fill_(~mask[begin : begin + step, None], -torch.inf)
         merge_top_k(values, index, tile.T, 0, begin)
     return values, index
 
@@ -122,10 +124,11 @@ def _exact(rows: np.ndarray, queries: np.ndarray, proposed: np.ndarray, candidat
 def _search_in_float64(table: Tensor, query: np.ndarray, k: int, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the k best rows for one query by float64 products with all of them: scores and index (k,)."""
     values, index = torch.full((1, k), -torch.inf), torch.zeros(1, k, dtype=torch.int32)
-    for begin in range(0, len(table), TILE):
-        tile = torch.from_numpy(_products(table[begin : begin + TILE].numpy(), query))[None]
+    step = max(1, RESCORED // table.shape[1])
+    for begin in range(0, len(table), step):
+        tile = torch.from_numpy(_products(table[begin : begin + step].numpy(), query))[None]
         if mask is not None:
-            tile.masked_fill_(~mask[begin : begin + TILE], -torch.inf)
+            tile.masked_fill_(~mask[begin : begin + step], -torch.inf)
         merge_top_k(values, index, tile, 0, begin)
     return values[0].numpy(), index[0].numpy()
 

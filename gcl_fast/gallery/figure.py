@@ -16,7 +16,7 @@ from gcl_fast.gallery.index import Index, Match
 CROP = (96, 160)  # pixels of the box that a crop is fitted into
 GAP, LABEL, EDGE = 8, 30, 12  # pixels between crops, below them, around all
 LINE = 16  # characters of a name
-MOST = 200  # queries of a figure: 40,000 pixels
+MOST = 4000  # images of a figure: 260 MB of pixels
 
 
 def match_figure(queries: Sequence[Path], matches: Sequence[Sequence[Match]], index: Index, path: Path) -> None:
@@ -29,12 +29,12 @@ def match_figure(queries: Sequence[Path], matches: Sequence[Sequence[Match]], in
         path: of the PNG.
 
     Raises:
-        UserError: there are more than `MOST` queries, or an image is gone or does not decode (any more).
+        UserError: there are more than `MOST` images, or one of them is gone or does not decode (any more).
         OSError: `path` cannot be written.
     """
-    if len(queries) > MOST:
-        raise UserError(f"--image: {len(queries)} queries; a figure shows {MOST} at most, --json all of them")
     columns = 1 + max(map(len, matches), default=0)
+    if (images := len(queries) * columns) > MOST:
+        raise UserError(f"--image: a figure of {images:,} images would hold more than {MOST:,}; take fewer queries")
     wide, high = CROP[0] + GAP, CROP[1] + LABEL + GAP
     sheet = Image.new("RGB", (2 * EDGE + columns * wide + GAP, 2 * EDGE + len(queries) * high), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()

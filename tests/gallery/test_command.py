@@ -93,6 +93,13 @@ def test_the_figure_shows_the_query_and_its_matches(folder, query, crops, tmp_pa
     assert np.abs(np.array(colours, int) - expected).max() <= 3
 
 
+def test_a_figure_that_would_fill_the_memory_is_refused(folder, query, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figure, "MOST", 5)
+    assert run(folder, query, query, "--k", 2, "--image", tmp_path / "matches.png") == 2
+    assert "a figure of 6 images would hold more than 5" in capsys.readouterr().err
+    assert not (tmp_path / "matches.png").exists()
+
+
 def test_a_name_cannot_act_on_the_terminal(crops, query, tmp_path, capsys):
     crops.paths[0].rename(crops.root / "a\x1b[2J\nb.jpg")
     run(tmp_path / "index", "--build", crops.root, "--model", "run")

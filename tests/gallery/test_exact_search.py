@@ -14,7 +14,8 @@ def unit(*shape, seed=0):
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(module, "TILE", 50)  # several tiles, the last one of another size
+    monkeypatch.setattr(module, "ROWS", 50)  # several tiles, the last one of another size
+    monkeypatch.setattr(module, "SCORES", 150)
     monkeypatch.setattr(module, "QUERIES", 4)
     monkeypatch.setattr(module, "RESCORED", 5000)
 
