@@ -4,8 +4,9 @@
     python benchmarks/search.py --threads 2          # the same on two
     python benchmarks/search.py --gallery 1000000 --queries 1
 
-Appends to results/search.csv: seconds and peak memory above the gallery. `share` is the limit's median over that of a
-row: the limit of one query is the sum of all rows, which reads them once, and of many queries the product alone.
+Appends to results/search.csv: seconds, peak memory above the gallery, CPU seconds of all threads (the least). `share`
+is the limit's median over that of a row. The limit of one query is the sum of all rows, which reads them once. The limit
+of many queries is the product alone.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from gcl_fast.data import Records
 from gcl_fast.gallery import open_index, top_k, write_index
 from gcl_fast.gallery.index import Maker
 from gcl_fast.process import prepare_process
-from lib.reporting import measure_all, report
+from lib.reporting import measure_all, report, with_cpu_seconds
 
 TILE = 2048
+
+Work = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
@@ -53,9 +56,8 @@ def main() -> None:
         write_index(Path(folder) / "index", np.array_split(gallery.numpy(), 64), records, Maker("0", (256, 128), ""))
         del images, records
         index = open_index(Path(folder) / "index")
-        opened: dict[str, Callable[[], Any]] = {"open the index": lambda: open_index(index.folder).name(N - 1)}
-        figures = measure_all(opened, arguments.repeats)["open the index"]
-        rows.append({"N": N, "D": D, "Q": 0, "k": k, "what": "open the index", **figures, "share": ""})
+        opening: Work = {"open the index": lambda: open_index(index.folder).name(N - 1)}
+        rows += [{"N": N, "D": D, "Q": 0, "k": k, **row} for row in _measured(opening, arguments.repeats)]
         faiss_index = _faiss(gallery, arguments.threads)
         for Q in arguments.queries:
             query = normalize(torch.randn(Q, D))
@@ -63,17 +65,22 @@ def main() -> None:
             expected = set(top_k(index.rows, query[:1].numpy(), k)[1][0].tolist())
             for name, call in list(work.items())[1:]:
                 assert set(np.asarray(call())[0].tolist()) == expected, f"{name} finds other rows"
-            measured = measure_all(work, arguments.repeats, seconds=90)
-            limit = next(iter(measured.values()))["median"]
-            for name, figures in measured.items():
-                share = round(limit / figures["median"], 3)
-                rows.append({"N": N, "D": D, "Q": Q, "k": k, "what": name, **figures, "share": share})
+            rows += [{"N": N, "D": D, "Q": Q, "k": k, **row} for row in _measured(work, arguments.repeats)]
     report("search", rows)
 
 
-def _contenders(
-    mapped: np.ndarray, gallery: torch.Tensor, query: torch.Tensor, k: int, faiss_index: Any
-) -> dict[str, Callable[[], Any]]:
+def _measured(work: Work, repeats: int) -> list[dict[str, Any]]:
+    """Measure the contenders in turns; the first one is the limit."""
+    timed = {name: with_cpu_seconds(call) for name, call in work.items()}
+    measured = measure_all({name: call for name, (call, _) in timed.items()}, repeats, seconds=90)
+    limit = next(iter(measured.values()))["median"]
+    return [
+        {"what": name, **figures, "cpu": round(min(timed[name][1]), 4), "share": round(limit / figures["median"], 3)}
+        for name, figures in measured.items()
+    ]
+
+
+def _contenders(mapped: np.ndarray, gallery: torch.Tensor, query: torch.Tensor, k: int, faiss_index: Any) -> Work:
     """Return the limit, ours and the peers; each peer returns the rows (Q, k) that it finds."""
     queries, entries = query.numpy(), gallery.numpy()
     buffer = torch.empty(TILE, len(query))
@@ -91,7 +98,7 @@ def _contenders(
         order = np.take_along_axis(-scores, best, 1).argsort(1)
         return np.take_along_axis(best, order, 1)
 
-    work: dict[str, Callable[[], Any]] = {}
+    work: Work = {}
     if len(query) == 1:
         work["limit: sum of all rows"] = gallery.sum
     else:

@@ -24,7 +24,7 @@ SCORES = 2**21  # of one tile: 8 MB, which stay in cache
 ROWS = 2**16  # of one tile at most
 QUERIES = 1024  # of one pass over the rows
 SPARE = 16  # candidates more than k
-RESCORED = 2**20  # numbers of candidates that are multiplied in float64 at a time: 8 MB
+RESCORED = 2**18  # numbers that are multiplied in float64 at a time: 2 MB, which stay in cache
 LONGEST = 1.001  # length of a row; unit rows of float32 are shorter
 
 
