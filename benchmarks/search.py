@@ -4,8 +4,8 @@
     python benchmarks/search.py --threads 2          # the same on two
     python benchmarks/search.py --gallery 1000000 --queries 1
 
-Appends to results/search.csv: seconds, peak memory above the gallery, CPU seconds of all threads (the least). `share`
-is the limit's median over that of a row. The limit of one query is the sum of all rows, which reads them once. The limit
+Appends to results/search.csv: seconds, peak memory above the gallery, the least CPU seconds of all threads. `share` is
+the limit's median over that of a row. The limit of one query is the sum of all rows, which reads them once. The limit
 of many queries is the product alone.
 """
 

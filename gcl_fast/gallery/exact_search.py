@@ -5,9 +5,9 @@ candidates more than it returns, and computes their products again in float64. T
 candidate is worse than the k-th match by more than the error. All rows are multiplied in float64 where it is not,
 which many equal rows cause. So a result depends neither on the number of queries nor on the number of threads.
 
-The limit of one query is reading the rows once: `benchmarks/search.py` compares with the sum over all of them. Among
-200,000 rows of 512 numbers a query reaches 0.7 of that, on one core of an AMD EPYC. The limit of many queries is the
-matrix product: `torch.mm` takes 0.95 of the time of 1,000 queries there.
+The limit of one query is the time to read the rows once, which is that of their sum. The limit of many queries is the
+time of their products by `torch.mm`. Both reach 0.9 of it among 200,000 rows of 512 numbers, on one core of an AMD EPYC
+(`benchmarks/search.py`). So a copy of the rows in fewer bits, which would have to be kept and bounded, is not needed.
 """
 
 from __future__ import annotations
