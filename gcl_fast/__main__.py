@@ -15,6 +15,7 @@ COMMANDS = {  # name: (module, what it does)
     "train": ("gcl_fast.train", "train a run: warm-up, generative and joint stage"),
     "evaluate": ("gcl_fast.evaluate", "measure retrieval and generated views of a run"),
     "embed": ("gcl_fast.embed", "write the embeddings of images"),
+    "search": ("gcl_fast.search", "index a gallery, and search it by images"),
     "export": ("gcl_fast.export", "write the encoder as a file for onnxruntime or torch"),
     "report": ("gcl_fast.report", "write a page on a run: curves, ranked lists, threshold, views"),
     "compare": ("gcl_fast.compare", "set runs side by side, with intervals over seeds"),

@@ -38,12 +38,20 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """Parse `args`, or the arguments of the process; what is unknown is refused before what is missing."""
+        return super().parse_args(self._known(args), namespace)
+
+    def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse `args` as `parse_args` does; a list of positional arguments may go on behind flags."""
+        return super().parse_intermixed_args(self._known(args), namespace)
+
+    def _known(self, args: Sequence[str] | None) -> list[str]:
+        """Return the arguments as text; end the process at a flag that is unknown."""
         args = sys.argv[1:] if args is None else [*map(str, args)]
         for argument in args[: args.index("--")] if "--" in args else args:
             flag = argument.partition("=")[0]
             if flag.startswith("--") and not any(known.startswith(flag) for known in self._option_string_actions):
                 self.error(f"there is no flag {flag}{did_you_mean(flag, self._option_string_actions)}")
-        return super().parse_args(args, namespace)
+        return args
 
     def error(self, message: str) -> NoReturn:
         """Print the message and where the flags are listed, and end the process with status 2."""

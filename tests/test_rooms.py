@@ -23,8 +23,8 @@ FLOORS = [
     {"stages"},
     {"run"},
     {"inference"},
-    {"reports"},
-    {"compare", "embed", "estimate", "evaluate", "export", "generate", "report", "train"},
+    {"gallery", "reports"},
+    {"compare", "embed", "estimate", "evaluate", "export", "generate", "report", "search", "train"},
     {"__main__"},
 ]
 

@@ -1,0 +1,72 @@
+"""A figure of matches: each query beside the images of the gallery that are most similar to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from gcl_fast.atomic import write_atomically
+from gcl_fast.data.broken_images import UNREADABLE
+from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.errors import UserError
+from gcl_fast.gallery.index import Index, Match
+
+CROP = (96, 160)  # pixels of the box that a crop is fitted into
+GAP, LABEL, EDGE = 8, 30, 12  # pixels between crops, below them, around all
+LINE = 16  # characters of a name
+MOST = 4000  # images of a figure: 260 MB of pixels
+
+
+def match_figure(queries: Sequence[Path], matches: Sequence[Sequence[Match]], index: Index, path: Path) -> None:
+    """Write a PNG with a line for each query: the query, then its matches with cosine, camera and name.
+
+    Args:
+        queries: the image files.
+        matches: those of each query, best first.
+        index: of the gallery.
+        path: of the PNG.
+
+    Raises:
+        UserError: there are more than `MOST` images, or one of them is gone or does not decode (any more).
+        OSError: `path` cannot be written.
+    """
+    columns = 1 + max(map(len, matches), default=0)
+    if (images := len(queries) * columns) > MOST:
+        raise UserError(f"--image: a figure of {images:,} images would hold more than {MOST:,}; take fewer queries")
+    wide, high = CROP[0] + GAP, CROP[1] + LABEL + GAP
+    sheet = Image.new("RGB", (2 * EDGE + columns * wide + GAP, 2 * EDGE + len(queries) * high), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for line, (query, found) in enumerate(zip(queries, matches)):
+        top = EDGE + line * high
+        cells = [(query, "query", query.name)]
+        for match in found:
+            camera = f"  camera {match.camera}" if match.camera else ""
+            cells.append((index.path(match.row), f"{match.cosine:.3f}{camera}", match.name))
+        for column, (file, text, name) in enumerate(cells):
+            left = EDGE + column * wide + (GAP if column else 0)
+            sheet.paste(_fitted(file), (left, top))
+            draw.text((left, top + CROP[1] + 3), text, "black", font)
+            draw.text((left, top + CROP[1] + 16), _short(name), "gray", font)
+        draw.line([(EDGE + wide, top), (EDGE + wide, top + CROP[1])], "silver", 1)
+    write_atomically(path, lambda file: sheet.save(file, format="PNG"))
+
+
+def _fitted(file: Path) -> Image.Image:
+    """Return an image in the middle of a box of `CROP`."""
+    try:
+        image = Image.fromarray(decode(file).numpy())
+    except UNREADABLE as error:
+        raise UserError(f"--image: {file} does not decode ({error})") from error
+    scale = min(CROP[0] / image.width, CROP[1] / image.height)
+    small = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
+    box = Image.new("RGB", CROP, "whitesmoke")
+    box.paste(small, ((CROP[0] - small.width) // 2, (CROP[1] - small.height) // 2))
+    return box
+
+
+def _short(name: str) -> str:
+    """Return both ends of a name, in the characters that Pillow's own font has."""
+    plain = name.encode("ascii", "replace").decode()
+    return plain if len(plain) <= LINE else f"{plain[: LINE // 2]}..{plain[3 - LINE // 2 :]}"
