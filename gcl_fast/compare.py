@@ -34,8 +34,8 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.atomic import check_target
         from gcl_fast.reports.comparison import compare
         from gcl_fast.reports.page import write_text
-        from gcl_fast.reports.run_files import read_run
         from gcl_fast.reports.tables import as_html, as_markdown, as_text
+        from gcl_fast.run.run_files import read_run
 
     if options.out is not None:
         check_target(options.out)

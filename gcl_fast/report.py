@@ -36,8 +36,8 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.reports.page import write_text
         from gcl_fast.reports.readings import read_readings
         from gcl_fast.reports.report_page import choose_stage, report_page, views_of_run
-        from gcl_fast.reports.run_files import read_run
         from gcl_fast.run.restore import load_run
+        from gcl_fast.run.run_files import read_run
 
     others = [name for name in ("dataset", "data_root", "structure_maps", "smpl") if getattr(options, name)]
     if others and options.files_only:

@@ -7,8 +7,8 @@ from typing import Any
 
 from gcl_fast.errors import UserError
 from gcl_fast.reports.cross_dataset import cross_dataset
-from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.reports.tables import ABSENT, Table, metric_cell, metric_columns
+from gcl_fast.run.run_files import GO_ON, RunFiles
 from gcl_fast.settings import ALL_STAGES, difference, to_dict
 
 NAMING = ("name", "runs")  # settings that say where a run is, not what it is
@@ -67,13 +67,12 @@ def seed_groups(runs: Sequence[RunFiles]) -> list[list[int]]:
 def _refuse_unfinished(run: RunFiles, stages: Sequence[str] | None) -> None:
     """Raise a UserError where a run has not finished the stages that are compared."""
     if not run.results:
-        raise UserError(f"{run.path} has finished no stage yet; train.py with --resume goes on with it")
+        raise UserError(f"{run.path} has finished no stage yet; {GO_ON}")
     missing = [stage for stage in (run.config.stages if stages is None else stages) if stage not in run.results]
     if missing:
         finished = " ".join(run.results)
         raise UserError(
-            f"{run.path} has not finished {', '.join(missing)}; train.py with --resume goes on with it, and --stages"
-            f" {finished} compares what it has"
+            f"{run.path} has not finished {', '.join(missing)}; {GO_ON}, or compare what it has by --stages {finished}"
         )
 
 

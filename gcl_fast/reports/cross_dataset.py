@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.reports.tables import ABSENT, Table, mean_text
+from gcl_fast.run.run_files import RunFiles
 
 
 def cross_dataset(runs: Sequence[RunFiles], groups: Sequence[Sequence[int]]) -> Table | None:

@@ -15,8 +15,8 @@ from gcl_fast.pseudo_labels.cluster_health import NO_CLUSTER, ONE_CLUSTER
 from gcl_fast.reports.drawings import curves
 from gcl_fast.reports.images import view_image
 from gcl_fast.reports.page import render
-from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.reports.tables import metric_cell, metric_columns
+from gcl_fast.run.run_files import RunFiles, finished_stages
 from gcl_fast.settings import difference, preset, to_dict
 
 Reading = Mapping[str, Any]
@@ -34,11 +34,10 @@ def choose_stage(run: RunFiles, stage: str | None) -> str:
     Raises:
         UserError: the run has finished no stage, or not this one.
     """
-    if not run.weights:
-        raise UserError(f"{run.path} has finished no stage yet; train.py with --resume goes on with it")
-    if stage is not None and stage not in run.weights:
-        raise UserError(f"--stage {stage}: {run.path} has weights of {', '.join(run.weights)}")
-    return stage or run.weights[-1]
+    finished = finished_stages(run.path)
+    if stage is not None and stage not in finished:
+        raise UserError(f"--stage {stage}: {run.path} has weights of {', '.join(finished)}; name one of these")
+    return stage or finished[-1]
 
 
 def views_of_run(run: RunFiles, stage: str) -> dict[str, Any]:
@@ -69,7 +68,7 @@ def report_page(run: RunFiles, stage: str, readings: Sequence[Reading], sections
         stage=stage,
         run=run,
         facts=_facts(run),
-        environment=[(name, _text(value)) for name, value in run.environment.items()],
+        environment=_environment(run),
         changed=_changed(run),
         settings=yaml.safe_dump(to_dict(run.config), sort_keys=False, allow_unicode=True),
         results=_results(run),
@@ -95,6 +94,13 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
         ("crops", f"{config.height} x {config.width}"),
         ("precision", "mixed" if config.amp else "float32"),
     ]
+
+
+def _environment(run: RunFiles) -> list[tuple[str, str]]:
+    """Return the facts on the command that trained a run last, and how many commands there were."""
+    count = len(run.environments)
+    several = [("commands", f"{count}; this is the last one")] if count > 1 else []
+    return [*several, *((name, _text(value)) for name, value in run.environment.items())]
 
 
 def _text(value: Any) -> str:

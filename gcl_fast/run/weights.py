@@ -39,7 +39,6 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         file that it started from, "" for random weights; `source` the labelled dataset of its first stage, if any;
         `input` says which images the networks take. No path of the machine is among them.
     """
-    settings = to_dict(config)
     return {
         "format": FORMAT,
         "gcl_fast": __version__,
@@ -47,7 +46,7 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         "stage": stage,
         "init": Path(config.init).name,
         "source": None if config.source is None else config.source.dataset,
-        "settings": {name: settings[name] for name in SETTINGS},
+        "settings": needed_settings(config),
         "input": {
             "size": [config.height, config.width],
             "colours": "RGB",
@@ -58,6 +57,12 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         "data": describe_data(dataset),
         "metrics": metrics,
     }
+
+
+def needed_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings without which the networks of a run cannot be used (`SETTINGS`)."""
+    settings = to_dict(config)
+    return {name: settings[name] for name in SETTINGS}
 
 
 def describe_data(dataset: ReIDDataset) -> dict[str, Any]:
@@ -72,10 +77,10 @@ def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:
     Raises:
         UserError: the metadata of `source` is of another format, or damaged.
     """
-    if (found := metadata.get("format")) != FORMAT:
+    if (version := metadata.get("format")) != FORMAT:
         raise UserError(
-            f"{source}: its metadata has format {found}, and this gcl_fast {__version__} reads format {FORMAT}; use the"
-            f" gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
+            f"{source}: its metadata has format {version}, and this gcl_fast {__version__} reads format {FORMAT}; use"
+            f" the gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
         )
     try:
         return from_dict(metadata["settings"])

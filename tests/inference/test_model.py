@@ -139,7 +139,7 @@ def test_official_weights(official, tmp_path):
 
 def test_files_without_metadata_need_their_settings(run):
     folder, config, _ = run
-    with pytest.raises(UserError, match=r"no metadata of gcl_fast.*config\.yaml of its run \(config=FILE\)"):
+    with pytest.raises(UserError, match=r"no metadata of gcl_fast.*config\.yaml of its run by config=FILE"):
         gcl_fast.load(folder / "plain.safetensors")
     with pytest.raises(UserError, match="no settings at"):
         gcl_fast.load(folder / "plain.safetensors", config=folder / "absent.yaml")

@@ -29,6 +29,7 @@ from gcl_fast.run import session as session_module
 from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Position
+from gcl_fast.run.run_files import read_run
 from gcl_fast.run.session import Session
 from gcl_fast.run.weights import read_metadata
 from gcl_fast.settings import STAGES, override, preset
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_it_promises(finished):
         with Image.open(finished / "views" / f"{stage}.png") as picture:
             assert picture.width > 9 * 40
     assert yaml.safe_load((finished / "config.yaml").read_text())["joint"]["epochs"] == 2
-    (commands,) = [json.loads((finished / "environment.json").read_text())]
+    commands = read_run(finished).environments  # as report and compare read them
     assert [entry["packages"]["torch"] for entry in commands] == [torch.__version__.partition("+")[0]]
     assert commands[0]["ranks"] == 1
     assert commands[0]["data"] == read_metadata(finished / "encoder.safetensors")["data"]
