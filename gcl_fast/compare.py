@@ -31,9 +31,8 @@ def main(arguments: list[str] | None) -> int:
     """Print or write the comparison, and return the exit status."""
     options = parser().parse_args(arguments)
     with in_one_line():
-        from gcl_fast.atomic import check_target
+        from gcl_fast.atomic import check_target, write_text
         from gcl_fast.reports.comparison import compare
-        from gcl_fast.reports.page import write_text
         from gcl_fast.reports.tables import as_html, as_markdown, as_text
         from gcl_fast.run.run_files import read_run
 

@@ -31,9 +31,8 @@ def main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
-        from gcl_fast.atomic import check_target
+        from gcl_fast.atomic import check_target, write_text
         from gcl_fast.reports.measured import measure
-        from gcl_fast.reports.page import write_text
         from gcl_fast.reports.readings import read_readings
         from gcl_fast.reports.report_page import choose_stage, report_page, views_of_run
         from gcl_fast.run.restore import load_run

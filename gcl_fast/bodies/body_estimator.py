@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from gcl_fast.atomic import write_atomically
+from gcl_fast.atomic import write_target
 from gcl_fast.bodies import posture
 from gcl_fast.bodies.body_regressor import SIZE, BodyRegressor, yaw_and_confidence
 from gcl_fast.bodies.parameters import BodyParameters, load_body_parameters, save_body_parameters
@@ -38,10 +38,7 @@ def save_regressor(path: Path, network: BodyRegressor) -> None:
     """
     state = network.state_dict().items()
     weights = {name: tensor.detach().half().contiguous() for name, tensor in state if tensor.is_floating_point()}
-    try:
-        write_atomically(path, lambda file: file.write(save(weights)))
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error
+    write_target(path, lambda file: file.write(save(weights)))
 
 
 def load_regressor(path: Path = WEIGHTS) -> BodyRegressor:

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from gcl_fast.data.broken_images import FORMATS, UNREADABLE
-from gcl_fast.data.pillow_decoder import decode, rgb
+from gcl_fast.data.pillow_decoder import open_rgb, rgb
 from gcl_fast.errors import UserError
 from gcl_fast.gallery.index import Index
 
@@ -189,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         if row >= len(self.server.index):
             raise Refusal(HTTPStatus.NOT_FOUND, f"the index has {len(self.server.index)} images")
         try:
-            image = Image.fromarray(decode(self.server.index.path(row)).numpy())
+            image = open_rgb(self.server.index.path(row))
         except UserError as error:
             raise Refusal(HTTPStatus.NOT_FOUND, str(error)) from error
         except UNREADABLE as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gcl_fast.assessment.views import YAWS
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps
 from gcl_fast.bodies.body_estimator import estimate_images
 from gcl_fast.errors import UserError
@@ -19,11 +20,10 @@ from gcl_fast.evaluation.inference import embed_batch, novel_views, to_unit
 from gcl_fast.inference.images import Images, listed, read
 from gcl_fast.models import GCL, IdentityEncoder
 from gcl_fast.optim.precision import Precision
+from gcl_fast.run.restore import TRAINED_GENERATOR
 
 log = logging.getLogger(__name__)
 
-YAWS = tuple(float(yaw) for yaw in range(0, 360, 45))  # degrees
-TRAINED_GENERATOR = ("generative", "joint", "official")  # stages after which the generator is trained
 TILE = 2**25  # similarities that are held at a time: 128 MB
 NAMED = 5  # images that do not decode and are named in the warning
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -13,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gcl_fast.atomic import check_writable, write_atomically
+from gcl_fast.atomic import check_writable, write_atomically, write_json
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.restarts import mark_launch, restarted
 from gcl_fast.errors import UserError
@@ -122,13 +121,11 @@ class RunFolder:
 
     def _add_environment(self, data: dict[str, Any]) -> None:
         """Append the environment of this command to environment.json, a list with an entry for each command."""
-        path = self.path / "environment.json"
         try:
             commands = read_environments(self.path)
         except UserError:  # damaged
             commands = []
-        text = json.dumps([*commands, {**environment(self.ranks), "data": data}], indent=2) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_json(self.path / "environment.json", [*commands, {**environment(self.ranks), "data": data}])
 
     @property
     def finished(self) -> list[str]:

@@ -21,6 +21,7 @@ from gcl_fast.run.weights import check_fit, load_weights
 from gcl_fast.settings import STAGES, WEIGHTS, RunConfig, preset
 
 OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights
+TRAINED_GENERATOR = (*STAGES[1:], OFFICIAL)  # weights whose generator is trained
 
 
 def load_run(options: argparse.Namespace) -> RunConfig:

@@ -150,7 +150,7 @@ def test_files_without_metadata_need_their_settings(run):
     ("source", "flags", "reason"),
     [
         ("absent", {}, "no run and no weights at"),
-        (".", {"stage": "generative"}, "no weights of a stage 'generative'; there are warmup, joint"),
+        (".", {"stage": "generative"}, "no weights of a stage 'generative'; name one of warmup, joint"),
         ("encoder.safetensors", {"stage": "joint"}, "one file holds one stage"),
         ("config.yaml", {}, "not a PyTorch file"),
     ],

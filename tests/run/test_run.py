@@ -330,7 +330,7 @@ def test_a_full_disk_ends_no_run_and_the_summary_is_written_later(reopen, monkey
     session = reopen(stages=("generative",))
     with warnings.catch_warnings(record=True) as warned, session.folder:
         warnings.simplefilter("always")
-        for module, name in ((folder, "training_curves"), (logs, "write_atomically"), (checkpoint, "write_atomically")):
+        for module, name in ((folder, "training_curves"), (logs, "write_json"), (checkpoint, "write_atomically")):
             monkeypatch.setattr(module, name, full)
         assert not save(session, 10)
     for file in ("step_000000010.pt", "curves.png", "summary.json"):
