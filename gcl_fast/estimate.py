@@ -1,6 +1,6 @@
 """Estimate body parameters of person crops: pose, shape, view, camera and a confidence for each crop.
 
-python -m gcl_fast.estimate --images DIR --out FILE [--preview PNG]
+gcl-fast estimate --images DIR --out FILE [--preview PNG]
 """
 
 from __future__ import annotations

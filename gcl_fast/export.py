@@ -1,6 +1,6 @@
 """Export the identity encoder as one file that runs without gcl_fast: gcl-fast export RUN --to onnx
 
-The file turns uint8 images of the model's size into unit rows. A model card is written beside it.
+The file turns uint8 images of the model's size into unit rows. A model card is written next to it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="folder of a run, a .safetensors file of it, or official weights")
     add("--to", required=True, choices=("onnx", "torch-export"), help="onnx: a .onnx file; torch-export: a .pt2 file")
-    add("--out", type=Path, metavar="FILE", help="the file to write (default: in RUN, or beside it, by its name)")
+    add("--out", type=Path, metavar="FILE", help="the file to write (default: in RUN, or next to it, by its name)")
     add("--stage", help="of a run's folder (default: the last one that is finished)")
     add("--evaluate", action="store_true", help="print mAP by PyTorch and by the file, on query and gallery")
     add("--dataset", choices=DATASETS, metavar="NAME", help="dataset of --evaluate (default: the run's)")
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None) -> int:
 
 
 def _beside(run: Path, stage: str, suffix: str) -> Path:
-    """Return the default place: in the folder that was named, or beside the file that was named."""
+    """Return the default place: in the folder that was named, or next to the file that was named."""
     return run / f"{stage}{suffix}" if run.is_dir() else run.with_suffix(suffix)
 
 

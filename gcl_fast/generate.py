@@ -1,4 +1,4 @@
-"""Draw novel views of crops, by a run's or official weights: python -m gcl_fast.generate runs/NAME --out views.png"""
+"""Draw novel views of crops, by a run's or official weights: gcl-fast generate runs/NAME --out views.png"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gcl_fast.settings import STAGES
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the flags."""
-    parser = Parser("gcl-fast generate", "Draw novel views of crops, by a run's or official weights.")
+    parser = Parser("gcl-fast generate", str(__doc__))
     add_run_arguments(parser)
     parser.add_argument("--stage", choices=STAGES[1:], help="stage whose weights draw (default: the last finished)")
     parser.add_argument(

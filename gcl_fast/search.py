@@ -40,7 +40,7 @@ def parser() -> Parser:
     add("queries", nargs="*", type=Path, metavar="QUERY", help="image files and folders, searched with subfolders")
     add("--k", type=int, default=10, help="matches of a query (default: 10)")
     add("--json", action="store_true", help="one JSON object instead of tables")
-    add("--image", type=Path, metavar="FILE", help="write a PNG of the queries beside their matches")
+    add("--image", type=Path, metavar="FILE", help="write a PNG of the queries and their matches")
     add("--serve", action="store_true", help="serve a page on 127.0.0.1, until Ctrl-C")
     add("--port", type=int, help=f"of the page (default: {PORT}; 0: any that is free)")
     add("--images", type=Path, metavar="DIR", help="where the gallery's images are now, if they moved")

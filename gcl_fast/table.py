@@ -1,4 +1,4 @@
-"""Tables as text for a terminal."""
+"""Write tables as text for a terminal."""
 
 from __future__ import annotations
 

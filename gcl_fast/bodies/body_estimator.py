@@ -1,7 +1,7 @@
 """Estimate body parameters of person crops by the network of body_regressor.py and its shipped weights.
 
 `python -m gcl_fast.estimator_training` makes the weights, from synthetic people in clutter alone.
-`python -m gcl_fast.estimate --truth FILE` measures the error of the yaw and the overlap of the silhouettes.
+`gcl-fast estimate --truth FILE` measures the error of the yaw and the overlap of the silhouettes.
 """
 
 from __future__ import annotations
@@ -145,6 +145,6 @@ def estimate_to_file(
     except OSError as error:
         raise UserError(
             f"cannot write body parameters to {path} ({error.strerror}); estimate them elsewhere with "
-            f"`python -m gcl_fast.estimate --images {records.root} --out FILE` and put FILE there"
+            f"`gcl-fast estimate --images {records.root} --out FILE` and put FILE there"
         ) from error
     return load_body_parameters(path)

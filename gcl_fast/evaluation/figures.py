@@ -1,4 +1,4 @@
-"""Figures of a run: grids of novel views, training curves, quality of views by yaw."""
+"""Draw the figures of a run: grids of novel views, training curves, quality of views by yaw."""
 
 from __future__ import annotations
 

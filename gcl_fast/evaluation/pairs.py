@@ -1,4 +1,4 @@
-"""Measure verification: how similar pairs of crops of one person and of two people are, and which threshold parts them.
+"""Measure verification: the similarity of pairs of crops of one person and of two, and the threshold between them.
 
 The pairs are those of query and gallery with different cameras. Distractors (identity 0) are other people than any
 query; crops of unknown identity (-1) are in no pair.

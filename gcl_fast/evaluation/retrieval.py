@@ -190,7 +190,7 @@ def retrieve(
 
 
 class _Lists:
-    """Who is who in query and gallery, checked, and indexed by identity."""
+    """Holds identities and cameras of query and gallery, checked, and indexed by identity."""
 
     def __init__(
         self, Q: int, G: int, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor

@@ -1,4 +1,4 @@
-"""A figure of matches: each query beside the images of the gallery that are most similar to it."""
+"""Draw a figure of matches: each query, and the images of the gallery that are most similar to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gallery on disk: the unit rows of its images, their names and cameras, and a manifest.
+"""Keep a gallery on disk: the unit rows of its images, their names and cameras, and a manifest.
 
     INDEX/manifest.json      what the rows are, and the name of the folder that holds them
     INDEX/a1b2c3d4/          rows.npy (N, D), cameras.npy (N,), names.npy and name_ends.npy (N,)

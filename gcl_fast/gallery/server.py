@@ -1,7 +1,7 @@
-"""A page on this machine: drop an image of a person, see the matches of a gallery by camera.
+"""Serve a page on this machine, which shows the matches of a gallery for an image that is dropped on it.
 
-It listens on 127.0.0.1. It serves the page and the images of the index, which a request names by their row. An image
-goes out as a JPEG made from its pixels, so that no other file can leave, whatever a name or a link leads to.
+The server listens on 127.0.0.1. It serves the page and the images of the index, which a request names by their row.
+An image goes out as a JPEG made from its pixels, so that no other file can leave, whatever a name or a link leads to.
 """
 
 from __future__ import annotations

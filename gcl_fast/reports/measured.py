@@ -178,7 +178,7 @@ def _views(gcl: GCL, assessment: Assessment, stage: str) -> Section:
     if stage not in STAGES[1:]:
         return {"left_out": f"no generator is trained by the {stage} stage"}
     if split is None or not _has_bodies(inputs, split):
-        return {"left_out": "no body parameters of the crops; gcl_fast.generate estimates them and draws views"}
+        return {"left_out": "no body parameters of the crops; gcl-fast generate estimates them and draws views"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "views.png"
         index = assessment.choose(split, None, PICTURED)

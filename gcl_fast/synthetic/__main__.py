@@ -1,4 +1,4 @@
-"""Make the embedded dataset: python -m gcl_fast.synthetic --out DIR."""
+"""Make the embedded dataset: gcl-fast synthetic --out DIR"""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def read_config(root: str | Path) -> WorldConfig:
     path = Path(root) / WORLD_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"no synthetic world at {root}: {WORLD_FILE} is missing; `python -m gcl_fast.synthetic --out {root}`"
+            f"no synthetic world at {root}: {WORLD_FILE} is missing; `gcl-fast synthetic --out {root}`"
         )
     try:
         content = json.loads(path.read_text())
