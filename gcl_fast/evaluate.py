@@ -18,7 +18,7 @@ from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 from gcl_fast.settings import WEIGHTS
-from gcl_fast.table import text_table
+from gcl_fast.table import is_fraction, text_table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -153,7 +153,7 @@ def _table(corner: str, rows: dict[str, dict[str, float]]) -> None:
     A Fréchet distance is none, and is printed as it is.
     """
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    show = lambda name, value: f"{value:.3f}" if name.startswith("frechet") else f"{100 * value:.1f}"
+    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else f"{value:.3f}"
     cells = [[row, *(show(n, metrics[n]) if n in metrics else "" for n in names)] for row, metrics in rows.items()]
     print(text_table([[corner, *names], *cells]))
 

@@ -16,12 +16,11 @@ from gcl_fast.reports.drawings import curves
 from gcl_fast.reports.images import view_image
 from gcl_fast.reports.page import render
 from gcl_fast.reports.tables import metric_cell, metric_columns
-from gcl_fast.run.run_files import RunFiles, finished_stages
+from gcl_fast.run.run_files import PLACE, RunFiles, finished_stages
 from gcl_fast.settings import difference, preset, to_dict
 
 Reading = Mapping[str, Any]
 NOT_MEASURED = {"left_out": "--files-only was given, so nothing was measured"}
-OF_FILES = ("name", "runs")  # settings that say where a run is, not what it is
 
 
 def choose_stage(run: RunFiles, stage: str | None) -> str:
@@ -117,7 +116,7 @@ def _changed(run: RunFiles) -> list[tuple[str, str, str]] | None:
     except UserError:
         return None
     lines = [line.partition(": ") for line in difference(base, to_dict(run.config))]
-    return [(key, *values.split(" -> ", 1)) for key, _, values in lines if key not in OF_FILES]  # type: ignore[misc]
+    return [(key, *values.split(" -> ", 1)) for key, _, values in lines if key not in PLACE]  # type: ignore[misc]
 
 
 def _results(run: RunFiles) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.settings import ALL_STAGES, RunConfig, from_dict
 
 LOG_BYTES = 50_000
+PLACE = ("name", "runs")  # settings that say where a run is, not what it is
 GO_ON = "repeat its training command with --resume"  # the way out where a stage is missing
 
 
