@@ -5,7 +5,6 @@ It prints each stage's metrics, the settings that differ, intervals over seeds, 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ FORMATS = ("table", "markdown", "html")
 SUFFIXES = {".md": "markdown", ".html": "html", ".htm": "html"}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast compare", str(__doc__))
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of two runs or more")

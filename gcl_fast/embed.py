@@ -6,7 +6,6 @@ RUN is the folder of a run, one of its .safetensors files, or official weights. 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast embed", str(__doc__))
     add = parser.add_argument

@@ -5,7 +5,6 @@ gcl-fast estimate --images DIR --out FILE [--preview PNG]
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from gcl_fast.entry import entry, in_one_line
 from gcl_fast.process import prepare_process
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast estimate", "Estimate body parameters (Anny) of a folder of person crops.")
     add = parser.add_argument

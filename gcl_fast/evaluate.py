@@ -21,7 +21,7 @@ from gcl_fast.settings import WEIGHTS
 from gcl_fast.table import is_fraction, text_table
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast evaluate", str(__doc__))
     add_run_arguments(parser)

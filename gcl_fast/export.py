@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Run = Callable[[Tensor], Tensor]  # images (N, H, W, 3) uint8 -> rows (N, D)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast export", str(__doc__))
     add = parser.add_argument

@@ -5,7 +5,6 @@ The page holds settings, curves, clusterings, ranked lists, similarities with a 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast report", str(__doc__))
     add_run_arguments(parser)

@@ -14,7 +14,7 @@ from gcl_fast.inference.model import Model
 from gcl_fast.models import GCL, IdentityEncoder, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.optim.precision import choose as choose_precision
-from gcl_fast.run.restore import OFFICIAL, OFFICIAL_IDENTITY
+from gcl_fast.run.restore import OFFICIAL, OFFICIAL_IDENTITY, is_official
 from gcl_fast.run.run_files import finished_stages, read_config, weights_file
 from gcl_fast.run.weights import FORMAT, IDENTITY, check_fit, load_weights, needed_settings, read_metadata, settings_of
 from gcl_fast.settings import RunConfig, preset
@@ -61,7 +61,7 @@ def load(
         raise UserError(f"stage={stage!r} with {path}: one file holds one stage; leave it out")
     if path.suffix == ".safetensors":
         weights, metadata, settings = _read_own(path, config)
-    elif path.is_file() or any(path.glob("id_*.pt")):
+    elif is_official(path):
         weights, metadata, settings = _read_official(path)
     else:
         raise UserError(

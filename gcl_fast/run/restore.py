@@ -36,7 +36,7 @@ def load_run(options: argparse.Namespace) -> RunConfig:
     path = options.run / "config.yaml"
     if path.is_file():
         config = _found_from_here(read_config(path), options.run)
-    elif not _is_official(options.run):
+    elif not is_official(options.run):
         raise UserError(
             f"no run at {options.run}: {path} is missing; give the folder that the training printed, such as runs/NAME,"
             " or official weights"
@@ -106,7 +106,7 @@ def restore(
             networks of `config`.
     """
     gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
-    if _is_official(source):
+    if is_official(source):
         whole = generator or set(read_official(source)) == set(PARTS)
         gcl.load_state_dict(load_official(source, PARTS if whole else ["id"]), strict=whole)
         yield OFFICIAL if whole else OFFICIAL_IDENTITY, gcl
@@ -123,6 +123,6 @@ def restore(
         yield stage, gcl
 
 
-def _is_official(source: Path) -> bool:
+def is_official(source: Path) -> bool:
     """Return whether these are official weights: any file, or a folder that holds a file of theirs."""
     return source.is_file() or any(source.glob("id_*.pt"))

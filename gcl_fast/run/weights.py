@@ -15,6 +15,7 @@ from gcl_fast import __version__
 from gcl_fast.data import ReIDDataset
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.errors import UserError
+from gcl_fast.models.official_weights import first_of, misfits
 from gcl_fast.run.checkpoint import write_or_warn
 from gcl_fast.run.environment import commit
 from gcl_fast.settings import RunConfig, from_dict, to_dict
@@ -127,18 +128,10 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:
     """Raise a UserError that names the first tensors in which `weights`, read from `source`, differ from `expected`."""
-    differences = [
-        f"{name}: expected {tuple(expected[name].shape) if name in expected else 'nothing'}, "
-        f"found {tuple(weights[name].shape) if name in weights else 'nothing'}"
-        for name in sorted(expected.keys() | weights.keys())
-        if name not in expected or name not in weights or expected[name].shape != weights[name].shape
-    ]
-    if differences:
-        more = f"\n  and {len(differences) - 5} more" if len(differences) > 5 else ""
+    if faults := misfits(expected, weights, counts=True):
         raise UserError(
-            f"{source} comes from another configuration; {len(differences)} tensors differ, the first are\n  "
-            + "\n  ".join(differences[:5])
-            + more
+            f"{source} comes from another configuration, {len(faults)} tensors differ: {first_of(faults)}; take the"
+            " sizes of networks (model.*) of the run that wrote it"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -11,7 +10,7 @@ from gcl_fast.entry import INTERRUPTED, entry, in_one_line
 from gcl_fast.settings import WorldConfig
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     default = WorldConfig()
     parser = Parser("gcl-fast synthetic", "Make the embedded dataset.")

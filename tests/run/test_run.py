@@ -393,4 +393,4 @@ def test_weights_of_another_configuration_are_refused(finished, command, tmp_pat
     weights = finished / "checkpoints" / "warmup.safetensors"
     said = refusal(*command(tmp_path, "wider", "--init", str(weights))[2:], "model.structure.branch=32")
     assert "another configuration" in said
-    assert "generator.blocks.0.first.weight: expected (128, 128, 3, 3), found (64, 64, 3, 3)" in said
+    assert "generator.blocks.0.first.weight is (64, 64, 3, 3), expected (128, 128, 3, 3)" in said
