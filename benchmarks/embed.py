@@ -1,4 +1,4 @@
-"""Images per second from JPEG files to embeddings by the paper's ResNet-50 at 256x128: `Model.embed` and its peers.
+"""Time JPEG files to embeddings by the paper's ResNet-50 at 256x128: `Model.embed` and its peers.
 
     python benchmarks/embed.py                      # 512 generated crops of 128x64, two threads
     python benchmarks/embed.py --data-root DIR      # any folder of crops
