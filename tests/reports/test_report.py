@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from pages import BROWSER, HOSTILE, Page, open_in_browser
+from driven_browser import BROWSER
+from pages import HOSTILE, Page, open_in_browser
 from PIL import Image
 from written_runs import write_run
 
