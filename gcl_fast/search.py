@@ -152,7 +152,7 @@ def _build(options: argparse.Namespace) -> Model:
             readable += int((~np.isnan(rows[:, 0])).sum())
             yield rows
         if not readable:
-            raise UserError(f"none of the {len(records)} images below {options.build} decodes: there is no index")
+            raise UserError(f"none of the {len(records)} images below {options.build} decodes; the lines above say why")
 
     maker = Maker(model.digest, model.size, str(options.model.resolve()))
     write_index(options.index, blocks(), records, maker)
@@ -171,7 +171,7 @@ def _search(options: argparse.Namespace, index: Index, model: Model, queries: li
     rows = model.embed(queries).numpy()
     decoded = ~np.isnan(rows[:, 0])
     if not decoded.any():
-        raise UserError(f"none of the {len(queries)} queries decodes")
+        raise UserError(f"none of the {len(queries)} queries decodes; the lines above say why")
     matches = index.search(rows, options.k)
     if options.image is not None:
         shown = np.flatnonzero(decoded)

@@ -1,7 +1,7 @@
-"""Retrieval metrics: mAP, CMC, mINP, from distances or, tile by tile, from embeddings.
+"""Compute retrieval metrics: mAP, CMC, mINP, from distances or, tile by tile, from embeddings.
 
-Protocol: single query; gallery entries of the query's identity and camera are dropped; CMC by the first match; AP by
-step integration (scikit-learn's average_precision_score); queries without a match elsewhere are left out of every mean.
+Protocol: single query. Gallery entries of the query's identity and camera are dropped. CMC counts the first match.
+AP is by step integration (scikit-learn's average_precision_score). Queries without a match elsewhere are in no mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Serve a page on this machine, which shows the matches of a gallery for an image that is dropped on it.
 
 The server listens on 127.0.0.1. It serves the page and the images of the index, which a request names by their row.
-An image goes out as a JPEG made from its pixels, so that no other file can leave, whatever a name or a link leads to.
+An image goes out as a JPEG made from its pixels: no other file can leave, whatever a name or a link leads to.
 """
 
 from __future__ import annotations

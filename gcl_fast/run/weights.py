@@ -36,9 +36,9 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         metrics: what was measured after the stage, as fractions; empty before that.
 
     Returns:
-        `format`, `gcl_fast` and `commit` name the code; `stage`, `settings`, `data` and `metrics` the run; `init` the
-        file that it started from, "" for random weights; `source` the labelled dataset of its first stage, if any;
-        `input` says which images the networks take. No path of the machine is among them.
+        `format`, `gcl_fast` and `commit` name the code. `stage`, `settings`, `data` and `metrics` name the run. `init`
+        is the file that it started from, "" for random weights. `source` is the labelled dataset of its first stage, or
+        None. `input` says which images the networks take. No path of the machine is among them.
     """
     return {
         "format": FORMAT,
