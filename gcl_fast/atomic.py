@@ -59,8 +59,10 @@ def write_json(path: Path, content: object) -> None:
 
     Example:
         >>> write_json(Path("summary.json"), {"stages": {}})
-        >>> Path("summary.json").read_text()
-        '{\n  "stages": {}\n}\n'
+        >>> print(Path("summary.json").read_text(), end="")
+        {
+          "stages": {}
+        }
     """
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))

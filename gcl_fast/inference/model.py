@@ -181,9 +181,8 @@ class Model:
         for batch in read(items, self.size, self.device, bgr=bgr):
             if not batch.decoded.all():
                 place = int(batch.places[~batch.decoded][0])
-                raise UserError(
-                    f"image {items[place] if isinstance(items, list) else place} does not decode; leave it out"
-                )
+                name = items[place] if isinstance(items, list) else place
+                raise UserError(f"image {name} does not decode; leave it out")
             bodies: BodyParameters = estimate_images(batch.images, [str(i) for i in batch.places.tolist()])
             maps = OnlineStructureMaps(body, bodies, self.size, self.device)
             for place, image in enumerate(batch.images):
