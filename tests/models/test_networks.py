@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, ModelConfig, check_size, generator, layers, min_size
 from gcl_fast.models.identity_encoder import generalized_mean, stripe_means
-from gcl_fast.models.layers import UpsampledConv
+from gcl_fast.models.upsampled_conv import UpsampledConv
 
 CHANNELS_LAST = torch.channels_last
 
