@@ -35,11 +35,14 @@ def main(arguments: list[str] | None) -> int:
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
         from gcl_fast.assessment.estimates import doubts, overlap, preview, yaw_error
+        from gcl_fast.atomic import check_target
         from gcl_fast.bodies import align, load_body_parameters
         from gcl_fast.bodies.body_estimator import WEIGHTS, estimate_to_file
         from gcl_fast.data import drop_broken, open_dataset
         from gcl_fast.distributed import ranks as processes
 
+    if options.preview:
+        check_target(options.preview)
     truth = load_body_parameters(options.truth) if options.truth else None
     records, notice = drop_broken(open_dataset("folder", options.images).train, options.on_bad_image)
     if notice:

@@ -41,10 +41,13 @@ def main(arguments: list[str] | None) -> int:
     with in_one_line():
         from gcl_fast.assessment.assess import Assessment
         from gcl_fast.assessment.views import YAWS, draw_views, each_view, write_view
+        from gcl_fast.atomic import check_target
         from gcl_fast.distributed.ranks import start
         from gcl_fast.optim.precision import choose as choose_precision
         from gcl_fast.run.restore import load_run, open_noted, restore
 
+    if options.files is None:
+        check_target(options.out)
     config = load_run(options)
     ranks = start(options.device)
     precision = choose_precision(config.amp, ranks.device)
