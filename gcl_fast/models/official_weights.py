@@ -192,21 +192,20 @@ def load_imagenet_backbone(identity: IdentityEncoder, path: str | Path) -> None:
     identity.load_state_dict(weights, strict=False)
 
 
-def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], counts: bool = False) -> list[str]:
+def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     """List the tensors that are missing, unknown or of another shape.
+
+    The counts of batches of batch norms may be missing, because old versions of PyTorch did not store them.
 
     Args:
         expected: the tensors that a network has, by name.
         tensors: the tensors of a file, by name.
-        counts: the counts of batches of batch norms must be there; old versions of PyTorch did not store them.
 
     Returns:
         One line per fault, sorted; empty where the tensors fit.
     """
     faults = [
-        f"missing {name}"
-        for name in expected
-        if name not in tensors and (counts or not name.endswith("num_batches_tracked"))
+        f"missing {name}" for name in expected if name not in tensors and not name.endswith("num_batches_tracked")
     ]
     faults += [f"unknown {name}" for name in tensors if name not in expected]
     faults += [

@@ -128,7 +128,8 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:
     """Raise a UserError that names the first tensors in which `weights`, read from `source`, differ from `expected`."""
-    if faults := misfits(expected, weights, counts=True):
+    missing = [f"missing {name}" for name in expected if name not in weights]  # counts of batches as well
+    if faults := sorted({*misfits(expected, weights), *missing}):
         raise UserError(
             f"{source} comes from another configuration, {len(faults)} tensors differ: {first_of(faults)}; take the"
             " sizes of networks (model.*) of the run that wrote it"

@@ -80,3 +80,6 @@ def test_weights_of_another_configuration_are_named():
         UserError, match=r"^old .* 2 tensors differ: b is \(4,\), expected \(3,\); unknown c; take the sizes"
     ):
         check_fit(ours, {"a": torch.zeros(2), "b": torch.zeros(4), "c": torch.zeros(1)}, "old")
+    counted = ours | {"norm.num_batches_tracked": torch.tensor(0)}
+    with pytest.raises(UserError, match=r"1 tensors differ: missing norm\.num_batches_tracked"):
+        check_fit(counted, ours, "old")
