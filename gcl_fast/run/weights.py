@@ -131,8 +131,8 @@ def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: o
     missing = [f"missing {name}" for name in expected if name not in weights]  # counts of batches as well
     if faults := sorted({*misfits(expected, weights), *missing}):
         raise UserError(
-            f"{source} comes from another configuration, {len(faults)} tensors differ: {first_of(faults)}; take the"
-            " sizes of networks (model.*) of the run that wrote it"
+            f"{source} comes from another configuration ({first_of(faults)}); take the sizes of networks, model.*, of"
+            " the run that wrote it"
         )
 
 
