@@ -1,11 +1,11 @@
-"""Images per second from JPEG files to embeddings by the paper's ResNet-50 at 256x128: `Model.embed` and its peers.
+"""Time JPEG files to embeddings by the paper's ResNet-50 at 256x128: `Model.embed` and its peers.
 
     python benchmarks/embed.py                      # 512 generated crops of 128x64, two threads
     python benchmarks/embed.py --data-root DIR      # any folder of crops
 
 The peers decode and resize by Pillow in a DataLoader of torchvision, once without workers and once with two. One runs
-torchvision's ResNet-50 of the same weights in eager float32, the other runs our exported ONNX file by onnxruntime
-(where the extra `export` is installed). The weights are random, with running statistics of these crops. The limit is
+torchvision's ResNet-50 of the same weights in eager float32. The other runs our exported ONNX file by onnxruntime; it
+needs the extra `export`. The weights are random, with running statistics of these crops. The limit is
 a 3x3 convolution of 128 channels in the precision of `Model.embed`, in FLOP/s.
 """
 

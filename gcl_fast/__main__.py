@@ -1,7 +1,7 @@
 """Start a command by its name: gcl-fast train, or python -m gcl_fast train.
 
-A command is a module whose `main(arguments)` returns the exit status. It is imported when it is called, and it parses
-its arguments before it imports torch, so that --help and a mistyped flag answer at once.
+A command is a module whose `main(arguments)` returns the exit status. It is imported when it is called, and parses its
+arguments before it imports torch. So --help and a mistyped flag answer at once.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import tempfile
@@ -50,6 +51,23 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(descriptor)
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file that people can read, as `write_atomically` does.
+
+    Raises:
+        OSError: the file cannot be written; the old one stays.
+
+    Example:
+        >>> write_json(Path("summary.json"), {"stages": {}})
+        >>> print(Path("summary.json").read_text(), end="")
+        {
+          "stages": {}
+        }
+    """
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def check_writable(folder: Path) -> None:
     """Check that files can be written to a folder, which may be missing; nothing is left there, and no folder is made.
 
@@ -77,6 +95,20 @@ def write_target(path: Path, write: Callable[[BinaryIO], object]) -> None:
         write_atomically(path, write)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error}); choose another place") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the text file that a user asked for, as `write_target` does.
+
+    Text may hold names of files that are no UTF-8; their bytes become question marks.
+
+    Raises:
+        UserError: the file cannot be written; the old one stays.
+
+    Example:
+        >>> write_text(Path("page.html"), "<title>A run</title>")
+    """
+    write_target(path, lambda file: file.write(text.encode(errors="replace")))
 
 
 def check_target(path: Path) -> None:

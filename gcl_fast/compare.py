@@ -5,7 +5,6 @@ It prints each stage's metrics, the settings that differ, intervals over seeds, 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ FORMATS = ("table", "markdown", "html")
 SUFFIXES = {".md": "markdown", ".html": "html", ".htm": "html"}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast compare", str(__doc__))
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of two runs or more")
@@ -31,11 +30,10 @@ def main(arguments: list[str] | None) -> int:
     """Print or write the comparison, and return the exit status."""
     options = parser().parse_args(arguments)
     with in_one_line():
-        from gcl_fast.atomic import check_target
+        from gcl_fast.atomic import check_target, write_text
         from gcl_fast.reports.comparison import compare
-        from gcl_fast.reports.page import write_text
-        from gcl_fast.reports.run_files import read_run
         from gcl_fast.reports.tables import as_html, as_markdown, as_text
+        from gcl_fast.run.run_files import read_run
 
     if options.out is not None:
         check_target(options.out)

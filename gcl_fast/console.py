@@ -1,4 +1,4 @@
-"""What commands print on standard error while they work: the package's log, and warnings, one line each."""
+"""Print on standard error while a command works: the package's log, and warnings, one line each."""
 
 from __future__ import annotations
 

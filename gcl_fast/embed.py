@@ -6,7 +6,6 @@ RUN is the folder of a run, one of its .safetensors files, or official weights. 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast embed", str(__doc__))
     add = parser.add_argument
@@ -40,13 +39,13 @@ def main(arguments: list[str] | None) -> int:
 
         from gcl_fast.atomic import check_target, write_target
         from gcl_fast.distributed.ranks import start
-        from gcl_fast.inference.images import find_images
+        from gcl_fast.inference.images import listed
         from gcl_fast.inference.load import load
 
     if options.out.suffix != ".npz":
         raise UserError(f"--out {options.out}: expected a name that ends in .npz")
     check_target(options.out)
-    paths = [file for path in options.images for file in (find_images(path) if path.is_dir() else [path])]
+    paths = [file for path in options.images for file in listed(path)]
     model = load(options.model, start(options.device).device, options.amp, stage=options.stage)
     rows = model.embed(paths, flip=options.flip).numpy()
     names, digest = np.array([str(path) for path in paths]), np.array(model.digest)

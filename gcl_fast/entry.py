@@ -1,4 +1,4 @@
-"""How the commands begin and end: errors that a user can repair are one line, without a traceback."""
+"""Begin and end the commands: an error that a user can repair is one line, without a traceback."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
 """Estimate body parameters of person crops: pose, shape, view, camera and a confidence for each crop.
 
-python -m gcl_fast.estimate --images DIR --out FILE [--preview PNG]
+gcl-fast estimate --images DIR --out FILE [--preview PNG]
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from gcl_fast.entry import entry, in_one_line
 from gcl_fast.process import prepare_process
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast estimate", "Estimate body parameters (Anny) of a folder of person crops.")
     add = parser.add_argument
@@ -36,11 +35,14 @@ def main(arguments: list[str] | None) -> int:
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
         from gcl_fast.assessment.estimates import doubts, overlap, preview, yaw_error
+        from gcl_fast.atomic import check_target
         from gcl_fast.bodies import align, load_body_parameters
         from gcl_fast.bodies.body_estimator import WEIGHTS, estimate_to_file
         from gcl_fast.data import drop_broken, open_dataset
         from gcl_fast.distributed import ranks as processes
 
+    if options.preview:
+        check_target(options.preview)
     truth = load_body_parameters(options.truth) if options.truth else None
     records, notice = drop_broken(open_dataset("folder", options.images).train, options.on_bad_image)
     if notice:

@@ -1,4 +1,4 @@
-"""Measure retrieval and novel views by a run's or official weights: python -m gcl_fast.evaluate runs/NAME
+"""Measure retrieval and novel views by a run's or official weights: gcl-fast evaluate runs/NAME
 
 With --generation the views are measured yaw by yaw, and written to <run>/generation/<stage>.json and .png.
 """
@@ -12,22 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from gcl_fast.arguments import Parser, add_run_arguments
-from gcl_fast.atomic import check_writable, write_atomically
+from gcl_fast.atomic import check_writable, write_text
 from gcl_fast.console import LOGGER
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
-from gcl_fast.settings import STAGES, WEIGHTS
-from gcl_fast.table import text_table
+from gcl_fast.settings import WEIGHTS
+from gcl_fast.table import is_fraction, text_table
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
-    parser = Parser(
-        "gcl-fast evaluate",
-        "Measure retrieval and novel views by a run's or official weights. With --generation the views are measured yaw"
-        " by yaw, and written to <run>/generation/<stage>.json and .png.",
-    )
+    parser = Parser("gcl-fast evaluate", str(__doc__))
     add_run_arguments(parser)
     parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
@@ -70,7 +66,7 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.evaluation import Reranking
         from gcl_fast.evaluation.frechet import InceptionFeatures, installed
         from gcl_fast.optim.precision import choose as choose_precision
-        from gcl_fast.run.restore import OFFICIAL, load_run, open_noted, restore
+        from gcl_fast.run.restore import TRAINED_GENERATOR, load_run, open_noted, restore
         from gcl_fast.run.temporal import joint_retrieval
 
     config = load_run(options)
@@ -98,7 +94,7 @@ def main(arguments: list[str] | None) -> int:
         results[stage] = assessment.retrieval(gcl, reranking, flip=options.flip, expansion=options.query_expansion or 0)
         if options.joint_similarity:
             results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
-        if stage in (*STAGES[1:], OFFICIAL):
+        if stage in TRAINED_GENERATOR:
             results[stage] |= assessment.fidelity(gcl)
     if not any(results.values()):
         raise UserError(
@@ -138,7 +134,7 @@ def _write_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
     from gcl_fast.evaluation.figures import yaw_curves  # imports torch
 
     text = json.dumps({"stage": stage, **quality}, indent=2) + "\n"
-    write_atomically(path.with_suffix(".json"), lambda file: file.write(text.encode()))
+    write_text(path.with_suffix(".json"), text)
     yaw_curves(quality, path.with_suffix(".png"))
 
 
@@ -157,7 +153,7 @@ def _table(corner: str, rows: dict[str, dict[str, float]]) -> None:
     A Fréchet distance is none, and is printed as it is.
     """
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    show = lambda name, value: f"{value:.3f}" if name.startswith("frechet") else f"{100 * value:.1f}"
+    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else f"{value:.3f}"
     cells = [[row, *(show(n, metrics[n]) if n in metrics else "" for n in names)] for row, metrics in rows.items()]
     print(text_table([[corner, *names], *cells]))
 

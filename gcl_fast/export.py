@@ -1,6 +1,6 @@
 """Export the identity encoder as one file that runs without gcl_fast: gcl-fast export RUN --to onnx
 
-The file turns uint8 images of the model's size into unit rows. A model card is written beside it.
+The file turns uint8 images of the model's size into unit rows. A model card is written next to it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 
     Run = Callable[[Tensor], Tensor]  # images (N, H, W, 3) uint8 -> rows (N, D)
 
-BATCH = 64  # images of a forward pass of --evaluate
 
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast export", str(__doc__))
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="folder of a run, a .safetensors file of it, or official weights")
     add("--to", required=True, choices=("onnx", "torch-export"), help="onnx: a .onnx file; torch-export: a .pt2 file")
-    add("--out", type=Path, metavar="FILE", help="the file to write (default: in RUN, or beside it, by its name)")
+    add("--out", type=Path, metavar="FILE", help="the file to write (default: in RUN, or next to it, by its name)")
     add("--stage", help="of a run's folder (default: the last one that is finished)")
     add("--evaluate", action="store_true", help="print mAP by PyTorch and by the file, on query and gallery")
     add("--dataset", choices=DATASETS, metavar="NAME", help="dataset of --evaluate (default: the run's)")
@@ -51,7 +49,7 @@ def main(arguments: list[str] | None) -> int:
         raise UserError("--dataset and --data-root name the data of --evaluate; add --evaluate, or leave them out")
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
-        from gcl_fast.atomic import check_target, write_target
+        from gcl_fast.atomic import check_target, write_target, write_text
         from gcl_fast.inference import exported_program, onnx_file
         from gcl_fast.inference.agreement import BATCHES, check_agreement
         from gcl_fast.inference.load import load
@@ -83,7 +81,7 @@ def main(arguments: list[str] | None) -> int:
     batches = ", ".join(map(str, BATCHES))
     agreement = f"rows differ from PyTorch's in float32 by {difference:.1g} at most (batches of {batches})"
     card = model_card(model, out.name, kind.CONTAINER, kind.snippet(out.name), agreement)
-    write_target(card_file, lambda file: file.write(card.encode()))
+    write_text(card_file, card)
     print(f"{out}: {kind.CONTAINER}, digest {model.digest}; {agreement}")
     print(f"{card_file}: its model card")
     if data is not None:
@@ -93,7 +91,7 @@ def main(arguments: list[str] | None) -> int:
 
 
 def _beside(run: Path, stage: str, suffix: str) -> Path:
-    """Return the default place: in the folder that was named, or beside the file that was named."""
+    """Return the default place: in the folder that was named, or next to the file that was named."""
     return run / f"{stage}{suffix}" if run.is_dir() else run.with_suffix(suffix)
 
 
@@ -106,7 +104,7 @@ def _open_data(options: argparse.Namespace) -> ReIDDataset:
     from gcl_fast.run.restore import load_run, open_noted
 
     data = open_noted(load_run(options)).dataset
-    if not len(data.query) or not len(data.gallery):
+    if not data.can_be_ranked:
         raise UserError(f"--evaluate: {data.name} in {data.root} has no query and gallery; leave --evaluate out")
     return data
 
@@ -124,6 +122,7 @@ def _rows(run: Run, records: Records, size: tuple[int, int]) -> Tensor:
     import numpy as np
     import torch
 
+    from gcl_fast.assessment.extract import BATCH
     from gcl_fast.data.image_files import ImageFiles
 
     files = ImageFiles(records.paths, size, torch.device("cpu"), threads=torch.get_num_threads())

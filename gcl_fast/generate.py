@@ -1,8 +1,7 @@
-"""Draw novel views of crops, by a run's or official weights: python -m gcl_fast.generate runs/NAME --out views.png"""
+"""Draw novel views of crops, by a run's or official weights: gcl-fast generate runs/NAME --out views.png"""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from gcl_fast.process import prepare_process
 from gcl_fast.settings import STAGES
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
-    parser = Parser("gcl-fast generate", "Draw novel views of crops, by a run's or official weights.")
+    parser = Parser("gcl-fast generate", str(__doc__))
     add_run_arguments(parser)
     parser.add_argument("--stage", choices=STAGES[1:], help="stage whose weights draw (default: the last finished)")
     parser.add_argument(
@@ -42,10 +41,13 @@ def main(arguments: list[str] | None) -> int:
     with in_one_line():
         from gcl_fast.assessment.assess import Assessment
         from gcl_fast.assessment.views import YAWS, draw_views, each_view, write_view
+        from gcl_fast.atomic import check_target
         from gcl_fast.distributed.ranks import start
         from gcl_fast.optim.precision import choose as choose_precision
         from gcl_fast.run.restore import load_run, open_noted, restore
 
+    if options.files is None:
+        check_target(options.out)
     config = load_run(options)
     ranks = start(options.device)
     precision = choose_precision(config.amp, ranks.device)

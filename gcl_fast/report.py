@@ -5,7 +5,6 @@ The page holds settings, curves, clusterings, ranked lists, similarities with a 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast report", str(__doc__))
     add_run_arguments(parser)
@@ -31,13 +30,12 @@ def main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
-        from gcl_fast.atomic import check_target
+        from gcl_fast.atomic import check_target, write_text
         from gcl_fast.reports.measured import measure
-        from gcl_fast.reports.page import write_text
         from gcl_fast.reports.readings import read_readings
         from gcl_fast.reports.report_page import choose_stage, report_page, views_of_run
-        from gcl_fast.reports.run_files import read_run
         from gcl_fast.run.restore import load_run
+        from gcl_fast.run.run_files import read_run
 
     others = [name for name in ("dataset", "data_root", "structure_maps", "smpl") if getattr(options, name)]
     if others and options.files_only:

@@ -40,7 +40,7 @@ def parser() -> Parser:
     add("queries", nargs="*", type=Path, metavar="QUERY", help="image files and folders, searched with subfolders")
     add("--k", type=int, default=10, help="matches of a query (default: 10)")
     add("--json", action="store_true", help="one JSON object instead of tables")
-    add("--image", type=Path, metavar="FILE", help="write a PNG of the queries beside their matches")
+    add("--image", type=Path, metavar="FILE", help="write a PNG of the queries and their matches")
     add("--serve", action="store_true", help="serve a page on 127.0.0.1, until Ctrl-C")
     add("--port", type=int, help=f"of the page (default: {PORT}; 0: any that is free)")
     add("--images", type=Path, metavar="DIR", help="where the gallery's images are now, if they moved")
@@ -70,11 +70,11 @@ def main(arguments: list[str] | None) -> int:
     with in_one_line():
         from gcl_fast.atomic import check_target
         from gcl_fast.gallery.index import open_index
-        from gcl_fast.inference.images import find_images
+        from gcl_fast.inference.images import listed
 
     if options.image is not None:
         check_target(options.image)
-    queries = [file for path in options.queries for file in (find_images(path) if path.is_dir() else [path])]
+    queries = [file for path in options.queries for file in listed(path)]
     if missing := [path for path in queries if not path.is_file()]:
         raise UserError(f"there is no image {missing[0]}; give image files or folders")
     if options.build is not None:
@@ -152,7 +152,7 @@ def _build(options: argparse.Namespace) -> Model:
             readable += int((~np.isnan(rows[:, 0])).sum())
             yield rows
         if not readable:
-            raise UserError(f"none of the {len(records)} images below {options.build} decodes: there is no index")
+            raise UserError(f"none of the {len(records)} images below {options.build} decodes; the lines above say why")
 
     maker = Maker(model.digest, model.size, str(options.model.resolve()))
     write_index(options.index, blocks(), records, maker)
@@ -171,7 +171,7 @@ def _search(options: argparse.Namespace, index: Index, model: Model, queries: li
     rows = model.embed(queries).numpy()
     decoded = ~np.isnan(rows[:, 0])
     if not decoded.any():
-        raise UserError(f"none of the {len(queries)} queries decodes")
+        raise UserError(f"none of the {len(queries)} queries decodes; the lines above say why")
     matches = index.search(rows, options.k)
     if options.image is not None:
         shown = np.flatnonzero(decoded)

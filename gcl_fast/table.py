@@ -1,8 +1,22 @@
-"""Tables as text for a terminal."""
+"""Write tables as text for a terminal, and the cells of tables in Markdown."""
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
+
+COUNTS = ("seconds", "steps", "skipped")  # metrics of a stage that are no fractions
+
+
+def is_fraction(metric: str) -> bool:
+    """Return whether a metric is a fraction, which tables show in per cent.
+
+    Example:
+        >>> is_fraction("mAP"), is_fraction("seconds"), is_fraction("frechet")
+        (True, False, False)
+    """
+    return metric not in COUNTS and not metric.startswith("frechet")
 
 
 def text_table(rows: Sequence[Sequence[str]], longest: int = 44) -> str:
@@ -24,3 +38,15 @@ def text_table(rows: Sequence[Sequence[str]], longest: int = 44) -> str:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
         for row in cells
     )
+
+
+def markdown_text(text: str) -> str:
+    """Return a text on one line that Markdown shows as it is, also in a cell of a table.
+
+    Example:
+        >>> print(markdown_text("a|b <i>c</i> rank_1 _d_"))
+        a\\|b &lt;i&gt;c&lt;/i&gt; rank_1 \\_d\\_
+    """
+    # An underscore within a word is none of Markdown's marks
+    plain = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*\[\]|~#]|(?<!\w)_|_(?!\w))", r"\\\1", plain)

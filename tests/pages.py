@@ -1,11 +1,9 @@
 """Read a page of the report as a browser would, for the tests."""
 
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from driven_browser import DrivenPage
 
 HOSTILE = "<img src=x onerror=\"document.title='broken out'\">"  # a part of a file name that is an element of HTML
 
@@ -50,8 +48,6 @@ class Page(HTMLParser):
 
 def open_in_browser(path: Path, profile: Path, fragment: str = "") -> str:
     """Open a file in headless Chromium, let its script run, and return the elements that are there then."""
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-    command += ["--virtual-time-budget=3000", "--dump-dom", path.absolute().as_uri() + fragment]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    with DrivenPage(path.absolute().as_uri() + fragment, profile) as page:
+        page.wait_for("location.href != 'about:blank' && document.readyState == 'complete'")
+        return page.run("document.documentElement.outerHTML")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from gcl_fast.kernels.reflect_pad import reflect_pad_reference
 from gcl_fast.models import generator, layers
+from gcl_fast.models.upsampled_conv import UpsampledConv
 
 
 def plain_norm(
@@ -29,7 +30,7 @@ def plain_norm(
     return y if residual is None else y + residual
 
 
-def plain_upsampling(self: layers.UpsampledConv, x: Tensor) -> Tensor:
+def plain_upsampling(self: UpsampledConv, x: Tensor) -> Tensor:
     """`UpsampledConv.forward` by its definition."""
     return F.conv2d(reflect_pad_reference(F.interpolate(x, scale_factor=2), 2), self.weight, self.bias)
 
@@ -42,7 +43,7 @@ PLAIN: dict[str, list[Patch]] = {
     ],
     "padding": [lambda: patch.object(layers, "reflect_pad", reflect_pad_reference)],
     "second": [lambda: patch.object(layers, "convolve", conv2d)],
-    "upsampling": [lambda: patch.object(layers.UpsampledConv, "forward", plain_upsampling)],
+    "upsampling": [lambda: patch.object(UpsampledConv, "forward", plain_upsampling)],
 }
 
 

@@ -82,14 +82,13 @@ class Assessment:
         expansion: int = 0,
     ) -> dict[str, float]:
         """Measure retrieval, as `retrieval` does, on the dataset `data` by the embeddings of `encoder`."""
-        if not len(data.query) or not len(data.gallery):
+        if not data.can_be_ranked:
             return {}
         query, gallery = (
             extract(encoder, r, self.config, self.ranks, self.precision, flip) for r in (data.query, data.gallery)
         )
         query = average_with_nearest(query, gallery, expansion)
-        result = retrieve(query, gallery, data.query, data.gallery, rerank)
-        return {"mAP": result.mAP, **{f"rank{k}": float(result.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": result.mINP}
+        return retrieve(query, gallery, data.query, data.gallery, rerank).metrics
 
     def split_for_views(self) -> str | None:
         """Return the split whose crops are turned, or None where no split has structure maps.

@@ -11,7 +11,6 @@ from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps
 from gcl_fast.bodies.body_estimator import DOUBTFUL
 from gcl_fast.bodies.body_regressor import SIZE
 from gcl_fast.data import ExtractLoader, Records
-from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import pair_grid
 from gcl_fast.evaluation.inference import to_unit
 
@@ -36,10 +35,7 @@ def preview(records: Records, params: BodyParameters, path: Path) -> None:
     maps = OnlineStructureMaps(AnnyBody(), params, SIZE, "cpu")(index, torch.zeros(len(index)))
     rows = zip(params.yaw[index].tolist(), params.confidence[index].tolist())
     labels = [(f"{yaw:.0f}° {p:.2f}", "black" if p >= DOUBTFUL else "red") for yaw, p in rows]
-    try:
-        pair_grid(crops, (maps + 1) / 2, labels, path)
-    except OSError as error:
-        raise UserError(f"cannot write the preview to {path} ({error.strerror}); choose another place") from error
+    pair_grid(crops, (maps + 1) / 2, labels, path)
 
 
 def doubts(params: BodyParameters) -> str:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.io import encode_png
 
+from gcl_fast.atomic import write_target
 from gcl_fast.data import ExtractLoader
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import view_grid
 from gcl_fast.evaluation.inference import novel_views, to_unit
 from gcl_fast.inputs import Inputs
@@ -93,17 +93,10 @@ def draw_views(
         UserError: `path` cannot be written.
     """
     rows = [views._asdict() for _, views in each_view(gcl, inputs, split, index, ranks, precision, yaws)]
-    try:
-        view_grid(rows, yaws, path)
-    except OSError as error:
-        raise UserError(f"cannot write the image to {path} ({error.strerror}); choose another place") from error
+    view_grid(rows, yaws, path)
 
 
 def write_view(path: Path, image: Tensor) -> None:
     """Write an image (3, H, W) in [0, 1] as PNG; raise a UserError where it cannot be written."""
     png = encode_png((image * 255).round().to(torch.uint8).cpu())
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png.numpy().tobytes())
-    except OSError as error:
-        raise UserError(f"cannot write views to {path} ({error.strerror}); choose another place") from error
+    write_target(path, lambda file: file.write(png.numpy().tobytes()))

@@ -1,7 +1,7 @@
 """Estimate body parameters of person crops by the network of body_regressor.py and its shipped weights.
 
 `python -m gcl_fast.estimator_training` makes the weights, from synthetic people in clutter alone.
-`python -m gcl_fast.estimate --truth FILE` measures the error of the yaw and the overlap of the silhouettes.
+`gcl-fast estimate --truth FILE` measures the error of the yaw and the overlap of the silhouettes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from gcl_fast.atomic import write_atomically
+from gcl_fast.atomic import write_target
 from gcl_fast.bodies import posture
 from gcl_fast.bodies.body_regressor import SIZE, BodyRegressor, yaw_and_confidence
 from gcl_fast.bodies.parameters import BodyParameters, load_body_parameters, save_body_parameters
@@ -38,10 +38,7 @@ def save_regressor(path: Path, network: BodyRegressor) -> None:
     """
     state = network.state_dict().items()
     weights = {name: tensor.detach().half().contiguous() for name, tensor in state if tensor.is_floating_point()}
-    try:
-        write_atomically(path, lambda file: file.write(save(weights)))
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error
+    write_target(path, lambda file: file.write(save(weights)))
 
 
 def load_regressor(path: Path = WEIGHTS) -> BodyRegressor:
@@ -148,6 +145,6 @@ def estimate_to_file(
     except OSError as error:
         raise UserError(
             f"cannot write body parameters to {path} ({error.strerror}); estimate them elsewhere with "
-            f"`python -m gcl_fast.estimate --images {records.root} --out FILE` and put FILE there"
+            f"`gcl-fast estimate --images {records.root} --out FILE` and put FILE there"
         ) from error
     return load_body_parameters(path)

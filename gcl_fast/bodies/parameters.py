@@ -153,9 +153,7 @@ def load_body_parameters(path: str | Path) -> BodyParameters:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
-            f"no body parameters at {path}; make them with `python -m gcl_fast.estimate --images DIR --out {path}`"
-        )
+        raise UserError(f"no body parameters at {path}; make them with `gcl-fast estimate --images DIR --out {path}`")
     keys = [f.name for f in fields(BodyParameters)]
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -204,6 +202,6 @@ def align(params: BodyParameters, names: Sequence[str], path: str | Path, images
         first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UserError(
             f"{path}: no body parameters for {len(missing)} of {len(names)} crops ({first}); "
-            f"make them with `python -m gcl_fast.estimate --images {images} --out FILE`, or remove these crops"
+            f"make them with `gcl-fast estimate --images {images} --out FILE`, or remove these crops"
         )
     return params.subset([place[name] for name in names])

@@ -11,10 +11,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from gcl_fast.data.broken_images import UNREADABLE, blank_image, scratch_folder, why_broken
-from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.data.pillow_decoder import open_rgb
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ class ImageFiles:
         for position in filter(self._refuses, sorted(unseen)):
             path = self._paths[position]
             with tempfile.NamedTemporaryFile(dir=scratch_folder(), suffix=".png", delete=False) as copy:
-                Image.fromarray(decode(path).numpy()).save(copy)
+                open_rgb(path).save(copy)
             self._decoder.replace(position, Path(copy.name))
             if self._refuses(position):  # the file is not the cause
                 self._decoder.replace(position, path)

@@ -25,6 +25,11 @@ def decode(file: Path | BinaryIO) -> Tensor:
         return rgb(image)
 
 
+def open_rgb(file: Path | BinaryIO) -> Image.Image:
+    """Decode one image file, as `decode` does, to an RGB image of Pillow."""
+    return Image.fromarray(decode(file).numpy())
+
+
 def rgb(image: Image.Image) -> Tensor:
     """Return an image of any mode as (h, w, 3) uint8."""
     if image.mode.startswith("I;16"):  # grey of 16 bits, which Pillow would clamp to 255

@@ -249,7 +249,7 @@ READERS: dict[str, Callable[[str, Path], ReIDDataset]] = {
 LAYOUTS = {
     "market1501": "DIR/Market-1501-v15.09.15/{bounding_box_train,query,bounding_box_test}/PPPP_cCsS_FFFFFF_NN.jpg",
     "synthetic": "DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cCsS_FFFFFF_NN.jpg"
-    " (python -m gcl_fast.synthetic --out DIR makes it)",
+    " (gcl-fast synthetic --out DIR makes it)",
     "dukemtmc": "DIR/DukeMTMC-reID/{bounding_box_train,query,bounding_box_test}/PPPP_cC_fFFFFFFF.jpg",
     "msmt17": "DIR/MSMT17_V1/{train,test}/ or DIR/MSMT17_V2/{mask_train_v2,mask_test_v2}/ and"
     " list_{train,val,query,gallery}.txt",

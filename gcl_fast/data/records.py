@@ -76,3 +76,8 @@ class ReIDDataset:
     query: Records
     gallery: Records
     notes: tuple[str, ...] = ()
+
+    @property
+    def can_be_ranked(self) -> bool:
+        """Return whether there are a query and a gallery."""
+        return len(self.query) > 0 and len(self.gallery) > 0

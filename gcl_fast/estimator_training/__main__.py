@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from gcl_fast.entry import entry, in_one_line
 from gcl_fast.process import prepare_process
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("python -m gcl_fast.estimator_training", "Train the estimator of bodies on synthetic cut-outs.")
     add = parser.add_argument

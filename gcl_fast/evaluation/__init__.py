@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint: retrieval metrics, and the quality of generated views.
+"""Evaluate trained networks: retrieval metrics, and the quality of generated views.
 
 Two modules are not exported here: `figures`, because matplotlib is slow to import, and `frechet`, because torchmetrics
 is optional.

@@ -1,15 +1,17 @@
-"""Figures of a run: grids of novel views, training curves, quality of views by yaw."""
+"""Draw the figures of a run: grids of novel views, training curves, quality of views by yaw."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from gcl_fast.atomic import write_atomically, write_target
 
 GAP, LABEL, MARGIN = 4, 18, 66  # pixels between images, above the columns, left of the rows
 PAIRS = 8  # pairs of crop and structure map in a row
@@ -28,7 +30,7 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
 
     Raises:
         ValueError: there is no crop to draw.
-        OSError: `path` cannot be written.
+        UserError: `path` cannot be written.
     """
     if not rows:
         raise ValueError(f"view_grid: no crop to draw in {path}")
@@ -55,8 +57,7 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
                 sheet.paste(_to_pil(image), (x, top))
             top += H + GAP
         top += 2 * GAP
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    write_target(path, lambda file: sheet.save(file, format="PNG"))
 
 
 def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], path: Path) -> None:
@@ -69,7 +70,7 @@ def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], pa
         path: of the PNG; its folder is created.
 
     Raises:
-        OSError: `path` cannot be written.
+        UserError: `path` cannot be written.
     """
     count, _, height, width = crops.shape
     columns = min(count, PAIRS)
@@ -81,8 +82,7 @@ def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], pa
         draw.text((left, top + 3), text, colour, font)
         sheet.paste(_to_pil(crop), (left, top + LABEL))
         sheet.paste(_to_pil(structure), (left + width, top + LABEL))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    write_target(path, lambda file: sheet.save(file, format="PNG"))
 
 
 def _to_pil(image: Tensor) -> Image.Image:
@@ -101,9 +101,7 @@ def training_curves(metrics: Path, path: Path) -> None:
     Raises:
         OSError: `metrics` cannot be read, or `path` cannot be written.
     """
-    figure = curves_figure(read_metrics(metrics))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_atomically(path, _writer(curves_figure(read_metrics(metrics)), path))
 
 
 def curves_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
@@ -144,6 +142,11 @@ def curves_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def _writer(figure: Figure, path: Path) -> Callable[[BinaryIO], object]:
+    """Return what writes a figure to an open file, in the format that the suffix of `path` names."""
+    return lambda file: figure.savefig(file, dpi=120, format=path.suffix[1:])
+
+
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
     """Read the lines {"stage", "step", "time", name: value, ...} of metrics.jsonl; one that is cut off is skipped.
 
@@ -178,7 +181,7 @@ def yaw_curves(quality: Mapping[str, Any], path: Path) -> None:
         path: of the figure (.png, .svg or .pdf); its folder is created.
 
     Raises:
-        OSError: `path` cannot be written.
+        UserError: `path` cannot be written.
     """
     yaws = {float(yaw): metrics for yaw, metrics in quality["yaws"].items()}
     names = list(dict.fromkeys(name for metrics in yaws.values() for name in metrics))
@@ -203,5 +206,4 @@ def yaw_curves(quality: Mapping[str, Any], path: Path) -> None:
         axes.set_xticks(sorted(yaws))
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.set_xlabel("yaw (degrees)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_target(path, _writer(figure, path))

@@ -205,9 +205,9 @@ def view_fidelity(
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
 
     Returns:
-        `ssim_reconstruction`, over the whole image at yaw 0. With `true_views` also `ssim` of the novel view,
-        `ssim_copy` of the untouched crop and, for a generator that takes them, `ssim_transfer` of the crop's carried
-        pixels alone; all compare with the true view, on the person's pixels.
+        `ssim_reconstruction`, over the whole image at yaw 0. With `true_views` also `ssim` of the novel view and
+        `ssim_copy` of the untouched crop. A generator that takes carried pixels has `ssim_transfer` of these alone.
+        All of them compare with the true view, on the person's pixels.
 
     Example:
         >>> from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Measure verification: how similar pairs of crops of one person and of two people are, and which threshold parts them.
+"""Measure verification: the similarity of pairs of crops of one person and of two, and the threshold between them.
 
 The pairs are those of query and gallery with different cameras. Distractors (identity 0) are other people than any
 query; crops of unknown identity (-1) are in no pair.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data import Records
-from gcl_fast.evaluation.retrieval import cosine_tiles
+from gcl_fast.evaluation.retrieval import cosine_tiles, query_tiles
 
 BINS = 20_000  # of the cosine from -1 to 1, so that thresholds are multiples of 0.0001
 RULE_OF_30 = 30  # errors from which a rate is known within 30 % at 90 % confidence (Doddington et al. 2000)
@@ -87,8 +87,7 @@ def pair_similarities(
         (torch.as_tensor(records.identity, device=query.device), torch.as_tensor(records.camera, device=query.device))
         for records in (query_records, gallery_records)
     )
-    rows = max(1, CHUNK // max(1, len(gallery)))
-    tiles = [slice(start, min(start + rows, len(query))) for start in range(0, len(query), rows)]
+    tiles = query_tiles(len(query), len(gallery), CHUNK)
     counts = torch.zeros(2, BINS, dtype=torch.int64, device=query.device)
     for tile, cosines in zip(tiles, cosine_tiles(query, gallery, tiles)):
         bins = ((cosines.double() + 1) * (BINS / 2)).long().clamp_(0, BINS - 1)

@@ -1,7 +1,7 @@
-"""Retrieval metrics: mAP, CMC, mINP, from distances or, tile by tile, from embeddings.
+"""Compute retrieval metrics: mAP, CMC, mINP, from distances or, tile by tile, from embeddings.
 
-Protocol: single query; gallery entries of the query's identity and camera are dropped; CMC by the first match; AP by
-step integration (scikit-learn's average_precision_score); queries without a match elsewhere are left out of every mean.
+Protocol: single query. Gallery entries of the query's identity and camera are dropped. CMC counts the first match.
+AP is by step integration (scikit-learn's average_precision_score). Queries without a match elsewhere are in no mean.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ class Retrieval:
     mINP: float  # mean over queries of matches / place of the last match (Ye et al. 2021)
     num_queries: int  # number of queries with a match in another camera
     precision: Tensor  # (Q,) float64, average precision of each query; NaN where it has no match in another camera
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Return mAP, rank1, rank5, rank10 and mINP by their names in tables and files."""
+        return {"mAP": self.mAP, **{f"rank{k}": float(self.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": self.mINP}
 
 
 def rank(
@@ -121,9 +126,9 @@ def evaluate(
     return lists.retrieval(reranked_distances(query, gallery, query_tiles(len(query), len(gallery)), rerank))
 
 
-def query_tiles(Q: int, G: int) -> list[slice]:
-    """Return consecutive ranges of the Q queries, each with TILE_ENTRIES distances to the gallery or fewer."""
-    rows = max(1, TILE_ENTRIES // max(1, G))
+def query_tiles(Q: int, G: int, entries: int = TILE_ENTRIES) -> list[slice]:
+    """Return consecutive ranges of Q queries, each with at most `entries` distances to the G gallery entries."""
+    rows = max(1, entries // max(1, G))
     return [slice(start, min(start + rows, Q)) for start in range(0, Q, rows)]
 
 
@@ -185,7 +190,7 @@ def retrieve(
 
 
 class _Lists:
-    """Who is who in query and gallery, checked, and indexed by identity."""
+    """Holds identities and cameras of query and gallery, checked, and indexed by identity."""
 
     def __init__(
         self, Q: int, G: int, query_ids: Tensor, gallery_ids: Tensor, query_cameras: Tensor, gallery_cameras: Tensor

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.data import Records
-from gcl_fast.evaluation.retrieval import Retrieval, rank_tiles
+from gcl_fast.evaluation.retrieval import Retrieval, query_tiles, rank_tiles
 from gcl_fast.pseudo_labels.temporal_model import TemporalModel, joint_similarity
 
 TILE_ENTRIES = 2**23  # similarities that are in memory at a time
@@ -49,12 +49,10 @@ def retrieve_jointly(
         (torch.as_tensor(r.camera, device=query.device), torch.as_tensor(r.frame, device=query.device))
         for r in (query_records, gallery_records)
     )
-    step = max(1, TILE_ENTRIES // max(len(gallery), 1))
 
     def distances() -> Iterator[Tensor]:
         """Yield distances (rows, G) of all queries in turn."""
-        for begin in range(0, len(query), step):
-            rows = slice(begin, begin + step)
+        for rows in query_tiles(len(query), len(gallery), TILE_ENTRIES):
             time = temporal.similarity(cameras[rows], frames[rows], gallery_cameras, gallery_frames)
             yield -joint_similarity(query[rows] @ gallery.T, time)
 

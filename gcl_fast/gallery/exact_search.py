@@ -1,4 +1,4 @@
-"""Exact search of the most similar rows: float32 products propose them, float64 products rank them.
+"""Search exactly for the most similar rows: float32 products propose them, float64 products rank them.
 
 A float32 product errs by D 2^-24 at most for unit rows, in whatever order it is summed. So the search keeps `SPARE`
 candidates more than it returns, and computes their products again in float64. The list is complete where the last

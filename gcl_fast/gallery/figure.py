@@ -1,4 +1,4 @@
-"""A figure of matches: each query beside the images of the gallery that are most similar to it."""
+"""Draw a figure of matches: each query, and the images of the gallery that are most similar to it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from gcl_fast.atomic import write_atomically
+from gcl_fast.atomic import write_target
 from gcl_fast.data.broken_images import UNREADABLE
-from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.data.pillow_decoder import open_rgb
 from gcl_fast.errors import UserError
 from gcl_fast.gallery.index import Index, Match
 
@@ -29,8 +29,8 @@ def match_figure(queries: Sequence[Path], matches: Sequence[Sequence[Match]], in
         path: of the PNG.
 
     Raises:
-        UserError: there are more than `MOST` images, or one of them is gone or does not decode (any more).
-        OSError: `path` cannot be written.
+        UserError: there are more than `MOST` images, one of them is gone or does not decode (any more), or `path`
+            cannot be written.
     """
     columns = 1 + max(map(len, matches), default=0)
     if (images := len(queries) * columns) > MOST:
@@ -50,13 +50,13 @@ def match_figure(queries: Sequence[Path], matches: Sequence[Sequence[Match]], in
             draw.text((left, top + CROP[1] + 3), text, "black", font)
             draw.text((left, top + CROP[1] + 16), _short(name), "gray", font)
         draw.line([(EDGE + wide, top), (EDGE + wide, top + CROP[1])], "silver", 1)
-    write_atomically(path, lambda file: sheet.save(file, format="PNG"))
+    write_target(path, lambda file: sheet.save(file, format="PNG"))
 
 
 def _fitted(file: Path) -> Image.Image:
     """Return an image in the middle of a box of `CROP`."""
     try:
-        image = Image.fromarray(decode(file).numpy())
+        image = open_rgb(file)
     except UNREADABLE as error:
         raise UserError(f"--image: {file} does not decode ({error})") from error
     scale = min(CROP[0] / image.width, CROP[1] / image.height)

@@ -1,4 +1,4 @@
-"""A gallery on disk: the unit rows of its images, their names and cameras, and a manifest.
+"""Keep a gallery on disk: the unit rows of its images, their names and cameras, and a manifest.
 
     INDEX/manifest.json      what the rows are, and the name of the folder that holds them
     INDEX/a1b2c3d4/          rows.npy (N, D), cameras.npy (N,), names.npy and name_ends.npy (N,)
@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from gcl_fast.atomic import check_writable, write_atomically
+from gcl_fast.atomic import check_writable, write_atomically, write_json
 from gcl_fast.data import Records
 from gcl_fast.errors import UserError
 from gcl_fast.gallery.exact_search import LONGEST, top_k
@@ -217,8 +217,7 @@ def write_index(folder: Path, blocks: Iterable[np.ndarray], records: Records, ma
                 "size": list(maker.size),
                 "model": maker.path,
             }
-            text = json.dumps(manifest, indent=2) + "\n"
-            write_atomically(folder / MANIFEST, lambda file: file.write(text.encode()))
+            write_json(folder / MANIFEST, manifest)
         except BaseException:
             shutil.rmtree(folder / part, ignore_errors=True)
             raise

@@ -1,7 +1,7 @@
-"""A page on this machine: drop an image of a person, see the matches of a gallery by camera.
+"""Serve a page on this machine, which shows the matches of a gallery for an image that is dropped on it.
 
-It listens on 127.0.0.1. It serves the page and the images of the index, which a request names by their row. An image
-goes out as a JPEG made from its pixels, so that no other file can leave, whatever a name or a link leads to.
+The server listens on 127.0.0.1. It serves the page and the images of the index, which a request names by their row.
+An image goes out as a JPEG made from its pixels: no other file can leave, whatever a name or a link leads to.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from gcl_fast.data.broken_images import FORMATS, UNREADABLE
-from gcl_fast.data.pillow_decoder import decode, rgb
+from gcl_fast.data.pillow_decoder import open_rgb, rgb
 from gcl_fast.errors import UserError
 from gcl_fast.gallery.index import Index
 
@@ -189,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         if row >= len(self.server.index):
             raise Refusal(HTTPStatus.NOT_FOUND, f"the index has {len(self.server.index)} images")
         try:
-            image = Image.fromarray(decode(self.server.index.path(row)).numpy())
+            image = open_rgb(self.server.index.path(row))
         except UserError as error:
             raise Refusal(HTTPStatus.NOT_FOUND, str(error)) from error
         except UNREADABLE as error:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gcl_fast.assessment.extract import BATCH
 from gcl_fast.data import ExtractLoader, Records, open_dataset
 from gcl_fast.data.augment import no_change
 from gcl_fast.data.pillow_decoder import rgb
@@ -19,7 +20,6 @@ from gcl_fast.data.resize import resize
 from gcl_fast.errors import UserError
 from gcl_fast.kernels.sample_crops import sample_crops
 
-BATCH = 64  # images of a forward pass, as in evaluation
 CHUNK = 4096  # items of an iterator that are taken at a time
 
 Images = Any  # see `read`; a union of so many kinds says less than its words

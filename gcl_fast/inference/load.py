@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from gcl_fast.distributed.ranks import placed
@@ -15,9 +14,10 @@ from gcl_fast.inference.model import Model
 from gcl_fast.models import GCL, IdentityEncoder, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.optim.precision import choose as choose_precision
-from gcl_fast.run.restore import OFFICIAL, OFFICIAL_IDENTITY
-from gcl_fast.run.weights import FORMAT, IDENTITY, SETTINGS, check_fit, load_weights, read_metadata, settings_of
-from gcl_fast.settings import ALL_STAGES, RunConfig, from_dict, preset, to_dict
+from gcl_fast.run.restore import OFFICIAL, OFFICIAL_IDENTITY, is_official
+from gcl_fast.run.run_files import finished_stages, read_config, weights_file
+from gcl_fast.run.weights import FORMAT, IDENTITY, check_fit, load_weights, needed_settings, read_metadata, settings_of
+from gcl_fast.settings import RunConfig, preset
 
 Weights = dict[str, Tensor]
 
@@ -61,12 +61,12 @@ def load(
         raise UserError(f"stage={stage!r} with {path}: one file holds one stage; leave it out")
     if path.suffix == ".safetensors":
         weights, metadata, settings = _read_own(path, config)
-    elif path.is_file() or any(path.glob("id_*.pt")):
+    elif is_official(path):
         weights, metadata, settings = _read_official(path)
     else:
         raise UserError(
-            f"no run and no weights at {path}; give the folder that train.py printed, such as runs/NAME, one of its"
-            " .safetensors files, or official weights"
+            f"no run and no weights at {path}; give the folder that the training printed, such as runs/NAME, one of"
+            " its .safetensors files, or official weights"
         )
     target = placed("auto", 0) if device is None else torch.device(device)
     identity = {name.removeprefix(IDENTITY): t for name, t in weights.items() if name.startswith(IDENTITY)}
@@ -92,13 +92,11 @@ def _file_of_stage(run: Path, stage: str | None) -> Path:
     Raises:
         UserError: the stage is unknown or not finished.
     """
-    folder = run / "checkpoints"
-    finished = [name for name in ALL_STAGES if (folder / f"{name}.safetensors").is_file()]
-    if not finished:
-        raise UserError(f"{run} has finished none of {', '.join(ALL_STAGES)} yet; train.py with --resume goes on")
-    if stage is not None and not (folder / f"{stage}.safetensors").is_file():
-        raise UserError(f"{run}: no weights of a stage {stage!r}; there are {', '.join(finished)}")
-    return folder / f"{stage or finished[-1]}.safetensors"
+    finished = finished_stages(run)
+    path = weights_file(run, stage or finished[-1])
+    if not path.is_file():
+        raise UserError(f"{run}: there are no weights of a stage {stage!r}; name one of {', '.join(finished)}")
+    return path
 
 
 def _read_own(path: Path, config: str | Path | None) -> tuple[Weights, dict[str, Any], RunConfig]:
@@ -112,14 +110,13 @@ def _read_own(path: Path, config: str | Path | None) -> tuple[Weights, dict[str,
     if metadata is None or config is not None:
         if not settings_file.is_file():
             raise UserError(
-                f"{path}: no metadata of gcl_fast, so the sizes of its networks are not known: name the config.yaml of"
-                " its run (config=FILE)"
+                f"{path} has no metadata of gcl_fast, so the sizes of its networks are not known; name the config.yaml"
+                " of its run by config=FILE"
                 if config is None
-                else f"no settings at {settings_file}; config is the config.yaml of a run"
+                else f"there are no settings at {settings_file}; config=FILE names the config.yaml of a run"
             )
-        settings = from_dict(yaml.safe_load(settings_file.read_text()))
-        named = {name: value for name, value in to_dict(settings).items() if name in SETTINGS}
-        metadata = {"format": FORMAT, "stage": path.stem, "settings": named} | (metadata or {})
+        settings = read_config(settings_file)
+        metadata = {"format": FORMAT, "stage": path.stem, "settings": needed_settings(settings)} | (metadata or {})
     else:
         settings = settings_of(metadata, path)
     return load_weights(path), metadata, settings
@@ -138,6 +135,5 @@ def _read_official(path: Path) -> tuple[Weights, dict[str, Any], RunConfig]:
         )
     whole = parts == set(PARTS)
     settings = preset("paper")
-    named = {name: value for name, value in to_dict(settings).items() if name in SETTINGS}
-    stage = OFFICIAL if whole else OFFICIAL_IDENTITY
-    return load_official(path, PARTS if whole else ["id"]), {"stage": stage, "settings": named}, settings
+    metadata = {"stage": OFFICIAL if whole else OFFICIAL_IDENTITY, "settings": needed_settings(settings)}
+    return load_official(path, PARTS if whole else ["id"]), metadata, settings

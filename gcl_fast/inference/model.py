@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gcl_fast.assessment.views import YAWS
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps
 from gcl_fast.bodies.body_estimator import estimate_images
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.inference import embed_batch, novel_views, to_unit
+from gcl_fast.evaluation.retrieval import query_tiles
 from gcl_fast.inference.images import Images, listed, read
 from gcl_fast.models import GCL, IdentityEncoder
 from gcl_fast.optim.precision import Precision
+from gcl_fast.run.restore import TRAINED_GENERATOR
 
 log = logging.getLogger(__name__)
 
-YAWS = tuple(float(yaw) for yaw in range(0, 360, 45))  # degrees
-TRAINED_GENERATOR = ("generative", "joint", "official")  # stages after which the generator is trained
-TILE = 2**25  # similarities that are held at a time: 128 MB
 NAMED = 5  # images that do not decode and are named in the warning
 
 
@@ -148,8 +148,8 @@ class Model:
         queries, entries = self._rows(query), self._rows(gallery)
         if not 1 <= k <= len(entries):
             raise UserError(f"k={k}: the gallery has {len(entries)} images; expected 1 to {len(entries)}")
-        step = max(1, TILE // max(1, len(entries)))
-        parts = [(tile @ entries.T).nan_to_num(-torch.inf).topk(k) for tile in queries.split(step)]
+        tiles = query_tiles(len(queries), len(entries))
+        parts = [(queries[tile] @ entries.T).nan_to_num(-torch.inf).topk(k) for tile in tiles]
         if not parts:
             return Matches(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k))
         similarity, index = (torch.cat(part) for part in zip(*parts))
@@ -181,7 +181,8 @@ class Model:
         for batch in read(items, self.size, self.device, bgr=bgr):
             if not batch.decoded.all():
                 place = int(batch.places[~batch.decoded][0])
-                raise UserError(f"image {items[place] if isinstance(items, list) else place} does not decode")
+                name = items[place] if isinstance(items, list) else place
+                raise UserError(f"image {name} does not decode; leave it out")
             bodies: BodyParameters = estimate_images(batch.images, [str(i) for i in batch.places.tolist()])
             maps = OnlineStructureMaps(body, bodies, self.size, self.device)
             for place, image in enumerate(batch.images):

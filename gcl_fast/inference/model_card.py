@@ -5,12 +5,11 @@ The headings are those of Hugging Face's model cards. The facts come from the me
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from gcl_fast.inference.model import Model
+from gcl_fast.table import is_fraction, markdown_text
 
 # What the publishers of a dataset ask for. Whoever passes weights on must read their terms
 DATA_TERMS = {
@@ -23,7 +22,6 @@ DATA_TERMS = {
     "folder": "The crops come from a folder of the person who trained; that person knows their terms.",
 }
 UNKNOWN_TERMS = "The terms of the data are not known."
-FRACTIONS = re.compile("mAP|mINP|rank|ssim")  # metrics that are printed in per cent
 
 
 def model_card(model: Model, name: str, container: str, snippet: str, agreement: str) -> str:
@@ -140,7 +138,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> str:
     """Return the metrics of the run as a table, or a sentence where there are none."""
     if not metrics:
         return "The weights carry no metrics."
-    shown = {name: f"{100 * value:.2f} %" if FRACTIONS.match(name) else value for name, value in metrics.items()}
+    shown = {name: f"{100 * value:.2f} %" if is_fraction(name) else value for name, value in metrics.items()}
     return f"{_table(shown)}\n\nThey were measured in PyTorch at the end of the stage, on query and gallery."
 
 
@@ -160,6 +158,5 @@ def _table(facts: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return a text that Markdown shows as it is."""
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """Return a fact as text that Markdown shows as it is."""
+    return markdown_text(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from gcl_fast.errors import UserError
 from gcl_fast.models.checkpoint_files import read_checkpoint
 
-SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".safetensors")
 ENOUGH = 0.9  # share of the backbone's tensors that a file must hold
 NAMED = 10  # tensors that an error names
 # Of two copies in a file, the one of the first of these names is taken: averaged weights, and the encoder of a query

@@ -16,10 +16,10 @@ from gcl_fast.models.layers import (
     ConvBlock,
     LayerNorm,
     ReflectConv,
-    UpsampledConv,
     init_kaiming,
     widen,
 )
+from gcl_fast.models.upsampled_conv import UpsampledConv
 from gcl_fast.settings.model_sizes import GeneratorConfig
 
 

@@ -1,1 +1,1 @@
-"""Shows finished runs: the page on one run, and the comparison of several."""
+"""Show finished runs: the page on one run, and the comparison of several."""

@@ -7,11 +7,10 @@ from typing import Any
 
 from gcl_fast.errors import UserError
 from gcl_fast.reports.cross_dataset import cross_dataset
-from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.reports.tables import ABSENT, Table, metric_cell, metric_columns
+from gcl_fast.run.run_files import GO_ON, PLACE, RunFiles
 from gcl_fast.settings import ALL_STAGES, difference, to_dict
 
-NAMING = ("name", "runs")  # settings that say where a run is, not what it is
 OCCASION = ("started", "command", "folder")  # facts of environment.json that differ between any two runs
 
 
@@ -41,7 +40,7 @@ def compare(runs: Sequence[RunFiles], stages: Sequence[str] | None = None) -> li
     groups = seed_groups(runs)
     tables = [
         _metrics(names, results),
-        _differing("Settings that differ", names, [to_dict(run.config) for run in runs], NAMING),
+        _differing("Settings that differ", names, [to_dict(run.config) for run in runs], PLACE),
         _differing("Environments that differ", names, [run.environment for run in runs], OCCASION),
         _over_seeds(names, runs, results, groups),
         cross_dataset(runs, groups),
@@ -59,7 +58,7 @@ def seed_groups(runs: Sequence[RunFiles]) -> list[list[int]]:
     """Return the runs, as positions in `runs`, in groups whose settings are equal but for seed and name."""
     groups: dict[str, list[int]] = {}
     for position, run in enumerate(runs):
-        settings = {key: value for key, value in to_dict(run.config).items() if key not in ("seed", *NAMING)}
+        settings = {key: value for key, value in to_dict(run.config).items() if key not in ("seed", *PLACE)}
         groups.setdefault(repr(settings), []).append(position)
     return list(groups.values())
 
@@ -67,13 +66,12 @@ def seed_groups(runs: Sequence[RunFiles]) -> list[list[int]]:
 def _refuse_unfinished(run: RunFiles, stages: Sequence[str] | None) -> None:
     """Raise a UserError where a run has not finished the stages that are compared."""
     if not run.results:
-        raise UserError(f"{run.path} has finished no stage yet; train.py with --resume goes on with it")
+        raise UserError(f"{run.path} has finished no stage yet; {GO_ON}")
     missing = [stage for stage in (run.config.stages if stages is None else stages) if stage not in run.results]
     if missing:
         finished = " ".join(run.results)
         raise UserError(
-            f"{run.path} has not finished {', '.join(missing)}; train.py with --resume goes on with it, and --stages"
-            f" {finished} compares what it has"
+            f"{run.path} has not finished {', '.join(missing)}; {GO_ON}, or compare what it has by --stages {finished}"
         )
 
 

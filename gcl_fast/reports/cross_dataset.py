@@ -1,7 +1,7 @@
 """Tabulate mAP by the data that runs were trained on and tested on.
 
-A run with a labelled source is measured three times: on the source's own test set, on the target before it has seen
-it, and on the target at the end. A run without one is measured on its own dataset.
+A run with a labelled source is measured three times: on the source's own test set, and on the target before and after
+it was trained on it. A run without one is measured on its own dataset.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.reports.tables import ABSENT, Table, mean_text
+from gcl_fast.run.run_files import RunFiles
 
 
 def cross_dataset(runs: Sequence[RunFiles], groups: Sequence[Sequence[int]]) -> Table | None:

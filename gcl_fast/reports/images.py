@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from gcl_fast.data.broken_images import UNREADABLE
-from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.data.pillow_decoder import open_rgb
 
 SIZE = (64, 128)  # (width, height) of a thumbnail
 QUALITY = 78
@@ -27,7 +27,7 @@ def data_uri(image: Image.Image, quality: int = QUALITY) -> str:
 def thumbnail(path: Path) -> str:
     """Return a crop as a small JPEG in a data URI, stretched to SIZE; black where the image does not decode."""
     try:
-        image = Image.fromarray(decode(path).numpy())
+        image = open_rgb(path)
     except UNREADABLE:
         image = Image.new("RGB", SIZE)
     return data_uri(image.resize(SIZE, Image.Resampling.BILINEAR))

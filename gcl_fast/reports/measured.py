@@ -71,7 +71,8 @@ def measure(run: Path, config: RunConfig, stage: str, device: str, amp: bool, dr
     if draw:
         sections["views"] = _views(gcl, Assessment(config, inputs, ranks, precision), stage)
     embed = lambda records: extract(gcl.identity, records, config, ranks, precision)
-    if why := _unlabelled(data):
+    if not data.can_be_ranked:
+        why = f"{data.name} has no query and gallery, so there is nothing to rank"
         sections |= {name: {"left_out": why} for name in ("retrieval", "lists", "pairs")}
         return sections | {"map": _map(embed(data.train), data.train, "training crops")}
     LOGGER.info("report: embedding %d queries and %d gallery crops", len(data.query), len(data.gallery))
@@ -81,19 +82,11 @@ def measure(run: Path, config: RunConfig, stage: str, device: str, amp: bool, dr
     except UserError as error:  # no query has a match
         sections |= {"retrieval": {"left_out": str(error)}, "lists": {"left_out": str(error)}}
     else:
-        names = {"mAP": retrieval.mAP, **{f"rank-{k}": float(retrieval.cmc[k - 1]) for k in (1, 5, 10)}}
-        sections["retrieval"] = {"metrics": names | {"mINP": retrieval.mINP}, "queries": retrieval.num_queries}
+        sections["retrieval"] = {"metrics": retrieval.metrics, "queries": retrieval.num_queries}
         sections["lists"] = _lists(query, gallery, data, retrieval)
     sections["pairs"] = _pairs(pair_similarities(query, gallery, data.query, data.gallery))
     rows, both = torch.cat([query, gallery]), _concatenate(data.query, data.gallery)
     return sections | {"map": _map(rows, both, "crops of query and gallery")}
-
-
-def _unlabelled(data: ReIDDataset) -> str:
-    """Return why queries cannot be ranked, or "" where they can."""
-    if not len(data.query) or not len(data.gallery):
-        return f"{data.name} has no query and gallery, so there is nothing to rank"
-    return ""
 
 
 def _lists(query: Tensor, gallery: Tensor, data: ReIDDataset, retrieval: Retrieval) -> Section:
@@ -185,7 +178,7 @@ def _views(gcl: GCL, assessment: Assessment, stage: str) -> Section:
     if stage not in STAGES[1:]:
         return {"left_out": f"no generator is trained by the {stage} stage"}
     if split is None or not _has_bodies(inputs, split):
-        return {"left_out": "no body parameters of the crops; gcl_fast.generate estimates them and draws views"}
+        return {"left_out": "no body parameters of the crops; gcl-fast generate estimates them and draws views"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "views.png"
         index = assessment.choose(split, None, PICTURED)

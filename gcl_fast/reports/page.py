@@ -1,4 +1,4 @@
-"""Fill the templates of the pages, and write files completely or not at all.
+"""Fill the templates of the pages.
 
 Every text that comes from a run or a dataset is escaped. A page loads nothing: its policy admits images that it holds
 itself, and the one script whose digest it names.
@@ -13,8 +13,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-
-from gcl_fast.atomic import write_target
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -41,13 +39,3 @@ def render(template: str, **content: Any) -> str:
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         **content,
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    # A file name may hold bytes that are no UTF-8: they become question marks
-    write_target(path, lambda file: file.write(text.encode(errors="replace")))

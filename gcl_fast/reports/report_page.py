@@ -15,13 +15,12 @@ from gcl_fast.pseudo_labels.cluster_health import NO_CLUSTER, ONE_CLUSTER
 from gcl_fast.reports.drawings import curves
 from gcl_fast.reports.images import view_image
 from gcl_fast.reports.page import render
-from gcl_fast.reports.run_files import RunFiles
 from gcl_fast.reports.tables import metric_cell, metric_columns
+from gcl_fast.run.run_files import PLACE, RunFiles, finished_stages
 from gcl_fast.settings import difference, preset, to_dict
 
 Reading = Mapping[str, Any]
 NOT_MEASURED = {"left_out": "--files-only was given, so nothing was measured"}
-OF_FILES = ("name", "runs")  # settings that say where a run is, not what it is
 
 
 def choose_stage(run: RunFiles, stage: str | None) -> str:
@@ -34,11 +33,10 @@ def choose_stage(run: RunFiles, stage: str | None) -> str:
     Raises:
         UserError: the run has finished no stage, or not this one.
     """
-    if not run.weights:
-        raise UserError(f"{run.path} has finished no stage yet; train.py with --resume goes on with it")
-    if stage is not None and stage not in run.weights:
-        raise UserError(f"--stage {stage}: {run.path} has weights of {', '.join(run.weights)}")
-    return stage or run.weights[-1]
+    finished = finished_stages(run.path)
+    if stage is not None and stage not in finished:
+        raise UserError(f"--stage {stage}: {run.path} has weights of {', '.join(finished)}; name one of these")
+    return stage or finished[-1]
 
 
 def views_of_run(run: RunFiles, stage: str) -> dict[str, Any]:
@@ -69,7 +67,7 @@ def report_page(run: RunFiles, stage: str, readings: Sequence[Reading], sections
         stage=stage,
         run=run,
         facts=_facts(run),
-        environment=[(name, _text(value)) for name, value in run.environment.items()],
+        environment=_environment(run),
         changed=_changed(run),
         settings=yaml.safe_dump(to_dict(run.config), sort_keys=False, allow_unicode=True),
         results=_results(run),
@@ -97,6 +95,13 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     ]
 
 
+def _environment(run: RunFiles) -> list[tuple[str, str]]:
+    """Return the facts on the command that trained a run last, and how many commands there were."""
+    count = len(run.environments)
+    several = [("commands", f"{count}; this is the last one")] if count > 1 else []
+    return [*several, *((name, _text(value)) for name, value in run.environment.items())]
+
+
 def _text(value: Any) -> str:
     """Return a fact of environment.json as text."""
     if isinstance(value, Mapping):
@@ -111,7 +116,7 @@ def _changed(run: RunFiles) -> list[tuple[str, str, str]] | None:
     except UserError:
         return None
     lines = [line.partition(": ") for line in difference(base, to_dict(run.config))]
-    return [(key, *values.split(" -> ", 1)) for key, _, values in lines if key not in OF_FILES]  # type: ignore[misc]
+    return [(key, *values.split(" -> ", 1)) for key, _, values in lines if key not in PLACE]  # type: ignore[misc]
 
 
 def _results(run: RunFiles) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from typing import Any
 
 from gcl_fast.intervals import interval
 from gcl_fast.reports.page import render
-from gcl_fast.table import text_table
+from gcl_fast.table import COUNTS, is_fraction, markdown_text, text_table
 
 ABSENT = "–"
-PLAIN = ("seconds", "steps", "skipped")  # metrics that are no fractions
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ def as_markdown(tables: Sequence[Table]) -> str:
     """
     lines = []
     for table in tables:
-        header, *rows = [[_escaped(cell) for cell in row] for row in table.rows]
+        header, *rows = [[markdown_text(cell) for cell in row] for row in table.rows]
         rule = ["---", *["---:"] * (len(header) - 1)]
         lines += [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in (header, rule, *rows)), ""]
-        lines += [_escaped(table.note), ""] if table.note else []
+        lines += [markdown_text(table.note), ""] if table.note else []
     return "\n".join(lines)
 
 
@@ -69,20 +68,13 @@ def mean_text(values: Sequence[float], scale: int = 100) -> str:
 
 
 def metric_columns(measured: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of all metrics that are numbers, in order of appearance; those of PLAIN are last."""
+    """Return the names of all metrics that are numbers, in order of appearance; those of COUNTS are last."""
     names = {name: None for metrics in measured for name, value in metrics.items() if isinstance(value, int | float)}
-    return sorted(names, key=lambda name: PLAIN.index(name) if name in PLAIN else -1)
+    return sorted(names, key=lambda name: COUNTS.index(name) if name in COUNTS else -1)
 
 
 def metric_cell(name: str, values: Sequence[Any]) -> str:
     """Return the mean of a metric over runs as text; ABSENT where a run does not have it."""
     if not all(isinstance(value, int | float) for value in values):
         return ABSENT
-    return mean_text(values, 1 if name in PLAIN else 100)
-
-
-def _escaped(text: str) -> str:
-    """Return a text without what Markdown or HTML would read as markup."""
-    for mark, escape in (("\\", "\\\\"), ("|", "\\|"), ("&", "&amp;"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`")):
-        text = text.replace(mark, escape)
-    return " ".join(text.split())
+    return mean_text(values, 100 if is_fraction(name) else 1)

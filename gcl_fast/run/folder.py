@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -13,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gcl_fast.atomic import check_writable, write_atomically
+from gcl_fast.atomic import check_writable, write_atomically, write_json
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.restarts import mark_launch, restarted
 from gcl_fast.errors import UserError
@@ -21,8 +20,9 @@ from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.run.checkpoint import load_state, save_state
 from gcl_fast.run.environment import environment
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
+from gcl_fast.run.run_files import read_config, read_environments, weights_file
 from gcl_fast.run.weights import IDENTITY, save_weights
-from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, flat, from_dict, to_dict
+from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, flat, to_dict
 
 VERSION = 2  # of checkpoints; the stages of version 1 drew other random numbers
 FREE_ON_RESUME = {
@@ -121,13 +121,11 @@ class RunFolder:
 
     def _add_environment(self, data: dict[str, Any]) -> None:
         """Append the environment of this command to environment.json, a list with an entry for each command."""
-        path = self.path / "environment.json"
         try:
-            commands = json.loads(path.read_text())
-        except (OSError, ValueError):  # none yet, or damaged
+            commands = read_environments(self.path)
+        except UserError:  # damaged
             commands = []
-        text = json.dumps([*commands, {**environment(self.ranks), "data": data}], indent=2) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_json(self.path / "environment.json", [*commands, {**environment(self.ranks), "data": data}])
 
     @property
     def finished(self) -> list[str]:
@@ -148,7 +146,7 @@ class RunFolder:
     def save_weights(self, name: str, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write checkpoints/<name>.safetensors."""
         if self.ranks.main:
-            save_weights(self.path / "checkpoints" / f"{name}.safetensors", weights, metadata)
+            save_weights(weights_file(self.path, name), weights, metadata)
 
     def save_encoder(self, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Write the identity encoder alone, the file to share, as encoder.safetensors."""
@@ -184,7 +182,7 @@ class RunFolder:
             raise UserError(f"{self.path} holds a run already: --resume goes on with it, --name starts another")
         changes: list[str] = []
         if exists:
-            before = to_dict(from_dict(yaml.safe_load(settings.read_text())))
+            before = to_dict(read_config(settings))
             lines = difference(before, to_dict(self.config))
             changes = [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
             conflicts = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]

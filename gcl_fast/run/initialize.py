@@ -9,6 +9,7 @@ from torch import Tensor
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_backbone, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
+from gcl_fast.run.run_files import GO_ON
 from gcl_fast.run.weights import IDENTITY, check_fit, load_weights
 from gcl_fast.settings import ALL_STAGES, RunConfig
 
@@ -63,10 +64,7 @@ def _file_of_run(path: Path) -> Path:
     if finished:
         return finished[-1]
     if (path / "config.yaml").is_file():
-        raise UserError(
-            f"--init {path}: this run has finished none of {', '.join(ALL_STAGES)} yet; train.py with --resume goes on"
-            " with it"
-        )
+        raise UserError(f"--init {path}: this run has finished none of {', '.join(ALL_STAGES)} yet; {GO_ON}")
     return path
 
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from gcl_fast.atomic import write_atomically
+from gcl_fast.atomic import write_atomically, write_json
 from gcl_fast.console import copy_lines
 
 PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
@@ -132,9 +132,8 @@ class RunLog:
     def summary(self, content: dict[str, Any]) -> bool:
         """Write summary.json atomically, and return whether the disk took it."""
         if self.main:
-            text = json.dumps(content, indent=2) + "\n"
             with tolerating_a_full_disk("summary.json"):
-                write_atomically(self.folder / "summary.json", lambda file: file.write(text.encode()))
+                write_json(self.folder / "summary.json", content)
                 return True
         return False
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from gcl_fast.console import LOGGER
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs, open_inputs
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
+from gcl_fast.run.run_files import finished_stages, read_config, read_environments, weights_file
 from gcl_fast.run.weights import check_fit, load_weights
-from gcl_fast.settings import STAGES, WEIGHTS, RunConfig, from_dict, preset
+from gcl_fast.settings import STAGES, WEIGHTS, RunConfig, preset
 
 OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights
+TRAINED_GENERATOR = (*STAGES[1:], OFFICIAL)  # weights whose generator is trained
 
 
 def load_run(options: argparse.Namespace) -> RunConfig:
@@ -35,11 +35,11 @@ def load_run(options: argparse.Namespace) -> RunConfig:
     """
     path = options.run / "config.yaml"
     if path.is_file():
-        config = _found_from_here(from_dict(yaml.safe_load(path.read_text())), options.run)
-    elif not _is_official(options.run):
+        config = _found_from_here(read_config(path), options.run)
+    elif not is_official(options.run):
         raise UserError(
-            f"no run at {options.run}: {path} is missing; give the folder that train.py printed, such as runs/NAME, or "
-            "official weights"
+            f"no run at {options.run}: {path} is missing; give the folder that the training printed, such as runs/NAME,"
+            " or official weights"
         )
     elif not options.dataset:
         raise UserError(
@@ -65,8 +65,8 @@ def _found_from_here(config: RunConfig, run: Path) -> RunConfig:
     folders, whole, tail = [], run.resolve().parts, config.folder.parts
     if not config.folder.is_absolute() and whole[-len(tail) :] == tail:
         folders = [Path(*whole[: -len(tail)])]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of a version that wrote none, or damaged
-        folders += [Path(command["folder"]) for command in json.loads((run / "environment.json").read_text())[-1:]]
+    with contextlib.suppress(UserError, KeyError, TypeError):  # of a version that wrote none, or damaged
+        folders += [Path(environment["folder"]) for environment in read_environments(run)[-1:]]
     changes: dict[str, Any] = {}
     for name, path in paths.items():
         places = [folder / path for folder in folders if path and (folder / path).exists()]
@@ -106,28 +106,23 @@ def restore(
             networks of `config`.
     """
     gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
-    if _is_official(source):
+    if is_official(source):
         whole = generator or set(read_official(source)) == set(PARTS)
         gcl.load_state_dict(load_official(source, PARTS if whole else ["id"]), strict=whole)
         yield OFFICIAL if whole else OFFICIAL_IDENTITY, gcl
         return
     possible = STAGES[1:] if generator else WEIGHTS
-    finished = [stage for stage in possible if (source / "checkpoints" / f"{stage}.safetensors").is_file()]
     if early := [stage for stage in stages or () if stage not in possible]:
         raise UserError(f"--stages {' '.join(early)}: no generator is trained by then; name {' or '.join(possible)}")
-    names = finished if stages is None else [stage for stage in possible if stage in stages]
-    if not names:
-        raise UserError(
-            f"{source} has finished none of {', '.join(possible)} yet; train.py with --resume goes on with it"
-        )
+    names = finished_stages(source, possible) if stages is None else [stage for stage in possible if stage in stages]
     for stage in names:
-        path = source / "checkpoints" / f"{stage}.safetensors"
+        path = weights_file(source, stage)
         weights = load_weights(path)
         check_fit(gcl.state_dict(), weights, path)
         gcl.load_state_dict(weights)
         yield stage, gcl
 
 
-def _is_official(source: Path) -> bool:
+def is_official(source: Path) -> bool:
     """Return whether these are official weights: any file, or a folder that holds a file of theirs."""
     return source.is_file() or any(source.glob("id_*.pt"))

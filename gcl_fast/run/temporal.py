@@ -31,8 +31,11 @@ def joint_retrieval(
         UserError: no query and gallery, or a split whose cameras or frames are not known.
     """
     data = inputs.dataset
-    if not len(data.query) or not len(data.gallery):
-        raise UserError(f"--joint-similarity: {data.name} has no query and gallery to rank")
+    if not data.can_be_ranked:
+        raise UserError(
+            f"--joint-similarity: {data.name} has no query and gallery to rank; name a dataset that has them with"
+            " --dataset and --data-root"
+        )
     for records in (data.train, data.query, data.gallery):
         check_time(records, "Without --joint-similarity visual similarity alone counts")
     train, query, gallery = (

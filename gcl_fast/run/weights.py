@@ -15,6 +15,7 @@ from gcl_fast import __version__
 from gcl_fast.data import ReIDDataset
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.errors import UserError
+from gcl_fast.models.official_weights import first_of, misfits
 from gcl_fast.run.checkpoint import write_or_warn
 from gcl_fast.run.environment import commit
 from gcl_fast.settings import RunConfig, from_dict, to_dict
@@ -35,11 +36,10 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         metrics: what was measured after the stage, as fractions; empty before that.
 
     Returns:
-        `format`, `gcl_fast` and `commit` name the code; `stage`, `settings`, `data` and `metrics` the run; `init` the
-        file that it started from, "" for random weights; `source` the labelled dataset of its first stage, if any;
-        `input` says which images the networks take. No path of the machine is among them.
+        `format`, `gcl_fast` and `commit` name the code. `stage`, `settings`, `data` and `metrics` name the run. `init`
+        is the file that it started from, "" for random weights. `source` is the labelled dataset of its first stage, or
+        None. `input` says which images the networks take. No path of the machine is among them.
     """
-    settings = to_dict(config)
     return {
         "format": FORMAT,
         "gcl_fast": __version__,
@@ -47,7 +47,7 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         "stage": stage,
         "init": Path(config.init).name,
         "source": None if config.source is None else config.source.dataset,
-        "settings": {name: settings[name] for name in SETTINGS},
+        "settings": needed_settings(config),
         "input": {
             "size": [config.height, config.width],
             "colours": "RGB",
@@ -58,6 +58,12 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         "data": describe_data(dataset),
         "metrics": metrics,
     }
+
+
+def needed_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings without which the networks of a run cannot be used (`SETTINGS`)."""
+    settings = to_dict(config)
+    return {name: settings[name] for name in SETTINGS}
 
 
 def describe_data(dataset: ReIDDataset) -> dict[str, Any]:
@@ -72,10 +78,10 @@ def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:
     Raises:
         UserError: the metadata of `source` is of another format, or damaged.
     """
-    if (found := metadata.get("format")) != FORMAT:
+    if (version := metadata.get("format")) != FORMAT:
         raise UserError(
-            f"{source}: its metadata has format {found}, and this gcl_fast {__version__} reads format {FORMAT}; use the"
-            f" gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
+            f"{source}: its metadata has format {version}, and this gcl_fast {__version__} reads format {FORMAT}; use"
+            f" the gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
         )
     try:
         return from_dict(metadata["settings"])
@@ -122,18 +128,11 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:
     """Raise a UserError that names the first tensors in which `weights`, read from `source`, differ from `expected`."""
-    differences = [
-        f"{name}: expected {tuple(expected[name].shape) if name in expected else 'nothing'}, "
-        f"found {tuple(weights[name].shape) if name in weights else 'nothing'}"
-        for name in sorted(expected.keys() | weights.keys())
-        if name not in expected or name not in weights or expected[name].shape != weights[name].shape
-    ]
-    if differences:
-        more = f"\n  and {len(differences) - 5} more" if len(differences) > 5 else ""
+    missing = [f"missing {name}" for name in expected if name not in weights]  # counts of batches as well
+    if faults := sorted({*misfits(expected, weights), *missing}):
         raise UserError(
-            f"{source} comes from another configuration; {len(differences)} tensors differ, the first are\n  "
-            + "\n  ".join(differences[:5])
-            + more
+            f"{source} comes from another configuration ({first_of(faults)}); take the sizes of networks, model.*, of"
+            " the run that wrote it"
         )
 
 

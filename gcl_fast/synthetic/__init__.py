@@ -1,6 +1,6 @@
 """Make the embedded dataset: a small synthetic world of clothed people and several cameras, in Market-1501's layout.
 
-A name is imported with its module when it is used, so that `python -m gcl_fast.synthetic --help` waits for no torch.
+A name is imported with its module when it is used, so that `gcl-fast synthetic --help` waits for no torch.
 """
 
 import importlib

@@ -1,8 +1,7 @@
-"""Make the embedded dataset: python -m gcl_fast.synthetic --out DIR."""
+"""Make the embedded dataset: gcl-fast synthetic --out DIR"""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -11,7 +10,7 @@ from gcl_fast.entry import INTERRUPTED, entry, in_one_line
 from gcl_fast.settings import WorldConfig
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of the flags."""
     default = WorldConfig()
     parser = Parser("gcl-fast synthetic", "Make the embedded dataset.")

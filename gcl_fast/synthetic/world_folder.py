@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from gcl_fast.atomic import write_atomically
+from gcl_fast.atomic import write_atomically, write_json
 from gcl_fast.bodies import BodyParameters, save_body_parameters
 from gcl_fast.errors import UserError
 from gcl_fast.settings import WorldConfig
@@ -98,7 +98,7 @@ def read_config(root: str | Path) -> WorldConfig:
     path = Path(root) / WORLD_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"no synthetic world at {root}: {WORLD_FILE} is missing; `python -m gcl_fast.synthetic --out {root}`"
+            f"no synthetic world at {root}: {WORLD_FILE} is missing; `gcl-fast synthetic --out {root}`"
         )
     try:
         content = json.loads(path.read_text())
@@ -209,7 +209,7 @@ def _difference(existing: WorldConfig, config: WorldConfig) -> str:
 def _write_world_file(root: Path, config: WorldConfig, complete: bool) -> None:
     """Write world.json, which tells whether the world is complete."""
     content = {"config": config.to_json(), "version": VERSION, "hash": config.digest, "complete": complete}
-    write_atomically(root / WORLD_FILE, lambda file: file.write(json.dumps(content, indent=2).encode()))
+    write_json(root / WORLD_FILE, content)
 
 
 def _units(config: WorldConfig) -> list[Unit]:

@@ -77,8 +77,8 @@ def test_images_that_do_not_decode_are_counted_once(untrained, tmp_path, capsys,
     [
         (["--split", "query"], "no crops in query"),
         (["--split", "query", "--names", "0001.png"], "no crops in query"),
-        (["--out", "DIR/file/views.png"], "cannot write the image to DIR/file/views.png"),
-        (["--files", "DIR/file"], "cannot write views to DIR/file/cam1/0001_yaw0.png"),
+        (["--out", "DIR/file/views.png"], "cannot write DIR/file/views.png"),
+        (["--files", "DIR/file"], "cannot write DIR/file/cam1/0001_yaw0.png"),
     ],
 )
 def test_generate_says_what_is_wrong(untrained, tmp_path, capsys, flags, told):

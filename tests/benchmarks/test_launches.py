@@ -17,7 +17,8 @@ ON_PAPER = """
 import json, torch
 from lib.kernel_counts import Count
 from lib.paper_gpu import paper_gpu
-from gcl_fast.models.layers import ConvBlock, UpsampledConv
+from gcl_fast.models.layers import ConvBlock
+from gcl_fast.models.upsampled_conv import UpsampledConv
 
 count = Count()
 with paper_gpu(lambda *seen: count(*seen)):

@@ -76,7 +76,7 @@ def test_inconsistent_parameters_are_refused_with_the_reason(tmp_path, change, m
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match=r"no body parameters at .*gcl_fast\.estimate"):
+    with pytest.raises(UserError, match=r"no body parameters at .*gcl-fast estimate"):
         load_body_parameters(tmp_path / "train.npz")
 
 

@@ -149,7 +149,7 @@ def spoil(what, folder, crops, model):
         ("{folder} {query} --k 1 --image {new}.png", "moved", r"c1s1_000001_00.jpg any more; .*\(--images DIR\)"),
         ("{folder} {query} --k 1 --image {query}/m.png", "", "cannot write .*m.png"),
         ("{new} --build {empty} --model x", "", "no crops in .*empty"),
-        ("{new} --build {broken}.d --model x", "", "none of the 1 images below .* decodes: there is no index"),
+        ("{new} --build {broken}.d --model x", "", "none of the 1 images below .* decodes; the lines above say why"),
         ("{crops} --build {crops} --model x", "", "crops is no index and holds 0001_c1s1_000001_00.jpg"),
         ("{query} --build {crops} --model x", "", "cannot write the index .*query.png"),
         ("{new} --build {nowhere} --model x", "", "there is no folder .*nowhere"),

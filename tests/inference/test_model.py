@@ -139,7 +139,7 @@ def test_official_weights(official, tmp_path):
 
 def test_files_without_metadata_need_their_settings(run):
     folder, config, _ = run
-    with pytest.raises(UserError, match=r"no metadata of gcl_fast.*config\.yaml of its run \(config=FILE\)"):
+    with pytest.raises(UserError, match=r"no metadata of gcl_fast.*config\.yaml of its run by config=FILE"):
         gcl_fast.load(folder / "plain.safetensors")
     with pytest.raises(UserError, match="no settings at"):
         gcl_fast.load(folder / "plain.safetensors", config=folder / "absent.yaml")
@@ -150,7 +150,7 @@ def test_files_without_metadata_need_their_settings(run):
     ("source", "flags", "reason"),
     [
         ("absent", {}, "no run and no weights at"),
-        (".", {"stage": "generative"}, "no weights of a stage 'generative'; there are warmup, joint"),
+        (".", {"stage": "generative"}, "no weights of a stage 'generative'; name one of warmup, joint"),
         ("encoder.safetensors", {"stage": "joint"}, "one file holds one stage"),
         ("config.yaml", {}, "not a PyTorch file"),
     ],

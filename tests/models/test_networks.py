@@ -10,9 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
-from gcl_fast.models import GCL, ModelConfig, check_size, generator, layers, min_size
+from gcl_fast.models import GCL, ModelConfig, check_size, generator, layers, min_size, upsampled_conv
 from gcl_fast.models.identity_encoder import generalized_mean, stripe_means
-from gcl_fast.models.layers import UpsampledConv
+from gcl_fast.models.upsampled_conv import UpsampledConv
 
 CHANNELS_LAST = torch.channels_last
 
@@ -143,7 +143,7 @@ def test_generator_of_a_gpu_equals_that_of_a_cpu(demo, device, monkeypatch):
         image = here(*leaves)
         image.backward(randn(*image.shape).to(image))
         results.append([t.detach().cpu() for t in (image, *(t.grad for t in (*leaves, *here.parameters())))])
-        for module in (layers, generator) if device == "cpu" else ():
+        for module in (upsampled_conv, generator) if device == "cpu" else ():
             monkeypatch.setattr(module, "triton_serves", lambda x: True)
     tolerance = (1e-10 if device == "cpu" else 2e-3) * max(float(t.abs().max()) for t in results[0])
     for cpu, gpu in zip(*results, strict=True):  # the gradient of a bias before an instance norm is rounding noise

@@ -50,8 +50,9 @@ def test_metrics_settings_and_seeds(seeds, capsys):
 
 def test_environments_that_differ(seeds, tmp_path, capsys):
     for run, torch, commit in zip(seeds, ("2.14", "2.11"), ("abc", "abc")):
-        facts = {"started": run, "commit": commit, "packages": {"torch": torch, "numpy": "2.4"}}
-        (Path(run) / "environment.json").write_text(json.dumps(facts))
+        first = {"commit": "of a command that was resumed"}
+        last = {"started": run, "commit": commit, "packages": {"torch": torch, "numpy": "2.4"}}
+        (Path(run) / "environment.json").write_text(json.dumps([first, last]))
     assert compare.main([*seeds[:2], "--format", "markdown"]) == 0
     expected = [["name", "seed0", "seed1"], ["packages.torch", "2.14", "2.11"]]
     assert rows(capsys.readouterr().out, "Environments that differ") == expected
@@ -115,7 +116,7 @@ def test_forms_hold_the_same_cells_and_escape_names(tmp_path, capsys):
         (["seed0", "seed1/../seed0"], "are the same run"),
         (["seed0", "nowhere"], "no run at"),
         (["seed0", "empty"], "empty has finished no stage yet"),
-        (["seed0", "half"], "half has not finished generative, joint; train.py with --resume goes on with it"),
+        (["seed0", "half"], "half has not finished generative, joint; repeat its training command with --resume"),
         (["seed0", "seed1", "--stages", "joint"], "seed0 has not finished joint"),
         (["seed0", "seed1", "--stages", "warm"], "--stages warm: there is no such stage"),
         (["seed0", "other"], "is not of this version of gcl_fast"),

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from pages import BROWSER, HOSTILE, Page, open_in_browser
+from driven_browser import BROWSER
+from pages import HOSTILE, Page, open_in_browser
 from PIL import Image
 from written_runs import write_run
 
@@ -24,8 +25,8 @@ from gcl_fast.evaluation.pairs import BINS, PairSimilarities
 from gcl_fast.optim.precision import choose
 from gcl_fast.reports import embedding_map
 from gcl_fast.reports.measured import _pairs
-from gcl_fast.reports.run_files import read_run
 from gcl_fast.run.restore import restore
+from gcl_fast.run.run_files import read_run
 
 
 def person_and_camera(name):
@@ -163,12 +164,13 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
     (tmp_path / "shared" / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "checkpoints/warmup.safetensors"):
         shutil.copy(hostile_run / name, tmp_path / "shared" / name)
-    (tmp_path / "shared" / "environment.json").write_text(json.dumps({"versions": {"torch": "<b>2</b>"}}))
+    (tmp_path / "shared" / "environment.json").write_text(json.dumps([{}, {"versions": {"torch": "<b>2</b>"}}]))
     (tmp_path / "shared" / "run.log").write_bytes(b"gcl_fast: run\n  device  CPU \xff</pre><b>\n" + 10**6 * b"x")
     assert report.main([str(tmp_path / "shared"), "--files-only"]) == 0
     text = Page((tmp_path / "shared" / "report.html").read_text()).text
     assert "holds no summary.json" in text
     assert "no readings in metrics.jsonl" in text
+    assert "commands 2; this is the last one" in text
     assert "versions torch <b>2</b>" in text
     assert "device CPU \ufffd</pre><b>" in text
     assert (tmp_path / "shared" / "report.html").stat().st_size < 10**5
@@ -182,7 +184,8 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
         (lambda run: (run / "config.yaml").write_text("colour: red"), [], "is not of this version of gcl_fast"),
         (lambda run: (run / "summary.json").write_text("{"), [], "summary.json cannot be read"),
         (lambda run: (run / "summary.json").write_text('{"stages": []}'), [], "is not the summary of a run"),
-        (lambda run: shutil.rmtree(run / "checkpoints"), [], "has finished no stage yet"),
+        (lambda run: (run / "environment.json").write_text("{}"), [], "environment.json does not hold a list"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), [], "has finished none of source, warmup, generative, joint"),
         (lambda run: None, ["--stage", "joint"], "--stage joint: "),
         (lambda run: None, ["--files-only", "--data-root", "elsewhere"], "--data-root with --files-only"),
         (lambda run: None, ["--data-root", "nowhere"], "--data-root names another place, --files-only leaves"),

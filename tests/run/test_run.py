@@ -29,6 +29,7 @@ from gcl_fast.run import session as session_module
 from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.initialize import initialize
 from gcl_fast.run.loop import Position
+from gcl_fast.run.run_files import read_run
 from gcl_fast.run.session import Session
 from gcl_fast.run.weights import read_metadata
 from gcl_fast.settings import STAGES, override, preset
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_it_promises(finished):
         with Image.open(finished / "views" / f"{stage}.png") as picture:
             assert picture.width > 9 * 40
     assert yaml.safe_load((finished / "config.yaml").read_text())["joint"]["epochs"] == 2
-    (commands,) = [json.loads((finished / "environment.json").read_text())]
+    commands = read_run(finished).environments  # as report and compare read them
     assert [entry["packages"]["torch"] for entry in commands] == [torch.__version__.partition("+")[0]]
     assert commands[0]["ranks"] == 1
     assert commands[0]["data"] == read_metadata(finished / "encoder.safetensors")["data"]
@@ -329,7 +330,7 @@ def test_a_full_disk_ends_no_run_and_the_summary_is_written_later(reopen, monkey
     session = reopen(stages=("generative",))
     with warnings.catch_warnings(record=True) as warned, session.folder:
         warnings.simplefilter("always")
-        for module, name in ((folder, "training_curves"), (logs, "write_atomically"), (checkpoint, "write_atomically")):
+        for module, name in ((folder, "training_curves"), (logs, "write_json"), (checkpoint, "write_atomically")):
             monkeypatch.setattr(module, name, full)
         assert not save(session, 10)
     for file in ("step_000000010.pt", "curves.png", "summary.json"):
@@ -392,4 +393,4 @@ def test_weights_of_another_configuration_are_refused(finished, command, tmp_pat
     weights = finished / "checkpoints" / "warmup.safetensors"
     said = refusal(*command(tmp_path, "wider", "--init", str(weights))[2:], "model.structure.branch=32")
     assert "another configuration" in said
-    assert "generator.blocks.0.first.weight: expected (128, 128, 3, 3), found (64, 64, 3, 3)" in said
+    assert "generator.blocks.0.first.weight is (64, 64, 3, 3), expected (128, 128, 3, 3)" in said

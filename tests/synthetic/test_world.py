@@ -138,7 +138,7 @@ def test_parts_are_not_open_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_missing_and_damaged_world_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"python -m gcl_fast.synthetic --out"):
+    with pytest.raises(FileNotFoundError, match=r"gcl-fast synthetic --out"):
         read_config(tmp_path)
     (tmp_path / "world.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
