@@ -64,7 +64,7 @@ def parser() -> Parser:
     flag(
         "--init",
         metavar="FILE",
-        help="weights to start from: an earlier run (folder or .safetensors), official, or torchvision ResNet-50",
+        help="weights to start from: an earlier run, official ones, or a ResNet-50 of torchvision, timm, MoCo, ...",
     )
     flag(
         "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering in the loop"

@@ -177,12 +177,12 @@ def _search(options: argparse.Namespace, index: Index, model: Model, queries: li
         shown = np.flatnonzero(decoded)
         match_figure([queries[i] for i in shown], [matches[i] for i in shown], index, options.image)
     if options.json:
-        lists = [_as_json(query, found) for query, found in zip(queries, matches)]
+        lists = [_as_json(query, best) for query, best in zip(queries, matches)]
         print(json.dumps({"index": str(index.folder), "root": str(index.root), "queries": lists}, indent=2))
         return
-    for query, found in zip(queries, matches):
-        if found:
-            print(_table(query, found), end="\n\n")
+    for query, best in zip(queries, matches):
+        if best:
+            print(_table(query, best), end="\n\n")
     if options.image is not None:
         print(options.image)
 

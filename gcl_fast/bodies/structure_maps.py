@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gcl_fast.bodies.body_model import BodyModel
 from gcl_fast.bodies.parameters import BodyParameters
+from gcl_fast.bodies.rotation import axis_angle_to_matrix
 from gcl_fast.errors import UserError
 from gcl_fast.kernels.transfer_appearance import Carried, transfer_appearance
 from gcl_fast.render import render_structure
@@ -58,11 +59,12 @@ class OnlineStructureMaps:
         self.params = params.to(device)
         self.size = size
         self.donors = self.body.donors  # made here, as a step must not wait for the CPU
+        self._upright = axis_angle_to_matrix(self.params.pose[:, :3])[:, 1, 1] > 0  # the pelvis is the first joint
 
     @property
     def confidence(self) -> Tensor:
-        """Return how sure the body of each crop is, (N,) in 0..1."""
-        return self.params.confidence
+        """Return how sure the body of each crop is, (N,) in 0..1; 0 for one that stands on its head."""
+        return self.params.confidence * self._upright
 
     @torch.no_grad()
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:

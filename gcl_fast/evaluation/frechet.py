@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.errors import UserError
-from gcl_fast.models.official_weights import first_of, misfits, read_state_dict
+from gcl_fast.models.checkpoint_files import read_checkpoint
+from gcl_fast.models.official_weights import first_of, misfits
 
 INCEPTION_SIZE = (299, 299)
 
@@ -36,7 +37,7 @@ class InceptionFeatures(nn.Module):
         super().__init__()
         self.net = inception_v3(weights=None, init_weights=False, transform_input=False, aux_logits=False)
         self.net.fc = nn.Identity()
-        weights = {n: t for n, t in read_state_dict(path).items() if not n.startswith(("fc.", "AuxLogits."))}
+        weights = {n: t for n, t in read_checkpoint(path).items() if not n.startswith(("fc.", "AuxLogits."))}
         if faults := misfits(self.net.state_dict(), weights):
             raise UserError(f"{path}: not the weights of torchvision's Inception-v3: {first_of(faults)}")
         self.net.load_state_dict(weights, strict=False)

@@ -76,7 +76,7 @@ def top_k(
     error = LONGEST**2 * D * 2.0**-23  # twice the bound, which covers the rounding of the scores as well
     for begin in range(0, len(queries), QUERIES):
         part = queries[begin : begin + QUERIES]
-        proposed, candidates = (found.numpy() for found in _propose(table, torch.from_numpy(part), count, mask))
+        proposed, candidates = _propose(table, torch.from_numpy(part), count, mask)
         exact = _exact(rows, part, proposed, candidates)
         order = np.lexsort((candidates, -exact), axis=1)[:, :k]
         place = slice(begin, begin + len(part))
@@ -91,9 +91,10 @@ def top_k(
     return scores, index
 
 
-def _propose(table: Tensor, queries: Tensor, count: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _propose(table: Tensor, queries: Tensor, count: int, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the `count` best rows of each query by float32 products: scores and index (Q, count)."""
-    values, index = torch.full((len(queries), count), -torch.inf), torch.zeros(len(queries), count, dtype=torch.int32)
+    values = torch.full((len(queries), count), -torch.inf)
+    index = torch.zeros(len(queries), count, dtype=torch.int32)
     step = min(ROWS, SCORES // len(queries), len(table))
     buffer = torch.empty(step * len(queries))
     for begin in range(0, len(table), step):
@@ -107,7 +108,7 @@ def _propose(table: Tensor, queries: Tensor, count: int, mask: Tensor | None) ->
         if mask is not None:
             tile.masked_fill_(~mask[begin : begin + step, None], -torch.inf)
         merge_top_k(values, index, tile.T, 0, begin)
-    return values, index
+    return values.numpy(), index.numpy()
 
 
 def _exact(rows: np.ndarray, queries: np.ndarray, proposed: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -38,10 +38,10 @@ def match_figure(queries: Sequence[Path], matches: Sequence[Sequence[Match]], in
     wide, high = CROP[0] + GAP, CROP[1] + LABEL + GAP
     sheet = Image.new("RGB", (2 * EDGE + columns * wide + GAP, 2 * EDGE + len(queries) * high), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for line, (query, found) in enumerate(zip(queries, matches)):
+    for line, (query, best) in enumerate(zip(queries, matches)):
         top = EDGE + line * high
         cells = [(query, "query", query.name)]
-        for match in found:
+        for match in best:
             camera = f"  camera {match.camera}" if match.camera else ""
             cells.append((index.path(match.row), f"{match.cosine:.3f}{camera}", match.name))
         for column, (file, text, name) in enumerate(cells):

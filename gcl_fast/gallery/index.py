@@ -138,14 +138,14 @@ class Index:
             UserError: k is out of range.
         """
         self.check_k(k)
-        found = zip(*top_k(self.rows, queries, k, None if camera is None else self.cameras == camera))
+        lists = zip(*top_k(self.rows, queries, k, None if camera is None else self.cameras == camera))
         return [
             [
                 Match(row, cosine, int(self.cameras[row]), self.name(row))
                 for cosine, row in zip(scores.tolist(), rows.tolist())
                 if cosine > -np.inf
             ]
-            for scores, rows in found
+            for scores, rows in lists
         ]
 
 

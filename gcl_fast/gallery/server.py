@@ -237,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(HTTPStatus.FORBIDDEN, "another site sent this request")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log a request for debugging alone: names of people's images are nobody's business."""
+        """Log a request for debugging alone, as a terminal would fill with images."""
         log.debug(format, *args)
 
 

@@ -3,10 +3,11 @@
 from gcl_fast.models.appearance_encoder import AppearanceEncoder, appearance_input
 from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.domain_norms import of_another_domain
+from gcl_fast.models.foreign_weights import load_backbone
 from gcl_fast.models.gcl import GCL
 from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity_encoder import IdentityEncoder
-from gcl_fast.models.official_weights import load_imagenet_backbone, load_official, read_official, to_official
+from gcl_fast.models.official_weights import load_official, read_official, to_official
 from gcl_fast.models.structure_encoder import StructureEncoder
 from gcl_fast.settings.model_sizes import (
     DiscriminatorConfig,
@@ -32,7 +33,7 @@ __all__ = [
     "StructureEncoder",
     "appearance_input",
     "check_size",
-    "load_imagenet_backbone",
+    "load_backbone",
     "load_official",
     "min_size",
     "of_another_domain",

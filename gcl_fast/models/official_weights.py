@@ -1,18 +1,17 @@
-"""Weights from other projects: checkpoints of the official GCL implementation, and torchvision's ResNet-50."""
+"""Weights of the official GCL implementation."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gcl_fast.errors import UserError
+from gcl_fast.models.checkpoint_files import read_checkpoint
 from gcl_fast.models.gcl import GCL
-from gcl_fast.models.identity_encoder import IdentityEncoder
 from gcl_fast.settings.model_sizes import ModelConfig
 
 Weights = Mapping[str, Tensor]
@@ -122,14 +121,14 @@ def read_official(path: Path) -> dict[str, Weights]:
         {'id': ['feat_bn.weight']}
     """
     if not path.is_dir():
-        content = read_state_dict(path)
-        if "feat_bn.weight" in content:
+        content = read_checkpoint(path)
+        if "feat_bn.weight" in content and "base.0.weight" not in content:  # ClusterContrast has both
             return {"id": {name: t for name, t in content.items() if not name.startswith("classifier.")}}
         return {part: content[part] for part in PARTS if isinstance(content.get(part), dict)}
     files = {part: sorted(path.glob(f"{part}_*.pt")) for part in PARTS}
     if not any(files.values()):
         raise UserError(f"{path}: no gen_*.pt, dis_*.pt, id_*.pt, which an official run writes")
-    contents = {part: read_state_dict(names[-1]).get(part) for part, names in files.items() if names}
+    contents = {part: read_checkpoint(names[-1]).get(part) for part, names in files.items() if names}
     return {part: weights if isinstance(weights, dict) else {} for part, weights in contents.items()}
 
 
@@ -167,31 +166,6 @@ def to_official(model: GCL) -> dict[str, dict[str, Tensor]]:
     return official
 
 
-def load_imagenet_backbone(identity: IdentityEncoder, path: str | Path) -> None:
-    """Load a torchvision ResNet state dict into the encoder, in place and without its classifier.
-
-    The encoder's own `feat` and `feat_bn` stay as they are.
-
-    Args:
-        identity: encoder.
-        path: file of torchvision, such as resnet50-11ad3fa6.pth.
-
-    Raises:
-        UserError: the file cannot be read, or its tensors do not fit the backbone of this encoder (all are named).
-
-    Example:
-        >>> encoder = IdentityEncoder(ModelConfig.demo().identity)
-        >>> backbone = {name: t for name, t in encoder.state_dict().items() if not name.startswith("feat")}
-        >>> torch.save(backbone, "resnet.pth")  # stands in for torchvision's file
-        >>> load_imagenet_backbone(encoder, "resnet.pth")
-    """
-    weights = {name: tensor for name, tensor in read_state_dict(Path(path)).items() if not name.startswith("fc.")}
-    backbone = {name: t for name, t in identity.state_dict().items() if not name.startswith(("feat.", "feat_bn."))}
-    if faults := misfits(backbone, weights):
-        raise UserError(f"{path}: not torchvision weights of this backbone: {first_of(faults)}")
-    identity.load_state_dict(weights, strict=False)
-
-
 def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     """List the tensors that are missing, unknown or of another shape.
 
@@ -225,28 +199,3 @@ def first_of(faults: list[str], count: int = 10) -> str:
     """
     more = [f"and {len(faults) - count} more"] if len(faults) > count else []
     return "; ".join(faults[:count] + more)
-
-
-def read_state_dict(path: Path) -> dict[str, Any]:
-    """Read the tensors of a file that torch.save wrote.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        Tensors by name, on the CPU.
-
-    Raises:
-        UserError: there is no such file, or it holds anything but tensors.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file of weights")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # text, HTML or a pickle of code: the first bytes decide which error torch raises
-        raise UserError(f"{path}: not a PyTorch file of plain tensors, as torch.save writes a state dict") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, expected a state dict")
-    return content

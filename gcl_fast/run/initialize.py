@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gcl_fast.errors import UserError
-from gcl_fast.models import GCL, load_imagenet_backbone, load_official, read_official
+from gcl_fast.models import GCL, load_backbone, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.run.run_files import GO_ON
 from gcl_fast.run.weights import IDENTITY, check_fit, load_weights
@@ -17,12 +17,13 @@ from gcl_fast.settings import ALL_STAGES, RunConfig
 def initialize(gcl: GCL, config: RunConfig) -> str:
     """Load the weights that `--init` names into `gcl`, and return a line for the header.
 
-    A .safetensors file holds weights of an earlier run, of all networks or of E_id alone. The folder of a run stands
-    for the file of its last finished stage. Another folder, a .pt or a .pth file holds official weights
-    (`read_official`), or torchvision's ResNet-50 where it has no part of them.
+    A .safetensors file of an earlier run holds all networks, or E_id alone. The folder of a run stands for the file of
+    its last finished stage. Another folder holds official weights (`read_official`), and so may a file. Any other file
+    holds the backbone of E_id from another project (`load_backbone`).
 
     Raises:
-        UserError: a file of another kind, or of other sizes than the run's networks, or a run without finished stages.
+        UserError: nothing that can be read, weights of other sizes than the run's networks, or a run without finished
+            stages.
     """
     if not config.init:
         return "random" + (
@@ -31,25 +32,20 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
             else ""
         )
     path = _file_of_run(Path(config.init))
-    if path.suffix == ".safetensors":
-        weights, origin = load_weights(path), str(path)
-        if weights and all(name.startswith(IDENTITY) for name in weights):
+    official = {} if path.suffix == ".safetensors" or not path.exists() else read_official(path)
+    weights = load_weights(path) if path.suffix == ".safetensors" else {}
+    if any(name.startswith(IDENTITY) for name in weights):
+        origin = str(path)
+        if all(name.startswith(IDENTITY) for name in weights):
             weights, origin = weights | _all_but_identity(gcl), f"identity encoder from {path}, the rest random"
-    elif path.is_dir() or path.suffix in (".pt", ".pth"):
-        official = read_official(path)
-        if not official:
-            load_imagenet_backbone(gcl.identity, path)
-            return f"identity encoder from {path} (ImageNet), the rest random"
+    elif not official:
+        return f"{load_backbone(gcl.identity, path)}, from {path}; all else random"
+    else:
         parts = ("id",) if list(official) == ["id"] else PARTS
         weights, origin = load_official(path, parts), f"{path} (official)"
         if parts != PARTS:
             weights = weights | _all_but_identity(gcl)
             origin = f"identity encoder from {path} (official), the rest random"
-    else:
-        raise UserError(
-            f"--init {path}: expected the folder of a run, .safetensors, .pth (torchvision) or official checkpoints"
-            " (.pt, .pth or a folder)"
-        )
     check_fit(gcl.state_dict(), weights, path)
     gcl.load_state_dict(weights)
     return origin

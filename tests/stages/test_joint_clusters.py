@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gcl_fast.bodies import OnlineStructureMaps
 from gcl_fast.data.augment import Augmentation, Draws, augment, draw_for, no_change
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.inputs import open_inputs
@@ -77,15 +78,18 @@ def test_views_are_drawn_by_the_generator_or_carried(inputs, views):
     assert torch.equal(view, carried) == (views == "carried")
 
 
-@pytest.mark.parametrize("doubt", ["estimate", "outside"])
+@pytest.mark.parametrize("doubt", ["estimate", "outside", "upside down"])
 def test_a_doubtful_body_and_one_outside_its_crop_are_not_turned(inputs, doubt):
     stage = make(inputs, "joint.views=carried")
     images, index = first_batch(stage)
     params = stage.structure_maps.params
     if doubt == "estimate":
         params.confidence[index[0]] = 0.1
-    else:
+    elif doubt == "outside":
         params.camera[index[0], 1] = 5.0  # crop widths to the right
+    else:
+        params.pose[index[0], :3] = torch.tensor([0.0, 0.0, torch.pi])
+        stage.structure_maps = OnlineStructureMaps(stage.structure_maps.body, params, stage.structure_maps.size, "cpu")
     view, used = stage._views(images, index, torch.full((len(index),), 90.0))
     doubtful = index == index[0]
     assert (used == ~doubtful).all()

@@ -1,0 +1,196 @@
+"""Load a backbone from weights of other projects, whatever wraps them and however their tensors are named.
+
+A checkpoint is flattened to dotted names, so that wrappers such as `state_dict`, `model` or `teacher` and prefixes such
+as `module.`, `base.` or `encoder_q.` are one thing: what stands before the names of torchvision. The prefix that fits
+most tensors is taken. Two other namings are translated first: a backbone as an nn.Sequential, as SpCL and
+ClusterContrast have it, and ResNets of Hugging Face's transformers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gcl_fast.errors import UserError
+from gcl_fast.models.checkpoint_files import read_checkpoint
+
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".safetensors")
+ENOUGH = 0.9  # share of the backbone's tensors that a file must hold
+NAMED = 10  # tensors that an error names
+# Of two copies in a file, the one of the first of these names is taken: averaged weights, and the encoder of a query
+PREFERRED = ("ema", "teacher", "encoder_q", "online_encoder")
+HEAD = ("feat.", "feat_bn.")  # of the identity encoder, which no other project has
+GUIDE = "docs/guide.md#weights lists what can be read"
+
+_BLOCK = r"encoder\.stages\.(\d+)\.layers\.(\d+)\."
+_TRANSFORMERS = {  # names of Hugging Face's ResNet -> names of torchvision
+    r"embedder\.embedder\.convolution\.": lambda m: "conv1.",
+    r"embedder\.embedder\.normalization\.": lambda m: "bn1.",
+    _BLOCK + r"shortcut\.convolution\.": lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.0.",
+    _BLOCK + r"shortcut\.normalization\.": lambda m: f"layer{int(m[1]) + 1}.{m[2]}.downsample.1.",
+    _BLOCK + r"layer\.(\d)\.convolution\.": lambda m: f"layer{int(m[1]) + 1}.{m[2]}.conv{int(m[3]) + 1}.",
+    _BLOCK + r"layer\.(\d)\.normalization\.": lambda m: f"layer{int(m[1]) + 1}.{m[2]}.bn{int(m[3]) + 1}.",
+}
+
+
+def load_backbone(encoder: nn.Module, path: str | Path) -> str:
+    """Load the backbone of an identity encoder from weights of another project, in place.
+
+    The encoder's own `feat` and `feat_bn` stay as they are, and so does a tensor that the file lacks.
+
+    Args:
+        encoder: an `IdentityEncoder`.
+        path: a file that torch.save or safetensors wrote.
+
+    Returns:
+        A phrase that says how many tensors were loaded, and which of the file were left out.
+
+    Raises:
+        UserError: the file cannot be read, or it lacks more than a tenth of the backbone's tensors.
+
+    Example:
+        >>> import torch
+        >>> from gcl_fast.models import IdentityEncoder, ModelConfig
+        >>> encoder = IdentityEncoder(ModelConfig.demo().identity)
+        >>> names = {f"module.{name}": t for name, t in encoder.state_dict().items() if not name.startswith("feat")}
+        >>> torch.save({"state_dict": names | {"module.fc.weight": torch.zeros(9, 256)}}, "resnet.pth.tar")
+        >>> load_backbone(encoder, "resnet.pth.tar")
+        '60 of 60 tensors of the backbone; left out: fc'
+    """
+    path = Path(path)
+    expected = {name: tensor for name, tensor in encoder.state_dict().items() if _counts(name)}
+    tensors = dict(_flatten(read_checkpoint(path)))
+    prefix, candidates = _best_prefix(expected, tensors)
+    fitting = {name: t for name, t in candidates.items() if name in expected and t.shape == expected[name].shape}
+    if len(fitting) < ENOUGH * len(expected) or _depth(candidates) != _depth(expected):  # 101 layers hold those of 50
+        raise UserError(f"{path}: {_misfit(expected, candidates, len(fitting))}; {GUIDE}")
+    encoder.load_state_dict(fitting, strict=False)
+    missing = [name for name in expected if name not in fitting]
+    others = {name.split(".")[0] for name in candidates if name not in expected and _counts(name)}
+    others |= {_branch(name, prefix) for name in tensors if not name.startswith(prefix) and _counts(name)}
+    text = f"{len(fitting)} of {len(expected)} tensors of the backbone"
+    text += f"; still random: {_listed(missing)}" if missing else ""
+    return text + (f"; left out: {_listed(sorted(others))}" if others else "")
+
+
+def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested dictionaries by dotted names."""
+    if isinstance(content, Tensor):
+        yield prefix.removesuffix("."), content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _best_prefix(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """Return the prefix after which most names and shapes are those of `expected`, and the tensors behind it.
+
+    Where no name fits, the prefix is empty, and the tensors have the names of the file.
+    """
+    choices: dict[str, dict[str, Tensor]] = {"": dict(tensors)}
+    for naming in (_as_torchvision, _as_sequence, _as_transformers):
+        for prefix, candidates in naming(tensors):
+            old = choices.get(prefix)
+            if old is None or _fit(expected, candidates) > _fit(expected, old):
+                choices[prefix] = candidates
+    prefix = max(choices, key=lambda p: (_fit(expected, choices[p]), -_preference(p), -len(p)))
+    return prefix, choices[prefix]
+
+
+def _fit(expected: Mapping[str, Tensor], candidates: Mapping[str, Tensor]) -> int:
+    """Return how many tensors of `expected` have a candidate of their name and shape."""
+    return sum(name in candidates and candidates[name].shape == t.shape for name, t in expected.items())
+
+
+def _preference(prefix: str) -> int:
+    """Return the rank of a prefix among copies of the same networks; smaller is better."""
+    return next((rank for rank, name in enumerate(PREFERRED) if name in prefix), len(PREFERRED))
+
+
+def _as_torchvision(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield each prefix of names such as `layer1.0.conv1.weight`, and the tensors behind it."""
+    anchor = "layer1.0.conv1.weight"
+    for name in tensors:
+        if name.endswith(anchor):
+            yield from _behind(name.removesuffix(anchor), tensors)
+
+
+def _as_sequence(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield each prefix of a Sequential of stem, norm and four stages, and the tensors by names of torchvision."""
+    for prefix in dict.fromkeys(m[1] for name in tensors if (m := re.fullmatch(r"(.*?)0\.weight", name))):
+        for _, behind in _behind(prefix, tensors):
+            numbers = sorted({int(head) for name in behind if (head := name.split(".")[0]).isdigit()})
+            if len(numbers) == 6:
+                parts = dict(zip(numbers, ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")))
+                split = {name: name.split(".", 1) for name in behind}
+                yield (
+                    prefix,
+                    {
+                        f"{parts[int(head)]}.{rest[0]}" if head.isdigit() and rest else name: behind[name]
+                        for name, (head, *rest) in split.items()
+                    },
+                )
+
+
+def _as_transformers(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield each prefix of a ResNet of Hugging Face's transformers, and the tensors by names of torchvision."""
+    anchor = "embedder.embedder.convolution.weight"
+    for name in tensors:
+        if name.endswith(anchor):
+            for prefix, behind in _behind(name.removesuffix(anchor), tensors):
+                renamed = {}
+                for old, tensor in behind.items():
+                    new = old
+                    for pattern, replacement in _TRANSFORMERS.items():
+                        new = re.sub(pattern, replacement, new)
+                    renamed[new] = tensor
+                yield prefix, renamed
+
+
+def _behind(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield `prefix` and the tensors whose names begin with it, without it."""
+    yield prefix, {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _counts(name: str) -> bool:
+    """Return whether a tensor belongs to a backbone's coverage: the head is ours, and counts of batches may lack."""
+    return not name.startswith(HEAD) and not name.endswith("num_batches_tracked")
+
+
+def _branch(name: str, prefix: str) -> str:
+    """Return the beginning of a dotted name up to the part in which it leaves `prefix`."""
+    parts, path = name.split("."), prefix.split(".")
+    same = next(i for i, part in enumerate(parts) if i >= len(path) or part != path[i])
+    return ".".join(parts[: same + 1])
+
+
+def _misfit(expected: Mapping[str, Tensor], candidates: Mapping[str, Tensor], fitting: int) -> str:
+    """Return why the candidates are no weights of this backbone."""
+    ours, theirs = _depth(expected), _depth(candidates)
+    if theirs and ours != theirs:
+        return (
+            f"weights of a ResNet with {_listed(theirs)} blocks in its stages, and this run's encoder has"
+            f" {_listed(ours)} (model.identity.blocks)"
+        )
+    faults = [
+        f"{name} is {tuple(candidates[name].shape) if name in candidates else 'missing'}, expected {tuple(t.shape)}"
+        for name, t in expected.items()
+        if name not in candidates or candidates[name].shape != t.shape
+    ]
+    return f"{fitting} of {len(expected)} tensors of the backbone fit; " + _listed(faults, "; ")
+
+
+def _depth(tensors: Mapping[str, Tensor]) -> list[int]:
+    """Return the number of blocks in each stage, from names such as `layer3.22.conv1.weight`."""
+    blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := re.match(r"layer(\d)\.(\d+)\.conv1\.weight", name))}
+    return [sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks})]
+
+
+def _listed(items: list[Any], separator: str = ", ") -> str:
+    """Return the first items in one line, and how many there are more."""
+    more = [f"and {len(items) - NAMED} more"] if len(items) > NAMED else []
+    return separator.join([*map(str, items[:NAMED]), *more])
