@@ -69,7 +69,7 @@ def report_page(run: RunFiles, stage: str, readings: Sequence[Reading], sections
         stage=stage,
         run=run,
         facts=_facts(run),
-        environment=[(name, _text(value)) for name, value in run.environment.items()],
+        environment=_environment(run),
         changed=_changed(run),
         settings=yaml.safe_dump(to_dict(run.config), sort_keys=False, allow_unicode=True),
         results=_results(run),
@@ -95,6 +95,13 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
         ("crops", f"{config.height} x {config.width}"),
         ("precision", "mixed" if config.amp else "float32"),
     ]
+
+
+def _environment(run: RunFiles) -> list[tuple[str, str]]:
+    """Return what the last command ran on, and when and how the earlier ones were started."""
+    facts = [(name, _text(value)) for name, value in run.environment.items()]
+    earlier = [_text([command.get("started", ""), *command.get("command", [])]) for command in run.commands[:-1]]
+    return facts + [("earlier command", text) for text in earlier]
 
 
 def _text(value: Any) -> str:

@@ -22,13 +22,18 @@ class RunFiles:
     path: Path
     config: RunConfig
     results: dict[str, dict[str, Any]]  # by finished stage, in training order; of summary.json
-    environment: dict[str, Any]  # of environment.json
+    commands: list[dict[str, Any]]  # of environment.json: what each command that trained the run ran on
     log: str  # the beginning of run.log, which holds the header
 
     @property
     def name(self) -> str:
         """Return the name of the run, which is that of its folder."""
         return self.path.resolve().name
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Return what the last command ran on; {} where it is not known."""
+        return self.commands[-1] if self.commands else {}
 
     @property
     def weights(self) -> list[str]:
@@ -64,22 +69,35 @@ def read_run(path: Path) -> RunFiles:
         path,
         config,
         {stage: results[stage] for stage in ALL_STAGES if stage in results},
-        _read_object(path / "environment.json"),
+        _read_commands(path / "environment.json"),
         _read_beginning(path / "run.log"),
     )
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object; return {} where it is missing."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
+    content = _read_json(path, {})
     if not isinstance(content, dict):
         raise UserError(f"{path} does not hold a JSON object; restore it from a copy")
     return content
+
+
+def _read_commands(path: Path) -> list[dict[str, Any]]:
+    """Read environment.json, a list with an object for each command; return [] where it is missing."""
+    content = _read_json(path, [])
+    if not isinstance(content, list) or not all(isinstance(command, dict) for command in content):
+        raise UserError(f"{path} does not hold a list of commands; restore it from a copy, or delete it")
+    return content
+
+
+def _read_json(path: Path, absent: Any) -> Any:
+    """Read a JSON file; return `absent` where it is missing."""
+    if not path.is_file():
+        return absent
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
 
 
 def _read_beginning(path: Path) -> str:

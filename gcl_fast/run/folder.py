@@ -126,6 +126,7 @@ class RunFolder:
             commands = json.loads(path.read_text())
         except (OSError, ValueError):  # none yet, or damaged
             commands = []
+        commands = commands if isinstance(commands, list) else []
         text = json.dumps([*commands, {**environment(self.ranks), "data": data}], indent=2) + "\n"
         write_atomically(path, lambda file: file.write(text.encode()))
 

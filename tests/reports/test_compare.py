@@ -51,7 +51,7 @@ def test_metrics_settings_and_seeds(seeds, capsys):
 def test_environments_that_differ(seeds, tmp_path, capsys):
     for run, torch, commit in zip(seeds, ("2.14", "2.11"), ("abc", "abc")):
         facts = {"started": run, "commit": commit, "packages": {"torch": torch, "numpy": "2.4"}}
-        (Path(run) / "environment.json").write_text(json.dumps(facts))
+        (Path(run) / "environment.json").write_text(json.dumps([{"commit": "earlier"}, facts]))
     assert compare.main([*seeds[:2], "--format", "markdown"]) == 0
     expected = [["name", "seed0", "seed1"], ["packages.torch", "2.14", "2.11"]]
     assert rows(capsys.readouterr().out, "Environments that differ") == expected
