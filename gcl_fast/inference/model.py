@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps
 from gcl_fast.bodies.body_estimator import estimate_images
+from gcl_fast.data.broken_images import why_broken
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.inference import embed_batch, novel_views, to_unit
 from gcl_fast.inference.images import Images, listed, read
@@ -112,7 +114,7 @@ class Model:
             NaN; a warning counts and names such files.
 
         Raises:
-            UserError: an object that is no image, of another dtype or shape, or a folder without images.
+            UserError: an object that is no image, of another dtype or shape, a folder without images, or no such path.
         """
         items = listed(images)
         count = len(items) if isinstance(items, list) else None
@@ -125,10 +127,13 @@ class Model:
                 failures += batch.places[~batch.decoded].tolist()
                 bar.update(len(embedding))
         if failures:
-            names = [str(items[i]) if isinstance(items, list) else f"number {i}" for i in failures[:NAMED]]
+            names = [
+                f"{items[i]} ({why_broken(Path(items[i]))})" if isinstance(items, list) else f"number {i}"
+                for i in failures[:NAMED]
+            ]
             names += ["..."] * (len(failures) > NAMED)
             total = sum(map(len, rows))
-            log.warning("%d of %d images do not decode, their rows are NaN: %s", len(failures), total, ", ".join(names))
+            log.warning("%d of %d images do not decode, their rows are NaN: %s", len(failures), total, "; ".join(names))
         return torch.cat(rows) if rows else torch.empty(0, self.dim)
 
     def search(self, query: Images | Tensor, gallery: Images | Tensor, k: int = 10) -> Matches:
