@@ -61,10 +61,7 @@ def listed(images: Images) -> list[Any] | Iterator[Any]:
         UserError: no file or folder of that name, a folder without images, or an object that is no image.
     """
     if isinstance(images, (str, Path)):
-        path = Path(images)
-        if not path.exists():
-            raise UserError(f"there is no image and no folder at {path}")
-        return find_images(path) if path.is_dir() else [path]
+        return list(listed_files([Path(images)]))
     if isinstance(images, (np.ndarray, Tensor)):
         return list(images) if images.ndim == 4 else [images]
     if isinstance(images, Image.Image):
@@ -72,6 +69,20 @@ def listed(images: Images) -> list[Any] | Iterator[Any]:
     if not isinstance(images, Iterable):
         raise UserError(f"{type(images).__name__} is no image; expected {KINDS}")
     return list(images) if hasattr(images, "__len__") else iter(images)
+
+
+def listed_files(paths: Iterable[Path]) -> list[Path]:
+    """Return image files as they are, and the images below folders.
+
+    Raises:
+        UserError: nothing is at a path, or a folder holds no image.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no image {path}; give image files or folders")
+        files += find_images(path) if path.is_dir() else [path]
+    return files
 
 
 KINDS = (

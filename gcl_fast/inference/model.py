@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -140,7 +141,7 @@ class Model:
         """Find the images of a gallery that are most similar to each query.
 
         Args:
-            query: images as `embed` takes them, or float rows (Q, D) of `embed`.
+            query: images as `embed` takes them, or float rows (Q, D) of `embed` or of a file by `gcl-fast embed`.
             gallery: the same.
             k: matches of each query, 1 to the size of the gallery.
 
@@ -176,7 +177,12 @@ class Model:
             UserError: no trained generator (load the folder of a run that has finished its generative stage), or an
                 image that does not decode.
         """
-        if self.gcl is None or self.metadata.get("stage") not in TRAINED_GENERATOR:
+        if self.gcl is None:
+            raise UserError(
+                "these weights are an identity encoder alone; load the folder of its run, or that run's"
+                " checkpoints/STAGE.safetensors"
+            )
+        if self.metadata.get("stage") not in TRAINED_GENERATOR:
             raise UserError(
                 f"no generator is trained in these weights (stage {self.metadata.get('stage')}); load a run that has"
                 " finished its generative stage, or that stage's .safetensors"
@@ -198,6 +204,8 @@ class Model:
 
     def _rows(self, images: Images | Tensor) -> Tensor:
         """Return rows as they are, or the rows of images."""
+        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            images = torch.from_numpy(np.array(images))
         if not (isinstance(images, Tensor) and images.is_floating_point()):
             return self.embed(images)
         if images.ndim != 2 or images.shape[1] != self.dim:

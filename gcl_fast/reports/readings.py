@@ -7,7 +7,7 @@ from typing import Any
 
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import read_metrics
-from gcl_fast.reports.run_files import first_line
+from gcl_fast.run.settings_file import first_line
 from gcl_fast.settings import ALL_STAGES
 
 

@@ -99,7 +99,7 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
 
 def _environment(run: RunFiles) -> list[tuple[str, str]]:
     """Return what the last command ran on, and when and how the earlier ones were started."""
-    facts = [(name, _text(value)) for name, value in run.environment.items()]
+    facts = [(name, _text(value)) for name, value in run.environment.items() if value != ""]
     earlier = [_text([command.get("started", ""), *command.get("command", [])]) for command in run.commands[:-1]]
     return facts + [("earlier command", text) for text in earlier]
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gcl_fast.errors import UserError
-from gcl_fast.settings import ALL_STAGES, RunConfig, from_dict
+from gcl_fast.run.settings_file import first_line, read_settings
+from gcl_fast.settings import ALL_STAGES, RunConfig
 
 LOG_BYTES = 50_000
 
@@ -53,15 +52,7 @@ def read_run(path: Path) -> RunFiles:
     settings = path / "config.yaml"
     if not settings.is_file():
         raise UserError(f"no run at {path}: {settings} is missing; give the folder that train.py printed")
-    try:
-        config = from_dict(yaml.safe_load(settings.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{settings} cannot be read ({first_line(error)}); restore it from a copy") from error
-    except UserError as error:
-        raise UserError(
-            f"{settings} is not of this version of gcl_fast ({first_line(error)[:160]}); use the gcl_fast that trained"
-            " the run"
-        ) from error
+    config = read_settings(settings)
     results = _read_object(path / "summary.json").get("stages", {})
     if not isinstance(results, dict) or not all(isinstance(metrics, dict) for metrics in results.values()):
         raise UserError(f"{path / 'summary.json'} is not the summary of a run; restore it from a copy")
@@ -109,8 +100,3 @@ def _read_beginning(path: Path) -> str:
             return file.read(LOG_BYTES).decode(errors="replace")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

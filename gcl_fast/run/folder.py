@@ -21,8 +21,9 @@ from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.run.checkpoint import load_state, save_state
 from gcl_fast.run.environment import environment
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
+from gcl_fast.run.settings_file import read_settings
 from gcl_fast.run.weights import IDENTITY, save_weights
-from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, flat, from_dict, to_dict
+from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, flat, to_dict
 
 VERSION = 2  # of checkpoints; the stages of version 1 drew other random numbers
 FREE_ON_RESUME = {
@@ -185,7 +186,7 @@ class RunFolder:
             raise UserError(f"{self.path} holds a run already: --resume goes on with it, --name starts another")
         changes: list[str] = []
         if exists:
-            before = to_dict(from_dict(yaml.safe_load(settings.read_text())))
+            before = to_dict(read_settings(settings))
             lines = difference(before, to_dict(self.config))
             changes = [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
             conflicts = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]

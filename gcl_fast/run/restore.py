@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from gcl_fast.console import LOGGER
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs, open_inputs
 from gcl_fast.models import GCL, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
+from gcl_fast.run.settings_file import read_settings
 from gcl_fast.run.weights import check_fit, load_weights
-from gcl_fast.settings import STAGES, WEIGHTS, RunConfig, from_dict, preset
+from gcl_fast.settings import STAGES, WEIGHTS, RunConfig, preset
 
 OFFICIAL, OFFICIAL_IDENTITY = "official", "identity"  # names of official weights
 
@@ -35,7 +35,7 @@ def load_run(options: argparse.Namespace) -> RunConfig:
     """
     path = options.run / "config.yaml"
     if path.is_file():
-        config = _found_from_here(from_dict(yaml.safe_load(path.read_text())), options.run)
+        config = _found_from_here(read_settings(path), options.run)
     elif not _is_official(options.run):
         raise UserError(
             f"no run at {options.run}: {path} is missing; give the folder that train.py printed, such as runs/NAME, or "
@@ -129,5 +129,5 @@ def restore(
 
 
 def _is_official(source: Path) -> bool:
-    """Return whether these are official weights: any file, or a folder that holds a file of theirs."""
-    return source.is_file() or any(source.glob("id_*.pt"))
+    """Return whether these are official weights: a file that is none of ours, or a folder that holds one of theirs."""
+    return (source.is_file() and source.suffix != ".safetensors") or any(source.glob("id_*.pt"))

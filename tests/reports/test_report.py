@@ -169,7 +169,7 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
     assert report.main([str(tmp_path / "shared"), "--files-only"]) == 0
     text = Page((tmp_path / "shared" / "report.html").read_text()).text
     assert "holds no summary.json" in text
-    assert "no readings in metrics.jsonl" in text
+    assert "no losses in metrics.jsonl" in text
     assert "versions torch <b>2</b>" in text
     assert "earlier command noon train.py <i>" in text
     assert "device CPU \ufffd</pre><b>" in text
