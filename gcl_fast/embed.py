@@ -39,13 +39,13 @@ def main(arguments: list[str] | None) -> int:
 
         from gcl_fast.atomic import check_target, write_target
         from gcl_fast.distributed.ranks import start
-        from gcl_fast.inference.images import listed
+        from gcl_fast.inference.images import listed_files
         from gcl_fast.inference.load import load
 
     if options.out.suffix != ".npz":
         raise UserError(f"--out {options.out}: expected a name that ends in .npz")
     check_target(options.out)
-    paths = [file for path in options.images for file in listed(path)]
+    paths = listed_files(options.images)
     model = load(options.model, start(options.device).device, options.amp, stage=options.stage)
     rows = model.embed(paths, flip=options.flip).numpy()
     names, digest = np.array([str(path) for path in paths]), np.array(model.digest)

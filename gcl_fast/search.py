@@ -70,13 +70,11 @@ def main(arguments: list[str] | None) -> int:
     with in_one_line():
         from gcl_fast.atomic import check_target
         from gcl_fast.gallery.index import open_index
-        from gcl_fast.inference.images import listed
+        from gcl_fast.inference.images import listed_files
 
     if options.image is not None:
         check_target(options.image)
-    queries = [file for path in options.queries for file in listed(path)]
-    if missing := [path for path in queries if not path.is_file()]:
-        raise UserError(f"there is no image {missing[0]}; give image files or folders")
+    queries = listed_files(options.queries)
     if options.build is not None:
         model = _build(options)
         if not (queries or options.serve):

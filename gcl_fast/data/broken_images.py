@@ -107,6 +107,15 @@ def why_broken(path: Path) -> str:
     return _decode(path)[0]
 
 
+def lacks_header(path: Path) -> bool:
+    """Return whether `path` is missing or does not begin as an image; nothing is decoded."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return False
+    except UNREADABLE:
+        return True
+
+
 @functools.cache
 def scratch_folder() -> Path:
     """Make a folder for files that replace others; it is removed when the process ends."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from gcl_fast.assessment.extract import BATCH
 from gcl_fast.data import ExtractLoader, Records, open_dataset
 from gcl_fast.data.augment import no_change
+from gcl_fast.data.broken_images import blank_image, lacks_header
 from gcl_fast.data.pillow_decoder import rgb
 from gcl_fast.data.resize import resize
 from gcl_fast.errors import UserError
@@ -57,11 +58,10 @@ def listed(images: Images) -> list[Any] | Iterator[Any]:
     """Return the single images in `images`: a list where their number is known, else an iterator.
 
     Raises:
-        UserError: a folder without images, or an object that is no image.
+        UserError: no file or folder of that name, a folder without images, or an object that is no image.
     """
     if isinstance(images, (str, Path)):
-        path = Path(images)
-        return find_images(path) if path.is_dir() else [path]
+        return list(listed_files([Path(images)]))
     if isinstance(images, (np.ndarray, Tensor)):
         return list(images) if images.ndim == 4 else [images]
     if isinstance(images, Image.Image):
@@ -69,6 +69,20 @@ def listed(images: Images) -> list[Any] | Iterator[Any]:
     if not isinstance(images, Iterable):
         raise UserError(f"{type(images).__name__} is no image; expected {KINDS}")
     return list(images) if hasattr(images, "__len__") else iter(images)
+
+
+def listed_files(paths: Iterable[Path]) -> list[Path]:
+    """Return image files as they are, and the images below folders.
+
+    Raises:
+        UserError: nothing is at a path, or a folder holds no image.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no image {path}; give image files or folders")
+        files += find_images(path) if path.is_dir() else [path]
+    return files
 
 
 KINDS = (
@@ -146,10 +160,13 @@ def _refuse_bgr(bgr: bool, image: object) -> None:
 
 def _from_files(paths: list[Path], size: tuple[int, int], device: torch.device) -> Iterator[Batch]:
     """Yield the images of files; one that is missing or does not decode is blank."""
+    # DALI 2.4 crashes in a batch of some dozen files of which one has no header that it can read
+    headless = {place for place, path in enumerate(paths) if lacks_header(path)}
+    files = [blank_image() if place in headless else path for place, path in enumerate(paths)]
     unknown = np.zeros(len(paths), np.int64)
-    loader = ExtractLoader(Records(Path(), paths, unknown, unknown, unknown), size, device, BATCH)
+    loader = ExtractLoader(Records(Path(), files, unknown, unknown, unknown), size, device, BATCH)
     for images, index in loader:
-        blank = torch.tensor([place in loader.blanks for place in index.tolist()], device=device)
+        blank = torch.tensor([place in loader.blanks | headless for place in index.tolist()], device=device)
         yield Batch(images, index, ~blank)
 
 

@@ -15,7 +15,7 @@ from gcl_fast.models import GCL, IdentityEncoder, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
 from gcl_fast.optim.precision import choose as choose_precision
 from gcl_fast.run.restore import OFFICIAL, OFFICIAL_IDENTITY, is_official
-from gcl_fast.run.run_files import finished_stages, read_config, weights_file
+from gcl_fast.run.run_files import finished_stages, first_line, read_config, weights_file
 from gcl_fast.run.weights import FORMAT, IDENTITY, check_fit, load_weights, needed_settings, read_metadata, settings_of
 from gcl_fast.settings import RunConfig, preset
 
@@ -68,7 +68,9 @@ def load(
             f"no run and no weights at {path}; give the folder that the training printed, such as runs/NAME, one of"
             " its .safetensors files, or official weights"
         )
-    target = placed("auto", 0) if device is None else torch.device(device)
+    target = placed("auto", 0) if device is None else _usable(device)
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise UserError(f"{path} holds weights that are no numbers: its training diverged; use another stage or run")
     identity = {name.removeprefix(IDENTITY): t for name, t in weights.items() if name.startswith(IDENTITY)}
     gcl = None
     if len(identity) == len(weights):
@@ -84,6 +86,20 @@ def load(
     network.requires_grad_(False).eval().to(target).to(memory_format=torch.channels_last)
     precision = choose_precision(settings.amp if amp is None else amp, target)
     return Model(encoder, gcl, settings.size, metadata, precision)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """Return a device.
+
+    Raises:
+        UserError: this machine has no such device, or nothing can be computed there.
+    """
+    try:
+        target = torch.device(device)
+        torch.zeros(1, device=target).tolist()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise UserError(f"device={str(device)!r}: {first_line(error)}") from error
+    return target
 
 
 def _file_of_stage(run: Path, stage: str | None) -> Path:
@@ -110,8 +126,8 @@ def _read_own(path: Path, config: str | Path | None) -> tuple[Weights, dict[str,
     if metadata is None or config is not None:
         if not settings_file.is_file():
             raise UserError(
-                f"{path} has no metadata of gcl_fast, so the sizes of its networks are not known; name the config.yaml"
-                " of its run by config=FILE"
+                f"{path} has no metadata of gcl_fast, so the sizes of its networks are not known; give the folder of"
+                " its run, or name the config.yaml of its run by config=FILE in Python"
                 if config is None
                 else f"there are no settings at {settings_file}; config=FILE names the config.yaml of a run"
             )

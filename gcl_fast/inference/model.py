@@ -6,8 +6,10 @@ import functools
 import hashlib
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from gcl_fast.assessment.views import YAWS
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps
 from gcl_fast.bodies.body_estimator import estimate_images
+from gcl_fast.data.broken_images import why_broken
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.inference import embed_batch, novel_views, to_unit
 from gcl_fast.evaluation.retrieval import query_tiles
@@ -112,7 +115,7 @@ class Model:
             NaN; a warning counts and names such files.
 
         Raises:
-            UserError: an object that is no image, of another dtype or shape, or a folder without images.
+            UserError: an object that is no image, of another dtype or shape, a folder without images, or no such path.
         """
         items = listed(images)
         count = len(items) if isinstance(items, list) else None
@@ -125,17 +128,20 @@ class Model:
                 failures += batch.places[~batch.decoded].tolist()
                 bar.update(len(embedding))
         if failures:
-            names = [str(items[i]) if isinstance(items, list) else f"number {i}" for i in failures[:NAMED]]
+            names = [
+                f"{items[i]} ({why_broken(Path(items[i]))})" if isinstance(items, list) else f"number {i}"
+                for i in failures[:NAMED]
+            ]
             names += ["..."] * (len(failures) > NAMED)
             total = sum(map(len, rows))
-            log.warning("%d of %d images do not decode, their rows are NaN: %s", len(failures), total, ", ".join(names))
+            log.warning("%d of %d images do not decode, their rows are NaN: %s", len(failures), total, "; ".join(names))
         return torch.cat(rows) if rows else torch.empty(0, self.dim)
 
     def search(self, query: Images | Tensor, gallery: Images | Tensor, k: int = 10) -> Matches:
         """Find the images of a gallery that are most similar to each query.
 
         Args:
-            query: images as `embed` takes them, or float rows (Q, D) of `embed`.
+            query: images as `embed` takes them, or float rows (Q, D) of `embed` or of a file by `gcl-fast embed`.
             gallery: the same.
             k: matches of each query, 1 to the size of the gallery.
 
@@ -171,7 +177,12 @@ class Model:
             UserError: no trained generator (load the folder of a run that has finished its generative stage), or an
                 image that does not decode.
         """
-        if self.gcl is None or self.metadata.get("stage") not in TRAINED_GENERATOR:
+        if self.gcl is None:
+            raise UserError(
+                "these weights are an identity encoder alone; load the folder of its run, or that run's"
+                " checkpoints/STAGE.safetensors"
+            )
+        if self.metadata.get("stage") not in TRAINED_GENERATOR:
             raise UserError(
                 f"no generator is trained in these weights (stage {self.metadata.get('stage')}); load a run that has"
                 " finished its generative stage, or that stage's .safetensors"
@@ -194,6 +205,8 @@ class Model:
 
     def _rows(self, images: Images | Tensor) -> Tensor:
         """Return rows as they are, or the rows of images."""
+        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            images = torch.from_numpy(np.array(images))
         if not (isinstance(images, Tensor) and images.is_floating_point()):
             return self.embed(images)
         if images.ndim != 2 or images.shape[1] != self.dim:

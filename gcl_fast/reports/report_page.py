@@ -96,10 +96,10 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def _environment(run: RunFiles) -> list[tuple[str, str]]:
-    """Return the facts on the command that trained a run last, and how many commands there were."""
-    count = len(run.environments)
-    several = [("commands", f"{count}; this is the last one")] if count > 1 else []
-    return [*several, *((name, _text(value)) for name, value in run.environment.items())]
+    """Return what the last command ran on, and when and how the earlier ones were started."""
+    facts = [(name, _text(value)) for name, value in run.environment.items() if value != ""]
+    earlier = [_text([command.get("started", ""), *command.get("command", [])]) for command in run.environments[:-1]]
+    return facts + [("earlier command", text) for text in earlier]
 
 
 def _text(value: Any) -> str:

@@ -124,5 +124,5 @@ def restore(
 
 
 def is_official(source: Path) -> bool:
-    """Return whether these are official weights: any file, or a folder that holds a file of theirs."""
-    return source.is_file() or any(source.glob("id_*.pt"))
+    """Return whether these are official weights: a file that is none of ours, or a folder that holds one of theirs."""
+    return (source.is_file() and source.suffix != ".safetensors") or any(source.glob("id_*.pt"))

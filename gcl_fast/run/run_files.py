@@ -69,9 +69,13 @@ def read_config(path: Path) -> RunConfig:
         UserError: the file cannot be read, or holds settings of another version of gcl_fast.
     """
     try:
-        return from_dict(yaml.safe_load(path.read_text()))
+        data = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} cannot be read (it holds no settings); restore it from a copy")
+    try:
+        return from_dict(data)
     except UserError as error:
         raise UserError(
             f"{path} is not of this version of gcl_fast ({first_line(error)[:160]}); use the gcl_fast that trained the"
@@ -88,7 +92,7 @@ def read_environments(run: Path) -> list[dict[str, Any]]:
     path = run / "environment.json"
     environments = _read_json(path, [])
     if not isinstance(environments, list) or not all(isinstance(facts, dict) for facts in environments):
-        raise UserError(f"{path} does not hold a list of environments; restore it from a copy")
+        raise UserError(f"{path} does not hold a list of environments; restore it from a copy, or delete it")
     return environments
 
 

@@ -84,9 +84,14 @@ def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:
             f" the gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
         )
     try:
-        return from_dict(metadata["settings"])
-    except (KeyError, AttributeError) as error:
+        settings = from_dict(metadata["settings"])
+    except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{source}: its metadata names no settings; name those of its run by config=FILE") from error
+    except UserError as error:
+        raise UserError(f"{source}: its metadata is damaged, or of another version ({str(error)[:160]})") from error
+    if min(settings.size) < 1:
+        raise UserError(f"{source}: its metadata is damaged: images of {settings.height} x {settings.width}")
+    return settings
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:
@@ -121,9 +126,16 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="pt") as file:
             entries = file.metadata() or {}
-        return json.loads(entries[ENTRY]) if ENTRY in entries else None
+        metadata = json.loads(entries[ENTRY]) if ENTRY in entries else None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    parts = [
+        metadata,
+        *((metadata.get(name, {}) for name in ("data", "metrics")) if isinstance(metadata, dict) else ()),
+    ]
+    if metadata is not None and not all(isinstance(part, dict) for part in parts):
+        raise UserError(f"{path}: its metadata is damaged: expected objects of JSON")
+    return metadata
 
 
 def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:

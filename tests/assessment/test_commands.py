@@ -148,6 +148,13 @@ def test_a_run_is_evaluated_from_another_folder_in_its_own_precision(ranked, wor
     assert evaluate.main([str(moved)]) == 2
 
 
+def test_a_file_of_a_run_is_not_taken_for_official_weights(ranked, world, capsys):
+    weights = ranked / "checkpoints" / "warmup.safetensors"
+    for flags in ([], ["--dataset", "synthetic", "--data-root", str(world)]):
+        assert evaluate.main([str(weights), *flags]) == 2
+        assert f"no run at {weights}: " in capsys.readouterr().err
+
+
 def test_quality_as_one_object(untrained, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     assert evaluate.main([str(untrained), "--generation", "--json", "--yaws", "0", "--count", "2"]) == 0

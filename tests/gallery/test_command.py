@@ -78,6 +78,14 @@ def test_json_holds_each_query_and_null_for_one_that_does_not_decode(folder, que
     assert match["cosine"] == pytest.approx(float(row @ other), abs=1e-6)
 
 
+def test_a_link_in_a_folder_of_queries_that_leads_nowhere_is_one_that_does_not_decode(folder, query, tmp_path, capsys):
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "queries" / "a.jpg").symlink_to(tmp_path / "absent.jpg")
+    (tmp_path / "queries" / "b.jpg").symlink_to(query)
+    assert run(folder, "--json", tmp_path / "queries", "--k", 1) == 0
+    assert [line["matches"] is None for line in json.loads(capsys.readouterr().out)["queries"]] == [True, False]
+
+
 def test_the_figure_shows_the_query_and_its_matches(folder, query, crops, tmp_path):
     assert run(folder, query, crops.paths[4], "--k", 2, "--image", tmp_path / "out" / "matches.png") == 0
     sheet = np.asarray(Image.open(tmp_path / "out" / "matches.png"))

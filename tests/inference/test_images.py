@@ -1,5 +1,8 @@
 """Every kind of image gives the same batches as the files do."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -104,3 +107,25 @@ def test_files_that_do_not_decode_are_marked(folder, tmp_path):
     (batch,) = read([tmp_path / "broken.png", first, tmp_path / "absent.jpg"], SIZE, CPU)
     assert batch.decoded.tolist() == [False, True, False]
     assert torch.equal(batch.images[1], batches([first])[0][0])
+
+
+def test_files_without_a_header_among_hundreds_leave_the_others(tmp_path):
+    """DALI 2.4 ends the process where several batches have such files."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8))
+    image.save(tmp_path / "sound.jpg")
+    (tmp_path / "head.jpg").write_bytes((tmp_path / "sound.jpg").read_bytes()[:300])
+    (tmp_path / "text.jpg").write_bytes(b"no image")
+    names, count = ["sound.jpg", "text.jpg", "head.jpg", "text.jpg"], 8 * BATCH
+    script = (
+        "import sys, torch; from pathlib import Path; from gcl_fast.inference.images import read;"
+        f" paths = [Path(name) for name in {names}] * {count // len(names)};"
+        f" batches = list(read(paths, {SIZE}, torch.device('cpu')));"
+        " print(torch.cat([batch.decoded for batch in batches]).nonzero().flatten().tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{list(range(0, count, len(names)))}\n", done.stderr
+
+
+def test_a_path_that_leads_nowhere_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"there is no image .*absent"):
+        listed(str(tmp_path / "absent"))

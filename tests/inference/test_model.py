@@ -17,7 +17,7 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import choose
-from gcl_fast.run.weights import describe, save_weights
+from gcl_fast.run.weights import describe, load_weights, read_metadata, save_weights
 from gcl_fast.settings import override, preset, to_dict
 
 CPU = torch.device("cpu")
@@ -111,9 +111,15 @@ def test_people_are_turned(run, world):
     assert not torch.allclose(views[1, 0], views[1, 2], atol=0.02)
 
 
-@pytest.mark.parametrize("file", ["encoder.safetensors", "checkpoints/warmup.safetensors"])
-def test_nobody_is_turned_without_a_trained_generator(run, world, file):
-    with pytest.raises(UserError, match="no generator is trained in these weights"):
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("encoder.safetensors", "an identity encoder alone"),
+        ("checkpoints/warmup.safetensors", "no generator is trained in these weights"),
+    ],
+)
+def test_nobody_is_turned_without_a_trained_generator(run, world, file, reason):
+    with pytest.raises(UserError, match=reason):
         gcl_fast.load(run[0] / file).turn(open_dataset("synthetic", world).query.paths[0])
 
 
@@ -153,11 +159,27 @@ def test_files_without_metadata_need_their_settings(run):
         (".", {"stage": "generative"}, "no weights of a stage 'generative'; name one of warmup, joint"),
         ("encoder.safetensors", {"stage": "joint"}, "one file holds one stage"),
         ("config.yaml", {}, "not a PyTorch file"),
+        ("encoder.safetensors", {"device": "toaster"}, "device='toaster': "),
+        ("encoder.safetensors", {"device": "meta"}, "device='meta': "),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(run, source, flags, reason):
     with pytest.raises(UserError, match=reason):
         gcl_fast.load(run[0] / source, **flags)
+
+
+def test_weights_of_a_training_that_diverged_are_refused(run, tmp_path):
+    weights = load_weights(run[0] / "encoder.safetensors")
+    weights["identity.conv1.weight"][0] = torch.nan
+    save_weights(tmp_path / "w.safetensors", weights, read_metadata(run[0] / "encoder.safetensors"))
+    with pytest.raises(UserError, match="its training diverged"):
+        gcl_fast.load(tmp_path / "w.safetensors")
+
+
+def test_rows_of_a_file_are_searched_as_those_in_memory(run, world):
+    model = gcl_fast.load(run[0])
+    rows = model.embed(open_dataset("synthetic", world).query.paths)
+    assert torch.equal(model.search(rows.numpy(), rows.numpy(), k=3).indices, model.search(rows, rows, k=3).indices)
 
 
 def test_the_command_writes_rows_with_their_names(run, world, tmp_path, capsys):
@@ -179,6 +201,7 @@ def test_the_command_writes_rows_with_their_names(run, world, tmp_path, capsys):
         ("a.jpg", "rows.csv", "ends in .npz"),
         ("a.jpg", "a.jpg/rows.npz", "cannot write"),
         ("a.jpg", "rows.npz", "none of the 1 images decodes"),
+        ("b.jpg", "rows.npz", "there is no image"),
     ],
 )
 def test_the_command_refuses_in_one_line_and_writes_nothing(run, tmp_path, capsys, images, out, reason):

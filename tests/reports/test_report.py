@@ -164,14 +164,15 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
     (tmp_path / "shared" / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "checkpoints/warmup.safetensors"):
         shutil.copy(hostile_run / name, tmp_path / "shared" / name)
-    (tmp_path / "shared" / "environment.json").write_text(json.dumps([{}, {"versions": {"torch": "<b>2</b>"}}]))
+    commands = [{"started": "noon", "command": ["train.py", "<i>"]}, {"versions": {"torch": "<b>2</b>"}}]
+    (tmp_path / "shared" / "environment.json").write_text(json.dumps(commands))
     (tmp_path / "shared" / "run.log").write_bytes(b"gcl_fast: run\n  device  CPU \xff</pre><b>\n" + 10**6 * b"x")
     assert report.main([str(tmp_path / "shared"), "--files-only"]) == 0
     text = Page((tmp_path / "shared" / "report.html").read_text()).text
     assert "holds no summary.json" in text
-    assert "no readings in metrics.jsonl" in text
-    assert "commands 2; this is the last one" in text
+    assert "no losses in metrics.jsonl" in text
     assert "versions torch <b>2</b>" in text
+    assert "earlier command noon train.py <i>" in text
     assert "device CPU \ufffd</pre><b>" in text
     assert (tmp_path / "shared" / "report.html").stat().st_size < 10**5
 
@@ -184,7 +185,7 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
         (lambda run: (run / "config.yaml").write_text("colour: red"), [], "is not of this version of gcl_fast"),
         (lambda run: (run / "summary.json").write_text("{"), [], "summary.json cannot be read"),
         (lambda run: (run / "summary.json").write_text('{"stages": []}'), [], "is not the summary of a run"),
-        (lambda run: (run / "environment.json").write_text("{}"), [], "environment.json does not hold a list"),
+        (lambda run: (run / "environment.json").write_text("{}"), [], "does not hold a list of environments"),
         (lambda run: shutil.rmtree(run / "checkpoints"), [], "has finished none of source, warmup, generative, joint"),
         (lambda run: None, ["--stage", "joint"], "--stage joint: "),
         (lambda run: None, ["--files-only", "--data-root", "elsewhere"], "--data-root with --files-only"),

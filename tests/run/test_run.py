@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import time
 import warnings
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from trainer import Training
 
-from gcl_fast import evaluate, generate, train
+from gcl_fast import compare, evaluate, generate, report, train
 from gcl_fast.assessment import assess
 from gcl_fast.command_line import parse
 from gcl_fast.distributed.ranks import Ranks
@@ -103,6 +104,16 @@ def test_a_run_leaves_what_it_promises(finished):
     losses = [record["loss"] for record in records if "loss" in record]
     assert len(losses) == sum(measured["steps"] for measured in summary["stages"].values())
     assert all(loss > 0 for loss in losses)
+
+
+def test_a_run_can_be_reported_and_compared(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GCL_FAST_ALLOCATOR", "decided")  # no restart
+    assert report.main([str(finished), "--files-only", "--out", str(tmp_path / "report.html")]) == 0
+    started = json.loads((finished / "environment.json").read_text())[0]["started"]
+    assert started in (tmp_path / "report.html").read_text()
+    other = shutil.copytree(finished, tmp_path / "other")
+    assert compare.main([str(finished), str(other), "--format", "markdown"]) == 0
+    assert f"| joint | {finished.name} |" in capsys.readouterr().out
 
 
 def test_each_stage_trains_what_it_should(finished):

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from gcl_fast import __version__
 from gcl_fast.data import open_dataset
 from gcl_fast.errors import UserError
+from gcl_fast.run.run_files import read_config
 from gcl_fast.run.weights import (
     check_fit,
     describe,
@@ -62,6 +63,26 @@ def test_metadata_of_another_format_are_refused(world):
         settings_of(metadata | {"format": 99}, "old")
     with pytest.raises(UserError, match="names no settings"):
         settings_of({"format": 1}, "old")
+
+
+@pytest.mark.parametrize("settings", [{"height": 0}, {"width": -5}, {"height": "tall"}, {"model": None}, {"colour": 1}])
+def test_damaged_settings_name_the_file(settings):
+    with pytest.raises(UserError, match=r"^file: its metadata is damaged"):
+        settings_of({"format": 1, "settings": settings}, "file")
+
+
+@pytest.mark.parametrize("metadata", [[1], "text", 3, {"format": 1, "data": None}, {"format": 1, "metrics": [1]}])
+def test_metadata_of_other_kinds_are_refused(tmp_path, metadata):
+    save_weights(tmp_path / "w.safetensors", {"w": torch.zeros(1)}, metadata)
+    with pytest.raises(UserError, match="its metadata is damaged"):
+        read_metadata(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b"a: [", b"3", b"colour: red"])
+def test_settings_that_cannot_be_read_name_their_file(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.yaml (cannot be read|is not of this version)"):
+        read_config(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize("read", [load_weights, read_metadata])
