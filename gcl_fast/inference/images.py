@@ -62,13 +62,19 @@ def listed(images: Images) -> list[Any] | Iterator[Any]:
     """
     if isinstance(images, (str, Path)):
         return list(listed_files([Path(images)]))
-    if isinstance(images, (np.ndarray, Tensor)):
-        return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, Image.Image):
-        return [images]
+    if isinstance(images, (np.ndarray, Tensor, Image.Image)):
+        return _singles(images)
     if not isinstance(images, Iterable):
         raise UserError(f"{type(images).__name__} is no image; expected {KINDS}")
-    return list(images) if hasattr(images, "__len__") else iter(images)
+    singles = (one for item in images for one in _singles(item))
+    return list(singles) if hasattr(images, "__len__") else singles
+
+
+def _singles(item: Any) -> list[Any]:
+    """Return the single images in an item of an iterable: those of a folder, or of an array with a batch."""
+    if isinstance(item, (str, Path)) and Path(item).is_dir():
+        return find_images(item)
+    return list(item) if isinstance(item, (np.ndarray, Tensor)) and item.ndim == 4 else [item]
 
 
 def listed_files(paths: Iterable[Path]) -> list[Path]:

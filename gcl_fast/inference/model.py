@@ -174,8 +174,8 @@ class Model:
             (N, Y, 3, H, W) float32 in 0..1, RGB, on the CPU.
 
         Raises:
-            UserError: no trained generator (load the folder of a run that has finished its generative stage), or an
-                image that does not decode.
+            UserError: no trained generator (load the folder of a run that has finished its generative stage), an
+                image that does not decode, or a yaw that is no number.
         """
         if self.gcl is None:
             raise UserError(
@@ -189,6 +189,8 @@ class Model:
             )
         views, body, items = [], AnnyBody(), listed(images)
         yaw = torch.tensor([float(angle) for angle in yaws], device=self.device)
+        if not yaw.isfinite().all():
+            raise UserError(f"yaws={list(yaws)}: expected numbers of degrees")
         for batch in read(items, self.size, self.device, bgr=bgr):
             if not batch.decoded.all():
                 place = int(batch.places[~batch.decoded][0])

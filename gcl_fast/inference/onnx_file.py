@@ -27,6 +27,8 @@ def check_packages() -> None:
         try:
             import_module(name)
         except ImportError as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while a compiled module begins
+                raise KeyboardInterrupt from error
             raise UserError(
                 f"an ONNX file needs {name}: pip install onnx onnxscript onnxruntime (the extra gcl-fast[export])"
             ) from error

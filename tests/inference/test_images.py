@@ -44,6 +44,8 @@ KINDS = {
     "arrays": arrays,
     "tensors": lambda folder: [torch.from_numpy(array).permute(2, 0, 1) for array in arrays(folder)],
     "iterator": lambda folder: iter(find_images(folder)),
+    "batches of arrays": lambda folder: (array[None] for array in arrays(folder)),
+    "folder in a list": lambda folder: [str(folder)],
     "mixed": lambda folder: [find_images(folder)[0], *arrays(folder)[1:3], *map(str, find_images(folder)[3:])],
 }
 

@@ -109,6 +109,8 @@ def test_people_are_turned(run, world):
     assert 0 <= float(views.min()) < float(views.max()) <= 1
     assert torch.allclose(model.turn(paths[1], yaws=[180])[0, 0], views[1, 2], atol=0.02)
     assert not torch.allclose(views[1, 0], views[1, 2], atol=0.02)
+    with pytest.raises(UserError, match="expected numbers of degrees"):
+        model.turn(paths[0], yaws=[0, float("nan")])
 
 
 @pytest.mark.parametrize(
