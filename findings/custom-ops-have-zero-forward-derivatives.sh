@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # torch.func.jvp of a custom op with a registered backward is zero, in silence, and opcheck finds no fault with the op.
 #
-# Versions: torch 2.14.1 and NumPy 2.4.6 from PyPI, Python 3.11, Linux x86-64 (torch 2.11.0 gives the same lines). No GPU is
-# needed.
+# Versions: torch 2.14.1 and NumPy 2.4.6 from PyPI, Python 3.11, Linux x86-64 (torch 2.11.0 gives the same lines). No
+# GPU is needed.
 #
-# Behaviour: torch.library.custom_op knows no forward formula. Forward-mode derivatives through the op are zeros without a
-# warning, where an autograd.Function without a forward formula raises. torch.autograd.functional.jvp is right, since it
-# runs the backward twice. torch.func.grad and vjp refuse the op and ask for a setup_context, which the op has.
+# Behaviour: torch.library.custom_op knows no forward formula. Forward-mode derivatives through the op are zeros without
+# a warning, where an autograd.Function without a forward formula raises. torch.autograd.functional.jvp is right, since
+# it runs the backward twice. torch.func.grad and vjp refuse the op and ask for a setup_context, which the op has.
 #
 # Output seen (derivatives of x * x at 1, 2, 3, which are 2, 4, 6):
 #   backward of the op: [2.0, 4.0, 6.0]
@@ -16,7 +16,7 @@
 #   func.jvp of the autograd.Function: NotImplementedError
 #   func.vjp of the autograd.Function: [2.0, 4.0, 6.0]
 #   func.vjp of the op: RuntimeError: it must override the setup_context staticmethod
-#   opcheck of the op: test_schema, test_autograd_registration, test_faketensor, test_aot_dispatch_dynamic: all SUCCESS
+#   opcheck of the op, 4 checks: SUCCESS
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -79,7 +79,7 @@ for name, derivative in derivatives.items():
     except RuntimeError as error:
         print(f"{name}: RuntimeError: {re.search('it must override the setup_context staticmethod', str(error))[0]}")
 results = torch.library.opcheck(square, (x.clone().requires_grad_(),))
-print(f"opcheck of the op: {', '.join(results)}: {'all ' * (len(set(results.values())) == 1)}{', '.join(set(results.values()))}")
+print(f"opcheck of the op, {len(results)} checks: {', '.join(sorted(set(results.values())))}")
 PYTHON
 "$folder/venv/bin/python" "$folder/derivatives.py" 2>/dev/null | tee "$folder/seen"
 diff "$folder/seen" <(sed -n 's/^#   //p' "${BASH_SOURCE[0]}") || { echo "the behaviour has changed" >&2; exit 1; }
