@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Symmetrizing a sparse distance graph with scipy drops its zero distances, and DBSCAN then calls exact duplicates noise.
+# Symmetrizing a sparse distance graph with scipy drops its zero distances, and DBSCAN then calls exact duplicates
+# noise.
 #
 # Versions: scipy 1.17.1, scikit-learn 1.9.1, NumPy 2.4.6 from PyPI, Python 3.11, Linux x86-64.
 #
-# Behaviour: scikit-learn reads a sparse graph of precomputed distances by its stored entries. A stored zero is a pair of
-# duplicates, and a missing entry is a pair too far apart. scipy computes g + g.T, g.maximum(g.T) and g.minimum(g.T)
-# without the entries whose result is zero. The usual step that makes a neighbour graph symmetric thus removes the closest
-# pairs. No library warns.
+# Behaviour: scikit-learn reads a sparse graph of precomputed distances by its stored entries. A stored zero is a pair
+# of duplicates, and a missing entry is a pair too far apart. scipy computes g + g.T, g.maximum(g.T) and g.minimum(g.T)
+# without the entries whose result is zero. The usual step that makes a neighbour graph symmetric thus removes the
+# closest pairs. No library warns.
 #
 # Output seen (three groups of four equal points; labels of DBSCAN with eps 0.5 and three samples):
 #   points: [0 0 0 0 1 1 1 1 2 2 2 2]
