@@ -24,6 +24,8 @@ TABLES: dict[str, Callable[[Files], str]] = {
     "hot-parts": speed.hot_parts,
     "joint-step": lambda files: speed.step_table(files, "joint"),
     "generative-step": lambda files: speed.step_table(files, "generative"),
+    "search": speed.search,
+    "embedding": speed.embedding,
     "launches": speed.launches,
     "clustering-scale": scale.clustering_scale,
     "clustering-estimate": scale.clustering_estimate,

@@ -55,6 +55,47 @@ def hot_parts(files: Files) -> str:
     return f"{table(header, lines)}\n\n{caption(shown, 'python benchmarks/run.py')}"
 
 
+def search(files: Files) -> str:
+    """Return the table of the search of a gallery, with its limits and peers."""
+    newest_of = newest(files.rows("search"), ["N", "Q", "what"])
+    lines = []
+    for row in newest_of:
+        if row["what"] == "ours, mapped from disk":
+            others = [r for r in newest_of if (r["N"], r["Q"]) == (row["N"], row["Q"])]
+            cells = [(r["what"], times(float(r["median"]) / float(row["median"]), 2)) for r in others]
+            peers = [cell for cell in cells if not cell[0].startswith(("ours", "limit"))]
+            (limit,) = (r["what"].removeprefix("limit: ") for r in others if r["what"].startswith("limit"))
+            lines.append(
+                (
+                    f"{int(row['Q']):,} among {int(row['N']):,}",
+                    f"{1e3 * float(row['median']):,.0f}",
+                    f"{percent(row['share'], 0)} of {limit}",
+                    "; ".join(name for name, _ in peers),
+                    "; ".join(ratio for _, ratio in peers),
+                )
+            )
+    header = ("queries", "ours, median ms", "of the limit", "peer", "its time over ours")
+    return f"{table(header, lines)}\n\n{caption(newest_of, 'python benchmarks/search.py')}"
+
+
+def embedding(files: Files) -> str:
+    """Return the table of embedding image files, with its peers."""
+    rows = newest(files.rows("embed"), ["what"])
+    ours = one(rows, what="ours")
+    lines = [
+        (
+            row["what"],
+            row["images_per_s"],
+            times(float(row["median"]) / float(ours["median"]), 2),
+            row["least_cosine"],
+            percent(float(row["gflops"]) / float(row["limit_gflops"]), 0),
+        )
+        for row in rows
+    ]
+    header = ("from files to rows", "images per second", "its time over ours", "least cosine", "of the limit")
+    return f"{table(header, lines)}\n\n{caption(rows, 'python benchmarks/embed.py')}"
+
+
 def step(files: Files, stage: str) -> list[Row]:
     """Return the rungs of the newest measured step of the paper's networks in `stage`."""
     rows = [
