@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.io import encode_png
 
+from gcl_fast.atomic import write_atomically
 from gcl_fast.data import ExtractLoader
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
@@ -103,7 +104,6 @@ def write_view(path: Path, image: Tensor) -> None:
     """Write an image (3, H, W) in [0, 1] as PNG; raise a UserError where it cannot be written."""
     png = encode_png((image * 255).round().to(torch.uint8).cpu())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png.numpy().tobytes())
+        write_atomically(path, lambda file: file.write(png.numpy().tobytes()))
     except OSError as error:
         raise UserError(f"cannot write views to {path} ({error.strerror}); choose another place") from error

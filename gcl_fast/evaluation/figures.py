@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from gcl_fast.atomic import write_atomically
+
 GAP, LABEL, MARGIN = 4, 18, 66  # pixels between images, above the columns, left of the rows
 PAIRS = 8  # pairs of crop and structure map in a row
 RETRIEVAL = ("mAP", "rank1", "mINP")
@@ -55,8 +57,7 @@ def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float]
                 sheet.paste(_to_pil(image), (x, top))
             top += H + GAP
         top += 2 * GAP
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    write_atomically(path, lambda file: sheet.save(file, format="PNG"))
 
 
 def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], path: Path) -> None:
@@ -81,8 +82,7 @@ def pair_grid(crops: Tensor, maps: Tensor, labels: Sequence[tuple[str, str]], pa
         draw.text((left, top + 3), text, colour, font)
         sheet.paste(_to_pil(crop), (left, top + LABEL))
         sheet.paste(_to_pil(structure), (left + width, top + LABEL))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    write_atomically(path, lambda file: sheet.save(file, format="PNG"))
 
 
 def _to_pil(image: Tensor) -> Image.Image:
@@ -102,8 +102,7 @@ def training_curves(metrics: Path, path: Path) -> None:
         OSError: `metrics` cannot be read, or `path` cannot be written.
     """
     figure = curves_figure(read_metrics(metrics))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
 
 
 def curves_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
@@ -203,5 +202,4 @@ def yaw_curves(quality: Mapping[str, Any], path: Path) -> None:
         axes.set_xticks(sorted(yaws))
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.set_xlabel("yaw (degrees)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=120))
