@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 from gcl_fast.arguments import Parser, add_run_arguments
 from gcl_fast.entry import entry, in_one_line
+from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 from gcl_fast.settings import STAGES
 
@@ -37,6 +39,8 @@ def parser() -> Parser:
 def main(arguments: list[str] | None) -> int:
     """Draw the grid, or write a file for each view, and return the exit status."""
     options = parser().parse_args(arguments)
+    if not all(map(math.isfinite, options.yaws)):
+        raise UserError("--yaws: expected numbers of degrees")
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
         from gcl_fast.assessment.assess import Assessment

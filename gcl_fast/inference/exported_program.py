@@ -5,6 +5,7 @@ This file and onnx_file.py have the same functions: `export.py` takes one of the
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable
@@ -34,7 +35,9 @@ def export_program(network: PixelEncoder, size: tuple[int, int]) -> ExportedProg
 
 def write(program: ExportedProgram, file: BinaryIO, metadata: str) -> None:
     """Write a .pt2 file, with `metadata` as its extra file gcl_fast.json."""
-    torch.export.save(program, file, extra_files={"gcl_fast.json": metadata})
+    content = io.BytesIO()  # torch ends the process where a write to a file fails
+    torch.export.save(program, content, extra_files={"gcl_fast.json": metadata})
+    file.write(content.getvalue())
 
 
 def open_file(path: Path) -> Callable[[Tensor], Tensor]:

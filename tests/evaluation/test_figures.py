@@ -6,7 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gcl_fast.evaluation.figures import training_curves, view_grid
+from gcl_fast.assessment.views import write_view
+from gcl_fast.errors import UserError
+from gcl_fast.evaluation.figures import pair_grid, training_curves, view_grid, yaw_curves
 
 
 def test_grid_places_every_image(tmp_path):
@@ -44,3 +46,32 @@ def test_curves_of_all_stages_and_a_cut_line(tmp_path, monkeypatch):
     assert list(panels) == ["retrieval", "clustering", "clusters", "novel views", "losses"]
     line = next(line for line in panels["retrieval"].lines if line.get_label() == "mAP")
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([40, 50], [0.6, 0.7])
+
+
+IMAGES = torch.zeros(1, 3, 8, 8)
+WRITERS = {
+    "view_grid": lambda path: view_grid([{"crop": IMAGES[0], "structure": IMAGES, "drawn": IMAGES}], [0.0], path),
+    "pair_grid": lambda path: pair_grid(IMAGES, IMAGES[:, :1], [("a", "black")], path),
+    "training_curves": lambda path: training_curves(path.with_name("metrics.jsonl"), path),
+    "yaw_curves": lambda path: yaw_curves({"yaws": {"0": {"ssim": 0.5}, "90": {"ssim": 0.4}}, "real": {}}, path),
+    "write_view": lambda path: write_view(path, IMAGES[0]),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_the_old_figure(tmp_path, monkeypatch, name):
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "warmup", "step": 1, "time": 0, "loss": 1.0}\n')
+    path = tmp_path / "figure.png"
+    WRITERS[name](path)
+    with Image.open(path) as image:
+        image.load()
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises((OSError, UserError), match="No space left"):
+        WRITERS[name](path)
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["figure.png", "metrics.jsonl"]

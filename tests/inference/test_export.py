@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -260,6 +261,23 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(run, tmp_path, monke
     (line,) = capsys.readouterr().err.splitlines()
     assert reason in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_that_the_disk_does_not_take_is_one_sentence(run, tmp_path, to):
+    out = tmp_path / f"model{KINDS[to].SUFFIX}"
+    script = (
+        "import resource, sys; from gcl_fast.__main__ import main;"
+        " resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "export", str(run), "--to", to, "--out", str(out)]
+    environment = os.environ | {"GCL_FAST_ALLOCATOR": "decided"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"gcl_fast: cannot write {out} (File too large); choose another place\n",
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_packages_are_named_with_their_extra(run, tmp_path, monkeypatch, capsys):
