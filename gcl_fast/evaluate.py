@@ -88,6 +88,12 @@ def main(arguments: list[str] | None) -> int:
         if options.json:
             print(json.dumps(qualities, indent=2))
         return 0
+    data = assessment.inputs.dataset
+    if not data.can_be_ranked:  # before bodies are estimated for views
+        raise UserError(
+            f"{data.name} in {data.root} has no query and gallery to rank; name a dataset that has them with --dataset"
+            " and --data-root, or measure generated views with --generation"
+        )
     results: dict[str, dict[str, float]] = {}
     for stage, gcl in restore(options.run, config, options.stages, ranks.device):
         reranking = Reranking() if options.rerank else None
@@ -96,11 +102,6 @@ def main(arguments: list[str] | None) -> int:
             results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
         if stage in TRAINED_GENERATOR:
             results[stage] |= assessment.fidelity(gcl)
-    if not any(results.values()):
-        raise UserError(
-            f"{assessment.inputs.dataset.name} in {assessment.inputs.dataset.root} has no query and gallery to rank;"
-            " name a dataset that has them with --dataset and --data-root"
-        )
     if options.json:
         print(json.dumps(results, indent=2))
         return 0

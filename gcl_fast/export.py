@@ -92,7 +92,7 @@ def main(arguments: list[str] | None) -> int:
 
 def _beside(run: Path, stage: str, suffix: str) -> Path:
     """Return the default place: in the folder that was named, or next to the file that was named."""
-    return run / f"{stage}{suffix}" if run.is_dir() else run.with_suffix(suffix)
+    return run / f"{Path(stage).name}{suffix}" if run.is_dir() else run.with_suffix(suffix)
 
 
 def _open_data(options: argparse.Namespace) -> ReIDDataset:

@@ -54,7 +54,7 @@ def test_equal_names_in_two_folders_keep_their_views(untrained, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        lambda run, out, data: evaluate.main([str(run), "--stages", "generative", "--json", *data]),
+        lambda run, out, data: evaluate.main([str(run), "--generation", "--yaws", "0", "--json", *data]),
         lambda run, out, data: generate.main([str(run), "--out", str(out), "--yaws", "0", "--count", "1", *data]),
     ],
     ids=["evaluate", "generate"],
@@ -90,7 +90,9 @@ def test_generate_says_what_is_wrong(untrained, tmp_path, capsys, flags, told):
 
 
 def test_a_dataset_without_query_cannot_be_ranked(untrained, capsys):
-    assert evaluate.main([str(untrained), "--stages", "warmup"]) == 2
+    before = sorted(untrained.parent.rglob("*"))
+    assert evaluate.main([str(untrained)]) == 2
+    assert sorted(untrained.parent.rglob("*")) == before, "no body was estimated"
     streams = capsys.readouterr()
     assert "has no query and gallery to rank; name a dataset that has them" in streams.err
     assert streams.out == ""
