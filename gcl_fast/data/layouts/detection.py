@@ -1,0 +1,79 @@
+"""Recognize the layout of a folder by what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from gcl_fast.data.layouts import market
+from gcl_fast.data.layouts.cuhk03 import KINDS, is_classic
+from gcl_fast.data.layouts.image_names import IMAGE_SUFFIXES, files_below, files_in
+from gcl_fast.data.layouts.labels import camera_in
+from gcl_fast.data.layouts.manifest import SUFFIXES, manifests
+from gcl_fast.data.layouts.person_folders import (
+    has_image,
+    holds_people,
+    holds_tracklets,
+    images_in_splits,
+    tracklet_names,
+)
+from gcl_fast.data.layouts.reading import visible_folders
+
+SAMPLE = 200  # file names that decide
+
+
+def detect(root: Path) -> str | None:
+    """Return the name of the dataset whose layout `root`, a folder in it or the one above has; None without images.
+
+    A layout of fixed folder names is recognized first, then a manifest, then trees of people, then any images.
+    """
+    if root.is_file():
+        return "manifest" if root.suffix.lower() in SUFFIXES else None
+    homes = [root, *visible_folders(root), root.parent]
+    for home in homes:
+        for name, holds in MARKED.items():
+            if holds(home):
+                return name
+        if (home / market.FOLDERS[0]).is_dir():
+            return _market_like(home)
+    if manifests(root):
+        return "manifest"
+    if not has_image(root) and images_in_splits(root) is None:
+        if holds_tracklets(root) and not all(map(camera_in, tracklet_names(root))):
+            return "tracklet-folders"
+        if holds_people(root):
+            return "person-folders"
+    return "folder" if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files_below(root)) else None
+
+
+def _market_like(home: Path) -> str:
+    """Return which dataset of Market-1501's three folders a folder holds, by most of the names of its crops."""
+    names = [path.name for path in islice(files_in(home / market.FOLDERS[0]), SAMPLE)]
+    fits = lambda pattern: sum(bool(pattern.match(name)) for name in names)
+    if 2 * fits(market.MARKET_NAME) > len(names):
+        if (home / market.DISTRACTORS).is_dir():
+            return "market1501-500k"
+        return "synthetic" if (home / "world.json").is_file() else "market1501"
+    if 2 * fits(market.DUKE_NAME) > len(names):
+        return "occluded-duke" if "occluded" in home.name.lower() else "dukemtmc"
+    if home.parent.name.lower().startswith("personx") or "personx" in home.name.lower():
+        return "personx"
+    return "cuhk03-np"
+
+
+def _subsets(home: Path) -> bool:
+    """Return whether a folder holds numbered folders of Market-1501's layout."""
+    return home.is_dir() and any(
+        child.name.isdigit() and (child / market.FOLDERS[0]).is_dir() for child in visible_folders(home)
+    )
+
+
+MARKED: dict[str, Callable[[Path], bool]] = {
+    "msmt17": lambda home: (home / "list_train.txt").is_file() and (home / "list_query.txt").is_file(),
+    "mars": lambda home: (home / "bbox_train").is_dir(),
+    "veri776": lambda home: (home / "image_train").is_dir() and (home / "image_query").is_dir(),
+    "cuhk03": lambda home: any(is_classic(home, kind) for kind in KINDS),
+    "cuhk03-np": lambda home: any((home / kind / market.FOLDERS[0]).is_dir() for kind in KINDS),
+    "personx": _subsets,
+}

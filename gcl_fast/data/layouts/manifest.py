@@ -1,0 +1,223 @@
+"""Read a manifest: a table in CSV or Parquet with a row for each crop."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from gcl_fast.data.layouts.labels import NUMBER, number_labels
+from gcl_fast.data.layouts.query_gallery import build_query_gallery
+from gcl_fast.data.layouts.reading import Reading, Row, first_of, locate, records_or_none
+from gcl_fast.data.records import ReIDDataset
+
+COLUMNS = ("path", "split", "identity", "camera", "frame", "tracklet")
+SPLITS = ("train", "query", "gallery", "test")
+SUFFIXES = (".csv", ".tsv", ".parquet")
+REPEATED = "repeated in the manifest"
+
+Table = dict[str, list[str]]  # column -> cells as text, "" where empty
+
+
+def read_manifest(root: Path, reading: Reading) -> ReIDDataset:
+    """Read a table with the columns path, split, identity, camera, frame and tracklet, of which path alone is needed.
+
+    Paths are relative to the manifest's folder, or absolute. The splits are train, query, gallery and test; query and
+    gallery are chosen from crops of `test`. Without splits all crops are for training, and query and gallery are
+    chosen among them. Identity, camera and tracklet are integers or text; 0 is a distractor, and empty is unknown.
+    A tracklet's name counts within its camera.
+
+    Args:
+        root: the manifest, or the folder that holds it.
+        reading: takes the notes.
+    """
+    file = manifest_in(root, reading)
+    table = _read_table(file, reading)
+    paths = _paths(file, table["path"], reading)
+    table, paths, lines = _without_repeats(file, table, paths, reading)
+    _refuse_missing(file, paths, reading)
+    rows = _rows(file, table, paths, lines, reading)
+    return _divide(file, table.get("split", []), lines, rows, reading)
+
+
+def manifest_in(root: Path, reading: Reading) -> Path:
+    """Return the manifest that `root` is or holds: manifest.csv, .tsv or .parquet, or the only file of these types."""
+    if root.is_file():
+        return root
+    named = lambda folder: any(path.stem.lower() == "manifest" for path in manifests(folder))
+    home = locate(reading, root, lambda folder: bool(manifests(folder)), "manifest.csv", above=named)
+    files = manifests(home)
+    if len(files) > 1:
+        names = first_of([file.name for file in files])
+        raise reading.error(f"{home} holds {len(files)} tables ({names}): name one of them as the root")
+    return files[0]
+
+
+def manifests(folder: Path) -> list[Path]:
+    """Return the files in a folder that may be its manifest; one that is named so is the only one."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    files = [path for path in files if path.is_file()]
+    return [path for path in files if path.stem.lower() == "manifest"][:1] or files
+
+
+def _read_table(file: Path, reading: Reading) -> Table:
+    """Read the known columns as text; others are noted."""
+    read = _read_parquet if file.suffix.lower() == ".parquet" else _read_csv
+    columns = {name.strip().lower(): cells for name, cells in read(file, reading).items()}
+    if "path" not in columns:
+        near = get_close_matches("path", columns, 1, cutoff=0.5)
+        nearest = f", of which {near[0]} is the nearest" if near else ""
+        raise reading.error(f"{file} has no column path, but {', '.join(columns) or 'none at all'}{nearest}")
+    if not columns["path"]:
+        raise reading.error(f"{file} has no rows")
+    if others := sorted(columns.keys() - set(COLUMNS)):
+        reading.notes.append(f"{reading.name}: columns that are not read: {', '.join(others)}")
+    return {name: columns[name] for name in COLUMNS if name in columns}
+
+
+def _read_csv(file: Path, reading: Reading) -> Table:
+    """Read a table whose cells are separated by commas, semicolons or tabs, whichever its first line has most of."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            header = lines.readline()
+            delimiter = max(",;\t", key=header.count)
+            names = next(csv.reader([header], delimiter=delimiter), [])
+            records = [record for record in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, record))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise reading.refusal(f"{file} is no table in UTF-8 ({error}): save it as CSV in UTF-8") from error
+    for number, record in enumerate(records, 2):
+        if len(record) != len(names):
+            raise reading.refusal(f"row {number} of {file} has {len(record)} cells, but the first has {len(names)}")
+    return {name: [record[column].strip() for record in records] for column, name in enumerate(names)}
+
+
+def _read_parquet(file: Path, reading: Reading) -> Table:
+    """Read a Parquet table by pyarrow, or by pandas with another engine."""
+    columns: dict[str, Any]
+    try:
+        try:
+            from pyarrow import parquet
+        except ImportError:
+            from pandas import read_parquet
+
+            columns = read_parquet(file).astype(object).to_dict("list")
+        else:
+            columns = parquet.read_table(file).to_pydict()
+    except ImportError as error:
+        raise reading.refusal(f"{file} needs pyarrow: pip install pyarrow, or save the manifest as CSV") from error
+    except Exception as error:  # each engine has errors of its own for a damaged file
+        raise reading.refusal(f"{file} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+    # None and NaN, which differs from itself, stand for an empty cell
+    text = lambda cell: "" if cell is None or cell != cell else str(cell).strip()
+    return {str(name): [text(cell) for cell in cells] for name, cells in columns.items()}
+
+
+def _paths(file: Path, cells: Sequence[str], reading: Reading) -> list[Path]:
+    """Return the absolute paths of the images."""
+    for number, cell in enumerate(cells, 2):
+        if not cell:
+            raise reading.refusal(f"row {number} of {file} names no image: each row needs a path")
+    windows = any("\\" in cell for cell in cells) and not any("/" in cell for cell in cells) and os.sep == "/"
+    separated = [cell.replace("\\", "/") for cell in cells] if windows else cells
+    return [Path(os.path.normpath(file.parent / cell)) for cell in separated]
+
+
+def _without_repeats(
+    file: Path, table: Table, paths: list[Path], reading: Reading
+) -> tuple[Table, list[Path], list[int]]:
+    """Return the table and the paths with one row for each file, and the number of each row.
+
+    Raises:
+        UserError: two rows of one file say different things.
+    """
+    first: dict[Path, int] = {}
+    records = list(zip(*(table[name] for name in table if name != "path")))
+    for place, path in enumerate(paths):
+        if (former := first.setdefault(path, place)) != place:
+            if records and records[former] != records[place]:
+                raise reading.refusal(
+                    f"rows {former + 2} and {place + 2} of {file} name one file, {path.name}, and say different things"
+                    " of it: keep one of them"
+                )
+            reading.pass_over(REPEATED, path.name)
+    places = list(first.values())
+    return (
+        {name: [cells[place] for place in places] for name, cells in table.items()},
+        list(first),
+        [place + 2 for place in places],  # the first line is the header
+    )
+
+
+def _refuse_missing(file: Path, paths: Sequence[Path], reading: Reading) -> None:
+    """Raise a UserError where images are missing."""
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise reading.refusal(
+            f"{len(missing):,} of {len(paths):,} images that {file} names are missing ({first_of(missing)}); paths are"
+            f" absolute, or relative to {file.parent}"
+        )
+
+
+def _rows(file: Path, table: Table, paths: list[Path], lines: list[int], reading: Reading) -> list[Row]:
+    """Return the rows of the manifest with numbers for its labels."""
+    empty = [""] * len(paths)
+    cells = {name: table.get(name, empty) for name in COLUMNS}
+    identity, note = number_labels(cells["identity"], unknown=-1)
+    reading.notes += [f"{reading.name}: people are {note}"] * bool(note)
+    camera, note = number_labels(cells["camera"], unknown=0)
+    reading.notes += [f"{reading.name}: cameras are {note}"] * bool(note)
+    for name, numbers, least in (("identity", identity, -1), ("camera", camera, 0)):
+        if min(numbers) < least:
+            row = lines[numbers.index(min(numbers))]
+            raise reading.refusal(f"row {row} of {file} has {name} {min(numbers)}: expected {least} or more, or text")
+    if any(identity[place] >= 0 for place in range(len(paths))) and not any(camera):
+        reading.notes.append(f"{reading.name}: no camera is known; evaluation needs the column camera")
+    frames = []
+    for line, cell in zip(lines, cells["frame"]):
+        match = NUMBER.fullmatch(cell or "0")
+        if match is None or int(match[1]) < 0:
+            raise reading.refusal(f"row {line} of {file} has frame {cell!r}: expected an integer, 0 or more")
+        frames.append(int(match[1]))
+    tracklet = _tracklets(cells["tracklet"], camera, identity, reading)
+    return [
+        Row(*parts[:3], frame=parts[3], tracklet=parts[4]) for parts in zip(paths, identity, camera, frames, tracklet)
+    ]
+
+
+def _tracklets(cells: list[str], camera: list[int], identity: list[int], reading: Reading) -> list[int]:
+    """Return a number for each tracklet, which is a name within a camera; note those that show several people."""
+    keys = sorted({key for key in zip(camera, cells) if key[1]})
+    numbers = {key: number for number, key in enumerate(keys)}
+    tracklets = [numbers.get(key, -1) for key in zip(camera, cells)]
+    people = {(tracklet, person) for tracklet, person in zip(tracklets, identity) if tracklet >= 0 and person >= 0}
+    if several := len(people) - len({tracklet for tracklet, _ in people}):
+        reading.notes.append(f"{reading.name}: tracklets show {several} people too many; a tracklet shows one person")
+    return tracklets
+
+
+def _divide(file: Path, splits: list[str], lines: list[int], rows: list[Row], reading: Reading) -> ReIDDataset:
+    """Return the dataset of the rows, with query and gallery as the splits say or as the rule chooses them."""
+    words = [word.lower() for word in splits]
+    of: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    if any(words):
+        for line, word, row in sorted(zip(lines, words, rows), key=lambda item: item[2].path):
+            if word not in SPLITS:
+                given = f"split {word!r}" if word else "no split"
+                raise reading.refusal(f"row {line} of {file} has {given}: expected one of {', '.join(SPLITS)}")
+            of[word].append(row)
+    else:
+        of["train"] = sorted(rows, key=lambda row: row.path)
+    if of["test"] and (of["query"] or of["gallery"]):
+        raise reading.refusal(f"{file} has crops of test beside query and gallery: query and gallery need no test")
+    if bool(of["query"]) != bool(of["gallery"]):
+        there, absent = ("query", "gallery") if of["query"] else ("gallery", "query")
+        raise reading.refusal(f"{file} has crops of {there} and none of {absent}: write test for both to choose them")
+    if of["test"]:
+        of["query"], of["gallery"] = build_query_gallery(of["test"], reading, "the crops of test")
+    elif not any(words):
+        of["query"], of["gallery"] = build_query_gallery(of["train"], reading, "the training crops")
+    outside = any(not row.path.is_relative_to(file.parent) for row in rows)
+    root = Path(os.path.commonpath([file.parent, *(row.path.parent for row in rows)])) if outside else file.parent
+    return reading.dataset(file.parent, *records_or_none([root] * 3, [of[s] for s in ("train", "query", "gallery")]))
