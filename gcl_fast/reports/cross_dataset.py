@@ -59,7 +59,7 @@ def measurements(run: RunFiles) -> Iterator[tuple[str, str, float]]:
 
 
 def dataset_label(name: str, root: str, world: Any) -> str:
-    """Return what names a dataset: for the embedded one what differs from the default world, for one's own crops their folder.
+    """Return what names a dataset: what differs from the default world, or the folder of own crops.
 
     Args:
         name: as --dataset takes it.

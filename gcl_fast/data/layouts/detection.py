@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -21,23 +22,25 @@ from gcl_fast.data.layouts.person_folders import (
 from gcl_fast.data.layouts.reading import visible_folders
 
 SAMPLE = 200  # file names that decide
+PARTS = {*market.FOLDERS, *market.VERI.folders, "bbox_train", "bbox_test", "train", "test", *KINDS}  # of datasets
 
 
 def detect(root: Path) -> str | None:
-    """Return the name of the dataset whose layout `root`, a folder in it or the one above has; None without images.
+    """Return the name of the dataset whose layout `root` or a folder in it has; None without images.
 
-    A layout of fixed folder names is recognized first, then a manifest, then trees of people, then any images.
+    A layout of fixed folder names is recognized first, then a manifest, then trees of people, then any images. The
+    folder above counts where `root` has the name of a split, such as query.
     """
     if root.is_file():
         return "manifest" if root.suffix.lower() in SUFFIXES else None
-    homes = [root, *visible_folders(root), root.parent]
+    homes = [root, *visible_folders(root), *([root.parent] if root.name in PARTS else [])]
     for home in homes:
         for name, holds in MARKED.items():
             if holds(home):
                 return name
         if (home / market.FOLDERS[0]).is_dir():
             return _market_like(home)
-    if manifests(root):
+    if any(map(_is_manifest, manifests(root))):
         return "manifest"
     if not has_image(root) and images_in_splits(root) is None:
         if holds_tracklets(root) and not all(map(camera_in, tracklet_names(root))):
@@ -45,6 +48,14 @@ def detect(root: Path) -> str | None:
         if holds_people(root):
             return "person-folders"
     return "folder" if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files_below(root)) else None
+
+
+def _is_manifest(file: Path) -> bool:
+    """Return whether a table is called manifest, or is a text whose first line has the column path."""
+    if file.stem.lower() == "manifest":
+        return True
+    with file.open("rb") as lines:
+        return b"path" in re.split(rb"[,;\t\r\n]", lines.readline(4096).lower())
 
 
 def _market_like(home: Path) -> str:
