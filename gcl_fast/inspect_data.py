@@ -126,7 +126,8 @@ def as_text(facts: dict[str, Any]) -> str:
         numbers = (part["people"], cameras, part["distractors"], part["unlabelled"], part["tracklets"])
         people, *others = (f"{number:,}" for number in numbers)
         rows.append([split, f"{part['crops']:,}", people, a_person, *others])
-    lines = [f"{facts['dataset']}, {how}, in {facts['root']}", "", text_table(rows), ""]
+    shown = [column for column in zip(*rows) if set(column[1:]) != {"0"}]
+    lines = [f"{facts['dataset']}, {how}, in {facts['root']}", "", text_table([*zip(*shown)]), ""]
     if facts["splits"]["train"]["crops_per_person"] or facts["splits"]["query"]["crops_per_person"]:
         lines.append("crops a person: least / median / most")
     if sizes := facts["sizes"]:
@@ -147,20 +148,20 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
         if reasons:
             first = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:SHOWN])
             more = "; ..." if len(reasons) > SHOWN else ""
-            warnings.append(f"{len(reasons):,} images of {split} do not decode ({first}{more})")
+            warnings.append(f"images of {split} that do not decode: {len(reasons):,} ({first}{more})")
     if count := facts["queries_without_match"]:
-        warnings.append(f"{count:,} queries have no match in another camera of the gallery, so they do not count")
+        warnings.append(f"queries that do not count, since no other camera of the gallery has their person: {count:,}")
     equal = facts["equal_files"]
     for split, count in equal["within"].items():
         if count:
             one, other = equal["examples"][split]
-            warnings.append(f"{count:,} files of {split} have the bytes of another one ({one} and {other})")
+            warnings.append(f"files of {split} with the bytes of another one: {count:,} ({one} and {other})")
     for pair, count in equal["across"].items():
         if count:
             earlier, later = pair.split(", ")
             one, other = equal["examples"][pair]
             leak = ", so that training sees test images" if earlier == "train" else ""
-            warnings.append(f"{count:,} files of {later} have the bytes of one in {earlier}{leak} ({one} and {other})")
+            warnings.append(f"files of {later} with the bytes of one in {earlier}{leak}: {count:,} ({one} and {other})")
     return warnings
 
 

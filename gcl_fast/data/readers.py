@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from gcl_fast.data.layouts.manifest import read_manifest
 from gcl_fast.data.layouts.mars import read_mars
 from gcl_fast.data.layouts.msmt17 import read_msmt17
 from gcl_fast.data.layouts.person_folders import read_person_folders, read_tracklet_folders
-from gcl_fast.data.layouts.reading import LayoutError, Reading
+from gcl_fast.data.layouts.reading import READABLE, LayoutError, Reading
 from gcl_fast.data.records import ReIDDataset
 from gcl_fast.errors import UserError
 
@@ -103,6 +104,8 @@ def open_dataset(name: str, root: str | Path) -> ReIDDataset:
     if not root.is_dir() and not (name == "manifest" and root.is_file()):
         there = "there is no folder" if not root.is_file() else "no folder, but a file:"
         raise UserError(f"{name}: {there} {root}; expected {LAYOUTS[name]}")
+    if not os.access(root, READABLE if root.is_dir() else os.R_OK):
+        raise UserError(f"{name}: {root} cannot be read; ask for its permissions")
     try:
         dataset = READERS[name](root, Reading(name, LAYOUTS[name]))
     except LayoutError as error:

@@ -79,14 +79,15 @@ def test_its_text_has_a_line_for_each_fact(market, capsys):
         ["query", "3", "3", "1"],
         ["gallery", "4", "2", "1"],
     ]
+    assert lines[2].split()[-1] == "distractors"  # columns of zeros are left out
     assert "image sizes, width x height: 10x20" in lines
     assert f"{market / 'sheet.png'}: 10 crops" in lines
     assert [line.split(" (")[0] for line in lines if line.startswith("warning")] == [
-        "warning: 1 images of gallery do not decode",
-        "warning: 1 queries have no match in another camera of the gallery, so they do not count",
-        "warning: 1 files of train have the bytes of another one",
-        "warning: 1 files of query have the bytes of one in train, so that training sees test images",
-        "warning: 1 files of gallery have the bytes of one in query",
+        "warning: images of gallery that do not decode: 1",
+        "warning: queries that do not count, since no other camera of the gallery has their person: 1",
+        "warning: files of train with the bytes of another one: 1",
+        "warning: files of query with the bytes of one in train, so that training sees test images: 1",
+        "warning: files of gallery with the bytes of one in query: 1",
     ]
 
 
@@ -119,7 +120,7 @@ def test_a_tree_of_one_s_own_is_recognized(tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.startswith(f"person-folders, recognized by its layout, in {tmp_path}")
     assert "image sizes, width x height: 8x8 to 10x8, median 9x8" in text
-    assert "1 queries and a gallery of 2 are chosen from the training crops" in text
+    assert "query (1 crops) and gallery (2) are chosen from the training crops" in text
     assert "warning" not in text  # a query is a training crop as the rule says, and no copy of it
 
 
@@ -168,3 +169,10 @@ def test_a_sheet_shows_people_by_camera_and_broken_crops_in_red(tmp_path):
     count = {tuple(colour): number for colour, number in zip(colours.tolist(), counts.tolist())}
     area = CROP[0] * CROP[1]
     assert (count[0, 0, 255], count[0, 255, 0], count[178, 34, 34]) == (2 * area, 2 * area, 2 * area)
+
+
+def test_what_looks_like_people_and_is_not(tmp_path):
+    cameras = make_tree(tmp_path / "by_camera", {"cam1": ["1.jpg"], "cam2": ["1.jpg"]})
+    assert detect(cameras) == "folder"
+    people = {"bounding_box_train/0002": ["c1.jpg"], "query/0001": ["c1.jpg"], "bounding_box_test/0001": ["c2.jpg"]}
+    assert detect(make_tree(tmp_path / "trees", people)) == "person-folders"

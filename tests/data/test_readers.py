@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from trees import make_tree
 
-from gcl_fast.data import open_dataset, readers
+from gcl_fast.data import Records, open_dataset, readers
+from gcl_fast.data.camera_time import check_time
 from gcl_fast.data.layouts.msmt17 import recording
 from gcl_fast.errors import UserError
 
@@ -49,7 +50,7 @@ def test_names_that_give_no_identity_are_counted(tmp_path):
     dataset = open_dataset("market1501", tmp_path)
     assert dataset.query.names == ["0001_c1s1_001051_00.jpg"]
     assert dataset.notes[0] == (
-        "market1501: 8 files are passed over: 1 hidden, 1 junk, 2 of another type (.db, .txt), 4 with a name without"
+        "market1501: passed over: 1 hidden, 1 junk, 2 of another type (.db, .txt), 4 with a name without"
         " identity and camera, unlike PPPP_cCsS_FFFFFF_NN.jpg (a.jpg, b.jpg, me.jpg, ...)"
     )
     assert sorted(dataset.passed_over.values()) == [1, 1, 2, 4]
@@ -203,3 +204,20 @@ def test_subset_keeps_everything_aligned(tmp_path):
     assert (picked.identity.tolist(), picked.camera.tolist(), picked.frame.tolist()) == ([7, 2], [6, 1], [79518, 451])
     assert train.subset(train.camera == 2).names == [train.names[1]]
     assert len(train.subset(np.array([], dtype=int))) == 0
+
+
+def test_tracklets_are_unknown_unless_a_reader_knows_them(tmp_path):
+    train = open_dataset("market1501", make_tree(tmp_path, MARKET)).train
+    assert train.tracklet.tolist() == [-1, -1, -1]
+    known = Records(train.root, train.paths, train.identity, train.camera, train.frame, [4, 4, 5])
+    assert known.subset(np.array([2, 0])).tracklet.tolist() == [5, 4]
+    with pytest.raises(ValueError, match=r"tracklet has shape \(2,\), expected \(3,\)"):
+        Records(train.root, train.paths, train.identity, train.camera, train.frame, [4, 4])
+    assert Records.empty(tmp_path).tracklet.shape == (0,)
+
+
+def test_time_between_cameras_needs_crops_with_frames(tmp_path):
+    train = open_dataset("market1501", make_tree(tmp_path, MARKET)).train
+    check_time(train, "Way out")
+    with pytest.raises(UserError, match=r"there are no crops to learn it from. Way out$"):
+        check_time(Records.empty(tmp_path), "Way out")

@@ -39,12 +39,12 @@ def test_people_without_splits_are_for_training_and_evaluation(tmp_path):
         "of another type": 2,
         "hidden": 1,
         "outside the folder of a person": 1,
-        "a person's folder without images": 1,
+        "empty folder of a person": 1,
     }
     assert dataset.notes[0] == "person-folders: people are numbered in sorted order: 1 is anna, 2 is ben, 3 is carl"
     assert dataset.notes[1] == (
-        "person-folders: 3 queries and a gallery of 5 are chosen from the training crops: of people in two cameras or"
-        " more, the first crop in each camera is a query, the rest is the gallery"
+        "person-folders: query (3 crops) and gallery (5) are chosen from the training crops: of people in two cameras"
+        " or more, the first crop in each camera is a query, the rest is the gallery"
     )
     assert "2 of another type (.gif, .txt)" in dataset.notes[2]
 

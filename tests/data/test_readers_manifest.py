@@ -1,14 +1,20 @@
 """A manifest names crops in any tree; what is wrong in it is one sentence with the row."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 from trees import make_tree
 
 from gcl_fast.data import open_dataset
 from gcl_fast.data.layouts.detection import detect
+from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
+from gcl_fast.inputs import body_parameter_file, open_inputs, prepare_inputs
+from gcl_fast.settings import preset
 
 FILES = ["a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg"]
 
@@ -73,7 +79,7 @@ def test_query_and_gallery_are_chosen_from_all_crops_without_splits(tmp_path):
     assert counts(dataset) == (4, 1, 2)
     assert dataset.query.names == ["a/1.jpg"]
     assert dataset.gallery.names == ["a/2.jpg", "b/3.jpg"]
-    assert "1 queries and a gallery of 2 are chosen from the training crops" in dataset.notes[0]
+    assert "query (1 crops) and gallery (2) are chosen from the training crops" in dataset.notes[0]
     assert dataset.notes[0].endswith("1 without identity or camera are left out")
 
 
@@ -124,7 +130,7 @@ def test_a_tracklet_of_two_people_is_noted(tmp_path):
     text = "path,identity,camera,tracklet\na/1.jpg,1,1,3\na/2.jpg,2,1,3\nb/3.jpg,2,1,4\n"
     dataset = open_dataset("manifest", manifest(tmp_path, text))
     assert dataset.train.tracklet.tolist() == [0, 0, 1]
-    assert "manifest: tracklets show 1 people too many; a tracklet shows one person" in dataset.notes
+    assert "manifest: tracklets that show more than one person: 1" in dataset.notes
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,7 @@ def test_a_tracklet_of_two_people_is_noted(tmp_path):
     [
         ("path\na/1.jpg\na/8.jpg\nx.jpg\n", r"2 of 3 images that .* names are missing \(\S*a/8.jpg, \S*x.jpg\); paths"),
         ("path\n" + "".join(f"{i}.png\n" for i in range(5)), r"5 of 5 .*0.png, \S*1.png, \S*2.png, \.\.\.\)"),
-        ("path,identity\na/1.jpg,1\n,2\n", r"row 3 of .* names no image"),
+        ("path,identity\na/1.jpg,1\n\n,2\n", r"row 4 of .* names no image"),
         ("path,camera\na/1.jpg,1\na/1.jpg,2\n", r"rows 2 and 3 of .* name one file, 1.jpg, and say different things"),
         ("path,split\na/1.jpg,trian\n", r"row 2 of .* has split 'trian': expected one of train, query, gallery, test"),
         ("path,split\na/1.jpg,train\na/2.jpg,\n", r"row 3 of .* has no split: expected one of train"),
@@ -190,3 +196,16 @@ def test_parquet_without_a_reader_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"manifest.parquet needs pyarrow: pip install pyarrow, or save the manifest"):
         open_dataset("manifest", tmp_path)
+
+
+def test_a_manifest_for_evaluation_alone_is_not_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("gcl_fast.data.broken_images.cache_folder", lambda: tmp_path / "cache")
+    root = manifest(tmp_path, "path,split,identity,camera\na/1.jpg,test,1,1\na/2.jpg,test,1,2\n")
+    for file in root.rglob("*.jpg"):
+        Image.new("RGB", (8, 16)).save(file)
+    config = replace(preset("demo"), dataset="manifest", data_root=str(root / "manifest.csv"))
+    inputs = open_inputs(config)
+    assert counts(inputs.dataset) == (0, 1, 1)
+    assert body_parameter_file(inputs.dataset, "query") == root / "body_parameters" / "query.npz"
+    with pytest.raises(UserError, match=r"--dataset manifest: there are no training crops in .*; evaluate takes such"):
+        prepare_inputs(config, Ranks(0, 1, torch.device("cpu")), finished=())

@@ -35,14 +35,15 @@ def detect(root: Path) -> str | None:
         return "manifest" if root.suffix.lower() in SUFFIXES else None
     homes = [root, *visible_folders(root), *([root.parent] if root.name in PARTS else [])]
     for home in homes:
-        for name, holds in MARKED.items():
+        for marked, holds in MARKED.items():
             if holds(home):
-                return name
-        if (home / market.FOLDERS[0]).is_dir():
-            return _market_like(home)
+                return marked
+        if (home / market.FOLDERS[0]).is_dir() and (name := _market_like(home)) is not None:
+            return name
     if any(map(_is_manifest, manifests(root))):
         return "manifest"
-    if not has_image(root) and images_in_splits(root) is None:
+    cameras = all(camera_in(folder.name) for folder in visible_folders(root))  # a folder for each is no person
+    if not has_image(root) and not cameras and images_in_splits(root) is None:
         if holds_tracklets(root) and not all(map(camera_in, tracklet_names(root))):
             return "tracklet-folders"
         if holds_people(root):
@@ -58,8 +59,11 @@ def _is_manifest(file: Path) -> bool:
         return b"path" in re.split(rb"[,;\t\r\n]", lines.readline(4096).lower())
 
 
-def _market_like(home: Path) -> str:
-    """Return which dataset of Market-1501's three folders a folder holds, by most of the names of its crops."""
+def _market_like(home: Path) -> str | None:
+    """Return which dataset of Market-1501's three folders a folder holds, by most of the names of its crops.
+
+    None stands for other names, and for no crops.
+    """
     names = [path.name for path in islice(files_in(home / market.FOLDERS[0]), SAMPLE)]
     fits = lambda pattern: sum(bool(pattern.match(name)) for name in names)
     if 2 * fits(market.MARKET_NAME) > len(names):
@@ -68,9 +72,9 @@ def _market_like(home: Path) -> str:
         return "synthetic" if (home / "world.json").is_file() else "market1501"
     if 2 * fits(market.DUKE_NAME) > len(names):
         return "occluded-duke" if "occluded" in home.name.lower() else "dukemtmc"
-    if home.parent.name.lower().startswith("personx") or "personx" in home.name.lower():
-        return "personx"
-    return "cuhk03-np"
+    if 2 * fits(market.COUNTED_NAME) > len(names):
+        return "personx" if "personx" in f"{home.parent.name} {home.name}".lower() else "cuhk03-np"
+    return None
 
 
 def _subsets(home: Path) -> bool:

@@ -7,22 +7,22 @@ from collections.abc import Sequence
 
 from gcl_fast.data.layouts.reading import first_of
 
-NUMBER = re.compile(r"(-?\d+)(?:\.0*)?")  # spreadsheets write 3.0 for 3 in a column with empty cells
+# Spreadsheets write 3.0 for 3 in a column with empty cells. More digits than int64 has are text
+NUMBER = re.compile(r"(-?\d{1,18})(?:\.0*)?")
 
 # c1, C2, cam1, camera_1; a letter needs the whole word and a separator, as in cam_a
 CAMERA = re.compile(r"(?<![a-z])c(?:am(?:era)?)?[ _-]?(\d{1,4})(?!\d)", re.IGNORECASE)
 CAMERA_LETTER = re.compile(r"(?<![a-z])cam(?:era)?[ _-]([a-z])(?![a-z0-9])", re.IGNORECASE)
 
 
-def number_labels(labels: Sequence[str], unknown: int, first: int = 1) -> tuple[list[int], str]:
+def number_labels(labels: Sequence[str], unknown: int) -> tuple[list[int], str]:
     """Return a number for each label, and a sentence on the numbering where the labels are text.
 
-    Integers stay as they are. Where one label is no integer, all are numbered in sorted order.
+    Integers stay as they are. Where one label is no integer, all are numbered in sorted order, from 1.
 
     Args:
         labels: N labels; an empty one is unknown.
         unknown: the number of an unknown label.
-        first: the number of the first text.
 
     Example:
         >>> number_labels(["hall", "", "door"], unknown=0)
@@ -34,7 +34,7 @@ def number_labels(labels: Sequence[str], unknown: int, first: int = 1) -> tuple[
     if all(match is not None or not label for match, label in zip(matches, labels)):
         return [unknown if match is None else int(match[1]) for match in matches], ""
     texts = sorted(set(labels) - {""})
-    numbers = {text: number for number, text in enumerate(texts, first)} | {"": unknown}
+    numbers = {text: number for number, text in enumerate(texts, 1)} | {"": unknown}
     legend = first_of([f"{number} is {text}" for text, number in numbers.items() if text])
     return [numbers[label] for label in labels], f"numbered in sorted order: {legend}"
 

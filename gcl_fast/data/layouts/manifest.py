@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from gcl_fast.data.layouts.labels import NUMBER, number_labels
 from gcl_fast.data.layouts.query_gallery import build_query_gallery
-from gcl_fast.data.layouts.reading import Reading, Row, first_of, locate, records_or_none
+from gcl_fast.data.layouts.reading import Reading, Row, first_of, locate, make_records
 from gcl_fast.data.records import ReIDDataset
 
 COLUMNS = ("path", "split", "identity", "camera", "frame", "tracklet")
@@ -35,9 +36,9 @@ def read_manifest(root: Path, reading: Reading) -> ReIDDataset:
         reading: takes the notes.
     """
     file = manifest_in(root, reading)
-    table = _read_table(file, reading)
-    paths = _paths(file, table["path"], reading)
-    table, paths, lines = _without_repeats(file, table, paths, reading)
+    table, lines = _read_table(file, reading)
+    paths = _paths(file, table["path"], lines, reading)
+    table, paths, lines = _without_repeats(file, table, paths, lines, reading)
     _refuse_missing(file, paths, reading)
     rows = _rows(file, table, paths, lines, reading)
     return _divide(file, table.get("split", []), lines, rows, reading)
@@ -63,10 +64,11 @@ def manifests(folder: Path) -> list[Path]:
     return [path for path in files if path.stem.lower() == "manifest"][:1] or files
 
 
-def _read_table(file: Path, reading: Reading) -> Table:
-    """Read the known columns as text; others are noted."""
+def _read_table(file: Path, reading: Reading) -> tuple[Table, list[int]]:
+    """Read the known columns as text, and the number of each row for messages; other columns are noted."""
     read = _read_parquet if file.suffix.lower() == ".parquet" else _read_csv
-    columns = {name.strip().lower(): cells for name, cells in read(file, reading).items()}
+    table, lines = read(file, reading)
+    columns = {name.strip().lower(): cells for name, cells in table.items()}
     if "path" not in columns:
         near = get_close_matches("path", columns, 1, cutoff=0.5)
         nearest = f", of which {near[0]} is the nearest" if near else ""
@@ -75,27 +77,29 @@ def _read_table(file: Path, reading: Reading) -> Table:
         raise reading.error(f"{file} has no rows")
     if others := sorted(columns.keys() - set(COLUMNS)):
         reading.notes.append(f"{reading.name}: columns that are not read: {', '.join(others)}")
-    return {name: columns[name] for name in COLUMNS if name in columns}
+    return {name: columns[name] for name in COLUMNS if name in columns}, lines
 
 
-def _read_csv(file: Path, reading: Reading) -> Table:
+def _read_csv(file: Path, reading: Reading) -> tuple[Table, list[int]]:
     """Read a table whose cells are separated by commas, semicolons or tabs, whichever its first line has most of."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            header = lines.readline()
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            header = text.readline()
             delimiter = max(",;\t", key=header.count)
             names = next(csv.reader([header], delimiter=delimiter), [])
-            records = [record for record in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, record))]
+            rows = csv.reader(text, delimiter=delimiter)
+            numbered = [(rows.line_num + 1, row) for row in rows if any(map(str.strip, row))]
     except (UnicodeDecodeError, csv.Error) as error:
         raise reading.refusal(f"{file} is no table in UTF-8 ({error}): save it as CSV in UTF-8") from error
-    for number, record in enumerate(records, 2):
-        if len(record) != len(names):
-            raise reading.refusal(f"row {number} of {file} has {len(record)} cells, but the first has {len(names)}")
-    return {name: [record[column].strip() for record in records] for column, name in enumerate(names)}
+    for line, row in numbered:
+        if len(row) != len(names):
+            raise reading.refusal(f"row {line} of {file} has {len(row)} cells, but the first has {len(names)}")
+    table = {name: [row[column].strip() for _, row in numbered] for column, name in enumerate(names)}
+    return table, [line for line, _ in numbered]
 
 
-def _read_parquet(file: Path, reading: Reading) -> Table:
-    """Read a Parquet table by pyarrow, or by pandas with another engine."""
+def _read_parquet(file: Path, reading: Reading) -> tuple[Table, list[int]]:
+    """Read a Parquet table by pyarrow, or by pandas with another engine; rows count from 1."""
     columns: dict[str, Any]
     try:
         try:
@@ -112,21 +116,21 @@ def _read_parquet(file: Path, reading: Reading) -> Table:
         raise reading.refusal(f"{file} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
     # None and NaN, which differs from itself, stand for an empty cell
     text = lambda cell: "" if cell is None or cell != cell else str(cell).strip()
-    return {str(name): [text(cell) for cell in cells] for name, cells in columns.items()}
+    table = {str(name): [text(cell) for cell in cells] for name, cells in columns.items()}
+    return table, [*range(1, 1 + max(map(len, table.values()), default=0))]
 
 
-def _paths(file: Path, cells: Sequence[str], reading: Reading) -> list[Path]:
+def _paths(file: Path, cells: Sequence[str], lines: Sequence[int], reading: Reading) -> list[Path]:
     """Return the absolute paths of the images."""
-    for number, cell in enumerate(cells, 2):
-        if not cell:
-            raise reading.refusal(f"row {number} of {file} names no image: each row needs a path")
+    if "" in cells:
+        raise reading.refusal(f"row {lines[cells.index('')]} of {file} names no image: each row needs a path")
     windows = any("\\" in cell for cell in cells) and not any("/" in cell for cell in cells) and os.sep == "/"
     separated = [cell.replace("\\", "/") for cell in cells] if windows else cells
     return [Path(os.path.normpath(file.parent / cell)) for cell in separated]
 
 
 def _without_repeats(
-    file: Path, table: Table, paths: list[Path], reading: Reading
+    file: Path, table: Table, paths: Sequence[Path], lines: Sequence[int], reading: Reading
 ) -> tuple[Table, list[Path], list[int]]:
     """Return the table and the paths with one row for each file, and the number of each row.
 
@@ -139,15 +143,15 @@ def _without_repeats(
         if (former := first.setdefault(path, place)) != place:
             if records and records[former] != records[place]:
                 raise reading.refusal(
-                    f"rows {former + 2} and {place + 2} of {file} name one file, {path.name}, and say different things"
-                    " of it: keep one of them"
+                    f"rows {lines[former]} and {lines[place]} of {file} name one file, {path.name}, and say different"
+                    " things of it: keep one of them"
                 )
             reading.pass_over(REPEATED, path.name)
     places = list(first.values())
     return (
         {name: [cells[place] for place in places] for name, cells in table.items()},
         list(first),
-        [place + 2 for place in places],  # the first line is the header
+        [lines[place] for place in places],
     )
 
 
@@ -191,9 +195,10 @@ def _tracklets(cells: list[str], camera: list[int], identity: list[int], reading
     keys = sorted({key for key in zip(camera, cells) if key[1]})
     numbers = {key: number for number, key in enumerate(keys)}
     tracklets = [numbers.get(key, -1) for key in zip(camera, cells)]
-    people = {(tracklet, person) for tracklet, person in zip(tracklets, identity) if tracklet >= 0 and person >= 0}
-    if several := len(people) - len({tracklet for tracklet, _ in people}):
-        reading.notes.append(f"{reading.name}: tracklets show {several} people too many; a tracklet shows one person")
+    pairs = {(tracklet, person) for tracklet, person in zip(tracklets, identity) if tracklet >= 0 and person >= 0}
+    people = Counter(tracklet for tracklet, _ in pairs)
+    if several := sum(count > 1 for count in people.values()):
+        reading.notes.append(f"{reading.name}: tracklets that show more than one person: {several:,}")
     return tracklets
 
 
@@ -220,4 +225,4 @@ def _divide(file: Path, splits: list[str], lines: list[int], rows: list[Row], re
         of["query"], of["gallery"] = build_query_gallery(of["train"], reading, "the training crops")
     outside = any(not row.path.is_relative_to(file.parent) for row in rows)
     root = Path(os.path.commonpath([file.parent, *(row.path.parent for row in rows)])) if outside else file.parent
-    return reading.dataset(file.parent, *records_or_none([root] * 3, [of[s] for s in ("train", "query", "gallery")]))
+    return reading.dataset(file.parent, *make_records([root] * 3, [of[s] for s in ("train", "query", "gallery")]))

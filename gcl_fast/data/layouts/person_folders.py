@@ -7,7 +7,7 @@ from pathlib import Path
 from gcl_fast.data.layouts.image_names import BODIES, IMAGE_SUFFIXES, files_below, files_in, image_files
 from gcl_fast.data.layouts.labels import camera_in, number_labels
 from gcl_fast.data.layouts.query_gallery import build_query_gallery
-from gcl_fast.data.layouts.reading import JUNK, Reading, Row, locate, records_or_none, visible_folders
+from gcl_fast.data.layouts.reading import JUNK, Reading, Row, locate, make_records, visible_folders
 from gcl_fast.data.records import ReIDDataset
 
 SPLITS = {  # names of the folders of a split; the first that exists is read
@@ -17,7 +17,7 @@ SPLITS = {  # names of the folders of a split; the first that exists is read
     "test": ("test", "val"),
 }
 LOOSE = "outside the folder of a person"
-EMPTY = "a person's folder without images"
+EMPTY = "empty folder of a person"
 SAMPLE = 32  # folders of a level that are opened to recognize a tree
 
 
@@ -82,7 +82,7 @@ def _divide(home: Path, folders: dict[str, Path], rows: dict[str, list[Row]], re
         query, gallery = build_query_gallery(rows["test"], reading, folders["test"].name)
     elif bool(query) != bool(gallery):
         raise reading.error(f"there is {'a query' if query else 'a gallery'} folder in {home} and not the other one")
-    return reading.dataset(home, *records_or_none(roots, [train, query, gallery]))
+    return reading.dataset(home, *make_records(roots, [train, query, gallery]))
 
 
 def split_folders(root: Path) -> dict[str, Path]:

@@ -45,7 +45,7 @@ def build_query_gallery(rows: Sequence[Row], reading: Reading, source: str) -> t
     left_out = len(rows) - len(known)
     without = f"; {left_out:,} without identity or camera are left out" if left_out else ""
     reading.notes.append(
-        f"{reading.name}: {len(query):,} queries and a gallery of {len(gallery):,} are chosen from {source}:"
+        f"{reading.name}: query ({len(query):,} crops) and gallery ({len(gallery):,}) are chosen from {source}:"
         f" {RULE.format(unit=unit)}{without}"
     )
     return query, gallery

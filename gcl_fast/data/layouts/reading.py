@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from gcl_fast.data.records import Records, ReIDDataset
 from gcl_fast.errors import UserError
 
 SHOWN = 3  # names that a note or an error shows
+READABLE = os.R_OK | os.X_OK  # a folder whose names can be listed and opened
 
 JUNK = "junk"
 HIDDEN = "hidden"
@@ -78,8 +80,7 @@ class Reading:
         for reason, count in sorted(self._passed.items()):
             examples = first_of(sorted(self._examples[reason]))
             parts.append(f"{count:,} {reason}" + (f" ({examples})" if examples else ""))
-        total = self._passed.total()
-        return f"{self.name}: {total:,} {'file is' if total == 1 else 'files are'} passed over: {', '.join(parts)}"
+        return f"{self.name}: passed over: {', '.join(parts)}"
 
 
 def locate(
@@ -110,7 +111,7 @@ def locate(
     if len(below) > 1:
         names = first_of([folder.name for folder in below])
         raise reading.error(f"{len(below)} folders in {root} hold {marker} ({names}): name one of them as the root")
-    if below or (above or holds)(root.parent):
+    if below or (os.access(root.parent, READABLE) and (above or holds)(root.parent)):
         home = below[0] if below else root.parent
         reading.notes.append(f"{reading.name}: read from {home}, one level {'below' if below else 'above'} {root}")
         return home
@@ -118,8 +119,9 @@ def locate(
 
 
 def visible_folders(root: Path) -> list[Path]:
-    """Return the folders in `root`, sorted, without hidden ones."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the folders in `root` that can be read, sorted, without hidden ones."""
+    folders = (path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    return sorted(path for path in folders if os.access(path, READABLE))
 
 
 def _nearest(root: Path, marker: str) -> str:
@@ -149,11 +151,11 @@ def records_of(reading: Reading, folders: Sequence[Path], splits: Sequence[Seque
     for folder, rows in zip(folders, splits):
         if not rows:
             raise reading.error(f"no crops in {folder}")
-    return records_or_none(folders, splits)
+    return make_records(folders, splits)
 
 
-def records_or_none(folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> list[Records]:
-    """Make records as `records_of` does; a split may be empty."""
+def make_records(folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> list[Records]:
+    """Make records as `records_of` does, where a split may be empty."""
     # Each sequence counts its frames from the start. Here a sequence begins after the largest frame of the one before
     # it, over all cameras, so that its frames stay comparable between cameras. JVTC's code adds up the frames of each
     # camera instead, which shifts cameras against each other.
