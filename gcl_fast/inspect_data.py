@@ -44,6 +44,7 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.data import open_dataset
         from gcl_fast.data.contact_sheet import contact_sheet
         from gcl_fast.data.layouts.detection import detect
+        from gcl_fast.data.layouts.image_names import IMAGE_SUFFIXES
 
     if options.sheet is not None:
         if options.sheet.suffix.lower() != ".png":
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None) -> int:
         raise UserError(f"there is no folder and no manifest {options.root}")
     name = options.dataset or detect(root)
     if name is None:
-        raise UserError(f"{options.root} holds no images of {', '.join(_suffixes())}, and is no manifest")
+        raise UserError(f"{options.root} holds no images of {', '.join(IMAGE_SUFFIXES)}, and is no manifest")
     dataset = open_dataset(name, root)
     facts = {"dataset": name, "detected": options.dataset is None, **survey(dataset)}
     if options.sheet is not None:
@@ -119,7 +120,18 @@ def as_text(facts: dict[str, Any]) -> str:
     from gcl_fast.table import text_table
 
     how = "recognized by its layout" if facts["detected"] else "as named"
-    rows = [["split", "crops", "people", "crops a person", "cameras", "distractors", "unlabelled", "tracklets"]]
+    rows = [
+        [
+            "split",
+            "crops",
+            "people",
+            "least / median / most crops a person",
+            "cameras",
+            "distractors",
+            "unlabelled",
+            "tracklets",
+        ]
+    ]
     for split, part in facts["splits"].items():
         a_person = "{} / {:g} / {}".format(*part["crops_per_person"]) if part["crops_per_person"] else "-"
         cameras = len(part["cameras"].keys() - {0})
@@ -128,8 +140,6 @@ def as_text(facts: dict[str, Any]) -> str:
         rows.append([split, f"{part['crops']:,}", people, a_person, *others])
     shown = [column for column in zip(*rows) if set(column[1:]) != {"0"}]
     lines = [f"{facts['dataset']}, {how}, in {facts['root']}", "", text_table([*zip(*shown)]), ""]
-    if facts["splits"]["train"]["crops_per_person"] or facts["splits"]["query"]["crops_per_person"]:
-        lines.append("crops a person: least / median / most")
     if sizes := facts["sizes"]:
         by = lambda size: f"{size[0]}x{size[1]}"
         spread = f"{by(sizes['smallest'])} to {by(sizes['largest'])}, median {by(sizes['median'])}"
@@ -163,13 +173,6 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
             leak = ", so that training sees test images" if earlier == "train" else ""
             warnings.append(f"files of {later} with the bytes of one in {earlier}{leak}: {count:,} ({one} and {other})")
     return warnings
-
-
-def _suffixes() -> tuple[str, ...]:
-    """Return the suffixes of image files."""
-    from gcl_fast.data.layouts.image_names import IMAGE_SUFFIXES
-
-    return IMAGE_SUFFIXES
 
 
 if __name__ == "__main__":

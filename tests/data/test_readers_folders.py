@@ -80,7 +80,7 @@ def test_people_without_cameras_cannot_be_evaluated(tmp_path):
     dataset = open_dataset("person-folders", make_tree(tmp_path, {"x": ["1.jpg", "2.jpg"], "y": ["1.jpg"]}))
     assert counts(dataset) == (3, 0, 0)
     assert "no name of an image or folder gives a camera, such as c1 or cam_a" in dataset.notes[1]
-    assert "no person that two known cameras have seen" in dataset.notes[2]
+    assert "no person in the training crops was seen by two known cameras" in dataset.notes[2]
 
 
 def test_a_camera_may_be_a_folder(tmp_path):

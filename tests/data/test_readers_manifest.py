@@ -139,7 +139,7 @@ def test_a_tracklet_of_two_people_is_noted(tmp_path):
         ("path\na/1.jpg\na/8.jpg\nx.jpg\n", r"2 of 3 images that .* names are missing \(\S*a/8.jpg, \S*x.jpg\); paths"),
         ("path\n" + "".join(f"{i}.png\n" for i in range(5)), r"5 of 5 .*0.png, \S*1.png, \S*2.png, \.\.\.\)"),
         ("path,identity\na/1.jpg,1\n\n,2\n", r"row 4 of .* names no image"),
-        ("path,camera\na/1.jpg,1\na/1.jpg,2\n", r"rows 2 and 3 of .* name one file, 1.jpg, and say different things"),
+        ("path,camera\na/1.jpg,1\na/1.jpg,2\n", r"rows 2 and 3 of .* name one file, 1.jpg, with different values"),
         ("path,split\na/1.jpg,trian\n", r"row 2 of .* has split 'trian': expected one of train, query, gallery, test"),
         ("path,split\na/1.jpg,train\na/2.jpg,\n", r"row 3 of .* has no split: expected one of train"),
         (
@@ -149,12 +149,16 @@ def test_a_tracklet_of_two_people_is_noted(tmp_path):
         ("image,id\na/1.jpg,1\n", r"has no column path, but image, id; expected DIR/manifest.csv"),
         ("", r"has no column path, but none at all"),
         ("path,identity\n", r"manifest.csv has no rows; expected"),
-        ("path,identity\na/1.jpg\n", r"row 2 of .* has 1 cells, but the first has 2"),
+        ("path,identity\na/1.jpg\n", r"row 2 of .* has 1 cells, but the header has 2"),
         ("path,frame\na/1.jpg,ten\n", r"row 2 of .* has frame 'ten': expected an integer, 0 or more"),
         ("path,frame\na/1.jpg,-1\n", r"row 2 of .* has frame '-1'"),
         ("path,camera\na/1.jpg,1\na/2.jpg,-3\n", r"row 3 of .* has camera -3: expected 0 or more, or text"),
         ("path,split\na/1.jpg,query\n", r"has crops of query and none of gallery: write test for both"),
-        ("path,split\na/1.jpg,query\na/2.jpg,gallery\nb/3.jpg,test\n", r"has crops of test beside query and gallery"),
+        (
+            "path,split\na/1.jpg,query\na/2.jpg,gallery\nb/3.jpg,test\n",
+            r"has crops of test, and of query or gallery as well",
+        ),
+        ("path,Path\na/1.jpg,a/1.jpg\n", r"has more than one column path: keep one of them"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path, text, message):
@@ -162,6 +166,13 @@ def test_what_is_wrong_is_one_sentence(tmp_path, text, message):
         open_dataset("manifest", manifest(tmp_path, text))
     assert error.match(message)
     assert "\n" not in str(error.value)
+
+
+def test_queries_without_cameras_are_noted(tmp_path):
+    text = "path,split,identity,\na/1.jpg,query,1,\na/2.jpg,gallery,1,\n"  # with a column that has no name
+    dataset = open_dataset("manifest", manifest(tmp_path, text))
+    assert counts(dataset) == (0, 1, 1)
+    assert dataset.notes == ("manifest: no camera of a query is known; evaluation needs the column camera",)
 
 
 def test_another_encoding_is_named(tmp_path):

@@ -75,7 +75,7 @@ def _read_table(file: Path, reading: Reading) -> tuple[Table, list[int]]:
         raise reading.error(f"{file} has no column path, but {', '.join(columns) or 'none at all'}{nearest}")
     if not columns["path"]:
         raise reading.error(f"{file} has no rows")
-    if others := sorted(columns.keys() - set(COLUMNS)):
+    if others := sorted(columns.keys() - {*COLUMNS, ""}):
         reading.notes.append(f"{reading.name}: columns that are not read: {', '.join(others)}")
     return {name: columns[name] for name in COLUMNS if name in columns}, lines
 
@@ -91,9 +91,13 @@ def _read_csv(file: Path, reading: Reading) -> tuple[Table, list[int]]:
             numbered = [(rows.line_num + 1, row) for row in rows if any(map(str.strip, row))]
     except (UnicodeDecodeError, csv.Error) as error:
         raise reading.refusal(f"{file} is no table in UTF-8 ({error}): save it as CSV in UTF-8") from error
+    if repeated := [
+        name for name, count in Counter(map(str.lower, map(str.strip, names))).items() if name and count > 1
+    ]:
+        raise reading.refusal(f"{file} has more than one column {repeated[0]}: keep one of them")
     for line, row in numbered:
         if len(row) != len(names):
-            raise reading.refusal(f"row {line} of {file} has {len(row)} cells, but the first has {len(names)}")
+            raise reading.refusal(f"row {line} of {file} has {len(row)} cells, but the header has {len(names)}")
     table = {name: [row[column].strip() for _, row in numbered] for column, name in enumerate(names)}
     return table, [line for line, _ in numbered]
 
@@ -113,7 +117,8 @@ def _read_parquet(file: Path, reading: Reading) -> tuple[Table, list[int]]:
     except ImportError as error:
         raise reading.refusal(f"{file} needs pyarrow: pip install pyarrow, or save the manifest as CSV") from error
     except Exception as error:  # each engine has errors of its own for a damaged file
-        raise reading.refusal(f"{file} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
+        reason = str(error).partition("\n")[0]
+        raise reading.refusal(f"{file} cannot be read as Parquet ({reason})") from error
     # None and NaN, which differs from itself, stand for an empty cell
     text = lambda cell: "" if cell is None or cell != cell else str(cell).strip()
     table = {str(name): [text(cell) for cell in cells] for name, cells in columns.items()}
@@ -143,8 +148,8 @@ def _without_repeats(
         if (former := first.setdefault(path, place)) != place:
             if records and records[former] != records[place]:
                 raise reading.refusal(
-                    f"rows {lines[former]} and {lines[place]} of {file} name one file, {path.name}, and say different"
-                    " things of it: keep one of them"
+                    f"rows {lines[former]} and {lines[place]} of {file} name one file, {path.name}, with different"
+                    " values: keep one of them"
                 )
             reading.pass_over(REPEATED, path.name)
     places = list(first.values())
@@ -176,17 +181,16 @@ def _rows(file: Path, table: Table, paths: list[Path], lines: list[int], reading
         if min(numbers) < least:
             row = lines[numbers.index(min(numbers))]
             raise reading.refusal(f"row {row} of {file} has {name} {min(numbers)}: expected {least} or more, or text")
-    if any(identity[place] >= 0 for place in range(len(paths))) and not any(camera):
-        reading.notes.append(f"{reading.name}: no camera is known; evaluation needs the column camera")
     frames = []
     for line, cell in zip(lines, cells["frame"]):
         match = NUMBER.fullmatch(cell or "0")
         if match is None or int(match[1]) < 0:
             raise reading.refusal(f"row {line} of {file} has frame {cell!r}: expected an integer, 0 or more")
         frames.append(int(match[1]))
-    tracklet = _tracklets(cells["tracklet"], camera, identity, reading)
+    tracklets = _tracklets(cells["tracklet"], camera, identity, reading)
     return [
-        Row(*parts[:3], frame=parts[3], tracklet=parts[4]) for parts in zip(paths, identity, camera, frames, tracklet)
+        Row(path, person, number, frame=frame, tracklet=tracklet)
+        for path, person, number, frame, tracklet in zip(paths, identity, camera, frames, tracklets)
     ]
 
 
@@ -205,24 +209,26 @@ def _tracklets(cells: list[str], camera: list[int], identity: list[int], reading
 def _divide(file: Path, splits: list[str], lines: list[int], rows: list[Row], reading: Reading) -> ReIDDataset:
     """Return the dataset of the rows, with query and gallery as the splits say or as the rule chooses them."""
     words = [word.lower() for word in splits]
+    if not any(words):
+        words = ["train"] * len(rows)
+    for line, word in zip(lines, words):
+        if word not in SPLITS:
+            given = f"split {word!r}" if word else "no split"
+            raise reading.refusal(f"row {line} of {file} has {given}: expected one of {', '.join(SPLITS)}")
     of: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    if any(words):
-        for line, word, row in sorted(zip(lines, words, rows), key=lambda item: item[2].path):
-            if word not in SPLITS:
-                given = f"split {word!r}" if word else "no split"
-                raise reading.refusal(f"row {line} of {file} has {given}: expected one of {', '.join(SPLITS)}")
-            of[word].append(row)
-    else:
-        of["train"] = sorted(rows, key=lambda row: row.path)
+    for row, word in sorted(zip(rows, words)):  # by path
+        of[word].append(row)
     if of["test"] and (of["query"] or of["gallery"]):
-        raise reading.refusal(f"{file} has crops of test beside query and gallery: query and gallery need no test")
+        raise reading.refusal(f"{file} has crops of test, and of query or gallery as well: write test for all of them")
     if bool(of["query"]) != bool(of["gallery"]):
         there, absent = ("query", "gallery") if of["query"] else ("gallery", "query")
         raise reading.refusal(f"{file} has crops of {there} and none of {absent}: write test for both to choose them")
     if of["test"]:
         of["query"], of["gallery"] = build_query_gallery(of["test"], reading, "the crops of test")
-    elif not any(words):
+    elif not any(splits):
         of["query"], of["gallery"] = build_query_gallery(of["train"], reading, "the training crops")
+    elif of["query"] and not any(row.camera for row in of["query"]):
+        reading.notes.append(f"{reading.name}: no camera of a query is known; evaluation needs the column camera")
     outside = any(not row.path.is_relative_to(file.parent) for row in rows)
     root = Path(os.path.commonpath([file.parent, *(row.path.parent for row in rows)])) if outside else file.parent
     return reading.dataset(file.parent, *make_records([root] * 3, [of[s] for s in ("train", "query", "gallery")]))

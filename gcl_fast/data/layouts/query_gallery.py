@@ -35,7 +35,7 @@ def build_query_gallery(rows: Sequence[Row], reading: Reading, source: str) -> t
     if not first:
         if any(row.identity > 0 for row in rows):
             reading.notes.append(
-                f"{reading.name}: {source} has no person that two known cameras have seen, so there is no query and"
+                f"{reading.name}: no person in {source} was seen by two known cameras, so there is no query and"
                 " gallery, and nothing can be evaluated"
             )
         return [], []
