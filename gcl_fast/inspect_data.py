@@ -1,7 +1,7 @@
 """Show what a reader sees in a dataset before hours are spent on it: gcl-fast data DIR
 
 It names the layout, and counts splits, people, cameras, image sizes, files that are passed over, broken images and
-equal files. No network is built, and nothing is written but the verdicts on images, which later runs use.
+equal files. Nothing is written but the sheet, and the verdicts on images, which later runs use.
 """
 
 from __future__ import annotations

@@ -51,14 +51,12 @@ class Reading:
         self.name, self.expected = name, expected
         self.notes: list[str] = []
         self._passed: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
+        self._examples: dict[str, set[str]] = {}
 
     def pass_over(self, reason: str, example: str = "", count: int = 1) -> None:
         """Count `count` files that are passed over, and keep an example for the note."""
         self._passed[reason] += count
-        examples = self._examples.setdefault(reason, [])
-        if example and example not in examples:
-            examples.append(example)
+        self._examples.setdefault(reason, set()).update([example] if example else [])
 
     def error(self, problem: str) -> LayoutError:
         """Return the error for a folder that does not hold the layout."""
