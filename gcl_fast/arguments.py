@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +13,13 @@ from typing import Any, NoReturn
 from gcl_fast import __version__
 from gcl_fast.entry import REFUSED
 from gcl_fast.settings import DATASETS
+
+
+class _HelpLines(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description, and breaks no line of a flag's help within a name such as cuhk03-np."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,8 +40,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str, **options: Any) -> None:
-        keep_lines = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=prog, description=description, formatter_class=keep_lines, **options)
+        super().__init__(prog=prog, description=description, formatter_class=_HelpLines, **options)
         self.add_argument("--version", action="version", version=f"gcl_fast {__version__}", help="show the version")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]

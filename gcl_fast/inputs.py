@@ -148,7 +148,8 @@ def prepare_inputs(config: RunConfig, ranks: Ranks, finished: Sequence[str]) -> 
         finished: the names of the complete stages. Without "source" among them the source is opened as well.
 
     Raises:
-        UserError: as `open_inputs` and `open_source` raise it, or the other stages would begin without the source.
+        UserError: as `open_inputs` and `open_source` raise it, or the other stages would begin without the source, or
+            there are no training crops.
     """
     with_source = config.source is not None and "source" not in finished
     if with_source and "source" not in config.stages:
@@ -163,6 +164,11 @@ def prepare_inputs(config: RunConfig, ranks: Ranks, finished: Sequence[str]) -> 
             make_embedded_dataset(config)
     ranks.barrier()
     inputs = open_inputs(config)
+    if not len(inputs.dataset.train):
+        raise UserError(
+            f"--dataset {config.dataset}: there are no training crops in {inputs.dataset.root}; evaluate takes such a"
+            " dataset"
+        )
     return replace(inputs, source=open_source(config, inputs.dataset)) if with_source else inputs
 
 

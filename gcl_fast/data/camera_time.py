@@ -12,12 +12,15 @@ def check_time(records: Records, way_out: str) -> None:
         way_out: the end of the message: how to go on without cameras and frames.
 
     Raises:
-        UserError: a crop has no camera, or no crop has a frame.
+        UserError: a crop has no camera, no crop has a frame, or there are no crops.
     """
+    if not len(records):
+        raise UserError(f"joint visual-temporal similarity: there are no crops to learn it from. {way_out}")
     presence = {"camera": bool((records.camera > 0).all()), "frame": bool((records.frame > 0).any())}
     missing = [name for name, present in presence.items() if not present]
     if missing:
         raise UserError(
             f"joint visual-temporal similarity: no {' and no '.join(missing)} is known for the crops in {records.root} "
-            f"(the first is {records.paths[0].name}); names such as 0002_c1s1_000451_01.jpg contain both. {way_out}"
+            f"(the first is {records.paths[0].name}); names such as "
+            f"0002_c1s1_000451_01.jpg and a manifest give both. {way_out}"
         )

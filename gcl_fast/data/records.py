@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ class Records:
         identity: (N,) int64; -1 is unknown, 0 is a distractor in datasets that have them.
         camera: (N,) int64, the dataset's number; 0 is unknown.
         frame: (N,) int64, the dataset's number on one clock for all sequences; 0 is unknown.
+        tracklet: (N,) int64, a number for each tracklet of the dataset; -1, the default, is unknown.
 
     Raises:
         ValueError: an array's length differs from the number of paths.
@@ -28,13 +30,16 @@ class Records:
     identity: np.ndarray
     camera: np.ndarray
     frame: np.ndarray
+    tracklet: np.ndarray = field(default_factory=lambda: np.array(-1))  # a scalar stands for all crops
 
     def __post_init__(self) -> None:
-        for field in ("identity", "camera", "frame"):
-            values = np.asarray(getattr(self, field), dtype=np.int64)
+        if np.ndim(self.tracklet) == 0:
+            object.__setattr__(self, "tracklet", np.full(len(self.paths), self.tracklet))
+        for name in ("identity", "camera", "frame", "tracklet"):
+            values = np.asarray(getattr(self, name), dtype=np.int64)
             if values.shape != (len(self.paths),):
-                raise ValueError(f"Records: {field} has shape {values.shape}, expected ({len(self.paths)},)")
-            object.__setattr__(self, field, values)
+                raise ValueError(f"Records: {name} has shape {values.shape}, expected ({len(self.paths)},)")
+            object.__setattr__(self, name, values)
 
     @classmethod
     def empty(cls, root: Path) -> Records:
@@ -51,7 +56,8 @@ class Records:
         """Return the crops at `index` (positions, or a boolean mask (N,)), in that order."""
         index = np.arange(len(self))[np.asarray(index)]
         paths = [self.paths[i] for i in index]
-        return Records(self.root, paths, self.identity[index], self.camera[index], self.frame[index])
+        columns = (self.identity, self.camera, self.frame, self.tracklet)
+        return Records(self.root, paths, *(column[index] for column in columns))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,6 +74,7 @@ class ReIDDataset:
         query: the crops to search for.
         gallery: the crops to search in.
         notes: remarks on this copy for the run's header, such as counts that differ from the published ones.
+        passed_over: number of files that the reader passed over, by reason.
     """
 
     name: str
@@ -76,6 +83,7 @@ class ReIDDataset:
     query: Records
     gallery: Records
     notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def can_be_ranked(self) -> bool:

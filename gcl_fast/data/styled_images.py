@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcl_fast.data.readers import IMAGE_SUFFIXES
+from gcl_fast.data.layouts.image_names import IMAGE_SUFFIXES
 from gcl_fast.data.records import Records
 from gcl_fast.errors import UserError
 from gcl_fast.random_streams import Stream, numpy_generator
@@ -40,6 +40,7 @@ class StyledImages:
             records.identity[rows],
             records.camera[rows],
             records.frame[rows],
+            records.tracklet[rows],
         )
         self.owner = torch.from_numpy(rows)
         order = np.argsort(rows, kind="stable")

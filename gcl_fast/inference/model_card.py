@@ -9,17 +9,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from gcl_fast.inference.model import Model
+from gcl_fast.settings import OWN_DATASETS
 from gcl_fast.table import is_fraction, markdown_text
 
 # What the publishers of a dataset ask for. Whoever passes weights on must read their terms
 DATA_TERMS = {
     "synthetic": "The people of the synthetic dataset are drawn by gcl_fast, and no terms of a third party apply.",
-    "market1501": "Market-1501 shows real people, and its authors offer it for academic research.",
-    "dukemtmc": "DukeMTMC-reID shows real people who did not agree to it. Its authors withdrew it in 2019."
-    " Do not pass these weights on.",
+    **dict.fromkeys(
+        ("market1501", "market1501-500k"),
+        "Market-1501 shows real people, and its authors offer it for academic research.",
+    ),
+    **dict.fromkeys(
+        ("dukemtmc", "occluded-duke"),
+        "DukeMTMC-reID shows real people who did not agree to it. Its authors withdrew it in 2019."
+        " Do not pass these weights on.",
+    ),
     "msmt17": "MSMT17 shows real people, and its authors offer it for research under an agreement.",
-    "cuhk03": "CUHK03 shows real people, and its authors offer it for academic research.",
-    "folder": "The crops come from a folder of the person who trained; that person knows their terms.",
+    **dict.fromkeys(
+        ("cuhk03", "cuhk03-np"), "CUHK03 shows real people, and its authors offer it for academic research."
+    ),
+    "personx": "PersonX shows people drawn by a computer; the terms of its authors apply.",
+    "veri776": "VeRi-776 shows vehicles in real streets, and its authors give it for non-commercial use.",
+    "mars": "MARS shows real people; the terms of its authors apply.",
+    **dict.fromkeys(OWN_DATASETS, "The crops come from the person who trained; that person knows their terms."),
 }
 UNKNOWN_TERMS = "The terms of the data are not known."
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from gcl_fast.reports.tables import ABSENT, Table, mean_text
 from gcl_fast.run.run_files import RunFiles
+from gcl_fast.settings import OWN_DATASETS
 
 
 def cross_dataset(runs: Sequence[RunFiles], groups: Sequence[Sequence[int]]) -> Table | None:
@@ -58,15 +59,15 @@ def measurements(run: RunFiles) -> Iterator[tuple[str, str, float]]:
 
 
 def dataset_label(name: str, root: str, world: Any) -> str:
-    """Return what names a dataset: for the embedded one what differs from the default world, for a folder its name.
+    """Return what names a dataset: what differs from the default world, or the folder of own crops.
 
     Args:
         name: as --dataset takes it.
         root: its folder.
         world: the `WorldConfig` of the embedded dataset; for another one it does not count.
     """
-    if name == "folder":
-        return f"folder {Path(root).name}"
+    if name in OWN_DATASETS:
+        return f"{name} {Path(root).name}"
     if name != "synthetic":
         return name
     default = asdict(type(world)())

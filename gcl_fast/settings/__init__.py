@@ -6,6 +6,7 @@ from gcl_fast.settings.presets import PUBLISHED, preset, source_preset, warmup_p
 from gcl_fast.settings.settings import (
     ALL_STAGES,
     DATASETS,
+    OWN_DATASETS,
     SOURCE_NORMS,
     STAGES,
     WEIGHTS,
@@ -26,6 +27,7 @@ from gcl_fast.settings.world import WorldConfig
 __all__ = [
     "ALL_STAGES",
     "DATASETS",
+    "OWN_DATASETS",
     "PUBLISHED",
     "SOURCE_NORMS",
     "STAGES",

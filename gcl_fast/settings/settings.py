@@ -20,7 +20,21 @@ ALL_STAGES = ("source", *STAGES)
 # The networks after the source stage, with the source's batch norms instead of the target's
 SOURCE_NORMS = "source_norms"
 WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
-DATASETS = ("synthetic", "market1501", "dukemtmc", "msmt17", "cuhk03", "folder")  # `gcl_fast.data` has their readers
+OWN_DATASETS = ("manifest", "person-folders", "tracklet-folders", "folder")  # anybody's crops, in one of these layouts
+DATASETS = (  # `gcl_fast.data` has their readers
+    "synthetic",
+    "market1501",
+    "market1501-500k",
+    "dukemtmc",
+    "occluded-duke",
+    "msmt17",
+    "cuhk03",
+    "cuhk03-np",
+    "personx",
+    "veri776",
+    "mars",
+    *OWN_DATASETS,
+)
 # The least values of settings by name, in whichever dataclass they stand
 AT_LEAST = {
     **dict.fromkeys(

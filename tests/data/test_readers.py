@@ -1,12 +1,14 @@
 """Each layout is read from a small copy, and errors name it; readers open no image, so empty files are enough."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from trees import make_tree
 
-from gcl_fast.data import open_dataset, readers
+from gcl_fast.data import Records, open_dataset, readers
+from gcl_fast.data.camera_time import check_time
+from gcl_fast.data.layouts.msmt17 import recording
 from gcl_fast.errors import UserError
 
 MARKET = {
@@ -24,14 +26,6 @@ MARKET = {
         ".hidden_0001_c1s1_000001_00.jpg",
     ],
 }
-
-
-def make_tree(root: Path, tree: dict[str, list[str]]) -> Path:
-    for folder, names in tree.items():
-        for name in names:
-            (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / folder / name).touch()
-    return root
 
 
 @pytest.mark.parametrize("home", [".", "Market-1501-v15.09.15"])
@@ -56,9 +50,10 @@ def test_names_that_give_no_identity_are_counted(tmp_path):
     dataset = open_dataset("market1501", tmp_path)
     assert dataset.query.names == ["0001_c1s1_001051_00.jpg"]
     assert dataset.notes[0] == (
-        f"4 images in {tmp_path}/query are left out, as their names give no identity and camera"
-        " (a.jpg, b.jpg, me.jpg, ...); expected PPPP_cCsS_FFFFFF_NN.jpg"
+        "market1501: passed over: 1 hidden, 1 junk, 2 of another type (.db, .txt), 4 with a name without"
+        " identity and camera, unlike PPPP_cCsS_FFFFFF_NN.jpg (a.jpg, b.jpg, me.jpg, ...)"
     )
+    assert sorted(dataset.passed_over.values()) == [1, 1, 2, 4]
 
 
 def test_sequences_follow_one_another_over_all_cameras_and_splits(tmp_path):
@@ -75,12 +70,12 @@ def test_sequences_follow_one_another_over_all_cameras_and_splits(tmp_path):
 
 def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch):
     make_tree(tmp_path, MARKET)
-    (note,) = open_dataset("market1501", tmp_path).notes
+    passed_over, note = open_dataset("market1501", tmp_path).notes
     assert "3 / 1 / 2 crops" in note
     assert "12,936 / 3,368 / 15,913" in note
-    monkeypatch.setitem(readers.COUNTS, "market1501", (3, 1, 2))
-    assert open_dataset("market1501", tmp_path).notes == ()
-    assert open_dataset("synthetic", tmp_path).notes == ()
+    monkeypatch.setitem(readers.COUNTS, "market1501", [(0, 0, 0), (3, 1, 2)])
+    assert open_dataset("market1501", tmp_path).notes == (passed_over,)
+    assert len(open_dataset("synthetic", tmp_path).notes) == 1
 
 
 def test_dukemtmc(tmp_path):
@@ -127,7 +122,7 @@ def test_msmt17(tmp_path, home, train, test):
 
 def test_msmt17_recordings_are_ordered_by_date_and_time_of_day():
     recordings = ["0302morning", "0302noon", "0302afternoon", "0302dusk", "0302evening", "0303morning"]
-    assert sorted(reversed(recordings), key=readers._recording) == recordings
+    assert sorted(reversed(recordings), key=recording) == recordings
 
 
 SPLIT_LISTS = {"train": ("list_train.txt", "list_val.txt"), "test": ("list_query.txt", "list_gallery.txt")}
@@ -209,3 +204,20 @@ def test_subset_keeps_everything_aligned(tmp_path):
     assert (picked.identity.tolist(), picked.camera.tolist(), picked.frame.tolist()) == ([7, 2], [6, 1], [79518, 451])
     assert train.subset(train.camera == 2).names == [train.names[1]]
     assert len(train.subset(np.array([], dtype=int))) == 0
+
+
+def test_tracklets_are_unknown_unless_a_reader_knows_them(tmp_path):
+    train = open_dataset("market1501", make_tree(tmp_path, MARKET)).train
+    assert train.tracklet.tolist() == [-1, -1, -1]
+    known = Records(train.root, train.paths, train.identity, train.camera, train.frame, [4, 4, 5])
+    assert known.subset(np.array([2, 0])).tracklet.tolist() == [5, 4]
+    with pytest.raises(ValueError, match=r"tracklet has shape \(2,\), expected \(3,\)"):
+        Records(train.root, train.paths, train.identity, train.camera, train.frame, [4, 4])
+    assert Records.empty(tmp_path).tracklet.shape == (0,)
+
+
+def test_time_between_cameras_needs_crops_with_frames(tmp_path):
+    train = open_dataset("market1501", make_tree(tmp_path, MARKET)).train
+    check_time(train, "Way out")
+    with pytest.raises(UserError, match=r"there are no crops to learn it from. Way out$"):
+        check_time(Records.empty(tmp_path), "Way out")

@@ -243,7 +243,7 @@ def test_a_file_that_does_not_agree_leaves_the_old_one(run, tmp_path, monkeypatc
         (".", ["--out", "folder.pt2"], "it is a folder"),
         (".", ["--stage", "generative"], "no weights of a stage 'generative'"),
         (".", ["--data-root", "."], "add --evaluate"),
-        (".", ["--evaluate", "--dataset", "folder", "--data-root", "."], "no query and gallery"),
+        (".", ["--evaluate", "--dataset", "folder", "--data-root", "crops"], "no query and gallery"),
         ("absent", [], "no run and no weights at"),
         ("a/b/plain.safetensors", [], "no metadata of gcl_fast"),
     ],
@@ -253,7 +253,8 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(run, tmp_path, monke
     for name in ("config.yaml", "checkpoints"):
         (tmp_path / name).symlink_to(run / name)
     (tmp_path / "folder.pt2").mkdir()
-    Image.new("RGB", (8, 8)).save("crop.jpg")
+    (tmp_path / "crops").mkdir()
+    Image.new("RGB", (8, 8)).save("crops/crop.jpg")
     save_weights(tmp_path / "a" / "b" / "plain.safetensors", {"identity.w": torch.zeros(1)})
     before = sorted(tmp_path.rglob("*"))
     capsys.readouterr()

@@ -1,0 +1,174 @@
+"""Collect what a reader sees: rows of crops, what it passes over and why, notes, and errors that name the layout."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gcl_fast.data.records import Records, ReIDDataset
+from gcl_fast.errors import UserError
+
+SHOWN = 3  # names that a note or an error shows
+READABLE = os.R_OK | os.X_OK  # a folder whose names can be listed and opened
+
+JUNK = "junk"
+HIDDEN = "hidden"
+NO_IMAGE = "of another type"
+UNNAMED = "with a name without identity and camera"
+
+
+class Row(NamedTuple):
+    """Holds what a reader knows of a crop; the defaults mean unknown."""
+
+    path: Path
+    identity: int = -1
+    camera: int = 0
+    sequence: Any = 0  # sequences sort by time, and each counts its frames from the start
+    frame: int = 0
+    tracklet: int = -1
+
+
+class LayoutError(UserError):
+    """The folder does not hold the layout that was asked for."""
+
+
+class Reading:
+    """Collects the notes of one reader, and what it passes over.
+
+    Args:
+        name: the dataset's name, for messages.
+        expected: the layout, for errors.
+    """
+
+    def __init__(self, name: str, expected: str) -> None:
+        self.name, self.expected = name, expected
+        self.notes: list[str] = []
+        self._passed: Counter[str] = Counter()
+        self._examples: dict[str, set[str]] = {}
+
+    def pass_over(self, reason: str, example: str = "", count: int = 1) -> None:
+        """Count `count` files that are passed over, and keep an example for the note."""
+        self._passed[reason] += count
+        self._examples.setdefault(reason, set()).update([example] if example else [])
+
+    def error(self, problem: str) -> LayoutError:
+        """Return the error for a folder that does not hold the layout."""
+        return LayoutError(f"{self.name}: {problem}; expected {self.expected}")
+
+    def refusal(self, problem: str) -> UserError:
+        """Return the error for a dataset of this layout that cannot be read as it is."""
+        return UserError(f"{self.name}: {problem}")
+
+    def dataset(self, home: Path, train: Records, query: Records, gallery: Records) -> ReIDDataset:
+        """Return the dataset with the notes and with the counts of what was passed over."""
+        passed = dict(self._passed)
+        notes = [*self.notes, *([self._passed_note()] if passed else [])]
+        return ReIDDataset(self.name, home, train, query, gallery, tuple(notes), passed)
+
+    def _passed_note(self) -> str:
+        """Return the sentence that counts by reason what was passed over."""
+        parts = []
+        for reason, count in sorted(self._passed.items()):
+            examples = first_of(sorted(self._examples[reason]))
+            parts.append(f"{count:,} {reason}" + (f" ({examples})" if examples else ""))
+        return f"{self.name}: passed over: {', '.join(parts)}"
+
+
+def locate(
+    reading: Reading,
+    root: Path,
+    holds: Callable[[Path], bool],
+    marker: str,
+    homes: Sequence[str] = (),
+    above: Callable[[Path], bool] | None = None,
+) -> Path:
+    """Return the folder that holds a dataset: `root`, a folder in it, or the one above.
+
+    Args:
+        reading: takes a note where the folder is neither `root` nor one of `homes`.
+        root: the folder that was given.
+        holds: whether a folder holds the dataset.
+        marker: what such a folder contains, for the error.
+        homes: usual names of the folder below `root`.
+        above: whether the folder above `root` holds the dataset; None for `holds`.
+
+    Raises:
+        LayoutError: no folder holds the dataset, or several below `root` do.
+    """
+    for home in (root, *(root / name for name in homes)):
+        if holds(home):
+            return home
+    below = [folder for folder in visible_folders(root) if holds(folder)]
+    if len(below) > 1:
+        names = first_of([folder.name for folder in below])
+        raise reading.error(f"{len(below)} folders in {root} hold {marker} ({names}): name one of them as the root")
+    if below or (os.access(root.parent, READABLE) and (above or holds)(root.parent)):
+        home = below[0] if below else root.parent
+        reading.notes.append(f"{reading.name}: read from {home}, one level {'below' if below else 'above'} {root}")
+        return home
+    raise reading.error(f"no {marker} under {root}{_nearest(root, marker)}")
+
+
+def visible_folders(root: Path) -> list[Path]:
+    """Return the folders in `root` that can be read, sorted, without hidden ones."""
+    folders = (path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    return sorted(path for path in folders if os.access(path, READABLE))
+
+
+def _nearest(root: Path, marker: str) -> str:
+    """Return what is in `root` instead of `marker`, for an error."""
+    names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    if near := get_close_matches(marker, names, 1):
+        return f", the nearest is {near[0]}"
+    return f", which holds {first_of(names)}" if names else ", which is empty"
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return the first names for a message, and "..." where there are more."""
+    return ", ".join([*names[:SHOWN], *["..."] * (len(names) > SHOWN)])
+
+
+def records_of(reading: Reading, folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> list[Records]:
+    """Make the records of splits, with the frames of all sequences on one clock.
+
+    Args:
+        reading: of the dataset, for errors.
+        folders: the root of each split.
+        splits: the rows of each split.
+
+    Raises:
+        LayoutError: a split has no crops.
+    """
+    for folder, rows in zip(folders, splits):
+        if not rows:
+            raise reading.error(f"no crops in {folder}")
+    return make_records(folders, splits)
+
+
+def make_records(folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> list[Records]:
+    """Make records as `records_of` does, where a split may be empty."""
+    # Each sequence counts its frames from the start. Here a sequence begins after the largest frame of the one before
+    # it, over all cameras, so that its frames stay comparable between cameras. JVTC's code adds up the frames of each
+    # camera instead, which shifts cameras against each other.
+    last: dict[Any, int] = {}
+    for row in (row for rows in splits for row in rows):
+        last[row.sequence] = max(row.frame, last.get(row.sequence, 0))
+    order = sorted(last)
+    begins = dict(zip(order, accumulate((last[sequence] for sequence in order), initial=0)))
+    records = []
+    for folder, rows in zip(folders, splits):
+        if not rows:
+            records.append(Records.empty(folder))
+            continue
+        paths, identity, camera, *_, tracklet = zip(*rows)
+        clock = [begins[row.sequence] + row.frame for row in rows]
+        numbers = (np.array(values, np.int64) for values in (identity, camera, clock, tracklet))
+        records.append(Records(folder, list(paths), *numbers))
+    return records
