@@ -22,7 +22,7 @@ def extract(
     With `flip` they are directions of means with the embeddings of the mirrored crops.
     """
     loader = ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size)
-    return embeddings(encoder, loader, len(records), precision.evaluating, flip)
+    return embeddings(encoder, loader, len(records), precision.evaluating, flip, precision.dtype)
 
 
 @torch.no_grad()

@@ -14,11 +14,12 @@ from gcl_fast.data.augment import denormalize
 from gcl_fast.distributed.ranks import sum_over_processes
 from gcl_fast.kernels.transfer_appearance import Carried
 from gcl_fast.losses.structural_similarity import ssim
-from gcl_fast.models import GCL, appearance_input
+from gcl_fast.models import GCL, appearance_input, for_inference
 from gcl_fast.render import Turn
 from gcl_fast.render.turn import Turns
 
 Autocast = Callable[[], AbstractContextManager[object]]
+Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> (part features, embeddings)
 Batches = Iterable[tuple[Tensor, Tensor]]  # (images (B, 3, H, W), index (B,))
 
 
@@ -39,7 +40,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embed_batch(encoder: nn.Module, images: Tensor, autocast: Autocast, flip: bool = False) -> Tensor:
+def embed_batch(encoder: Encoder, images: Tensor, autocast: Autocast, flip: bool = False) -> Tensor:
     """Compute the L2-normalized embeddings of a batch in the encoder's mode.
 
     Args:
@@ -65,7 +66,14 @@ def embed_batch(encoder: nn.Module, images: Tensor, autocast: Autocast, flip: bo
 
 
 @torch.no_grad()
-def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autocast, flip: bool = False) -> Tensor:
+def embeddings(
+    encoder: nn.Module,
+    batches: Batches,
+    count: int,
+    autocast: Autocast,
+    flip: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Compute the L2-normalized eval-mode embeddings of all crops, in record order and equal on every rank.
 
     Args:
@@ -75,6 +83,7 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
         count: N, the number of crops over all ranks.
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
         flip: take the direction of the mean with the embedding of the mirrored crop.
+        dtype: of `autocast`, for the fastest form of the encoder (`models.for_inference`); None: as it is.
 
     Returns:
         (N, D) float32 unit rows.
@@ -91,10 +100,10 @@ def embeddings(encoder: nn.Module, batches: Batches, count: int, autocast: Autoc
         torch.Size([2, 256])
     """
     training = encoder.training
-    encoder.eval()
+    network = for_inference(encoder.eval(), dtype)
     rows: Tensor | None = None
     for images, index in batches:
-        embedding = embed_batch(encoder, images, autocast, flip)
+        embedding = embed_batch(network, images, autocast, flip)
         if rows is None:
             rows = torch.zeros(count, embedding.shape[1], device=embedding.device)
         rows[index] = embedding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.evaluation.inference import embed_batch, novel_views, to_unit
 from gcl_fast.evaluation.retrieval import query_tiles
 from gcl_fast.inference.images import Images, listed, read
-from gcl_fast.models import GCL, IdentityEncoder
+from gcl_fast.models import GCL, IdentityEncoder, for_inference
 from gcl_fast.optim.precision import Precision
 from gcl_fast.run.restore import TRAINED_GENERATOR
 
@@ -96,6 +96,11 @@ class Model:
                 code.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return code.hexdigest()[:16]
 
+    @functools.cached_property
+    def _network(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return the fastest form of the encoder, as evaluation uses it; later changes of its weights are not seen."""
+        return for_inference(self.encoder, self.precision.dtype)
+
     @torch.no_grad()
     def embed(self, images: Images, *, bgr: bool = False, flip: bool = False, progress: bool = True) -> Tensor:
         """Embed images of any size; their cosine similarity says how alike two people look.
@@ -123,7 +128,7 @@ class Model:
         bar = tqdm(total=count, unit="image", delay=2, disable=None if progress else True)
         with bar:
             for batch in read(items, self.size, self.device, bgr=bgr):
-                embedding = embed_batch(self.encoder, batch.images, self.precision.evaluating, flip)
+                embedding = embed_batch(self._network, batch.images, self.precision.evaluating, flip)
                 rows.append(embedding.masked_fill(~batch.decoded[:, None], torch.nan).cpu())
                 failures += batch.places[~batch.decoded].tolist()
                 bar.update(len(embedding))

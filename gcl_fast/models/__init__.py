@@ -3,6 +3,7 @@
 from gcl_fast.models.appearance_encoder import AppearanceEncoder, appearance_input
 from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.domain_norms import of_another_domain
+from gcl_fast.models.folded_encoder import for_inference
 from gcl_fast.models.foreign_weights import load_backbone
 from gcl_fast.models.gcl import GCL
 from gcl_fast.models.generator import Generator
@@ -33,6 +34,7 @@ __all__ = [
     "StructureEncoder",
     "appearance_input",
     "check_size",
+    "for_inference",
     "load_backbone",
     "load_official",
     "min_size",

@@ -224,7 +224,10 @@ class IdentityEncoder(nn.Module):
             Part features (B, channels * parts), and embeddings (B, D) float32 before L2 normalization. Column
             c * parts + p of the part features is the mean of channel c over stripe p from the top.
         """
-        x = self.feature_map(image)
+        return self.describe(self.feature_map(image))
+
+    def describe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return part features and embeddings, as `forward` does, of a map (B, C, h, w) of `feature_map`."""
         parts = stripe_means(x, self.config.parts).to(x.dtype).flatten(1)
         pooled = generalized_mean(x) if self.config.pooling == "gem" else stripe_means(x, 1).squeeze(2)
         return parts, self.feat_bn(widen(self.feat(pooled)))
