@@ -128,6 +128,7 @@ def test_the_table_says_what_launchers_launch(monkeypatch):
         assert len(launched) == kernel_counts.kernels_of(op.default, arguments), op
 
 
+@pytest.mark.slow
 def test_the_command_counts_a_stage_s_step(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "launches.py"), "--preset", "demo", "--stage", "warmup"]
     variables = os.environ | {"GCL_FAST_RESULTS": str(tmp_path)}

@@ -53,6 +53,7 @@ def test_killed_in_the_joint_stage_it_goes_on_bit_for_bit(carried, command, diff
     assert differing(folder, carried) == []
 
 
+@pytest.mark.slow
 def test_two_ranks_share_a_joint_step(carried, command, tmp_path):
     """Half the identities on each of two ranks: the first step has one process's loss."""
     losses = []

@@ -47,6 +47,7 @@ def records(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_warmup_with_synchronized_norms_is_the_same(world, tmp_path, device):
     flags = ("--stages", "warmup", "--sync-bn")

@@ -45,6 +45,7 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
+@pytest.mark.slow
 def test_no_stage_compiles_after_the_first_epoch_of_a_kind_of_step(compiled, world):
     config = override(preset("demo"), [*PUBLISHED, f"data_root={world}", *TINY])
     inputs = open_inputs(config)
