@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from gcl_fast.errors import UserError
 from gcl_fast.models.checkpoint_files import read_checkpoint
+from gcl_fast.models.official_weights import first_of
 
 ENOUGH = 0.9  # share of the backbone's tensors that a file must hold
-NAMED = 10  # tensors that an error names
 # Of two copies in a file, the one of the first of these names is taken: averaged weights, and the encoder of a query
 PREFERRED = ("ema", "teacher", "encoder_q", "online_encoder")
 HEAD = ("feat.", "feat_bn.")  # of the identity encoder, which no other project has
@@ -72,8 +72,8 @@ def load_backbone(encoder: nn.Module, path: str | Path) -> str:
     others = {name.split(".")[0] for name in candidates if name not in expected and _counts(name)}
     others |= {_branch(name, prefix) for name in tensors if not name.startswith(prefix) and _counts(name)}
     text = f"{len(fitting)} of {len(expected)} tensors of the backbone"
-    text += f"; still random: {_listed(missing)}" if missing else ""
-    return text + (f"; left out: {_listed(sorted(others))}" if others else "")
+    text += f"; still random: {first_of(missing, ', ')}" if missing else ""
+    return text + (f"; left out: {first_of(sorted(others), ', ')}" if others else "")
 
 
 def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -112,47 +112,41 @@ def _preference(prefix: str) -> int:
 
 def _as_torchvision(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield each prefix of names such as `layer1.0.conv1.weight`, and the tensors behind it."""
-    anchor = "layer1.0.conv1.weight"
-    for name in tensors:
-        if name.endswith(anchor):
-            yield from _behind(name.removesuffix(anchor), tensors)
+    for prefix in _prefixes(tensors, "layer1.0.conv1.weight"):
+        yield prefix, _behind(prefix, tensors)
 
 
 def _as_sequence(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield each prefix of a Sequential of stem, norm and four stages, and the tensors by names of torchvision."""
     for prefix in dict.fromkeys(m[1] for name in tensors if (m := re.fullmatch(r"(.*?)0\.weight", name))):
-        for _, behind in _behind(prefix, tensors):
-            numbers = sorted({int(head) for name in behind if (head := name.split(".")[0]).isdigit()})
-            if len(numbers) == 6:
-                parts = dict(zip(numbers, ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")))
-                split = {name: name.split(".", 1) for name in behind}
-                yield (
-                    prefix,
-                    {
-                        f"{parts[int(head)]}.{rest[0]}" if head.isdigit() and rest else name: behind[name]
-                        for name, (head, *rest) in split.items()
-                    },
-                )
+        behind = _behind(prefix, tensors)
+        numbers = sorted({int(head) for name in behind if (head := name.split(".")[0]).isdigit()})
+        if len(numbers) != 6:
+            continue
+        parts = dict(zip(map(str, numbers), ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")))
+        split = {name: name.partition(".") for name in behind}
+        yield prefix, {parts.get(head, head) + dot + rest: behind[name] for name, (head, dot, rest) in split.items()}
 
 
 def _as_transformers(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield each prefix of a ResNet of Hugging Face's transformers, and the tensors by names of torchvision."""
-    anchor = "embedder.embedder.convolution.weight"
-    for name in tensors:
-        if name.endswith(anchor):
-            for prefix, behind in _behind(name.removesuffix(anchor), tensors):
-                renamed = {}
-                for old, tensor in behind.items():
-                    new = old
-                    for pattern, replacement in _TRANSFORMERS.items():
-                        new = re.sub(pattern, replacement, new)
-                    renamed[new] = tensor
-                yield prefix, renamed
+    for prefix in _prefixes(tensors, "embedder.embedder.convolution.weight"):
+        renamed = {}
+        for name, tensor in _behind(prefix, tensors).items():
+            for pattern, replacement in _TRANSFORMERS.items():
+                name = re.sub(pattern, replacement, name)
+            renamed[name] = tensor
+        yield prefix, renamed
 
 
-def _behind(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield `prefix` and the tensors whose names begin with it, without it."""
-    yield prefix, {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+def _prefixes(tensors: Mapping[str, Tensor], anchor: str) -> list[str]:
+    """Return what stands before `anchor` in the names that end with it."""
+    return [name.removesuffix(anchor) for name in tensors if name.endswith(anchor)]
+
+
+def _behind(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, by their names without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _counts(name: str) -> bool:
@@ -172,24 +166,18 @@ def _misfit(expected: Mapping[str, Tensor], candidates: Mapping[str, Tensor], fi
     ours, theirs = _depth(expected), _depth(candidates)
     if theirs and ours != theirs:
         return (
-            f"weights of a ResNet with {_listed(theirs)} blocks in its stages, and this run's encoder has"
-            f" {_listed(ours)} (model.identity.blocks)"
+            f"weights of a ResNet with {first_of(theirs, ', ')} blocks in its stages, and this run's encoder has"
+            f" {first_of(ours, ', ')} (model.identity.blocks)"
         )
     faults = [
         f"{name} is {tuple(candidates[name].shape) if name in candidates else 'missing'}, expected {tuple(t.shape)}"
         for name, t in expected.items()
         if name not in candidates or candidates[name].shape != t.shape
     ]
-    return f"{fitting} of {len(expected)} tensors of the backbone fit; " + _listed(faults, "; ")
+    return f"{fitting} of {len(expected)} tensors of the backbone fit; " + first_of(faults)
 
 
 def _depth(tensors: Mapping[str, Tensor]) -> list[int]:
     """Return the number of blocks in each stage, from names such as `layer3.22.conv1.weight`."""
     blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := re.match(r"layer(\d)\.(\d+)\.conv1\.weight", name))}
     return [sum(stage == number for stage, _ in blocks) for number in sorted({stage for stage, _ in blocks})]
-
-
-def _listed(items: list[Any], separator: str = ", ") -> str:
-    """Return the first items in one line, and how many there are more."""
-    more = [f"and {len(items) - NAMED} more"] if len(items) > NAMED else []
-    return separator.join([*map(str, items[:NAMED]), *more])

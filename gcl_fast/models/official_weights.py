@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -190,12 +191,12 @@ def misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> li
     return sorted(faults)
 
 
-def first_of(faults: list[str], count: int = 10) -> str:
-    """Return the first `count` faults of `misfits` in one line, and how many there are more.
+def first_of(items: list[Any], separator: str = "; ", count: int = 10) -> str:
+    """Return the first `count` items, such as faults of `misfits`, in one line, and how many there are more.
 
     Example:
         >>> first_of(["missing a", "missing b", "unknown c"], count=2)
         'missing a; missing b; and 1 more'
     """
-    more = [f"and {len(faults) - count} more"] if len(faults) > count else []
-    return "; ".join(faults[:count] + more)
+    more = [f"and {len(items) - count} more"] if len(items) > count else []
+    return separator.join([*map(str, items[:count]), *more])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +109,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file, or it is not a safetensors file.
     """
-    if not path.is_file():
-        raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
-    try:
+    with _naming(path):
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
@@ -121,14 +119,9 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: there is no such file, or it is not a safetensors file.
     """
-    if not path.is_file():
-        raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
-    try:
-        with safe_open(path, framework="pt") as file:
-            entries = file.metadata() or {}
+    with _naming(path), safe_open(path, framework="pt") as file:
+        entries = file.metadata() or {}
         metadata = json.loads(entries[ENTRY]) if ENTRY in entries else None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
     parts = [
         metadata,
         *((metadata.get(name, {}) for name in ("data", "metrics")) if isinstance(metadata, dict) else ()),
@@ -136,6 +129,17 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     if metadata is not None and not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{path}: its metadata is damaged: expected objects of JSON")
     return metadata
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Enter a context in which a safetensors file that is missing or cannot be read is a UserError."""
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; a finished stage leaves <run>/checkpoints/<stage>.safetensors")
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:  # ValueError: metadata that are no JSON
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def check_fit(expected: dict[str, Tensor], weights: dict[str, Tensor], source: object) -> None:
