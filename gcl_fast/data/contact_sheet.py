@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gcl_fast.atomic import write_target
 from gcl_fast.data.broken_images import UNREADABLE
-from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.data.pillow_decoder import open_rgb
 from gcl_fast.data.records import Records, ReIDDataset
 from gcl_fast.data.survey import SPLITS
 
@@ -76,7 +76,7 @@ def _spread(count: int, most: int) -> list[int]:
 def _fitted(path: Path) -> Image.Image:
     """Return an image in the middle of a box of `CROP`; red where it does not decode."""
     try:
-        image = Image.fromarray(decode(path).numpy())
+        image = open_rgb(path)
     except UNREADABLE:
         return Image.new("RGB", CROP, "firebrick")
     return ImageOps.pad(image, CROP, color="whitesmoke")

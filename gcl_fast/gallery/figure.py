@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gcl_fast.atomic import write_target
 from gcl_fast.data.broken_images import UNREADABLE
@@ -59,11 +59,7 @@ def _fitted(file: Path) -> Image.Image:
         image = open_rgb(file)
     except UNREADABLE as error:
         raise UserError(f"--image: {file} does not decode ({error})") from error
-    scale = min(CROP[0] / image.width, CROP[1] / image.height)
-    small = image.resize((max(1, round(scale * image.width)), max(1, round(scale * image.height))))
-    box = Image.new("RGB", CROP, "whitesmoke")
-    box.paste(small, ((CROP[0] - small.width) // 2, (CROP[1] - small.height) // 2))
-    return box
+    return ImageOps.pad(image, CROP, color="whitesmoke")
 
 
 def _short(name: str) -> str:
