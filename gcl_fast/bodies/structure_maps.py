@@ -22,7 +22,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.kernels.transfer_appearance import Carried, transfer_appearance
 from gcl_fast.render import render_structure
 from gcl_fast.render.camera import view_transform
-from gcl_fast.render.turn import Turn
+from gcl_fast.render.turn import Route, Turn, swap_neighbours
 
 PRERENDERED_YAWS = tuple(range(0, 360, 45))
 
@@ -84,9 +84,14 @@ class OnlineStructureMaps:
         yaws = torch.zeros_like(yaw), yaw
         maps = self._maps(vertices.repeat(2, 1, 1), index.repeat(2), torch.cat(yaws))
 
-        def carry(images: Tensor, back: bool) -> Carried:
-            views = [self._transform(vertices, index, angle) for angle in (yaws[::-1] if back else yaws)]
-            return transfer_appearance(images, vertices, self.body.faces, self.donors, *views)
+        def carry(images: Tensor, route: Route) -> Carried:
+            faces, donors = self.body.faces, self.donors
+            own, novel = (self._transform(vertices, index, angle) for angle in yaws)
+            if route == "neighbour":
+                images, bodies, source = (swap_neighbours(x) for x in (images, vertices, own))
+                return transfer_appearance(images, bodies, faces, donors, source, own, target_vertices=vertices)
+            source, target = (own, novel) if route == "there" else (novel, own)
+            return transfer_appearance(images, vertices, faces, donors, source, target)
 
         return Turn(maps, carry)
 

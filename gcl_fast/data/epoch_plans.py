@@ -51,12 +51,57 @@ def shuffled_plan(
     index = np.arange(index) if isinstance(index, int) else np.asarray(index)
     steps = len(index) // (batch_size * world_size)
     if steps == 0:
-        raise UserError(
-            f"{len(index)} crops make no batch of {batch_size} on {world_size} rank(s): lower the batch size,"
-            " --set STAGE.batch=N, or give more crops"
-        )
+        raise UserError(_too_few(len(index), batch_size, world_size))
     order = _generator(seed, epoch).permutation(len(index))[: steps * world_size * batch_size]
     return torch.from_numpy(index[order].reshape(steps, world_size, batch_size)[:, rank].astype(np.int64))
+
+
+def paired_plan(
+    groups: np.ndarray | torch.Tensor,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> torch.Tensor:
+    """Plan one shuffled pass over crops in pairs of one group; the last partial batch is dropped.
+
+    Columns 2k and 2k + 1 of a step are two crops of one group, as long as a group has two left. The crops that are left
+    over make pairs with each other.
+
+    Args:
+        groups: (N,) group of each crop; -1 for a crop without one.
+        batch_size: crops per rank and step, even.
+        seed: seed of the run.
+        epoch: number of the epoch.
+        rank: this process's number in 0..world_size-1.
+        world_size: number of processes.
+
+    Returns:
+        Positions (steps, batch_size) int64 of this rank.
+
+    Raises:
+        UserError: the crops do not fill one batch of all ranks.
+
+    Example:
+        >>> groups = np.array([0, 1, 0, 1, -1, 2])
+        >>> plan = paired_plan(groups, 2, seed=0, epoch=0)
+        >>> sorted(groups[pair].tolist() for pair in plan)
+        [[-1, 2], [0, 0], [1, 1]]
+    """
+    groups = np.asarray(groups)
+    if len(groups) < batch_size * world_size:
+        raise UserError(_too_few(len(groups), batch_size, world_size))
+    generator = _generator(seed, epoch)
+    shuffled = generator.permutation(len(groups))
+    alike = np.zeros((0, 2), np.int64)
+    if members := _members(groups[shuffled]):
+        alike = np.concatenate([shuffled[group[: len(group) // 2 * 2]].reshape(-1, 2) for group in members])
+    left = shuffled[~np.isin(shuffled, alike)]
+    pairs = np.concatenate([alike, left[: len(left) // 2 * 2].reshape(-1, 2)])
+    place = shuffled_plan(len(pairs), batch_size // 2, seed=seed, epoch=epoch, rank=rank, world_size=world_size)
+    return torch.from_numpy(pairs[place.numpy()].reshape(len(place), batch_size))
 
 
 def identity_plan(
@@ -115,6 +160,14 @@ def identity_plan(
     draws = _identity_draws(len(members), identities * world_size, steps, generator)  # (steps, W * identities)
     plan = np.stack([_different_cameras_first(members[i], cameras, crops, generator) for i in draws.ravel()])
     return torch.from_numpy(plan.reshape(steps, world_size, identities * crops)[:, rank].copy())
+
+
+def _too_few(crops: int, batch_size: int, world_size: int) -> str:
+    """Return the message that the crops do not fill a batch."""
+    return (
+        f"{crops} crops make no batch of {batch_size} on {world_size} rank(s): lower the batch size,"
+        " --set STAGE.batch=N, or give more crops"
+    )
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:

@@ -10,6 +10,7 @@ from torch.profiler import record_function
 
 from gcl_fast.kernels.transfer_appearance import Carried
 from gcl_fast.losses.adversarial import GeneratorAdversarialLoss
+from gcl_fast.losses.paired_crops import own_view
 from gcl_fast.losses.reconstruction import dissimilarity_loss, reconstruction_loss
 from gcl_fast.models import GCL, appearance_input
 from gcl_fast.render import Turn
@@ -32,6 +33,7 @@ class Views(NamedTuple):
     embedding: Tensor  # (B, D), before L2 normalization
     embedding_new: Tensor
     code: Tensor  # (B, C, H/4, W/4) structure code at the crop's own yaw
+    weight: Tensor | None = None  # (B, H, W) of the pixels of x_rec in the image losses; None: all equal
 
     @property
     def fakes(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,7 +41,9 @@ class Views(NamedTuple):
         return self.x_rec, self.x_new, self.x_cyc
 
 
-def generative_forward(gcl: GCL, image: Tensor, turn: Turn, *, train_identity: bool) -> Views:
+def generative_forward(
+    gcl: GCL, image: Tensor, turn: Turn, *, train_identity: bool, paired: Tensor | None = None
+) -> Views:
     """Generate the reconstruction, the novel view and the cycle of a batch of crops.
 
         x_rec = G(E_str(m), p),   x_new = G(E_str(m_new), p),   x_cyc = G(E_str(m), P(x_new)),   p = P(x)
@@ -50,13 +54,16 @@ def generative_forward(gcl: GCL, image: Tensor, turn: Turn, *, train_identity: b
 
     A generator that takes carried pixels gets those of x for x_new, and for x_cyc those of x_new carried back. For
     x_rec it gets those of x carried there and back: only what both views show is left, and x itself is the truth for
-    the rest. So a copy of its input does not satisfy it.
+    the rest. So a copy of its input does not satisfy it. A crop that is `paired` is drawn from the pixels and part
+    features of its neighbour instead (`own_view`).
 
     Args:
         gcl: the networks; the caller puts `gcl.identity` in training or in eval mode.
         image: crops (B, 3, H, W), ImageNet-normalized.
         turn: the crops' own views and the novel ones.
         train_identity: False keeps no graph of the real crops.
+        paired: (B,) bool, the crops whose x_rec is drawn from their neighbour; needs a generator that takes carried
+            pixels.
 
     Returns:
         The generated images, with the part features and embeddings of crops and generated images.
@@ -73,16 +80,20 @@ def generative_forward(gcl: GCL, image: Tensor, turn: Turn, *, train_identity: b
     with torch.set_grad_enabled(train_identity and torch.is_grad_enabled()), record_function(encode):
         parts, embedding = gcl.identity(image)
     maps = turn.maps.contiguous(memory_format=torch.channels_last)
-    appearance = carried_new = None
+    appearance = carried_new = weight = None
+    parts_own = parts
     if gcl.generator.carries:
         with record_function("gcl_fast::transfer"):
             carried_new = turn.there(image)
-            both = Carried(*map(torch.cat, zip(turn.back(carried_new), carried_new)))
+            carried_own, parts_own, weight = own_view(turn, image, parts, carried_new, paired)
+            both = Carried(*map(torch.cat, zip(carried_own, carried_new)))
             appearance = appearance_input(maps, both)
     with record_function(decode):
         codes = gcl.structure(maps)
         code = codes.chunk(2)[0]
-        images = gcl.generator(codes, parts.repeat(2, 1), appearance)  # no statistics over the batch: one pass for both
+        images = gcl.generator(
+            codes, torch.cat([parts_own, parts]), appearance
+        )  # no statistics over the batch: one pass for both
     x_rec, x_new = images.chunk(2)
     with record_function(encode):
         if gcl.identity.training:
@@ -98,7 +109,7 @@ def generative_forward(gcl: GCL, image: Tensor, turn: Turn, *, train_identity: b
         x_cyc = gcl.generator(code, parts_new, appearance)
     with record_function(encode):
         parts_cyc, _ = gcl.identity(x_cyc)
-    return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new, code)
+    return Views(x_rec, x_new, x_cyc, parts, parts_rec, parts_new, parts_cyc, embedding, embedding_new, code, weight)
 
 
 @record_function("gcl_fast::losses")
@@ -138,13 +149,14 @@ def generator_losses(
     """
     on_novel_view = weights.feature_loss_on == "novel_view"
     kind, parts = ("new", views.parts_new) if on_novel_view else ("rec", views.parts_rec)
+    similarity = lambda x, weight: dissimilarity_loss(x, image, weight) if weights.similarity else None
     with record_function("gcl_fast::discriminate"):
         rec, new, cyc = adversarial(*views.fakes).unbind()
     terms = [  # name, weight, loss
-        ("image_rec", weights.image, reconstruction_loss(views.x_rec, image)),
+        ("image_rec", weights.image, reconstruction_loss(views.x_rec, image, views.weight)),
         ("image_cyc", weights.image, reconstruction_loss(views.x_cyc, image)),
-        ("similarity_rec", weights.similarity, dissimilarity_loss(views.x_rec, image) if weights.similarity else None),
-        ("similarity_cyc", weights.similarity, dissimilarity_loss(views.x_cyc, image) if weights.similarity else None),
+        ("similarity_rec", weights.similarity, similarity(views.x_rec, views.weight)),
+        ("similarity_cyc", weights.similarity, similarity(views.x_cyc, None)),
         (f"feature_{kind}", weights.feature, reconstruction_loss(parts, views.parts)),
         ("feature_cyc", weights.feature, reconstruction_loss(views.parts_cyc, views.parts)),
         ("adversarial_rec", weights.adversarial, rec),

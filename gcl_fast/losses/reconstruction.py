@@ -10,12 +10,13 @@ from gcl_fast.losses.structural_similarity import ssim
 from gcl_fast.models.layers import widen
 
 
-def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+def reconstruction_loss(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute mean |output - target| in float32; the target is detached.
 
     Args:
         output: images (B, 3, H, W) or part features (B, P).
         target: of the same shape.
+        weight: (B, H, W) of the pixels of each image, with a positive sum; None: all equal.
 
     Returns:
         Scalar float32, or float64 for float64 inputs.
@@ -25,10 +26,13 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
         >>> reconstruction_loss(torch.zeros(2, 4), torch.ones(2, 4))
         tensor(1.)
     """
-    return F.l1_loss(widen(output), widen(target.detach()))
+    if weight is None:
+        return F.l1_loss(widen(output), widen(target.detach()))
+    difference = (widen(output) - widen(target.detach())).abs().mean(1)
+    return ((difference * weight).sum((1, 2)) / weight.sum((1, 2))).mean()
 
 
-def dissimilarity_loss(output: Tensor, target: Tensor) -> Tensor:
+def dissimilarity_loss(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute the mean of 1 - SSIM of images; the target is detached.
 
     Sharp edges and patterns in the right place lower it, where the mean difference alone prefers their blur.
@@ -36,6 +40,7 @@ def dissimilarity_loss(output: Tensor, target: Tensor) -> Tensor:
     Args:
         output: (B, 3, H, W), ImageNet-normalized, at least 11 x 11.
         target: of the same shape.
+        weight: (B, H, W) of the pixels of each image, with a positive sum inside the outer 5 pixels; None: all equal.
 
     Returns:
         Scalar float32.
@@ -46,4 +51,4 @@ def dissimilarity_loss(output: Tensor, target: Tensor) -> Tensor:
         >>> float(dissimilarity_loss(image, image))
         0.0
     """
-    return 1 - ssim(denormalize(output.float()), denormalize(target.detach().float())).mean()
+    return 1 - ssim(denormalize(output.float()), denormalize(target.detach().float()), weight).mean()

@@ -17,8 +17,8 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     Args:
         x: (B, C, H, W) in 0..1, at least 11 x 11.
         y: (B, C, H, W) in 0..1.
-        mask: (B, H, W) bool, the pixels over which the mean is taken. Windows that reach over the border are not used,
-            so the outer 5 pixels of the mask do not count. None: all pixels.
+        mask: (B, H, W) bool, the pixels over which the mean is taken, or float weights of the pixels. Windows that
+            reach over the border are not used, so the outer 5 pixels of the mask do not count. None: all pixels.
 
     Returns:
         (B,) float32 in -1..1; NaN where a mask has no pixel.

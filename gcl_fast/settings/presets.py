@@ -56,7 +56,7 @@ def preset(name: str) -> RunConfig:
             preset="best",
             dataset="market1501",
             model=dataclasses.replace(sizes, generator=dataclasses.replace(sizes.generator, appearance="carried")),
-            generative=GenerativeConfig(weights=LossWeights(similarity=5.0)),
+            generative=GenerativeConfig(pairs=True, weights=LossWeights(similarity=5.0)),
             joint=JointConfig(clusters=WarmupConfig(epochs=20), views="carried"),
         )
     if name == "demo":
@@ -73,6 +73,8 @@ def preset(name: str) -> RunConfig:
                 lr=1e-3,
                 ramp_steps=20,
                 constant_share=0.3,
+                pairs=True,
+                clustering=ClusteringConfig(k1=20, eps="auto", camera_centred=True),
                 weights=LossWeights(similarity=5.0),
             ),
             joint=JointConfig(

@@ -175,6 +175,10 @@ class GenerativeConfig:
 
     epochs: int = 40
     reconstruction_epochs: int = 0  # the first epochs train x_rec = x alone
+    # Crops come in pairs of one cluster and camera, and the first of a pair is drawn from the pixels of the second;
+    # without effect where model.generator.appearance is parts
+    pairs: bool = False
+    clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)  # for the pairs
     batch: int = 16  # crops
     lr: float = 1e-4  # learning rate
     ramp_steps: int = 0  # linear rise of the learning rate from zero
@@ -268,11 +272,18 @@ class RunConfig:
                 "generative.weights.mixup: an image of mixed part features has no pixels to carry; it needs"
                 " model.generator.appearance=parts"
             )
+        if self.in_pairs and self.generative.batch % 2:
+            raise UserError(f"generative.batch={self.generative.batch}: expected an even number with generative.pairs")
 
     @property
     def size(self) -> tuple[int, int]:
         """Return the size (H, W) of the crops that the networks see."""
         return self.height, self.width
+
+    @property
+    def in_pairs(self) -> bool:
+        """Return whether the generative stage takes crops in pairs, and its generator can carry pixels between them."""
+        return self.generative.pairs and self.model.generator.appearance == "carried"
 
     @property
     def decoded_cache(self) -> str | None:

@@ -15,6 +15,7 @@ from torch.profiler import record_function
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.losses.adversarial import DiscriminatorLoss, GeneratorAdversarialLoss
 from gcl_fast.losses.generator_terms import Views, generative_forward, generator_losses
+from gcl_fast.losses.paired_crops import own_view
 from gcl_fast.losses.reconstruction import dissimilarity_loss, reconstruction_loss
 from gcl_fast.losses.soft_labels import Mix, mix_parts, soft_label_loss
 from gcl_fast.memory import MemoryBank
@@ -113,6 +114,7 @@ class GCLStep:
         yaw: Tensor,
         position: int,
         mix: Mix | None = None,
+        paired: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Update D, then G and E_str, and E_id in the joint stage.
 
@@ -122,6 +124,7 @@ class GCLStep:
             yaw: (B,) degrees, of their novel views.
             position: the position of the step in its epoch; every `r1_every`th takes the R1 penalty.
             mix: in the joint stage, the draws for a fourth image of each crop, of mixed part features; None for none.
+            paired: (B,) bool, the crops whose x_rec is drawn from their neighbour (`own_view`); None for none.
 
         Returns:
             Device scalars for the log (`loss` is the generator's weighted sum), and the embeddings (B, D) of the crops,
@@ -134,7 +137,7 @@ class GCLStep:
         with record_function("gcl_fast::structure maps"):
             turn = self.structure_maps.turn(index, yaw)
         with self.precision.autocast():
-            views = generative_forward(gcl, images, turn, train_identity=joint is not None)
+            views = generative_forward(gcl, images, turn, train_identity=joint is not None, paired=paired)
             every = self.settings.r1_every if position % self.settings.r1_every == 0 else 0
             with record_function("gcl_fast::discriminate"):
                 terms = self.discriminator_loss(images, *(fake.detach() for fake in views.fakes), every=every)
@@ -163,13 +166,16 @@ class GCLStep:
             _, embedding = self.gcl.identity(images)
         return soft_label_loss(embedding, mix)
 
-    def reconstruct(self, images: Tensor, index: Tensor, yaw: Tensor) -> dict[str, Tensor]:
+    def reconstruct(
+        self, images: Tensor, index: Tensor, yaw: Tensor, paired: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Update G and E_str towards x_rec = x alone, without adversary, cycle or novel view.
 
         Args:
             images: crops (B, 3, H, W).
             index: (B,) their indices among the training crops.
             yaw: (B,) degrees, of the novel views by way of which pixels are carried.
+            paired: (B,) bool, the crops that are drawn from their neighbour (`own_view`); None for none.
 
         Returns:
             Device scalars for the log.
@@ -180,20 +186,21 @@ class GCLStep:
         with record_function("gcl_fast::structure maps"):
             turn = self.structure_maps.turn(index, yaw)
         structure = turn.own.contiguous(memory_format=torch.channels_last)
-        appearance = None
+        appearance = weight = None
+        with self.precision.autocast(), torch.no_grad(), record_function("gcl_fast::encode"):
+            parts, _ = gcl.identity(images)
         if gcl.generator.carries:
             with record_function("gcl_fast::transfer"):
-                appearance = appearance_input(structure, turn.back(turn.there(images)))
+                carried, parts, weight = own_view(turn, images, parts, turn.there(images), paired)
+                appearance = appearance_input(structure, carried)
         with self.precision.autocast():
-            with torch.no_grad(), record_function("gcl_fast::encode"):
-                parts, _ = gcl.identity(images)
             with record_function("gcl_fast::decode"):
                 reconstruction = gcl.generator(gcl.structure(structure), parts, appearance)
             with record_function("gcl_fast::losses"):
-                losses = {"image_rec": reconstruction_loss(reconstruction, images)}
+                losses = {"image_rec": reconstruction_loss(reconstruction, images, weight)}
                 total = self.settings.weights.image * losses["image_rec"]
                 if self.settings.weights.similarity:
-                    losses["similarity_rec"] = dissimilarity_loss(reconstruction, images)
+                    losses["similarity_rec"] = dissimilarity_loss(reconstruction, images, weight)
                     total = total + self.settings.weights.similarity * losses["similarity_rec"]
         return {"loss": total, **losses, "skipped_generator": descend(total, self.ranks, optimizer)}
 

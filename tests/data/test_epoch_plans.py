@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcl_fast.data import identity_plan, shuffled_plan
+from gcl_fast.data import identity_plan, paired_plan, shuffled_plan
 from gcl_fast.errors import UserError
 
 
@@ -79,3 +79,30 @@ def test_few_crops_and_few_identities_repeat_evenly():
 def test_nobody_to_draw():
     with pytest.raises(UserError, match="all crops are outliers"):
         identity_plan(np.full(3, -1), np.zeros(3), steps=1, seed=0, epoch=0)
+
+
+def test_paired_plan_visits_each_crop_once_in_pairs_of_a_group():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(-1, 40, 203)
+    plan = paired_plan(groups, 8, seed=1, epoch=2)
+    assert plan.shape == (25, 8)
+    assert len(plan.unique()) == 200
+    pairs = groups[plan.view(-1, 2).numpy()]
+    alike = (pairs[:, 0] == pairs[:, 1]) & (pairs[:, 0] >= 0)
+    possible = sum(count // 2 for group, count in zip(*np.unique(groups, return_counts=True)) if group >= 0)
+    assert alike.sum() >= possible - 2  # 203 crops fill 25 batches; at most two pairs are left out with the rest
+    assert torch.equal(plan, paired_plan(groups, 8, seed=1, epoch=2))
+    assert not torch.equal(plan, paired_plan(groups, 8, seed=1, epoch=3))
+
+
+def test_paired_plan_of_ranks_keeps_pairs_together():
+    groups = np.repeat(np.arange(16), 4)
+    whole = paired_plan(groups, 8, seed=0, epoch=0)
+    halves = [paired_plan(groups, 4, seed=0, epoch=0, rank=r, world_size=2) for r in (0, 1)]
+    assert torch.equal(torch.cat(halves, 1), whole)
+
+
+def test_paired_plan_without_groups_and_with_too_few_crops():
+    assert len(paired_plan(np.full(9, -1), 4, seed=0, epoch=0).unique()) == 8
+    with pytest.raises(UserError, match="9 crops make no batch of 10"):
+        paired_plan(np.full(9, -1), 10, seed=0, epoch=0)

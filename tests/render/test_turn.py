@@ -46,9 +46,26 @@ def test_there_and_back_are_the_ops_views(maps):
     assert (returned.confidence <= back.confidence + 1e-6).all()
 
 
+def test_neighbours_exchange_their_pixels(maps):
+    index = torch.tensor([2, 0, 1, 2])
+    images = torch.rand(4, 3, *SIZE)
+    body, p = maps.body, maps.params
+    carried = maps.turn(index, torch.full((4,), 45.0)).from_neighbours(images)
+    for row, neighbour in enumerate([1, 0, 3, 2]):
+        pair = index[[neighbour, row]]
+        vertices = body(p.pose[pair], p.shape[pair])
+        source, target = view_transform(vertices, p.yaw[pair], p.camera[pair], SIZE).split(1)
+        alone = transfer_appearance(
+            images[[neighbour]], vertices[:1], body.faces, body.donors, source, target, target_vertices=vertices[1:]
+        )
+        torch.testing.assert_close(carried.colour[[row]], alone.colour, rtol=0, atol=1e-3)
+        torch.testing.assert_close(carried.confidence[[row]], alone.confidence, rtol=0, atol=1e-3)
+
+
 def test_maps_without_bodies_carry_nothing():
     turn = Turn(torch.rand(4, 1, *SIZE))
     for call in (lambda: turn.there(torch.rand(2, 3, *SIZE)),
+                 lambda: turn.from_neighbours(torch.rand(2, 3, *SIZE)),
                  lambda: turn.back(Carried(torch.rand(2, 3, *SIZE), torch.rand(2, 1, *SIZE)))):  # fmt: skip
         with pytest.raises(UserError, match="appearance=parts"):
             call()

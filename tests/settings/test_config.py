@@ -153,7 +153,7 @@ def test_a_former_name_names_its_successor():
 def test_best_is_the_papers_sizes_with_what_the_demo_adds():
     changes = difference(to_dict(preset("paper")), to_dict(preset("best")))
     names = {line.partition(":")[0] for line in changes}
-    added = {"preset", "model.generator.appearance", "generative.weights.similarity", "joint.views"}
+    added = {"preset", "model.generator.appearance", "generative.weights.similarity", "generative.pairs", "joint.views"}
     assert added <= names
     assert all(name in added or name.startswith("joint.clusters") for name in names)
 
