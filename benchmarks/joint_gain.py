@@ -18,13 +18,13 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from gcl_fast.process import prepare_process
 from gcl_fast.table import text_table
+from lib.runs import train_once
 
 STEPS_PER_EPOCH = 50  # of the demo's warm-up
 RUNS = ("warmup", "gcl", "more")  # of a cell
@@ -80,21 +80,8 @@ class Cell:
 
     def _train(self, name: str, stages: list[str], steps: int, *flags: str) -> dict[str, Any] | None:
         """Train a run, or what is left of it, and return the metrics of its stages; None where it failed."""
-        from gcl_fast.train import main as train
-
-        summary = self.folder / name / "summary.json"
-        measured = json.loads(summary.read_text())["stages"] if summary.is_file() else {}
-        if stages[-1] not in measured:
-            print(f"\njoint_gain: {LABELS[name]}, seed {self.seed}, warm-up of {self.steps} steps", flush=True)
-            command = ["--amp", "--resume", "--seed", str(self.seed), "--runs", str(self.folder), "--name", name]
-            command += ["--data-root", self.data_root, "--stages", *stages, *flags, "--set", "dataset=synthetic"]
-            status = train([*command, f"warmup.epochs={steps // STEPS_PER_EPOCH}", *self.settings])
-            if status == 130:
-                raise KeyboardInterrupt
-            if status:
-                return None
-            measured = json.loads(summary.read_text())["stages"]
-        return measured
+        settings = [f"warmup.epochs={steps // STEPS_PER_EPOCH}", *self.settings]
+        return train_once(self.folder, name, self.seed, self.data_root, stages, *flags, settings=settings)
 
 
 def read(path: Path, settings: str) -> list[Row]:
