@@ -7,6 +7,7 @@ import functools
 import gc
 import io
 import json
+import os
 import subprocess
 import sys
 import zlib
@@ -20,6 +21,8 @@ from gcl_fast.process import set_openmp_waiting
 # As every entry does, before torch is imported: beside one busy program the tests of convolutions take 74 s so on two
 # cores, and more than 280 s otherwise.
 set_openmp_waiting()
+CORES = len(os.sched_getaffinity(0))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))))
 sys.path.insert(0, str(Path(__file__).parent))  # for trainer.py and the emulated GPU, under --import-mode=importlib
 
 import numpy as np  # noqa: E402
@@ -158,6 +161,16 @@ def _bounded_gpu_memory(request: pytest.FixtureRequest) -> Iterator[None]:
     if needs_gpu:
         gc.collect()
         torch.cuda.empty_cache()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return a worker for each core, at most four, for the whole suite.
+
+    Named files run in this process, as do all tests where there is a GPU, whose memory workers would share.
+    """
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    return min(4, CORES) if whole and CORES > 1 and not torch.cuda.is_available() else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
