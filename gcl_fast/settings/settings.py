@@ -59,6 +59,7 @@ class ClusteringConfig:
     min_samples: int = 4  # crops within the radius that make a core point, itself included
     engine: Literal["auto", "exact", "approximate"] = "auto"  # of the neighbour search; auto chooses by N
     camera_centred: bool = False  # subtract each camera's mean embedding first
+    tracklets: bool = True  # cluster tracklets and draw batches across them, where the dataset has any
 
 
 @dataclass(frozen=True)
