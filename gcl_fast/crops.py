@@ -42,8 +42,9 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.data.video.crop_folder import Source, write_crop_folder
 
     sources = [Source(*pair) for pair in zip(options.files[::2], options.files[1::2], cameras)]
+    width, height = options.least_size
     choice = CropChoice(
-        options.every, *options.least_size, options.least_confidence, options.least_visibility, options.margin
+        options.every, width, height, options.least_confidence, options.least_visibility, options.margin
     )
     made = write_crop_folder(options.out, sources, choice, options.quality)
     for note in made.notes:

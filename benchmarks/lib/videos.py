@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 from fractions import Fraction
 from pathlib import Path
-
+from typing import BinaryIO
 
 from gcl_fast.atomic import write_atomically, write_text
 from gcl_fast.settings import WorldConfig
@@ -30,9 +29,9 @@ def make_video(folder: Path, config: WorldConfig, camera: int, visits: int) -> t
     if people.is_file():
         return video, tracks
     walks = plan_walks(config, camera, [(kind, n) for kind in (TRAIN, TEST) for n in range(config.identities)] * visits)
-    lines = []
+    lines: list[str] = []
 
-    def encode(file: io.BufferedIOBase) -> None:
+    def encode(file: BinaryIO) -> None:
         import av
 
         with av.open(file, "w", format="mp4") as container:

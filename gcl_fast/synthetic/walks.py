@@ -65,9 +65,7 @@ class Box:
     visibility: float  # share of the person's pixels in the frame that nobody hides, 0 to 1
 
 
-def plan_walks(
-    config: WorldConfig, camera: int, people: Sequence[tuple[int, int]], at_once: float = 2.5
-) -> list[Walk]:
+def plan_walks(config: WorldConfig, camera: int, people: Sequence[tuple[int, int]], at_once: float = 2.5) -> list[Walk]:
     """Plan who walks past a camera, when and where.
 
     Args:

@@ -48,6 +48,16 @@ class CropFolder:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """Holds what is cut from one video."""
+
+    source: Source
+    video: Video
+    crops: dict[int, list[CropBox]]  # of each frame
+    end: TrackedBox  # the first line with the last frame
+
+
 def write_crop_folder(folder: Path, sources: Sequence[Source], choice: CropChoice, quality: int = 95) -> CropFolder:
     """Cut the crops of all videos, and write them as JPEG files with a manifest; a finished folder stays as it is.
 
@@ -71,41 +81,38 @@ def write_crop_folder(folder: Path, sources: Sequence[Source], choice: CropChoic
     finished = _check(folder, settings)
     with ExitStack() as opened:
         videos = [opened.enter_context(Video(source.video)) for source in sources]
-        boxes = [read_tracks(source.tracks) for source in sources]
-        chosen, passed = [], Counter[str]()
-        for source, video, rows in zip(sources, videos, boxes):
-            if 0 < video.frames_by_header < rows_end(rows).frame:
-                raise beyond(source, rows_end(rows), video.frames_by_header)
-            crops, reasons = choose_crops(rows, video.size, choice, source.tracks)
-            chosen.append(crops)
+        cuts, passed = [], Counter[str]()
+        for source, video in zip(sources, videos):
+            boxes = read_tracks(source.tracks)
+            end = max(boxes, key=lambda box: (box.frame, -box.line))
+            if 0 < video.frames_by_header < end.frame:
+                raise _beyond(source, end, video.frames_by_header)
+            crops, reasons = choose_crops(boxes, video.size, choice, source.tracks)
+            cuts.append(_Cut(source, video, crops, end))
             passed += reasons
-        rows = _rows(sources, chosen)
+        rows = _rows(cuts)
         if not rows:
             reasons_text = ", ".join(f"{count:,} {reason}" for reason, count in passed.items())
             raise UserError(f"no box becomes a crop: {reasons_text}; lower the least size, confidence or visibility")
         if not finished:
             try:
                 write_json(folder / SETTINGS, settings)
-                for number, (source, video, of_video, crops) in enumerate(zip(sources, videos, boxes, chosen), 1):
-                    _write_video(folder / str(number), source, video, of_video, crops, quality)
+                for number, cut in enumerate(cuts, 1):
+                    _write_video(folder / str(number), cut, quality)
                 write_atomically(folder / MANIFEST, lambda file: file.write(_manifest(rows).encode()))
             except OSError as error:
-                raise UserError(f"cannot write crops to {folder} ({error.strerror or error}); make room there") from error
-        notes = [
-            f"{source.video.name} is turned by {video.turned} degrees, as its metadata say"
-            for source, video in zip(sources, videos)
-            if video.turned
-        ]
-    tracklets, cameras = ({row[column] for row in rows} for column in (3, 2))
+                reason = error.strerror or error
+                raise UserError(f"cannot write crops to {folder} ({reason}); make room there") from error
+    notes = [
+        f"{cut.source.video.name} is turned by {cut.video.turned} degrees, as its metadata say"
+        for cut in cuts
+        if cut.video.turned
+    ]
+    tracklets, cameras = ({row[COLUMNS.index(name)] for row in rows} for name in ("tracklet", "camera"))
     return CropFolder(len(rows), len(tracklets), len(cameras), dict(passed), tuple(notes))
 
 
-def rows_end(boxes: Sequence[TrackedBox]) -> TrackedBox:
-    """Return the first line with the last frame."""
-    return max(boxes, key=lambda box: (box.frame, -box.line))
-
-
-def beyond(source: Source, box: TrackedBox, frames: int) -> UserError:
+def _beyond(source: Source, box: TrackedBox, frames: int) -> UserError:
     """Return the error for a frame beyond the end of the video."""
     return UserError(
         f"{source.tracks}, line {box.line}: frame {box.frame:,}, but {source.video} has {frames:,} frames; take the"
@@ -141,13 +148,13 @@ def _check(folder: Path, settings: dict[str, Any]) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def _rows(sources: Sequence[Source], chosen: Sequence[dict[int, list[CropBox]]]) -> list[tuple[str, ...]]:
+def _rows(cuts: Sequence[_Cut]) -> list[tuple[str, ...]]:
     """Return the rows of the manifest, by video, tracklet and frame."""
-    rows = []
-    for number, (source, crops) in enumerate(zip(sources, chosen), 1):
-        for track, frame in sorted((crop.track, frame) for frame, of_frame in crops.items() for crop in of_frame):
+    rows: list[tuple[str, ...]] = []
+    for number, cut in enumerate(cuts, 1):
+        for track, frame in sorted((crop.track, frame) for frame, crops in cut.crops.items() for crop in crops):
             path = f"{number}/{_name(track, frame)}"
-            rows.append((path, "train", source.camera, f"{number}-{track}", str(frame)))
+            rows.append((path, "train", cut.source.camera, f"{number}-{track}", str(frame)))
     return rows
 
 
@@ -163,22 +170,12 @@ def _manifest(rows: Sequence[tuple[str, ...]]) -> str:
     return text.getvalue()
 
 
-def _write_video(
-    folder: Path,
-    source: Source,
-    video: Video,
-    boxes: Sequence[TrackedBox],
-    crops: dict[int, list[CropBox]],
-    quality: int,
-) -> None:
+def _write_video(folder: Path, cut: _Cut, quality: int) -> None:
     """Write the crops of one video; raise a UserError where it ends before its tracks do."""
-    end = rows_end(boxes)
-    reached = 0
-    for number, image in video.images({*crops, end.frame}):
-        reached = number
-        for crop in crops.get(number, []):
+    for number, image in cut.video.images({*cut.crops, cut.end.frame}):
+        for crop in cut.crops.get(number, []):
             path = folder / _name(crop.track, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[crop.top : crop.bottom, crop.left : crop.right]).save(path, quality=quality)
-    if reached < end.frame:
-        raise beyond(source, end, video.decoded)
+    if cut.video.decoded < cut.end.frame:
+        raise _beyond(cut.source, cut.end, cut.video.decoded)

@@ -47,8 +47,9 @@ class Video:
             raise UserError(f"{path} is no video that FFmpeg can read ({error.strerror})") from error
         streams = self._container.streams.video
         if not streams:
+            kinds = ", ".join(stream.type for stream in self._container.streams) or "no stream at all"
             self._container.close()
-            raise UserError(f"{path} has no video stream, but {self._kinds()}")
+            raise UserError(f"{path} has no video stream, but {kinds}")
         self._stream = streams[0]
         self._stream.thread_type = "AUTO"
         self._frames: Iterator[Any] = self._container.decode(self._stream)
@@ -65,10 +66,6 @@ class Video:
         self.size: tuple[int, int] = shape if self.turned % 180 == 0 else shape[::-1]
         self.frames_by_header: int = self._stream.frames
         self.decoded = 0
-
-    def _kinds(self) -> str:
-        """Return the kinds of the streams that there are."""
-        return ", ".join(stream.type for stream in self._container.streams) or "no stream at all"
 
     def _next(self, number: int) -> Any:
         """Return the next frame, whose number is `number`, or None at the end."""

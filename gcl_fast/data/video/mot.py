@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,13 +45,15 @@ def read_tracks(file: Path) -> list[TrackedBox]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UserError(f"cannot read the tracks {file} ({error.strerror}); name a file of the MOT challenge") from error
+        raise UserError(
+            f"cannot read the tracks {file} ({error.strerror}); name a file of the MOT challenge"
+        ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is no text; expected tracks with lines {FORM}") from error
     boxes = sorted(_box(line, number, file) for number, line in enumerate(lines, 1) if line.strip())
     if not boxes:
         raise UserError(f"{file} holds no box; expected lines {FORM}")
-    for first, second in zip(boxes, boxes[1:]):
+    for first, second in pairwise(boxes):
         if first[:2] == second[:2]:
             lines_of = sorted((first.line, second.line))
             raise UserError(
