@@ -37,10 +37,9 @@ def make_dataset(folder: Path, identities: int, cameras: int, visits: int, every
     Raises:
         RuntimeError: the crops could not be cut.
     """
-    from lib.videos import label_crops, make_video
-
     from gcl_fast.crops import main as cut
     from gcl_fast.settings import WorldConfig
+    from lib.videos import label_crops, make_video
 
     config, files = WorldConfig(identities=identities, cameras=cameras), list[Path]()
     for camera in range(cameras):

@@ -52,10 +52,11 @@ def check(settings: ClusteringConfig, stage: str, rows: int, device: torch.devic
         UserError: a search that is not installed, or more neighbours than the GPU's kernels hold.
     """
     choose(rows, settings.engine, device)
-    if device.type == "cuda" and settings.k1 > MAX_NEIGHBOURS:
-        raise UserError(
-            f"{stage}.clustering.k1={settings.k1}: expected {MAX_NEIGHBOURS} or less, as a GPU's kernels hold"
-        )
+    for name in ("k1", "tracklet_k1"):
+        if device.type == "cuda" and (value := getattr(settings, name)) > MAX_NEIGHBOURS:
+            raise UserError(
+                f"{stage}.clustering.{name}={value}: expected {MAX_NEIGHBOURS} or less, as a GPU's kernels hold"
+            )
 
 
 def label_to_train(
@@ -98,17 +99,17 @@ def label(
         features = camera_centred(features, cameras.to(features.device))
     find = partial(
         cluster,
-        k1=settings.k1,
         k2=settings.k2,
         rho=settings.rho,
         eps=settings.eps,
-        min_samples=settings.min_samples,
         engine=settings.engine,
         group=dist.group.WORLD if ranks.world_size > 1 else None,
     )
     if tracklets is None or not settings.tracklets or not bool((tracklets >= 0).any()):
-        return find(features)
-    return label_tracklets(features, tracklets, settings.min_samples, find)
+        return find(features, k1=settings.k1, min_samples=settings.min_samples)
+    pair = min(2, settings.min_samples)  # two tracklets are enough for a person whom two cameras have seen
+    find_tracklets = partial(find, k1=settings.tracklet_k1, min_samples=pair)
+    return label_tracklets(features, tracklets, settings.min_samples, find_tracklets)
 
 
 def report(labels: PseudoLabels, before: Tensor | None, identity: Tensor) -> dict[str, float]:

@@ -29,6 +29,7 @@ SPEED = (1.0, 1.5)  # metres a second, least and most
 CYCLE = 1.4  # metres of a gait cycle
 LEAST_FRAMES, MOST_FRAMES = 5, 24  # of a walk
 LEAST_SHARE = 0.3  # of a person in the frame, below which there is no box
+DRIFT = 0.03  # of the logarithm of the exposure, standard deviation from frame to frame
 STREAM = 71  # of random numbers
 
 
@@ -148,7 +149,7 @@ def film(config: WorldConfig, camera: int, walks: Sequence[Walk]) -> Iterator[tu
             owner[window][mask] = number
             shown[number] = window, mask
         inside = (slice(margin[0], -margin[0]), slice(margin[1], -margin[1]))
-        drift = 0.9 * drift + rng.normal(0, 0.03)
+        drift = 0.9 * drift + rng.normal(0, DRIFT)
         light = canvas[inside] * np.exp(drift)
         image = view.develop(light, FRAME, None).astype(np.float32)
         grain = rng.standard_normal((*FRAME, 1)) * 0.8 + rng.standard_normal((*FRAME, 3)) * 0.6

@@ -107,7 +107,7 @@ def test_tracklets_that_nobody_knows_are_refused(run, world, capsys):
 
 def test_tracklets_keep_the_order_of_their_first_crops():
     columns = np.array([[5, 6, 5, 6, 5], [1, 1, 1, 1, 2], [0] * 5, [9, 2, 9, -1, 9]])  # one tracklet, two cameras
-    records = Records(Path("."), [Path(f"{n}.jpg") for n in range(5)], *columns)
+    records = Records(Path(), [Path(f"{n}.jpg") for n in range(5)], *columns)
     rows = torch.nn.functional.normalize(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)))
     pooled, tracklets = pool_tracklets(rows, records)
     assert [path.name for path in tracklets.paths] == ["0.jpg", "1.jpg", "3.jpg", "4.jpg"]

@@ -12,7 +12,7 @@ from gcl_fast.settings import ClusteringConfig
 from gcl_fast.stages.clustering import camera_centred, label
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-SETTINGS = ClusteringConfig(k1=4, k2=2, eps=0.5, min_samples=2, camera_centred=True)
+SETTINGS = ClusteringConfig(k1=4, k2=2, eps=0.5, min_samples=2, camera_centred=True, tracklet_k1=4)
 
 
 def people(tracklets: int, crops: int, noise: float, people: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,19 +45,19 @@ def test_labels_are_those_of_the_mean_rows():
 
 def test_means_find_people_that_crops_do_not():
     features, tracklet = people(48, 8, noise=0.2)
-    settings = replace(SETTINGS, k1=12, eps="auto")  # 12 tracklets show each person
+    settings = replace(SETTINGS, tracklet_k1=12, eps="auto")  # 12 tracklets show each person
     assert same(label(features, 0 * tracklet, settings, ALONE, tracklet).labels, tracklet % 4)
     for k1 in (12, 96):  # 96 crops show each person
         assert not same(label(features, 0 * tracklet, replace(settings, k1=k1), ALONE).labels, tracklet % 4)
 
 
 def test_a_tracklet_alone_is_a_cluster_where_it_has_the_crops_of_one():
-    rows = torch.eye(6)[[0, 0, 0, 0, 1, 1, 1, 2, 3, 4, 4]]
-    tracklet = torch.tensor([0, 0, 1, 1, 2, 2, 2, 3, -1, -1, -1])  # the last two show one person
-    settings = ClusteringConfig(k1=2, k2=1, eps=0.5, min_samples=2)
-    found = label(rows, torch.zeros(11, dtype=torch.int64), settings, ALONE, tracklet)
-    assert found.labels.tolist() == [0, 0, 0, 0, 2, 2, 2, -1, -1, 1, 1]
-    assert (found.num_clusters, found.num_outliers) == (3, 2)
+    rows = torch.eye(6)[[0, 0, 0, 0, 1, 1, 1, 2, 3, 4, 4, 5, 5]]
+    tracklet = torch.tensor([0, 0, 1, 1, 2, 2, 2, 3, -1, -1, -1, 4, 4])  # 9 and 10 show one person
+    settings = ClusteringConfig(k2=1, eps=0.5, min_samples=3, tracklet_k1=2)
+    found = label(rows, torch.zeros(13, dtype=torch.int64), settings, ALONE, tracklet)
+    assert found.labels.tolist() == [0, 0, 0, 0, 2, 2, 2, -1, -1, 1, 1, -1, -1]
+    assert (found.num_clusters, found.num_outliers) == (3, 4)
 
 
 def test_without_tracklets_crops_are_clustered():
