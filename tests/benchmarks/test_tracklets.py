@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import tracklets
-from lib import videos
 
 from gcl_fast.settings import WorldConfig
+from lib import videos
 
 
 @pytest.fixture

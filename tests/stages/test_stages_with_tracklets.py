@@ -17,7 +17,9 @@ from gcl_fast.stages.stage import Stage
 from gcl_fast.stages.warmups import make_warmup
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-SMALL = "identities: 3, crops: 4, steps_per_epoch: 5, clustering: {k1: 4, tracklet_k1: 3, eps: 0.5, tracklets: TRACKLETS}"
+SMALL = (
+    "identities: 3, crops: 4, steps_per_epoch: 5, clustering: {k1: 4, tracklet_k1: 3, eps: 0.5, tracklets: TRACKLETS}"
+)
 STAGES = {
     "warmup": (make_warmup, []),
     "joint": (make_joint, list(PUBLISHED)),
