@@ -45,26 +45,31 @@ class Video:
             self._container: Any = av.open(path)
         except av.FFmpegError as error:
             raise UserError(f"{path} is no video that FFmpeg can read ({error.strerror})") from error
-        streams = self._container.streams.video
-        if not streams:
-            kinds = ", ".join(stream.type for stream in self._container.streams) or "no stream at all"
+        try:
+            self._begin()
+        except BaseException:
             self._container.close()
-            raise UserError(f"{path} has no video stream, but {kinds}")
-        self._stream = streams[0]
-        self._stream.thread_type = "AUTO"
-        self._frames: Iterator[Any] = self._container.decode(self._stream)
+            raise
+
+    def _begin(self) -> None:
+        """Decode the first frame, which says how large the frames are and how they are turned."""
+        streams = self._container.streams
+        if not streams.video:
+            kinds = ", ".join(stream.type for stream in streams) or "no stream at all"
+            raise UserError(f"{self.path} has no video stream, but {kinds}")
+        stream = streams.video[0]
+        stream.thread_type = "AUTO"
+        self._frames: Iterator[Any] = self._container.decode(stream)
         first = self._next(1)
         if first is None:
-            self._container.close()
-            raise UserError(f"{path} has a video stream without frames")
+            raise UserError(f"{self.path} has a video stream without frames")
         self._frames = chain([first], self._frames)
         self.turned = int(first.rotation)
         if self.turned % 90:
-            self._container.close()
-            raise UserError(f"{path} is turned by {self.turned} degrees; turn its frames upright, by FFmpeg for one")
+            raise UserError(f"{self.path} is turned by {self.turned} degrees; turn its frames upright by FFmpeg first")
         shape = (first.height, first.width)
         self.size: tuple[int, int] = shape if self.turned % 180 == 0 else shape[::-1]
-        self.frames_by_header: int = self._stream.frames
+        self.frames_by_header: int = stream.frames
         self.decoded = 0
 
     def _next(self, number: int) -> Any:
