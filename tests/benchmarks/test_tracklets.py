@@ -76,8 +76,9 @@ def test_a_run_that_ends_early_is_gone_on_with(trained, tmp_path, status, ends):
     assert [name for name, _ in commands].count("seed1-without") == 1
 
 
-def test_crops_are_labelled_by_who_is_in_the_video(tmp_path):
+def test_crops_are_labelled_by_who_is_in_the_video(tmp_path, monkeypatch):
     pytest.importorskip("av")
+    monkeypatch.setattr("gcl_fast.synthetic.walks.MOST_FRAMES", 5)
     data = tracklets.make_dataset(tmp_path / "videos", identities=1, cameras=2, visits=2, every=2)
     with (data / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
