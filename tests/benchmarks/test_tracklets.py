@@ -11,6 +11,8 @@ import tracklets
 from gcl_fast.settings import WorldConfig
 from lib import videos
 
+GAIN = ("+10.0", "±", "0.0")
+
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
@@ -19,12 +21,13 @@ def trained(monkeypatch, tmp_path):
 
     def train(flags):
         value = dict(pairwise(flags))
-        commands.append((value["--name"], flags[-1]))
+        settings = [flag for flag in flags if flag.startswith("warmup.clustering.")]
+        commands.append((value["--name"], *settings))
         if refused:
             return refused.pop()
         folder = Path(value["--runs"]) / value["--name"]
         folder.mkdir(parents=True, exist_ok=True)
-        gain = 0.1 * flags[-1].endswith("true")
+        gain = 0.1 * settings[0].endswith("true")
         metrics = {"mAP": 0.4 + gain, "rank1": 0.5, "steps": 500, "seconds": 9.0}
         (folder / "summary.json").write_text(json.dumps({"stages": {"warmup": metrics}}))
         records = [{"clusters": 9, "purity": 0.1, "ari": 0.1, "outliers": 0.1}, {"loss": 1.0}]
@@ -50,20 +53,25 @@ def run(tmp_path, *flags):
 def test_each_seed_is_trained_with_and_without(trained, tmp_path, capsys):
     commands, _ = trained
     assert run(tmp_path) == 0
+    off = "warmup.clustering.tracklets=false"
     assert commands == [
-        (f"seed{seed}-{variant}", f"warmup.clustering.tracklets={value}")
+        command
         for seed in (0, 1)
-        for variant, value in (("with", "true"), ("without", "false"))
+        for command in (
+            (f"seed{seed}-with", "warmup.clustering.tracklets=true"),
+            (f"seed{seed}-without", off),
+            (f"seed{seed}-k160", off, "warmup.clustering.k1=60"),
+        )
     ]
     with (tmp_path / "tracklets.csv").open(newline="") as file:
         first = next(csv.DictReader(file))
     assert (first["clusters"], first["purity"], first["mAP"], first["tracklet_mAP"]) == ("40", "0.9", "0.5", "0.6")
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
-    assert lines["purity"].split() == ["purity", "90.0", "±", "0.0", "80.0", "±", "0.0", "+10.0", "±", "0.0"]
+    assert lines["purity"].split() == ["purity", *("90.0", "±", "0.0"), *("80.0", "±", "0.0") * 2, *GAIN * 2]
     assert run(tmp_path) == 0
-    assert len(commands) == 4  # nothing is trained again
+    assert len(commands) == 6  # nothing is trained again
     assert run(tmp_path, "--every", "3") == 0
-    assert len(commands) == 8  # other crops
+    assert len(commands) == 12  # other crops
 
 
 @pytest.mark.parametrize(("status", "ends"), [(1, 1), (130, 130)])
@@ -72,8 +80,8 @@ def test_a_run_that_ends_early_is_gone_on_with(trained, tmp_path, status, ends):
     refused.append(status)
     assert run(tmp_path) == ends
     assert run(tmp_path) == 0
-    assert [name for name, _ in commands].count("seed0-with") == 2
-    assert [name for name, _ in commands].count("seed1-without") == 1
+    assert [name for name, *_ in commands].count("seed0-with") == 2
+    assert [name for name, *_ in commands].count("seed1-without") == 1
 
 
 def test_crops_are_labelled_by_who_is_in_the_video(tmp_path, monkeypatch):
