@@ -13,6 +13,7 @@ from gcl_fast.arguments import Parser, did_you_mean
 
 COMMANDS = {  # name: (module, what it does)
     "data": ("gcl_fast.inspect_data", "show what is in a dataset, before hours are spent on it"),
+    "crops": ("gcl_fast.crops", "cut crops from videos, by the boxes of a tracker"),
     "train": ("gcl_fast.train", "train a run: warm-up, generative and joint stage"),
     "evaluate": ("gcl_fast.evaluate", "measure retrieval and generated views of a run"),
     "embed": ("gcl_fast.embed", "write the embeddings of images"),

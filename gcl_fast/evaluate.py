@@ -38,6 +38,11 @@ def parser() -> Parser:
         metavar="K",
         help="take the mean of each query with its K nearest entries of the gallery",
     )
+    parser.add_argument(
+        "--tracklets",
+        action=argparse.BooleanOptionalAction,
+        help="rank tracklets by the means of their crops, not crops (default: for mars, as its protocol does)",
+    )
     views = parser.add_argument_group("quality of the generated views")
     views.add_argument(
         "--generation", action="store_true", help="measure the quality at each yaw, instead of retrieval"
@@ -97,7 +102,13 @@ def main(arguments: list[str] | None) -> int:
     results: dict[str, dict[str, float]] = {}
     for stage, gcl in restore(options.run, config, options.stages, ranks.device):
         reranking = Reranking() if options.rerank else None
-        results[stage] = assessment.retrieval(gcl, reranking, flip=options.flip, expansion=options.query_expansion or 0)
+        results[stage] = assessment.retrieval(
+            gcl,
+            reranking,
+            flip=options.flip,
+            expansion=options.query_expansion or 0,
+            tracklets=options.tracklets,
+        )
         if options.joint_similarity:
             results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
         if stage in TRAINED_GENERATOR:
@@ -111,10 +122,12 @@ def main(arguments: list[str] | None) -> int:
 
 def _refuse_idle(options: argparse.Namespace) -> None:
     """Raise a UserError that names a flag which would do nothing with the others."""
-    for name in ("joint_similarity", "rerank", "flip", "query_expansion"):
+    for name in ("joint_similarity", "rerank", "flip", "query_expansion", "tracklets"):
         if options.generation and getattr(options, name):
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} with --generation: it changes the ranking of crops alone; leave one of them out")
+    if options.tracklets and options.joint_similarity:
+        raise UserError("--tracklets with --joint-similarity: the time between cameras is of crops; leave one out")
     if options.query_expansion is not None and options.query_expansion < 1:
         raise UserError(f"--query-expansion {options.query_expansion}: expected 1 entry of the gallery or more")
     idle = [name for name in ("inception", "yaws", "count") if getattr(options, name) is not None]
@@ -151,10 +164,11 @@ def _print_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
 def _table(corner: str, rows: dict[str, dict[str, float]]) -> None:
     """Print a line for each row, with a column for each metric that any row has: in per cent where it is a fraction.
 
-    A Fréchet distance is none, and is printed as it is.
+    A Fréchet distance is none, and is printed as it is; so are numbers of tracklets.
     """
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else f"{value:.3f}"
+    number = lambda value: f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
+    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else number(value)
     cells = [[row, *(show(n, metrics[n]) if n in metrics else "" for n in names)] for row, metrics in rows.items()]
     print(text_table([[corner, *names], *cells]))
 

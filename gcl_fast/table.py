@@ -6,7 +6,13 @@ import html
 import re
 from collections.abc import Sequence
 
-COUNTS = ("seconds", "steps", "skipped")  # metrics of a stage that are no fractions
+COUNTS = (
+    "seconds",
+    "steps",
+    "skipped",
+    "query_tracklets",
+    "gallery_tracklets",
+)  # metrics of a stage that are no fractions
 
 
 def is_fraction(metric: str) -> bool:

@@ -24,7 +24,19 @@ FLOORS = [
     {"run"},
     {"inference"},
     {"gallery", "reports"},
-    {"compare", "embed", "estimate", "evaluate", "export", "generate", "inspect_data", "report", "search", "train"},
+    {
+        "compare",
+        "crops",
+        "embed",
+        "estimate",
+        "evaluate",
+        "export",
+        "generate",
+        "inspect_data",
+        "report",
+        "search",
+        "train",
+    },
     {"__main__"},
 ]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gcl_fast.assessment.extract import extract
+from gcl_fast.assessment.tracklet_rows import pool_tracklets
 from gcl_fast.assessment.views import YAWS, draw_views
 from gcl_fast.data import ExtractLoader, Records, ReIDDataset
 from gcl_fast.distributed.ranks import Ranks
@@ -31,6 +32,7 @@ from gcl_fast.settings import STAGES, RunConfig
 
 FIDELITY_CROPS = 128  # number of crops whose views SSIM is measured on
 BATCH = 32
+BY_TRACKLET = ("mars",)  # datasets whose protocol ranks tracklets
 PICTURED = 6  # number of crops in the figure of views
 
 
@@ -57,7 +59,13 @@ class Assessment:
         self.config, self.inputs, self.ranks, self.precision = config, inputs, ranks, precision
 
     def retrieval(
-        self, gcl: GCL, rerank: Reranking | None = None, *, flip: bool = False, expansion: int = 0
+        self,
+        gcl: GCL,
+        rerank: Reranking | None = None,
+        *,
+        flip: bool = False,
+        expansion: int = 0,
+        tracklets: bool | None = None,
     ) -> dict[str, float]:
         """Measure retrieval on the run's dataset.
 
@@ -66,11 +74,19 @@ class Assessment:
             rerank: rank by k-reciprocal re-ranking instead of the plain distance.
             flip: embed the mirrored crops as well, and take the mean.
             expansion: entries of the gallery that each query is averaged with (`average_with_nearest`).
+            tracklets: a query is a tracklet, and so is an entry of the gallery (`pool_tracklets`). None: for the
+                datasets `BY_TRACKLET`, whose protocol says so.
 
         Returns:
-            mAP, rank1, rank5, rank10 and mINP as fractions; empty where the dataset has no query and gallery.
+            mAP, rank1, rank5, rank10 and mINP as fractions; empty where the dataset has no query and gallery. By
+            tracklets, the numbers of tracklets in query and gallery as well.
+
+        Raises:
+            UserError: `tracklets` is true, and no tracklet is known.
         """
-        return self.retrieval_in(self.inputs.dataset, gcl.identity, rerank, flip=flip, expansion=expansion)
+        return self.retrieval_in(
+            self.inputs.dataset, gcl.identity, rerank, flip=flip, expansion=expansion, tracklets=tracklets
+        )
 
     def retrieval_in(
         self,
@@ -80,6 +96,7 @@ class Assessment:
         *,
         flip: bool = False,
         expansion: int = 0,
+        tracklets: bool | None = None,
     ) -> dict[str, float]:
         """Measure retrieval, as `retrieval` does, on the dataset `data` by the embeddings of `encoder`."""
         if not data.can_be_ranked:
@@ -87,8 +104,15 @@ class Assessment:
         query, gallery = (
             extract(encoder, r, self.config, self.ranks, self.precision, flip) for r in (data.query, data.gallery)
         )
+        of_query, of_gallery, counts = data.query, data.gallery, {}
+        if tracklets if tracklets is not None else data.name in BY_TRACKLET:
+            if max(of_query.tracklet.max(), of_gallery.tracklet.max()) < 0:
+                raise UserError(f"--tracklets: no tracklet is known of query and gallery of {data.name} in {data.root}")
+            query, of_query = pool_tracklets(query, of_query)
+            gallery, of_gallery = pool_tracklets(gallery, of_gallery)
+            counts = {"query_tracklets": float(len(query)), "gallery_tracklets": float(len(gallery))}
         query = average_with_nearest(query, gallery, expansion)
-        return retrieve(query, gallery, data.query, data.gallery, rerank).metrics
+        return retrieve(query, gallery, of_query, of_gallery, rerank).metrics | counts
 
     def split_for_views(self) -> str | None:
         """Return the split whose crops are turned, or None where no split has structure maps.

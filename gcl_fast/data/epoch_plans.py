@@ -7,6 +7,7 @@ step do not depend on the number of ranks, and a run can stop at any step and co
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -107,6 +108,7 @@ def paired_plan(
 def identity_plan(
     labels: np.ndarray | torch.Tensor,
     cameras: np.ndarray | torch.Tensor,
+    tracklets: np.ndarray | torch.Tensor | None = None,
     *,
     identities: int = 16,
     crops: int = 4,
@@ -118,12 +120,15 @@ def identity_plan(
 ) -> torch.Tensor:
     """Plan batches of `identities` x `crops`; the crops of an identity are consecutive, from different cameras first.
 
+    Crops of one camera come from different tracklets first, since the crops of one tracklet are much alike.
+
     Identities are drawn without replacement until all have been drawn. They are distinct inside a step if there are
     enough of them; otherwise a warning says so. An identity with fewer than `crops` crops repeats them evenly.
 
     Args:
         labels: (N,) identities or pseudo-labels; -1 is never drawn.
         cameras: (N,) camera of each crop.
+        tracklets: (N,) tracklet of each crop; a crop with -1 is a tracklet of one, and None stands for -1 everywhere.
         identities: identities per rank and step.
         crops: crops per identity and step.
         steps: number of steps.
@@ -158,7 +163,8 @@ def identity_plan(
         )
     generator = _generator(seed, epoch)
     draws = _identity_draws(len(members), identities * world_size, steps, generator)  # (steps, W * identities)
-    plan = np.stack([_different_cameras_first(members[i], cameras, crops, generator) for i in draws.ravel()])
+    groups = [cameras] if tracklets is None else [_tracklets_of_one(np.asarray(tracklets)), cameras]
+    plan = np.stack([_spread(generator.permutation(members[i]), groups, crops) for i in draws.ravel()])
     return torch.from_numpy(plan.reshape(steps, world_size, identities * crops)[:, rank].copy())
 
 
@@ -199,14 +205,28 @@ def _identity_draws(count: int, per_step: int, steps: int, generator: np.random.
     return np.stack(draws)
 
 
-def _different_cameras_first(
-    members: np.ndarray, cameras: np.ndarray, crops: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Choose `crops` of `members`: one of each camera, then a second of each, ...; all of them before any repeats."""
-    order = generator.permutation(members)
-    camera = cameras[order]
-    by_camera = np.argsort(camera, kind="stable")
-    starts = np.searchsorted(camera[by_camera], camera[by_camera])  # where this crop's camera begins in by_camera
-    turn = np.empty(len(members), dtype=np.int64)
-    turn[by_camera] = np.arange(len(members)) - starts  # 0 for the first crop of its camera, 1 for the second ...
-    return np.resize(order[np.argsort(turn, kind="stable")], crops)
+def _tracklets_of_one(tracklets: np.ndarray) -> np.ndarray:
+    """Return tracklets (N,) in which each unknown one (-1) has a number of its own."""
+    return np.where(tracklets < 0, -1 - np.arange(len(tracklets)), tracklets)
+
+
+def _spread(crops: np.ndarray, groups: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Choose `count` of `crops` that spread over groups, the last kind of group first; all come before any repeats.
+
+    Args:
+        crops: (M,) positions in random order.
+        groups: kinds of groups, each with the group (N,) of every crop.
+        count: number of positions to choose.
+    """
+    for group in groups:
+        crops = _in_turns(crops, group[crops])
+    return np.resize(crops, count)
+
+
+def _in_turns(crops: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Order `crops` (M,) so that the first crop of each group (M,) comes first, then the second of each, ..."""
+    by_group = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[by_group], group[by_group])  # where this crop's group begins in by_group
+    turn = np.empty(len(crops), dtype=np.int64)
+    turn[by_group] = np.arange(len(crops)) - starts  # 0 for the first crop of its group, 1 for the second ...
+    return crops[np.argsort(turn, kind="stable")]

@@ -52,6 +52,12 @@ class Records:
         """Return each crop's path relative to `root`, with forward slashes; body-parameter files use it as key."""
         return [path.relative_to(self.root).as_posix() for path in self.paths]
 
+    @property
+    def tracklet_counts(self) -> tuple[int, int]:
+        """Return the number of known tracklets, and of crops without one."""
+        known = self.tracklet >= 0
+        return len(np.unique(self.tracklet[known])), int((~known).sum())
+
     def subset(self, index: np.ndarray) -> Records:
         """Return the crops at `index` (positions, or a boolean mask (N,)), in that order."""
         index = np.arange(len(self))[np.asarray(index)]

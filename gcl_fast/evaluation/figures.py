@@ -16,7 +16,7 @@ from gcl_fast.atomic import write_atomically, write_target
 GAP, LABEL, MARGIN = 4, 18, 66  # pixels between images, above the columns, left of the rows
 PAIRS = 8  # pairs of crop and structure map in a row
 RETRIEVAL = ("mAP", "rank1", "mINP")
-CLUSTERING = ("ari", "ari_before", "outliers", "largest", "recall", "eps")
+CLUSTERING = ("ari", "purity", "ari_before", "outliers", "largest", "recall", "eps")
 
 
 def view_grid(rows: Sequence[Mapping[str, Tensor | None]], yaws: Sequence[float], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Agreement of two labellings."""
+"""Agreement of two labellings, and purity of clusters."""
 
 from __future__ import annotations
 
@@ -34,6 +34,28 @@ def adjusted_rand_index(a: Tensor, b: Tensor) -> float:
     expected = in_a * in_b / pairs if pairs else 0.0
     most = (in_a + in_b) / 2
     return 1.0 if most == expected else (in_both - expected) / (most - expected)
+
+
+def purity(identity: Tensor, labels: Tensor) -> float:
+    """Compute the share of clustered points that show the most frequent person of their cluster.
+
+    Args:
+        identity: (N,) int64 true labels.
+        labels: (N,) int64 clusters; outliers (-1) do not count.
+
+    Returns:
+        A share from 0 to 1; 1 where there is no cluster.
+
+    Example:
+        >>> purity(torch.tensor([7, 7, 8, 8, 9]), torch.tensor([0, 0, 0, 1, -1]))
+        0.75
+    """
+    inside = labels >= 0
+    if not bool(inside.any()):
+        return 1.0
+    pairs, sizes = torch.unique(torch.stack([labels[inside], identity[inside]]), dim=1, return_counts=True)
+    largest = torch.zeros(int(labels.max()) + 1, dtype=torch.int64).scatter_reduce(0, pairs[0], sizes, "amax")
+    return int(largest.sum()) / int(inside.sum())
 
 
 def _singletons(labels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from gcl_fast import __version__
 from gcl_fast.csrc.build import recipe
+from gcl_fast.data import Records
 from gcl_fast.distributed.device import why_no_gpu
 from gcl_fast.distributed.ranks import SHARING, Ranks, shares_gpus
 from gcl_fast.inputs import Inputs
@@ -17,7 +18,7 @@ from gcl_fast.optim.optimizers import describe
 from gcl_fast.optim.precision import Precision
 from gcl_fast.process import allocator
 from gcl_fast.pseudo_labels.search import choose
-from gcl_fast.settings import RunConfig
+from gcl_fast.settings import ClusteringConfig, RunConfig, WarmupConfig
 from gcl_fast.stages import graphs
 
 
@@ -41,9 +42,10 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
         f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),
         **_source(inputs),
+        **_tracklets(config, data.train),
         "body": inputs.body,
         **_rasterizer(ranks.device),
-        "neighbours": choose(len(data.train), config.joint.clustering.engine, ranks.device)[1],
+        "neighbours": choose(_clustered_rows(config, data.train), config.joint.clustering.engine, ranks.device)[1],
         "DBSCAN": "of gcl_fast, on the sparse graph",
         "weights": weights,
         "warm-up": "none" if config.warmup is None else config.warmup.method,
@@ -73,6 +75,31 @@ def _source(inputs: Inputs) -> dict[str, str]:
     notes = "".join(f"; {note}" for note in source.notes)
     people = len(np.unique(source.train.identity))
     return {"source": f"{source.name} in {source.root}: {len(source.train)} train, {people} identities{notes}"}
+
+
+def _tracklets(config: RunConfig, train: Records) -> dict[str, str]:
+    """Return the line of the tracklets, where the dataset has any: their number, and which stages use them."""
+    count, alone = train.tracklet_counts
+    if not count:
+        return {}
+    clusterings = {"joint": _joint_clustering(config)}
+    if isinstance(config.warmup, WarmupConfig):
+        clusterings["warmup"] = config.warmup.clustering
+    clusters = [stage for stage in ("warmup", "joint") if stage in config.stages]
+    idle = [stage for stage in clusters if stage not in clusterings or not clusterings[stage].tracklets]
+    text = f"{len(train):,} crops in {count:,} tracklets" + (f", {alone:,} of them in none" if alone else "")
+    return {"tracklets": text + (f"; not used by {' and '.join(idle)}" if idle else "")}
+
+
+def _joint_clustering(config: RunConfig) -> ClusteringConfig:
+    """Return how the joint stage clusters."""
+    return config.joint.clustering if config.joint.clusters is None else config.joint.clusters.clustering
+
+
+def _clustered_rows(config: RunConfig, train: Records) -> int:
+    """Return the number of rows that the joint stage clusters: tracklets where they count, else crops."""
+    count, alone = train.tracklet_counts
+    return count + alone if _joint_clustering(config).tracklets else len(train)
 
 
 def _rasterizer(device: torch.device) -> dict[str, str]:

@@ -42,7 +42,7 @@ def joint_retrieval(
         extract(gcl.identity, records, config, ranks, precision) for records in (data.train, data.query, data.gallery)
     )
     cameras = torch.as_tensor(data.train.camera)
-    labels = label(train, cameras, config.joint.clustering, ranks).labels
+    labels = label(train, cameras, config.joint.clustering, ranks, torch.as_tensor(data.train.tracklet)).labels
     temporal = TemporalModel.fit(labels, cameras, torch.as_tensor(data.train.frame))
     result = retrieve_jointly(query, gallery, data.query, data.gallery, temporal)
     return {"joint_mAP": result.mAP, "joint_rank1": float(result.cmc[0])}

@@ -40,7 +40,7 @@ AT_LEAST = {
     **dict.fromkeys(
         ("batch", "identities", "crops", "variants", "r1_every", "update_every", "decay_every", "cluster_every"), 1
     ),
-    **dict.fromkeys(("k1", "k2", "min_samples", "candidates", "log_every"), 1),
+    **dict.fromkeys(("k1", "k2", "tracklet_k1", "min_samples", "candidates", "log_every"), 1),
     "steps_per_epoch": 0,
     "keep_checkpoints": 2,
 }
@@ -59,6 +59,8 @@ class ClusteringConfig:
     min_samples: int = 4  # crops within the radius that make a core point, itself included
     engine: Literal["auto", "exact", "approximate"] = "auto"  # of the neighbour search; auto chooses by N
     camera_centred: bool = False  # subtract each camera's mean embedding first
+    tracklets: bool = True  # cluster tracklets and draw batches across them, where the dataset has any
+    tracklet_k1: int = 8  # k1 of tracklets, of which a person has fewer than crops
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -13,9 +14,10 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.kernels.reciprocal_weights import MAX_NEIGHBOURS
 from gcl_fast.pseudo_labels import PseudoLabels, cluster, health
-from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
+from gcl_fast.pseudo_labels.agreement import adjusted_rand_index, purity
 from gcl_fast.pseudo_labels.search import choose
 from gcl_fast.settings import ClusteringConfig
+from gcl_fast.stages.tracklets import label_tracklets
 
 
 def camera_centred(features: Tensor, cameras: Tensor) -> Tensor:
@@ -50,21 +52,27 @@ def check(settings: ClusteringConfig, stage: str, rows: int, device: torch.devic
         UserError: a search that is not installed, or more neighbours than the GPU's kernels hold.
     """
     choose(rows, settings.engine, device)
-    if device.type == "cuda" and settings.k1 > MAX_NEIGHBOURS:
-        raise UserError(
-            f"{stage}.clustering.k1={settings.k1}: expected {MAX_NEIGHBOURS} or less, as a GPU's kernels hold"
-        )
+    for name in ("k1", "tracklet_k1"):
+        if device.type == "cuda" and (value := getattr(settings, name)) > MAX_NEIGHBOURS:
+            raise UserError(
+                f"{stage}.clustering.{name}={value}: expected {MAX_NEIGHBOURS} or less, as a GPU's kernels hold"
+            )
 
 
 def label_to_train(
-    features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks, stage: str
+    features: Tensor,
+    cameras: Tensor,
+    settings: ClusteringConfig,
+    ranks: Ranks,
+    stage: str,
+    tracklets: Tensor | None = None,
 ) -> PseudoLabels:
     """Cluster the rows of a bank, as `label` does, for a stage that trains on inliers alone.
 
     Raises:
         UserError: every crop is an outlier.
     """
-    labels = label(features, cameras, settings, ranks)
+    labels = label(features, cameras, settings, ranks, tracklets)
     if labels.num_clusters == 0:
         key = f"{stage}.clustering"
         raise UserError(
@@ -75,7 +83,9 @@ def label_to_train(
     return labels
 
 
-def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks) -> PseudoLabels:
+def label(
+    features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: Ranks, tracklets: Tensor | None = None
+) -> PseudoLabels:
     """Cluster the rows of a bank; the ranks share the work and get the same labels.
 
     Args:
@@ -83,19 +93,23 @@ def label(features: Tensor, cameras: Tensor, settings: ClusteringConfig, ranks: 
         cameras: (N,) int64.
         settings: how to cluster.
         ranks: all of them call this.
+        tracklets: (N,) int64 number of each crop's tracklet, -1 for unknown; None where no tracklet is known.
     """
     if settings.camera_centred:
         features = camera_centred(features, cameras.to(features.device))
-    return cluster(
-        features,
-        settings.k1,
-        settings.k2,
+    find = partial(
+        cluster,
+        k2=settings.k2,
         rho=settings.rho,
         eps=settings.eps,
-        min_samples=settings.min_samples,
         engine=settings.engine,
         group=dist.group.WORLD if ranks.world_size > 1 else None,
     )
+    if tracklets is None or not settings.tracklets or not bool((tracklets >= 0).any()):
+        return find(features, k1=settings.k1, min_samples=settings.min_samples)
+    pair = min(2, settings.min_samples)  # two tracklets are enough for a person whom two cameras have seen
+    find_tracklets = partial(find, k1=settings.tracklet_k1, min_samples=pair)
+    return label_tracklets(features, tracklets, settings.min_samples, find_tracklets)
 
 
 def report(labels: PseudoLabels, before: Tensor | None, identity: Tensor) -> dict[str, float]:
@@ -122,4 +136,5 @@ def report(labels: PseudoLabels, before: Tensor | None, identity: Tensor) -> dic
         metrics["ari_before"] = condition.agreement
     if bool((identity >= 0).all()):
         metrics["ari"] = adjusted_rand_index(identity, labels.labels.cpu())
+        metrics["purity"] = purity(identity, labels.labels.cpu())
     return metrics

@@ -64,7 +64,8 @@ class Generative:
         """Group the crops by cluster and camera; outliers and crops with a doubtful body make no pairs."""
         embeddings = extract(self.gcl.identity, self.records, self.config, self.ranks, self.precision)
         cameras = torch.as_tensor(self.records.camera).to(embeddings.device)
-        labels = label(embeddings, cameras, self.config.generative.clustering, self.ranks)
+        tracklets = torch.as_tensor(self.records.tracklet)
+        labels = label(embeddings, cameras, self.config.generative.clustering, self.ranks, tracklets)
         cluster = labels.labels.to(embeddings.device)
         _, camera = torch.unique(cameras, return_inverse=True)
         usable = (cluster >= 0) & (self.structure_maps.confidence >= DOUBTFUL)

@@ -80,7 +80,14 @@ class Joint:
             self._embed(torch.arange(len(self.records)))
         elif self.settings.refresh_outliers:
             self._embed((self.bank.labels < 0).nonzero().flatten().cpu())
-        labels = label_to_train(self.bank.features, self.cameras, self.settings.clustering, self.ranks, self.name)
+        labels = label_to_train(
+            self.bank.features,
+            self.cameras,
+            self.settings.clustering,
+            self.ranks,
+            self.name,
+            torch.as_tensor(self.records.tracklet),
+        )
         metrics = report(labels, self.bank.labels if epoch else None, torch.as_tensor(self.records.identity))
         self.bank.labels.copy_(labels.labels)
         self.clusters = Clusters.from_labels(self.bank.labels)

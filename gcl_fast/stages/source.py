@@ -54,6 +54,7 @@ class Source:
         labels[known] = label_of_known
         self.labels = torch.from_numpy(labels).to(ranks.device)  # (N,) 0..C-1, unknown -1
         self.cameras, self.target_cameras = source.camera, target.camera
+        self.tracklets = source.tracklet
         self.classifier = nn.Linear(config.model.identity.embedding, len(identities), bias=False)
         nn.init.normal_(self.classifier.weight, std=1e-3, generator=torch.Generator().manual_seed(config.seed))
         self.classifier.to(ranks.device)
@@ -88,7 +89,7 @@ class Source:
             rank=ranks.rank,
             world_size=ranks.world_size,
         )
-        source = draw(self.labels.cpu(), self.cameras, identities=s.identities, crops=s.crops)
+        source = draw(self.labels.cpu(), self.cameras, self.tracklets, identities=s.identities, crops=s.crops)
         count = len(self.target_cameras)
         target = draw(torch.arange(count), self.target_cameras, identities=s.identities * s.crops, crops=1)
         return torch.stack([source, len(self.labels) + target], 2).flatten(1)

@@ -128,18 +128,26 @@ class Studio:
         stance = replace(stance, yaw=stance.yaw + turn)
         for other, pose, nearness in others:
             if nearness < 0:
-                self._add(image, camera, other, pose, rng)
-        mask = self._add(image, camera, look, stance, rng)
+                self.add_person(image, camera, other, pose, rng)
+        mask = self.add_person(image, camera, look, stance, rng)
         for other, pose, nearness in others:
             if nearness > 0:
-                front = self._add(image, camera, other, pose, rng)
+                front = self.add_person(image, camera, other, pose, rng)
                 mask = mask & ~front
         return image, mask
 
-    def _add(
+    def add_person(
         self, image: np.ndarray, camera: Camera, look: Look, stance: Stance, rng: np.random.Generator
     ) -> np.ndarray:
-        """Draw one person with shadow into `image`, in place, and return the person's mask (h, w)."""
+        """Draw one person with shadow into `image`, in place, and return the person's mask (h, w).
+
+        Args:
+            image: linear light (h, w, 3) at the fine size.
+            camera: the camera.
+            look: appearance of the person.
+            stance: stance of the person, whose `camera` holds the place in `image`.
+            rng: random generator of the folds of the clothes.
+        """
         mesh = dress(stance.figure, look)
         person_height = stance.figure.height
         rotation = view_rotation(torch.tensor([stance.yaw]), torch.tensor([float(stance.camera[3])]))[0].numpy()

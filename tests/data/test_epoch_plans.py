@@ -106,3 +106,34 @@ def test_paired_plan_without_groups_and_with_too_few_crops():
     assert len(paired_plan(np.full(9, -1), 4, seed=0, epoch=0).unique()) == 8
     with pytest.raises(UserError, match="9 crops make no batch of 10"):
         paired_plan(np.full(9, -1), 10, seed=0, epoch=0)
+
+
+def test_crops_of_an_identity_spread_over_cameras_then_tracklets():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 40)
+    cameras = generator.integers(1, 3, len(labels))
+    tracklets = (labels * 3 + cameras) * 4 + generator.integers(0, 4, len(labels)) ** 2 // 3  # long and short ones
+    tracklets[generator.random(len(labels)) < 0.1] = -1
+    arguments = dict(identities=2, crops=8, steps=9, seed=0, epoch=0)
+    plan = identity_plan(labels, cameras, tracklets, **arguments)
+    halves = [
+        identity_plan(labels, cameras, tracklets, **{**arguments, "identities": 1}, rank=rank, world_size=2)
+        for rank in range(2)
+    ]
+    assert torch.equal(torch.cat(halves, 1), plan)
+    own = np.where(tracklets < 0, -1 - np.arange(len(labels)), tracklets)
+    for group in plan.numpy().reshape(-1, 8):
+        assert len(set(group)) == 8
+        for camera in (1, 2):
+            drawn = own[group[cameras[group] == camera]]
+            assert len(drawn) == 4  # as many of each camera
+            there = own[(labels == labels[group[0]]) & (cameras == camera)]
+            assert len(set(drawn)) == min(4, len(set(there)))
+
+
+def test_unknown_tracklets_change_no_plan(labels_and_cameras):
+    arguments = dict(identities=8, crops=4, steps=5, seed=3, epoch=1)
+    unknown = np.full(len(labels_and_cameras[0]), -1)
+    assert torch.equal(
+        identity_plan(*labels_and_cameras, unknown, **arguments), identity_plan(*labels_and_cameras, **arguments)
+    )

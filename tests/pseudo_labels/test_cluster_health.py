@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from gcl_fast.pseudo_labels import PseudoLabels, health
-from gcl_fast.pseudo_labels.agreement import adjusted_rand_index
+from gcl_fast.pseudo_labels.agreement import adjusted_rand_index, purity
 from gcl_fast.pseudo_labels.search import Search
 
 
@@ -29,6 +29,17 @@ def test_agreement_is_the_adjusted_rand_index_with_outliers_alone():
     assert adjusted_rand_index(torch.tensor([9, 40, 40, -1]), torch.tensor([0, 3, 3, 2])) == 1
     with pytest.raises(ValueError, match="200 labels against 3"):
         adjusted_rand_index(a, torch.zeros(3).long())
+
+
+def test_purity_is_the_share_of_the_most_frequent_people():
+    generator = torch.Generator().manual_seed(0)
+    identity, labels = (torch.randint(low, 9, (300,), generator=generator) for low in (0, -1))
+    clusters = [identity[labels == cluster].tolist() for cluster in range(9)]
+    most = sum(max(map(people.count, people)) for people in clusters)
+    assert purity(identity, labels) == most / int((labels >= 0).sum())
+    assert purity(identity, identity + 40) == 1
+    assert purity(identity, torch.full((300,), -1)) == 1
+    assert purity(identity[:0], identity[:0]) == 1
 
 
 def test_sizes_and_advice():

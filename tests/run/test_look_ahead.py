@@ -77,6 +77,8 @@ def test_a_clustering_that_cannot_be_made_here_is_told_at_the_start(tmp_path, mo
     look_ahead(tmp_path, f"{stage}.clustering.k1=129")
     with pytest.raises(UserError, match=f"{stage}.clustering.k1=129: expected 126 or less"):
         look_ahead(tmp_path, f"{stage}.clustering.k1=129", device=CUDA)
+    with pytest.raises(UserError, match=f"{stage}.clustering.tracklet_k1=200: expected 126 or less"):
+        look_ahead(tmp_path, f"{stage}.clustering.tracklet_k1=200", device=CUDA)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install faiss-cpu"):
         look_ahead(tmp_path, f"{stage}.clustering.engine=approximate")

@@ -72,7 +72,10 @@ class Warmup(MemoryWarmup):
         self.fill_bank()
         without = self.settings.colour_epochs is not None and epoch >= self.settings.colour_epochs
         descriptors = self.bank.features if without else self.descriptors(trained=epoch > 0)
-        labels = label_to_train(descriptors, self.cameras, self.settings.clustering, self.ranks, self.section)
+        tracklets = torch.as_tensor(self.records.tracklet)
+        labels = label_to_train(
+            descriptors, self.cameras, self.settings.clustering, self.ranks, self.section, tracklets
+        )
         metrics = report(labels, self.labels if epoch else None, torch.as_tensor(self.records.identity))
         self._set_labels(labels.labels)
         if self.settings.memory == "hardest":
@@ -84,6 +87,7 @@ class Warmup(MemoryWarmup):
         crops = identity_plan(
             self.labels.cpu(),
             self.cameras,
+            self.records.tracklet if self.settings.clustering.tracklets else None,
             identities=self.settings.identities,
             crops=self.settings.crops,
             steps=self.settings.steps_per_epoch,

@@ -1,0 +1,1 @@
+"""Cut crops from videos, by the boxes that a tracker wrote."""
