@@ -28,7 +28,8 @@ class JointByClusters(Warmup):
 
     A step takes a batch of `identities` x `crops` crops, as the warm-up does. It replaces `view_share` of each
     identity's crops by their novel views, augments all, and updates E_id and the bank. Every `update_every`th step
-    updates G, E_str and D as well, by the crops of that step and the features of E_id.
+    updates G, E_str and D as well, by the crops of that step and the features of E_id. D stays as it is where the
+    generative stage never trains it, in `reconstruction_epochs` alone.
 
     A crop whose body is doubtful stays as it is. So does one that shows too little of its body to carry, as where the
     body lies outside the crop. The metric `views` is the share of the views that were used.
@@ -51,6 +52,7 @@ class JointByClusters(Warmup):
             self.joint.lr,
             backend=config.optimizer_backend,
         )
+        self.alone = config.generative.reconstruction_epochs >= config.generative.epochs
         self.graphs = StepGraphs(
             config, ranks, self.name, [*self.optimizers, *self.gcl_step.optimizers], rendering=True
         )
@@ -93,7 +95,10 @@ class JointByClusters(Warmup):
         if kind < 2:
             one = slice(0, None, self.settings.crops)  # of each identity
             crops = self.owner[index[one]]
-            drawn, _ = self.gcl_step(images[one], crops, yaw[one], kind)
+            if self.alone:
+                drawn = self.gcl_step.reconstruct(images[one], crops, yaw[one])
+            else:
+                drawn, _ = self.gcl_step(images[one], crops, yaw[one], kind)
             metrics |= {name: value for name, value in drawn.items() if name != "loss"}
         return metrics
 
