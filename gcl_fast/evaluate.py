@@ -43,6 +43,9 @@ def parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         help="rank tracklets by the means of their crops, not crops (default: for mars, as its protocol does)",
     )
+    parser.add_argument(
+        "--pool-views", action="store_true", help="take the mean of each crop's embedding with those of its seven views"
+    )
     views = parser.add_argument_group("quality of the generated views")
     views.add_argument(
         "--generation", action="store_true", help="measure the quality at each yaw, instead of retrieval"
@@ -108,6 +111,7 @@ def main(arguments: list[str] | None) -> int:
             flip=options.flip,
             expansion=options.query_expansion or 0,
             tracklets=options.tracklets,
+            pool_views=options.pool_views,
         )
         if options.joint_similarity:
             results[stage] |= joint_retrieval(gcl, config, assessment.inputs, ranks, precision)
@@ -122,12 +126,14 @@ def main(arguments: list[str] | None) -> int:
 
 def _refuse_idle(options: argparse.Namespace) -> None:
     """Raise a UserError that names a flag which would do nothing with the others."""
-    for name in ("joint_similarity", "rerank", "flip", "query_expansion", "tracklets"):
+    for name in ("joint_similarity", "rerank", "flip", "query_expansion", "tracklets", "pool_views"):
         if options.generation and getattr(options, name):
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} with --generation: it changes the ranking of crops alone; leave one of them out")
     if options.tracklets and options.joint_similarity:
         raise UserError("--tracklets with --joint-similarity: the time between cameras is of crops; leave one out")
+    if options.pool_views and options.joint_similarity:
+        raise UserError("--pool-views with --joint-similarity: it ranks crops by themselves; leave one out")
     if options.query_expansion is not None and options.query_expansion < 1:
         raise UserError(f"--query-expansion {options.query_expansion}: expected 1 entry of the gallery or more")
     idle = [name for name in ("inception", "yaws", "count") if getattr(options, name) is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation import Reranking
 from gcl_fast.evaluation.frechet import InceptionFeatures
-from gcl_fast.evaluation.inference import view_fidelity
+from gcl_fast.evaluation.inference import ViewsOf, view_fidelity
 from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.evaluation.query_expansion import average_with_nearest
 from gcl_fast.evaluation.retrieval import retrieve
+from gcl_fast.evaluation.view_pooling import CarriedViews
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
@@ -66,6 +67,7 @@ class Assessment:
         flip: bool = False,
         expansion: int = 0,
         tracklets: bool | None = None,
+        pool_views: bool = False,
     ) -> dict[str, float]:
         """Measure retrieval on the run's dataset.
 
@@ -76,17 +78,24 @@ class Assessment:
             expansion: entries of the gallery that each query is averaged with (`average_with_nearest`).
             tracklets: a query is a tracklet, and so is an entry of the gallery (`pool_tracklets`). None: for the
                 datasets `BY_TRACKLET`, whose protocol says so.
+            pool_views: pool the embedding of each crop with those of its novel views (`CarriedViews`).
 
         Returns:
             mAP, rank1, rank5, rank10 and mINP as fractions; empty where the dataset has no query and gallery. By
-            tracklets, the numbers of tracklets in query and gallery as well.
+            tracklets, the numbers of tracklets in query and gallery as well. With pooled views, the share of the views
+            that were used.
 
         Raises:
             UserError: `tracklets` is true, and no tracklet is known.
         """
-        return self.retrieval_in(
-            self.inputs.dataset, gcl.identity, rerank, flip=flip, expansion=expansion, tracklets=tracklets
+        data, views = self.inputs.dataset, {}
+        if pool_views and data.can_be_ranked:
+            device = self.ranks.device
+            views = {split: CarriedViews(self.inputs.structure_maps(split, device)) for split in ("query", "gallery")}
+        metrics = self.retrieval_in(
+            data, gcl.identity, rerank, flip=flip, expansion=expansion, tracklets=tracklets, views=views
         )
+        return metrics | ({"views": sum(v.used for v in views.values()) / 2} if views else {})
 
     def retrieval_in(
         self,
@@ -97,12 +106,14 @@ class Assessment:
         flip: bool = False,
         expansion: int = 0,
         tracklets: bool | None = None,
+        views: Mapping[str, ViewsOf] | None = None,
     ) -> dict[str, float]:
         """Measure retrieval, as `retrieval` does, on the dataset `data` by the embeddings of `encoder`."""
         if not data.can_be_ranked:
             return {}
         query, gallery = (
-            extract(encoder, r, self.config, self.ranks, self.precision, flip) for r in (data.query, data.gallery)
+            extract(encoder, records, self.config, self.ranks, self.precision, flip, (views or {}).get(split))
+            for split, records in (("query", data.query), ("gallery", data.gallery))
         )
         of_query, of_gallery, counts = data.query, data.gallery, {}
         if tracklets if tracklets is not None else data.name in BY_TRACKLET:

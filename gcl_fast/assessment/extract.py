@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gcl_fast.data import ExtractLoader, Records
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.evaluation.inference import embeddings
+from gcl_fast.evaluation.inference import ViewsOf, embeddings
 from gcl_fast.optim.precision import Precision
 from gcl_fast.settings import RunConfig
 
@@ -15,14 +15,21 @@ BATCH = 64
 
 
 def extract(
-    encoder: nn.Module, records: Records, config: RunConfig, ranks: Ranks, precision: Precision, flip: bool = False
+    encoder: nn.Module,
+    records: Records,
+    config: RunConfig,
+    ranks: Ranks,
+    precision: Precision,
+    flip: bool = False,
+    views: ViewsOf | None = None,
 ) -> Tensor:
     """Return the L2-normalized eval-mode embeddings (N, D) of `records`, the same on every rank.
 
-    With `flip` they are directions of means with the embeddings of the mirrored crops.
+    With `flip` they are directions of means with the embeddings of the mirrored crops. With `views` they are pooled
+    with those of the crops' novel views, see `embeddings`.
     """
     loader = ExtractLoader(records, config.size, ranks.device, BATCH, ranks.rank, ranks.world_size)
-    return embeddings(encoder, loader, len(records), precision.evaluating, flip, precision.dtype)
+    return embeddings(encoder, loader, len(records), precision.evaluating, flip, precision.dtype, views)
 
 
 @torch.no_grad()

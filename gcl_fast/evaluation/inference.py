@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from gcl_fast.render.turn import Turns
 
 Autocast = Callable[[], AbstractContextManager[object]]
 Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> (part features, embeddings)
+ViewsOf = Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]]  # (images, index) -> (views, which are used)
 Batches = Iterable[tuple[Tensor, Tensor]]  # (images (B, 3, H, W), index (B,))
 
 
@@ -73,6 +74,7 @@ def embeddings(
     autocast: Autocast,
     flip: bool = False,
     dtype: torch.dtype | None = None,
+    views: ViewsOf | None = None,
 ) -> Tensor:
     """Compute the L2-normalized eval-mode embeddings of all crops, in record order and equal on every rank.
 
@@ -84,6 +86,8 @@ def embeddings(
         autocast: makes the context of the forward pass, such as `contextlib.nullcontext`.
         flip: take the direction of the mean with the embedding of the mirrored crop.
         dtype: of `autocast`, for the fastest form of the encoder (`models.for_inference`); None: as it is.
+        views: take the direction of the sum with the mean over the novel views of each crop
+            (`evaluation.view_pooling.CarriedViews`); None: the crop alone.
 
     Returns:
         (N, D) float32 unit rows.
@@ -104,6 +108,12 @@ def embeddings(
     rows: Tensor | None = None
     for images, index in batches:
         embedding = embed_batch(network, images, autocast, flip)
+        if views is not None:
+            total, count_used = torch.zeros_like(embedding), torch.zeros_like(embedding[:, :1])
+            for view, used in views(images, index):
+                total += used[:, None] * embed_batch(network, view, autocast, flip)
+                count_used += used[:, None]
+            embedding = normalize(embedding + total / count_used.clamp(min=1), dim=1)
         if rows is None:
             rows = torch.zeros(count, embedding.shape[1], device=embedding.device)
         rows[index] = embedding

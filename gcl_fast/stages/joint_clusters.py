@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from gcl_fast.bodies.body_estimator import DOUBTFUL
+from gcl_fast.bodies.usable_views import usable_views
 from gcl_fast.data.augment import Augmentation, Draws, augment, draw_for
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.evaluation.inference import NovelViews, novel_views
@@ -19,8 +20,6 @@ from gcl_fast.settings import RunConfig, WarmupConfig
 from gcl_fast.stages.gcl_step import GCLStep, draw_yaw, kind_of
 from gcl_fast.stages.graphs import StepGraphs
 from gcl_fast.stages.warmups.cluster import Warmup
-
-SHOWN = 0.15  # mean confidence of a view's body, below which its crop shows too little of the person
 
 
 class JointByClusters(Warmup):
@@ -114,11 +113,10 @@ class JointByClusters(Warmup):
             views = NovelViews(carried.colour, carried)
         else:
             views = novel_views(self.gcl, images, turn, self.precision.autocast)
-        used = self.structure_maps.confidence[crops] >= DOUBTFUL
+        confidence = self.structure_maps.confidence[crops]
+        used = confidence >= DOUBTFUL
         if views.carried is not None:
-            body = (turn.novel < 1).float()
-            shown = (views.carried.confidence * body).sum((1, 2, 3)) / body.sum((1, 2, 3)).clamp(min=1)
-            used = used & (shown >= SHOWN)
+            used = usable_views(turn, views.carried, confidence)
         return torch.where(used[:, None, None, None], views.images, images), used
 
     def state_dict(self) -> dict[str, Any]:
