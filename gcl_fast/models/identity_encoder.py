@@ -103,6 +103,7 @@ class IdentityEncoder(nn.Module):
     Attributes:
         part_features: number P of part features of a crop.
         dim: size D of an embedding.
+        prefix, adapt: as `Backbone` has them.
 
     Raises:
         UserError: there is no such backbone, or it does not fit the crops (`make_backbone`).
@@ -121,7 +122,7 @@ class IdentityEncoder(nn.Module):
         backbone = make_backbone(config, size)
         for name, module in backbone.modules.items():
             self.add_module(name, module)
-        self._run = backbone.run
+        self._run, self.adapt, self.prefix = backbone.run, backbone.adapt, backbone.prefix
         self.part_features = backbone.width * config.parts
         self.dim = config.projection or backbone.width
         self.feat = nn.Identity() if config.projection is None else nn.Linear(backbone.width, config.projection)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from gcl_fast.errors import UserError
-from gcl_fast.models import GCL, load_backbone, load_official, packaged_weights, read_official
+from gcl_fast.models import GCL, load_backbone, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
+from gcl_fast.models.packaged_weights import load_packaged, packaged_file
 from gcl_fast.run.run_files import GO_ON
 from gcl_fast.run.weights import IDENTITY, check_fit, load_weights
 from gcl_fast.settings import ALL_STAGES, PACKAGE, RunConfig
@@ -21,7 +22,7 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
     A .safetensors file of an earlier run holds all networks, or E_id alone. The folder of a run stands for the file of
     its last finished stage. Another folder holds official weights (`read_official`), and so may a file. Any other file
     holds the backbone of E_id from another project (`load_backbone`). "package" stands for the file of an installed
-    package (`packaged_weights`).
+    package (`load_packaged`).
 
     Raises:
         UserError: nothing that can be read, weights of other sizes than the run's networks, or a run without finished
@@ -34,9 +35,7 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
             else ""
         )
     if config.init == PACKAGE:
-        return (
-            f"{load_backbone(gcl.identity, packaged_weights.path())}, from {packaged_weights.ORIGIN}; all else random"
-        )
+        return f"{load_packaged(gcl.identity)}; all else random"
     path = _file_of_run(Path(config.init))
     official = {} if path.suffix == ".safetensors" or not path.exists() else read_official(path)
     weights = load_weights(path) if path.suffix == ".safetensors" else {}
@@ -66,7 +65,7 @@ def check_networks(config: RunConfig) -> None:
     with torch.device("meta"):  # without memory
         GCL(config.model, config.size)
     if config.init == PACKAGE:
-        packaged_weights.path()
+        packaged_file()
 
 
 def _file_of_run(path: Path) -> Path:

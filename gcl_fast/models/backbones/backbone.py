@@ -18,6 +18,8 @@ class Backbone(NamedTuple):
     width: int  # channels C of the map
     run: Callable[[nn.Module, Tensor], Tensor]  # the encoder with these children, crops (B, 3, H, W) -> (B, C, h, w)
     initialize: Callable[[nn.Module], None] | None = None  # draws weights; None: they are drawn already
+    prefix: str = ""  # of the tensors' names in the encoder, before the names by which other projects know them
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # makes tensors of other sizes fit, by those names
 
 
 def draw_kaiming(module: nn.Module) -> None:

@@ -13,6 +13,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.models.backbones.backbone import Backbone
 from gcl_fast.settings.model_sizes import IdentityConfig
 
+CHILD = "backbone"  # name of the network in the encoder
 Run = Callable[[nn.Module, Tensor], Tensor]  # a network, crops (B, 3, H, W) -> its last map
 
 
@@ -41,7 +42,7 @@ def library_backbone(network: nn.Module, run: Run, config: IdentityConfig, size:
             f" model.identity.parts={shape[2]}, taller crops, or a smaller model.identity.output_stride"
         )
     return Backbone(
-        {"backbone": network}, shape[1], lambda encoder, image: run(encoder.get_submodule("backbone"), image)
+        {CHILD: network}, shape[1], lambda encoder, image: run(encoder.get_submodule(CHILD), image), prefix=f"{CHILD}."
     )
 
 

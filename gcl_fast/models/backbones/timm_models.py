@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -47,7 +49,7 @@ def timm_model(config: IdentityConfig, size: tuple[int, int]) -> Backbone:
             " a transformer does not make; take model.identity.pooling=average"
         )
     _drop_unused(network, size)
-    return library_backbone(network, last_map, config, size)
+    return library_backbone(network, last_map, config, size)._replace(adapt=partial(_adapt_positions, network))
 
 
 def import_timm(backbone: str) -> ModuleType:
@@ -73,6 +75,30 @@ def last_map(network: Any, image: Tensor) -> Tensor:
     if x.dim() == 3 and grid is not None:  # (B, N, C)
         return x[:, getattr(network, "num_prefix_tokens", 0) :].transpose(1, 2).unflatten(2, grid)
     return x.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else x
+
+
+def _adapt_positions(network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with position embeddings for the patches of this network's crops, interpolated bicubically.
+
+    Those of a square number of patches are of square images. Others are of the grid whose sides are most nearly
+    proportional to this network's. In files of PASS (Zhu et al. 2022) the class token's stands by itself.
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    ours, theirs = getattr(network, "pos_embed", None), tensors.get("pos_embed")
+    if not isinstance(ours, Tensor) or theirs is None or ours.dim() != 3 or theirs.dim() != 3:
+        return tensors
+    if "cls_pos" in tensors:
+        theirs = torch.cat((tensors["cls_pos"], theirs), 1)
+    grid = network.patch_embed.grid_size
+    others = ours.shape[1] - grid[0] * grid[1]  # tokens that are no patches
+    count = theirs.shape[1] - others
+    if ours.shape == theirs.shape or count < 1:
+        return tensors | {"pos_embed": theirs}
+    sides = [(count // width, width) for width in range(1, count + 1) if count % width == 0]
+    aspect = 1.0 if math.isqrt(count) ** 2 == count else grid[0] / grid[1]
+    old = min(sides, key=lambda side: abs(math.log(side[0] / side[1] / aspect)))
+    return tensors | {"pos_embed": resample_abs_pos_embed(theirs, [*grid], [*old], num_prefix_tokens=others)}
 
 
 def _drop_unused(network: Any, size: tuple[int, int]) -> None:
