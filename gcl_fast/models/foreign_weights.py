@@ -1,7 +1,7 @@
 """Load a backbone from weights of other projects, whatever wraps them and however their tensors are named.
 
 A checkpoint is flattened to dotted names, so that wrappers such as `state_dict`, `model` or `teacher` and prefixes such
-as `module.`, `base.` or `encoder_q.` are one thing: what stands before the names of the backbone, which are those of its
+as `module.` or `encoder_q.` are one thing: what stands before the names of the backbone. These are the names of its
 library, and torchvision's for a residual network. The prefix that fits most tensors is taken. Two other namings of
 ResNets are translated first: an nn.Sequential, as SpCL and ClusterContrast have it, and that of Hugging Face's
 transformers.
