@@ -71,10 +71,10 @@ def map_shape(network: nn.Module, run: Run, name: str, size: tuple[int, int]) ->
 def trial(network: nn.Module, run: Run, size: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
     """Return what a network in eval mode makes of one crop of size (H, W), and its parameters by name.
 
-    All of these tensors are without memory, on torch's device "meta", and autograd connects them.
+    All of these tensors are without memory, on torch's device "meta".
     """
     training = network.training
-    parameters = {name: tensor.to("meta") for name, tensor in network.named_parameters()}
+    parameters = {name: p.detach().to("meta").requires_grad_() for name, p in network.named_parameters()}
     buffers = {name: tensor.to("meta") for name, tensor in network.named_buffers()}
     tensors = {f"network.{name}": tensor for name, tensor in (*parameters.items(), *buffers.items())}
     try:

@@ -101,6 +101,7 @@ def _adapt_positions(network: Any, tensors: dict[str, Tensor]) -> dict[str, Tens
     return tensors | {"pos_embed": resample_abs_pos_embed(theirs, [*grid], [*old], num_prefix_tokens=others)}
 
 
+@torch.enable_grad()  # a network may be made within no_grad
 def _drop_unused(network: Any, size: tuple[int, int]) -> None:
     """Replace the parts of a network that come after its last map; their parameters would have no gradient."""
     try:
