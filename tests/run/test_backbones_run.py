@@ -11,9 +11,10 @@ import gcl_fast
 from gcl_fast import evaluate, export
 from gcl_fast.inference.onnx_file import open_file
 
-SETTINGS = {  # small maps: two stripes; what a transformer needs
+# Small maps have two rows. The statistics of a few steps do not fit a network of 50 layers
+SETTINGS = {
     "mobilenetv2": ("model.identity.parts=2",),
-    "resnet50-ibn-a": (),
+    "resnet50-ibn-a": ("joint.batch_statistics=true",),
     "torchvision:shufflenet_v2_x0_5": ("model.identity.parts=2",),
     "timm:test_resnet": ("model.identity.parts=2",),
     "timm:test_vit": ("width=48", "model.identity.parts=2", "model.identity.pooling=average"),
@@ -48,9 +49,9 @@ def test_it_trains_through_all_stages(backbone, appearance, train):
     stages = json.loads((run / "summary.json").read_text())["stages"]
     assert list(stages) == ["warmup", "generative", "joint"]
     assert all(np.isfinite(list(stage.values())).all() and not stage.get("skipped") for stage in stages.values())
-    before, after = (gcl_fast.load(run, stage=stage).encoder.state_dict() for stage in ("warmup", "joint"))
-    unchanged = [name for name in before if "pos_embed" not in name and torch.equal(before[name], after[name])]
-    assert not [name for name in unchanged if not name.endswith(("bias", "num_batches_tracked"))]
+    encoders = [gcl_fast.load(run, stage=stage).encoder for stage in ("warmup", "joint")]
+    before, after = ({n: weight for n, weight in e.named_parameters() if weight.dim() > 1} for e in encoders)
+    assert not [name for name in before if torch.equal(before[name], after[name])]
 
 
 @pytest.mark.slow
