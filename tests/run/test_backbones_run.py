@@ -41,6 +41,24 @@ def train(command, trainer, tmp_path):
     return run
 
 
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        ("torchvision:mobilenet_v4", "did you mean mobilenet_v2"),
+        ("torchvision:mobilenet_v2", "makes a map of 2 rows"),
+        ("torchvision:vit_b_16", "not known where this network has a map"),
+    ],
+)
+def test_it_is_refused_before_data_are_made(backbone, reason, command, trainer, tmp_path):
+    data = tmp_path / "not-made-yet"
+    done = trainer.run([*command(tmp_path, "refused", "--backbone", backbone), f"data_root={data}"])
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not data.exists()
+    assert not (tmp_path / "refused").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("appearance", ["parts", "carried"])
 @pytest.mark.parametrize("backbone", SETTINGS)

@@ -78,10 +78,10 @@ def trial(network: nn.Module, run: Run, size: tuple[int, int]) -> tuple[Tensor, 
     buffers = {name: tensor.to("meta") for name, tensor in network.named_buffers()}
     tensors = {f"network.{name}": tensor for name, tensor in (*parameters.items(), *buffers.items())}
     try:
-        made = functional_call(_Call(network.eval(), run), tensors, torch.zeros(1, 3, *size, device="meta"))
+        output = functional_call(_Call(network.eval(), run), tensors, torch.zeros(1, 3, *size, device="meta"))
     finally:
         network.train(training)
-    return made, parameters
+    return output, parameters
 
 
 class _Call(nn.Module):

@@ -31,7 +31,7 @@ def timm_model(config: IdentityConfig, size: tuple[int, int]) -> Backbone:
     if not timm.is_model(name):
         raise unknown_network("timm", name, timm.list_models())
     extra: dict[str, Any] = {}
-    if timm.get_pretrained_cfg(name).fixed_input_size:
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):  # without a size it takes its own alone
         extra["img_size"] = size
     if config.output_stride is not None:
         extra["output_stride"] = config.output_stride
@@ -105,10 +105,10 @@ def _adapt_positions(network: Any, tensors: dict[str, Tensor]) -> dict[str, Tens
 def _drop_unused(network: Any, size: tuple[int, int]) -> None:
     """Replace the parts of a network that come after its last map; their parameters would have no gradient."""
     try:
-        made, parameters = trial(network, last_map, size)
+        output, parameters = trial(network, last_map, size)
     except (RuntimeError, ValueError, AssertionError):
         return  # `library_backbone` explains it
-    gradients = torch.autograd.grad(made.sum(), [*parameters.values()], allow_unused=True)
+    gradients = torch.autograd.grad(output.sum(), [*parameters.values()], allow_unused=True)
     used = {name.split(".")[0] for name, gradient in zip(parameters, gradients) if gradient is not None}
     for name, child in network.named_children():
         if name not in used and any(True for _ in child.parameters()):

@@ -99,7 +99,7 @@ def _rows_after_strides(trunk: nn.Module, name: str) -> dict[Any, int]:
     """Return how many rows come out of each layer that makes its map smaller, for crops of size DIVISIBLE."""
     rows: dict[Any, int] = {}
     strided = [m for m in trunk.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d) and m.stride not in (1, (1, 1))]
-    hooks = [m.register_forward_hook(lambda m, _, made: rows.__setitem__(m, made.shape[2])) for m in strided]
+    hooks = [m.register_forward_hook(lambda m, _, output: rows.__setitem__(m, output.shape[2])) for m in strided]
     map_shape(trunk, Trunk.__call__, name, DIVISIBLE)
     for hook in hooks:
         hook.remove()
