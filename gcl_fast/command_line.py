@@ -16,6 +16,7 @@ from gcl_fast.errors import UserError
 from gcl_fast.settings import (
     ALL_STAGES,
     DATASETS,
+    PACKAGE,
     LossWeights,
     RunConfig,
     from_dict,
@@ -25,7 +26,7 @@ from gcl_fast.settings import (
     warmup_preset,
 )
 from gcl_fast.settings.listing import list_settings
-from gcl_fast.settings.model_sizes import check_size
+from gcl_fast.settings.model_sizes import PACKAGED_BACKBONE, check_size
 
 
 def parser() -> Parser:
@@ -60,11 +61,18 @@ def parser() -> Parser:
         choices=ALL_STAGES,
         help="stages to run (default: all, in this order; source with --source)",
     )
+    flag(
+        "--backbone",
+        metavar="NAME",
+        help="of the identity encoder: residual, resnet50-ibn-a, mobilenetv2, torchvision:NAME or timm:NAME (default:"
+        " residual, of the preset's sizes)",
+    )
     flag("--warmup", metavar="METHOD", help="cluster, jvtc, mmcl, or none: straight from --init (default: cluster)")
     flag(
         "--init",
         metavar="FILE",
-        help="weights to start from: an earlier run, official ones, or a ResNet-50 of torchvision, timm, MoCo, ...",
+        help="weights to start from: an earlier run, official ones, those of the backbone from torchvision, timm, MoCo,"
+        " ..., or package: ImageNet's for --backbone mobilenetv2, from the extra gcl-fast[pretrained]",
     )
     flag(
         "--structure-maps", metavar="DIR", help="official pre-rendered structure maps instead of rendering in the loop"
@@ -122,6 +130,8 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     assignments, resume, listing = options.pop("set"), options.pop("resume"), options.pop("list_settings")
     if "feature_loss_on" in options:
         assignments = [f"generative.weights.feature_loss_on={options.pop('feature_loss_on')}", *assignments]
+    if "backbone" in options:
+        assignments = [f"model.identity.backbone={options.pop('backbone')}", *assignments]
     try:
         base = _base(options.pop("preset", None), options.pop("config", None))
         config = override(replace(base, **_with_methods(base, options)), assignments)
@@ -137,7 +147,7 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
 
 def check_init(config: RunConfig) -> None:
     """Raise a UserError where --init names nothing, before a missing dataset is made for minutes."""
-    if config.init and not Path(config.init).exists():
+    if config.init not in ("", PACKAGE) and not Path(config.init).exists():
         raise UserError(f"--init {config.init}: there are no weights at this path")
 
 
@@ -231,6 +241,11 @@ def _refuse_conflicts(config: RunConfig) -> None:
     if config.smpl and config.structure_maps != "online":
         raise UserError(
             f"--smpl with --structure-maps {config.structure_maps}: pre-rendered maps need no body model; choose one"
+        )
+    if config.init == PACKAGE and config.model.identity.backbone != PACKAGED_BACKBONE:
+        raise UserError(
+            f"--init package: these are weights of mobilenetv2, and this run's backbone is"
+            f" {config.model.identity.backbone}; add --backbone mobilenetv2"
         )
     if config.optimizer_backend == "apex" and config.device == "cpu":
         raise UserError("--optimizer-backend apex with --device cpu: its kernels need CUDA; leave one of them out")

@@ -32,6 +32,7 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.distributed import ranks as processes
         from gcl_fast.inputs import prepare_inputs
         from gcl_fast.run.folder import RunFolder
+        from gcl_fast.run.initialize import check_networks
         from gcl_fast.run.loop import Interrupted
         from gcl_fast.run.session import Session
         from gcl_fast.stages import graphs
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None) -> int:
     ranks = processes.start(config.device)  # of torchrun; one without it
     try:
         graphs.choose(config, ranks)  # refuses --set cuda_graphs=on where no step can be captured
+        check_networks(config)  # before data are made for minutes
         with RunFolder(config, ranks, resume) as folder:
             inputs = prepare_inputs(config, ranks, folder.finished)  # crops, and how each person stands in them
             session = Session(config, inputs, ranks, folder)  # E_id, E_str, G and D, from --init or a checkpoint

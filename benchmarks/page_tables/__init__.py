@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from page_tables import quality, scale, speed
+from page_tables.backbones import backbones
 from page_tables.rows import Files, times
 
 TABLES: dict[str, Callable[[Files], str]] = {
@@ -24,6 +25,7 @@ TABLES: dict[str, Callable[[Files], str]] = {
     "hot-parts": speed.hot_parts,
     "joint-step": lambda files: speed.step_table(files, "joint"),
     "generative-step": lambda files: speed.step_table(files, "generative"),
+    "backbones": backbones,
     "search": speed.search,
     "embedding": speed.embedding,
     "launches": speed.launches,

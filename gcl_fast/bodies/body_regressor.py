@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcl_fast.bodies import posture
-from gcl_fast.models.identity_encoder import Block
+from gcl_fast.models.backbones.residual import Block
 from gcl_fast.models.layers import relu, widen
 
 SIZE = (128, 64)  # (H, W) of the network's crops

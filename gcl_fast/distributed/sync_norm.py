@@ -10,15 +10,25 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gcl_fast.distributed.ranks import Ranks
+from gcl_fast.errors import UserError
 
 
 def synchronize_norms(network: nn.Module, ranks: Ranks) -> None:
     """Let the batch norms inside `network` share their statistics, in place; parameters and their names stay.
 
     torch's SyncBatchNorm does it on CUDA, where alone it works; `SynchronizedNorm` does it on a CPU.
+
+    Raises:
+        UserError: a batch norm of another library, which may hold an activation as well and would lose it.
     """
     if ranks.world_size == 1:
         return
+    kinds = {type(module) for module in network.modules() if isinstance(module, _BatchNorm)}
+    if others := kinds - {nn.BatchNorm1d, nn.BatchNorm2d}:
+        raise UserError(
+            f"--sync-bn: {', '.join(sorted(kind.__name__ for kind in others))} of this backbone cannot be synchronized;"
+            " leave the flag out, or choose a backbone of torchvision"
+        )
     if ranks.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return

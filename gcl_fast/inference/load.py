@@ -74,11 +74,11 @@ def load(
     identity = {name.removeprefix(IDENTITY): t for name, t in weights.items() if name.startswith(IDENTITY)}
     gcl = None
     if len(identity) == len(weights):
-        encoder = IdentityEncoder(settings.model.identity)
+        encoder = IdentityEncoder(settings.model.identity, settings.size)
         check_fit(encoder.state_dict(), identity, path)
         encoder.load_state_dict(identity)
     else:
-        gcl = GCL(settings.model)
+        gcl = GCL(settings.model, settings.size)
         check_fit(gcl.state_dict(), weights, path)
         gcl.load_state_dict(weights)
         encoder = gcl.identity

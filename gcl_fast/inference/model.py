@@ -81,7 +81,7 @@ class Model:
     @property
     def dim(self) -> int:
         """Return the size D of an embedding."""
-        return self.encoder.config.embedding
+        return self.encoder.dim
 
     @functools.cached_property
     def digest(self) -> str:

@@ -65,7 +65,10 @@ def model_card(model: Model, name: str, container: str, snippet: str, agreement:
         "preset": settings.get("preset"),
         "mixed precision": settings.get("amp"),
     }
-    sizes = {f"encoder: {key}": value for key, value in settings.get("model", {}).get("identity", {}).items()}
+    identity = settings.get("model", {}).get("identity", {})
+    if ":" in identity.get("backbone", ""):  # a library's network: the sizes of residual networks do not count
+        identity = {key: identity[key] for key in ("backbone", "output_stride", "pooling", "projection", "parts")}
+    sizes = {f"encoder: {key}": value for key, value in identity.items()}
     datasets = [data.get("name"), *([metadata["source"]] if metadata.get("source") else [])]
     terms = " ".join(dict.fromkeys(DATA_TERMS.get(dataset, UNKNOWN_TERMS) for dataset in datasets))
     return f"""\

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcl_fast.models.identity_encoder import Block, IdentityEncoder
+from gcl_fast.models.backbones.residual import Block
+from gcl_fast.models.identity_encoder import IdentityEncoder
 
 
 class Folded(NamedTuple):
@@ -49,7 +50,7 @@ class FoldedEncoder:
     """Computes what an identity encoder computes in eval mode, from a copy of its weights.
 
     Args:
-        encoder: on a CPU. Later changes of its weights are not seen.
+        encoder: on a CPU, with the backbone "residual". Later changes of its weights are not seen.
         dtype: of maps and weights, float32 or bfloat16.
 
     Example:
@@ -96,7 +97,7 @@ def for_inference(encoder: nn.Module, dtype: torch.dtype | None) -> Callable[[Te
         dtype: of autocast; None: float32 without it.
 
     Returns:
-        A `FoldedEncoder` in bfloat16 on a CPU, and otherwise `encoder`.
+        A `FoldedEncoder` of a residual network in bfloat16 on a CPU, and otherwise `encoder`.
 
     Example:
         >>> from gcl_fast.models import ModelConfig
@@ -105,6 +106,11 @@ def for_inference(encoder: nn.Module, dtype: torch.dtype | None) -> Callable[[Te
         (True, 'FoldedEncoder')
     """
     on_cpu = next(encoder.parameters()).device.type == "cpu"
-    if dtype == torch.bfloat16 and on_cpu and isinstance(encoder, IdentityEncoder):
+    if (
+        dtype == torch.bfloat16
+        and on_cpu
+        and isinstance(encoder, IdentityEncoder)
+        and encoder.config.backbone == "residual"
+    ):
         return FoldedEncoder(encoder, dtype)
     return encoder

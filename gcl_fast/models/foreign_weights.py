@@ -1,22 +1,25 @@
 """Load a backbone from weights of other projects, whatever wraps them and however their tensors are named.
 
 A checkpoint is flattened to dotted names, so that wrappers such as `state_dict`, `model` or `teacher` and prefixes such
-as `module.`, `base.` or `encoder_q.` are one thing: what stands before the names of torchvision. The prefix that fits
-most tensors is taken. Two other namings are translated first: a backbone as an nn.Sequential, as SpCL and
-ClusterContrast have it, and ResNets of Hugging Face's transformers.
+as `module.` or `encoder_q.` are one thing: what stands before the names of the backbone. These are the names of its
+library, and torchvision's for a residual network. The prefix that fits most tensors is taken. Two other namings of
+ResNets are translated first: an nn.Sequential, as SpCL and ClusterContrast have it, and that of Hugging Face's
+transformers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcl_fast.errors import UserError
 from gcl_fast.models.checkpoint_files import read_checkpoint
+from gcl_fast.models.identity_encoder import IdentityEncoder
 from gcl_fast.models.official_weights import first_of
 
 ENOUGH = 0.9  # share of the backbone's tensors that a file must hold
@@ -36,20 +39,21 @@ _TRANSFORMERS = {  # names of Hugging Face's ResNet -> names of torchvision
 }
 
 
-def load_backbone(encoder: nn.Module, path: str | Path) -> str:
+def load_backbone(encoder: IdentityEncoder, path: str | Path) -> str:
     """Load the backbone of an identity encoder from weights of another project, in place.
 
     The encoder's own `feat` and `feat_bn` stay as they are, and so does a tensor that the file lacks.
 
     Args:
-        encoder: an `IdentityEncoder`.
+        encoder: with any backbone.
         path: a file that torch.save or safetensors wrote.
 
     Returns:
         A phrase that says how many tensors were loaded, and which of the file were left out.
 
     Raises:
-        UserError: the file cannot be read, or it lacks more than a tenth of the backbone's tensors.
+        UserError: the file cannot be read, it lacks more than a tenth of the backbone's tensors, or it is of a deeper
+            network.
 
     Example:
         >>> import torch
@@ -61,13 +65,15 @@ def load_backbone(encoder: nn.Module, path: str | Path) -> str:
         '60 of 60 tensors of the backbone; left out: fc'
     """
     path = Path(path)
-    expected = {name: tensor for name, tensor in encoder.state_dict().items() if _counts(name)}
+    state = {name: tensor for name, tensor in encoder.state_dict().items() if _counts(name)}
+    expected = {name.removeprefix(encoder.prefix): tensor for name, tensor in state.items()}
     tensors = dict(_flatten(read_checkpoint(path)))
     prefix, candidates = _best_prefix(expected, tensors)
+    candidates = encoder.adapt(candidates)
     fitting = {name: t for name, t in candidates.items() if name in expected and t.shape == expected[name].shape}
-    if len(fitting) < ENOUGH * len(expected) or _depth(candidates) != _depth(expected):  # 101 layers hold those of 50
+    if len(fitting) < ENOUGH * len(expected) or _deeper(expected, candidates):  # 101 layers hold those of 50
         raise UserError(f"{path}: {_misfit(expected, candidates, len(fitting))}; {GUIDE}")
-    encoder.load_state_dict(fitting, strict=False)
+    encoder.load_state_dict({encoder.prefix + name: tensor for name, tensor in fitting.items()}, strict=False)
     missing = [name for name in expected if name not in fitting]
     others = {name.split(".")[0] for name in candidates if name not in expected and _counts(name)}
     others |= {_branch(name, prefix) for name in tensors if not name.startswith(prefix) and _counts(name)}
@@ -91,11 +97,12 @@ def _best_prefix(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) 
     Where no name fits, the prefix is empty, and the tensors have the names of the file.
     """
     choices: dict[str, dict[str, Tensor]] = {"": dict(tensors)}
-    for naming in (_as_torchvision, _as_sequence, _as_transformers):
-        for prefix, candidates in naming(tensors):
-            old = choices.get(prefix)
-            if old is None or _fit(expected, candidates) > _fit(expected, old):
-                choices[prefix] = candidates
+    anchor = max(expected, key=lambda name: name.count("."))  # it ends no other name by chance
+    by_own_names = ((prefix, _behind(prefix, tensors)) for prefix in _prefixes(tensors, anchor))
+    for prefix, candidates in chain(by_own_names, _as_sequence(tensors), _as_transformers(tensors)):
+        old = choices.get(prefix)
+        if old is None or _fit(expected, candidates) > _fit(expected, old):
+            choices[prefix] = candidates
     prefix = max(choices, key=lambda p: (_fit(expected, choices[p]), -_preference(p), -len(p)))
     return prefix, choices[prefix]
 
@@ -108,12 +115,6 @@ def _fit(expected: Mapping[str, Tensor], candidates: Mapping[str, Tensor]) -> in
 def _preference(prefix: str) -> int:
     """Return the rank of a prefix among copies of the same networks; smaller is better."""
     return next((rank for rank, name in enumerate(PREFERRED) if name in prefix), len(PREFERRED))
-
-
-def _as_torchvision(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield each prefix of names such as `layer1.0.conv1.weight`, and the tensors behind it."""
-    for prefix in _prefixes(tensors, "layer1.0.conv1.weight"):
-        yield prefix, _behind(prefix, tensors)
 
 
 def _as_sequence(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -169,12 +170,23 @@ def _misfit(expected: Mapping[str, Tensor], candidates: Mapping[str, Tensor], fi
             f"weights of a ResNet with {first_of(theirs, ', ')} blocks in its stages, and this run's encoder has"
             f" {first_of(ours, ', ')} (model.identity.blocks)"
         )
+    if fitting == len(expected):
+        return (
+            f"weights of a deeper network; this run's backbone has no {first_of(_deeper(expected, candidates), ', ')}"
+        )
     faults = [
         f"{name} is {tuple(candidates[name].shape) if name in candidates else 'missing'}, expected {tuple(t.shape)}"
         for name, t in expected.items()
         if name not in candidates or candidates[name].shape != t.shape
     ]
     return f"{fitting} of {len(expected)} tensors of the backbone fit; " + first_of(faults)
+
+
+def _deeper(expected: Mapping[str, Tensor], candidates: Mapping[str, Tensor]) -> list[str]:
+    """Return the candidates that are named as tensors of the backbone are, in a layer of a number that it lacks."""
+    patterns = {re.sub(r"\d+", "#", name) for name in expected}
+    others = [name for name in candidates if name not in expected and _counts(name)]
+    return [name for name in others if re.sub(r"\d+", "#", name) in patterns]
 
 
 def _depth(tensors: Mapping[str, Tensor]) -> list[int]:

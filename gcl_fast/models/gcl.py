@@ -8,7 +8,7 @@ from gcl_fast.models.discriminator import Discriminator
 from gcl_fast.models.generator import Generator
 from gcl_fast.models.identity_encoder import IdentityEncoder
 from gcl_fast.models.structure_encoder import StructureEncoder
-from gcl_fast.settings.model_sizes import ModelConfig
+from gcl_fast.settings.model_sizes import ModelConfig, check_slices
 
 
 class GCL(nn.Module):
@@ -19,6 +19,10 @@ class GCL(nn.Module):
 
     Args:
         config: sizes; None: the paper's.
+        size: (H, W) of the crops, as `IdentityEncoder` takes it.
+
+    Raises:
+        UserError: as `IdentityEncoder`; or the generator's blocks do not divide the part features.
 
     Example:
         >>> import torch
@@ -29,10 +33,11 @@ class GCL(nn.Module):
         torch.Size([2, 3, 128, 64])
     """
 
-    def __init__(self, config: ModelConfig | None = None):
+    def __init__(self, config: ModelConfig | None = None, size: tuple[int, int] = (256, 128)):
         super().__init__()
         self.config = config = config or ModelConfig()
-        self.identity = IdentityEncoder(config.identity)
+        self.identity = IdentityEncoder(config.identity, size)
+        check_slices(self.identity.part_features, config.generator.blocks)  # of a library's network it is known now
         self.structure = StructureEncoder(config.structure)
-        self.generator = Generator(config.generator, config.structure.code, config.identity.part_features)
+        self.generator = Generator(config.generator, config.structure.code, self.identity.part_features)
         self.discriminator = Discriminator(config.discriminator)

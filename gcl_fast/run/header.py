@@ -47,6 +47,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         **_rasterizer(ranks.device),
         "neighbours": choose(_clustered_rows(config, data.train), config.joint.clustering.engine, ranks.device)[1],
         "DBSCAN": "of gcl_fast, on the sparse graph",
+        **_backbone(config),
         "weights": weights,
         "warm-up": "none" if config.warmup is None else config.warmup.method,
         "stages": " -> ".join(config.stages) + f", seed {config.seed}",
@@ -65,6 +66,15 @@ def describe_ranks(ranks: Ranks) -> str:
         return ""
     sharing = f" that share GPUs by gloo ({SHARING}=1), which tests correctness alone"
     return f", {ranks.world_size} ranks" + (sharing if ranks.device.type == "cuda" and shares_gpus() else "")
+
+
+def _backbone(config: RunConfig) -> dict[str, str]:
+    """Return the line of a backbone that is not one of the residual networks of the presets."""
+    identity = config.model.identity
+    if identity.backbone == "residual":
+        return {}
+    stride = "" if identity.output_stride is None else f", output stride {identity.output_stride}"
+    return {"backbone": identity.backbone + stride}
 
 
 def _source(inputs: Inputs) -> dict[str, str]:

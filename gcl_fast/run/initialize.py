@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gcl_fast.errors import UserError
 from gcl_fast.models import GCL, load_backbone, load_official, read_official
 from gcl_fast.models.official_weights import PARTS
+from gcl_fast.models.packaged_weights import load_packaged, packaged_file
 from gcl_fast.run.run_files import GO_ON
 from gcl_fast.run.weights import IDENTITY, check_fit, load_weights
-from gcl_fast.settings import ALL_STAGES, RunConfig
+from gcl_fast.settings import ALL_STAGES, PACKAGE, RunConfig
 
 
 def initialize(gcl: GCL, config: RunConfig) -> str:
@@ -19,7 +21,8 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
 
     A .safetensors file of an earlier run holds all networks, or E_id alone. The folder of a run stands for the file of
     its last finished stage. Another folder holds official weights (`read_official`), and so may a file. Any other file
-    holds the backbone of E_id from another project (`load_backbone`).
+    holds the backbone of E_id from another project (`load_backbone`). "package" stands for the file of an installed
+    package (`load_packaged`).
 
     Raises:
         UserError: nothing that can be read, weights of other sizes than the run's networks, or a run without finished
@@ -31,6 +34,8 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
             if config.preset in ("paper", "best")
             else ""
         )
+    if config.init == PACKAGE:
+        return f"{load_packaged(gcl.identity)}; all else random"
     path = _file_of_run(Path(config.init))
     official = {} if path.suffix == ".safetensors" or not path.exists() else read_official(path)
     weights = load_weights(path) if path.suffix == ".safetensors" else {}
@@ -49,6 +54,18 @@ def initialize(gcl: GCL, config: RunConfig) -> str:
     check_fit(gcl.state_dict(), weights, path)
     gcl.load_state_dict(weights)
     return origin
+
+
+def check_networks(config: RunConfig) -> None:
+    """Check that the networks can be made, before a missing dataset is made for minutes.
+
+    Raises:
+        UserError: as `GCL` raises it, or `--init package` without the package.
+    """
+    with torch.device("meta"):  # without memory
+        GCL(config.model, config.size)
+    if config.init == PACKAGE:
+        packaged_file()
 
 
 def _file_of_run(path: Path) -> Path:

@@ -105,7 +105,7 @@ def restore(
         UserError: a stage is not finished or has no generator, no stage is finished, or the weights do not fit the
             networks of `config`.
     """
-    gcl = GCL(config.model).to(device).to(memory_format=torch.channels_last)
+    gcl = GCL(config.model, config.size).to(device).to(memory_format=torch.channels_last)
     if is_official(source):
         whole = generator or set(read_official(source)) == set(PARTS)
         gcl.load_state_dict(load_official(source, PARTS if whole else ["id"]), strict=whole)

@@ -49,7 +49,7 @@ class Session:
         seed_all(config.seed)
         steps = planned_steps(config, len(inputs.dataset.train), ranks.world_size)
         self.precision = choose_precision(config.amp, ranks.device, config.compile, steps)
-        self.gcl = GCL(config.model)
+        self.gcl = GCL(config.model, config.size)
         origin = initialize(self.gcl, config)
         self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
         if config.sync_bn:

@@ -17,10 +17,11 @@ from gcl_fast import __version__
 from gcl_fast.data import ReIDDataset
 from gcl_fast.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from gcl_fast.errors import UserError
+from gcl_fast.models import packaged_weights
 from gcl_fast.models.official_weights import first_of, misfits
 from gcl_fast.run.checkpoint import write_or_warn
 from gcl_fast.run.environment import commit
-from gcl_fast.settings import RunConfig, from_dict, to_dict
+from gcl_fast.settings import PACKAGE, RunConfig, from_dict, to_dict
 
 FORMAT = 1  # of the metadata
 ENTRY = "gcl_fast"  # of the safetensors header, which holds the metadata as JSON
@@ -47,7 +48,7 @@ def describe(config: RunConfig, stage: str, dataset: ReIDDataset, metrics: dict[
         "gcl_fast": __version__,
         "commit": commit(),
         "stage": stage,
-        "init": Path(config.init).name,
+        "init": packaged_weights.ORIGIN if config.init == PACKAGE else Path(config.init).name,
         "source": None if config.source is None else config.source.dataset,
         "settings": needed_settings(config),
         "input": {

