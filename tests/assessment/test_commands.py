@@ -14,9 +14,12 @@ from PIL import Image
 
 import gcl_fast
 from gcl_fast import estimate, evaluate, generate, train
-from gcl_fast.data import open_dataset
+from gcl_fast.bodies import AnnyBody, OnlineStructureMaps, align, load_body_parameters
+from gcl_fast.data import ExtractLoader, open_dataset
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation import retrieve
+from gcl_fast.evaluation.inference import embeddings
+from gcl_fast.evaluation.view_pooling import CarriedViews
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import choose
 from gcl_fast.run.weights import save_weights
@@ -133,6 +136,24 @@ def test_flip_and_query_expansion_are_what_they_say(ranked, world, capsys):
         assert measured(capsys, ranked, *flags)["mAP"] == pytest.approx(mAP, abs=1e-9)
 
 
+def test_pooled_views_rank_by_the_means_over_views(ranked, world, capsys):
+    plain, pooled = measured(capsys, ranked), measured(capsys, ranked, "--pool-views")
+    data, encoder, rows, used = open_dataset("synthetic", world), gcl_fast.load(ranked).encoder, {}, []
+    for split in ("query", "gallery"):
+        records = getattr(data, split)
+        params = align(load_body_parameters(world / "body_parameters" / f"{split}.npz"), records.names, world, world)
+        views = CarriedViews(OnlineStructureMaps(AnnyBody(), params, (64, 40), "cpu"))
+        batches, precision = ExtractLoader(records, (64, 40)), choose(True, torch.device("cpu"))
+        rows[split] = embeddings(
+            encoder, batches, len(records), precision.evaluating, dtype=precision.dtype, views=views
+        )
+        used.append(views.used)
+    expected = retrieve(rows["query"], rows["gallery"], data.query, data.gallery).mAP
+    assert pooled["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert pooled["views"] == pytest.approx(sum(used) / 2)
+    assert pooled["mAP"] != plain["mAP"]
+
+
 def test_a_run_is_evaluated_from_another_folder_in_its_own_precision(ranked, world, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     choices = []
@@ -177,6 +198,8 @@ def test_quality_as_one_object(untrained, capsys, monkeypatch):
         (["--generation", "--rerank"], "--rerank with --generation"),
         (["--generation", "--flip"], "--flip with --generation"),
         (["--generation", "--query-expansion", "3"], "--query-expansion with --generation"),
+        (["--generation", "--pool-views"], "--pool-views with --generation"),
+        (["--pool-views", "--joint-similarity"], "--pool-views with --joint-similarity"),
         (["--query-expansion", "0"], "--query-expansion 0: expected 1"),
         (["--inception", "file.pth"], "--inception without --generation"),
         (["--yaws", "0"], "--yaws without --generation"),
