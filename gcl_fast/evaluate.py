@@ -91,8 +91,8 @@ def main(arguments: list[str] | None) -> int:
     data = assessment.inputs.dataset
     if not data.can_be_ranked:  # before bodies are estimated for views
         raise UserError(
-            f"{data.name} in {data.root} has no query and gallery to rank; name a dataset that has them with --dataset"
-            " and --data-root, or measure generated views with --generation"
+            f"{data.name} in {data.root} {data.why_unranked}, so there is nothing to rank; name another dataset with"
+            " --dataset and --data-root, or measure generated views with --generation"
         )
     results: dict[str, dict[str, float]] = {}
     for stage, gcl in restore(options.run, config, options.stages, ranks.device):
@@ -151,10 +151,11 @@ def _print_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
 def _table(corner: str, rows: dict[str, dict[str, float]]) -> None:
     """Print a line for each row, with a column for each metric that any row has: in per cent where it is a fraction.
 
-    A Fréchet distance is none, and is printed as it is.
+    Counts and Fréchet distances are none, and are printed as they are.
     """
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else f"{value:.3f}"
+    exact = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else exact(value)
     cells = [[row, *(show(n, metrics[n]) if n in metrics else "" for n in names)] for row, metrics in rows.items()]
     print(text_table([[corner, *names], *cells]))
 

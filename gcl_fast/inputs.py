@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ from gcl_fast.bodies import (
 from gcl_fast.bodies.body_estimator import DOUBTFUL, estimate_to_file
 from gcl_fast.data import Augmentation, Records, ReIDDataset, TrainLoader, drop_broken, open_dataset
 from gcl_fast.data.readers import READERS
+from gcl_fast.data.records import judged_queries
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.settings import RunConfig, SourceConfig
 from gcl_fast.synthetic import make_world, true_views
 
 StructureMaps = OnlineStructureMaps | PrerenderedStructureMaps
+UNJUDGED = "queries without their person in another camera of the gallery"
 TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
 
 
@@ -264,10 +267,18 @@ def _source_root(source: SourceConfig) -> Path:
 
 
 def _open_readable(name: str, root: Path, on_bad_image: str) -> ReIDDataset:
-    """Open a dataset without the images that do not decode, which its notes count."""
+    """Open a dataset without the images that do not decode; its notes and `passed_over` count what is left out."""
     dataset = open_dataset(name, root)
-    (train, train_note), (query, query_note), (gallery, gallery_note) = (
-        drop_broken(records, on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)
-    )
-    notes = [note for note in (*dataset.notes, train_note, query_note, gallery_note) if note]
-    return replace(dataset, train=train, query=query, gallery=gallery, notes=tuple(notes))
+    notes, left_out, splits = [*dataset.notes], dict(dataset.passed_over), dict[str, Any]()
+    for split in ("train", "query", "gallery"):
+        records: Records = getattr(dataset, split)
+        splits[split], note = drop_broken(records, on_bad_image, needed=split == "train")
+        notes += [note] if note else []
+        if broken := len(records) - len(splits[split]):
+            left_out[f"broken images of {split}"] = broken
+    dataset = replace(dataset, **splits)
+    unjudged = len(dataset.query) - int(judged_queries(dataset.query, dataset.gallery).sum())
+    if unjudged and dataset.can_be_ranked:
+        left_out[UNJUDGED] = unjudged
+        notes.append(f"{name}: {unjudged:,} of {len(dataset.query):,} queries do not count ({UNJUDGED})")
+    return replace(dataset, notes=tuple(notes), passed_over=left_out)

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 
-COUNTS = ("seconds", "steps", "skipped")  # metrics of a stage that are no fractions
+COUNTS = ("queries", "queries_left_out", "seconds", "steps", "skipped")  # metrics of a stage that are no fractions
 
 
 def is_fraction(metric: str) -> bool:

@@ -66,19 +66,22 @@ def find_broken(records: Records, threads: int = 2) -> dict[int, str]:
     return {i: why for i, why in enumerate(reasons) if why}
 
 
-def drop_broken(records: Records, on_bad_image: str = "skip", threads: int = 2) -> tuple[Records, str]:
+def drop_broken(
+    records: Records, on_bad_image: str = "skip", threads: int = 2, *, needed: bool = True
+) -> tuple[Records, str]:
     """Leave out the records whose images do not decode.
 
     Args:
         records: the crops to check.
         on_bad_image: "skip" leaves broken images out, "error" raises.
         threads: files that are decoded at a time.
+        needed: whether some image must decode, as for training.
 
     Returns:
         The records whose images decode, and a sentence that counts and names the others ("" if there are none).
 
     Raises:
-        UserError: an image is broken and `on_bad_image` is "error", or all images are broken.
+        UserError: an image is broken and `on_bad_image` is "error", or all are and some are needed.
 
     Example:
         >>> from gcl_fast.data import open_dataset
@@ -95,7 +98,7 @@ def drop_broken(records: Records, on_bad_image: str = "skip", threads: int = 2) 
     first = "; ".join(f"{names[i]}: {reason}" for i, reason in list(broken.items())[:5])
     more = "; ..." if len(broken) > 5 else ""
     notice = f"{len(broken)} of {len(records)} images under {records.root} do not decode ({first}{more})"
-    if on_bad_image == "error" or len(broken) == len(records):
+    if on_bad_image == "error" or (needed and len(broken) == len(records)):
         way_out = ", or pass --on-bad-image skip to leave broken ones out" if on_bad_image == "error" else ""
         raise UserError(f"{notice}; repair or remove them{way_out}")
     sound = np.setdiff1d(np.arange(len(records)), list(broken))

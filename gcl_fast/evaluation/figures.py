@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gcl_fast.atomic import write_atomically, write_target
+from gcl_fast.table import COUNTS
 
 GAP, LABEL, MARGIN = 4, 18, 66  # pixels between images, above the columns, left of the rows
 PAIRS = 8  # pairs of crop and structure map in a row
@@ -118,7 +119,7 @@ def curves_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for record in records:
         for name, value in record.items():
-            if name not in ("stage", "step", "time"):
+            if name not in ("stage", "step", "time", *COUNTS):
                 step = offset[record["stage"]] + record["step"]
                 curves.setdefault(_panel(name), {}).setdefault(name, []).append((step, value))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -69,11 +70,14 @@ class Session:
 
     def start(self) -> None:
         """Open the folder; assess the first weights of a new run, or print the step that a resumed run goes on from."""
-        self.folder.open(describe_data(self.inputs.dataset))
+        data = describe_data(self.inputs.dataset)
+        self.folder.open(data)
+        self.folder.summary["data"] = data
         state, finished = self.folder.state, self.folder.finished
         if state is None:
             self.log.rewind("", 0, [])  # drops the records of a run that was killed before its first checkpoint
-            self.folder.summary["initial"] = self.assessment.retrieval(self.gcl)
+            initial = self._unless_it_fails("initial", lambda: self.assessment.retrieval(self.gcl))
+            self.folder.summary["initial"] = initial
             self.log.say(f"initial: {percent(self.folder.summary['initial'])}")
         else:
             stage, step = state["stage"], state["at"]["step"]
@@ -121,7 +125,8 @@ class Session:
     def assess(self, stage: Stage) -> None:
         """Measure the networks after a stage, and write retrieval, SSIM of views and seconds to summary and log."""
         beginning, at, summary = time.monotonic(), self.position, self.folder.summary
-        metrics = self.assessment.after(stage.name, self.gcl, self.folder.path / "views")
+        views = self.folder.path / "views"
+        metrics = self._unless_it_fails(stage.name, lambda: self.assessment.after(stage.name, self.gcl, views))
         weights, metadata = self.gcl.state_dict(), self._metadata(stage, metrics)
         self.folder.save_weights(stage.name, weights, metadata)  # once more, with what was measured
         self.folder.save_encoder(weights, metadata)
@@ -145,12 +150,32 @@ class Session:
         """
         assert self.inputs.source is not None
         encoder = stage.finished()
-        on_target = self.assessment.retrieval_in(self.inputs.dataset, encoder)
+        retrieval = lambda data: self._unless_it_fails(
+            f"{stage.name} on {data.name}", lambda: self.assessment.retrieval_in(data, encoder)
+        )
+        on_target = retrieval(self.inputs.dataset)
         weights = self.gcl.state_dict() | encoder.state_dict(prefix=IDENTITY)
         self.folder.save_weights(SOURCE_NORMS, weights, self._metadata(stage, on_target))
-        on_source = self.assessment.retrieval_in(self.inputs.source, encoder)
+        on_source = retrieval(self.inputs.source)
         self.log.say(f"source only: {percent(on_target)}; on its own test set: {percent(on_source)}")
         return {"source_only": on_target, "source_test": on_source}
+
+    def _unless_it_fails(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Return what `measure` returns, or {} with a warning where it fails: training goes on without a measurement.
+
+        With several ranks only a UserError is passed over, which all of them raise; the others may wait for one rank.
+        """
+        try:
+            return measure()
+        except (OSError, RuntimeError, ValueError) as error:
+            if self.ranks.world_size > 1 and not isinstance(error, UserError):
+                raise
+            warnings.warn(
+                f"{name}: not evaluated ({error}); the run goes on, and gcl-fast evaluate {self.folder.path} measures"
+                " its finished stages",
+                stacklevel=2,
+            )
+            return {}
 
     def _metadata(self, stage: Stage, metrics: dict[str, float]) -> dict[str, Any]:
         """Return the metadata of the weights after `stage`."""
@@ -210,5 +235,5 @@ class Session:
 def percent(metrics: dict[str, float]) -> str:
     """Return mAP and rank-1 in per cent as the log prints them."""
     if "mAP" not in metrics:
-        return "no labelled query and gallery, no retrieval"
+        return "not evaluated"
     return f"mAP {100 * metrics['mAP']:.1f} %, rank-1 {100 * metrics['rank1']:.1f} %"

@@ -69,9 +69,13 @@ def needed_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def describe_data(dataset: ReIDDataset) -> dict[str, Any]:
-    """Return the name of a dataset, the number of crops in each split, and a digest of the training crops' names."""
+    """Return the name of a dataset, the number of crops in each split, and a digest of the training crops' names.
+
+    `left_out` counts by reason what was passed over, what does not decode, and the queries that do not count.
+    """
     counts = {split: len(getattr(dataset, split)) for split in ("train", "query", "gallery")}
-    return {"name": dataset.name, **counts, "digest": digest_of_names(dataset.train.names)}
+    digest = digest_of_names(dataset.train.names)
+    return {"name": dataset.name, **counts, "left_out": dict(dataset.passed_over), "digest": digest}
 
 
 def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:

@@ -94,7 +94,7 @@ def test_a_dataset_without_query_cannot_be_ranked(untrained, capsys):
     assert evaluate.main([str(untrained)]) == 2
     assert sorted(untrained.parent.rglob("*")) == before, "no body was estimated"
     streams = capsys.readouterr()
-    assert "has no query and gallery to rank; name a dataset that has them" in streams.err
+    assert "has no query and gallery, so there is nothing to rank; name another dataset" in streams.err
     assert streams.out == ""
 
 

@@ -185,10 +185,14 @@ def test_incomplete_datasets(tmp_path):
     make_tree(tmp_path, MARKET)
     for name in MARKET["query"]:
         (tmp_path / "query" / name).unlink()
-    with pytest.raises(UserError, match=r"no crops in .*query"):
-        open_dataset("market1501", tmp_path)
+    assert open_dataset("market1501", tmp_path).why_unranked == "has no query"
     (tmp_path / "query").rmdir()
-    with pytest.raises(UserError, match="no query under"):
+    dataset = open_dataset("market1501", tmp_path)
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (3, 0, 2)
+    assert any(note == f"market1501: there is no query in {tmp_path}" for note in dataset.notes)
+    for name in MARKET["bounding_box_train"]:
+        (tmp_path / "bounding_box_train" / name).unlink()
+    with pytest.raises(UserError, match=r"no crops in .*bounding_box_train"):
         open_dataset("market1501", tmp_path)
 
 

@@ -132,10 +132,12 @@ def test_folders_of_splits_that_hold_images_are_no_people(tmp_path):
         open_dataset("person-folders", tmp_path)
 
 
-def test_a_query_without_gallery_is_refused(tmp_path):
+def test_a_query_without_gallery_is_noted(tmp_path):
     make_tree(tmp_path, {"train/a": ["c1.jpg"], "query/b": ["c1.jpg"]})
-    with pytest.raises(UserError, match=r"there is a query folder in .* and not the other one"):
-        open_dataset("person-folders", tmp_path)
+    dataset = open_dataset("person-folders", tmp_path)
+    assert counts(dataset) == (1, 1, 0)
+    assert dataset.notes[-1] == f"person-folders: there is a query folder in {tmp_path} and no gallery folder"
+    assert dataset.why_unranked == "has no gallery"
 
 
 def rows(*crops: tuple[int, int], tracklets: bool = False) -> list[Row]:

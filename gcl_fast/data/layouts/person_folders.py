@@ -81,7 +81,8 @@ def _divide(home: Path, folders: dict[str, Path], rows: dict[str, list[Row]], re
         roots[1:] = [folders["test"]] * 2
         query, gallery = build_query_gallery(rows["test"], reading, folders["test"].name)
     elif bool(query) != bool(gallery):
-        raise reading.error(f"there is {'a query' if query else 'a gallery'} folder in {home} and not the other one")
+        there, other = ("query", "gallery") if query else ("gallery", "query")
+        reading.notes.append(f"{reading.name}: there is a {there} folder in {home} and no {other} folder")
     return reading.dataset(home, *make_records(roots, [train, query, gallery]))
 
 
