@@ -11,13 +11,14 @@ from typing import Any
 
 import yaml
 
-from gcl_fast.arguments import Parser, did_you_mean
+from gcl_fast.arguments import Parser, from_home
 from gcl_fast.errors import UserError
 from gcl_fast.settings import (
     ALL_STAGES,
     DATASETS,
     LossWeights,
     RunConfig,
+    assign,
     from_dict,
     override,
     preset,
@@ -25,7 +26,7 @@ from gcl_fast.settings import (
     warmup_preset,
 )
 from gcl_fast.settings.listing import list_settings
-from gcl_fast.settings.model_sizes import check_size
+from gcl_fast.settings.ranges import paths_of
 
 
 def parser() -> Parser:
@@ -115,7 +116,6 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
 
     Raises:
         SystemExit: --help or --list-settings (status 0), or an unknown or malformed flag (status 2).
-        UserError: crops of a size that the networks cannot take.
     """
     flags = parser()
     options = vars(flags.parse_args(arguments))
@@ -125,13 +125,13 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     try:
         base = _base(options.pop("preset", None), options.pop("config", None))
         config = override(replace(base, **_with_methods(base, options)), assignments)
+        config = assign(config, {key: from_home(path) for key, path in paths_of(config).items()})
         _refuse_conflicts(config)
     except UserError as error:
         flags.refuse(str(error))
     if listing:
         print(list_settings(config))
         sys.exit(0)
-    check_size(*config.size)
     return config, resume
 
 
@@ -220,12 +220,6 @@ def _refuse_conflicts(config: RunConfig) -> None:
     Raises:
         UserError: there are two such settings; it names both.
     """
-    for flag, name in (("--dataset", config.dataset), ("--source", config.source.dataset if config.source else None)):
-        if name not in (*DATASETS, None):
-            raise UserError(
-                f"{flag} {name}: there is no such dataset{did_you_mean(str(name), DATASETS)}; there are"
-                f" {', '.join(DATASETS)}"
-            )
     if "source" in config.stages and config.source is None:
         raise UserError("--stages source: on which dataset? name it by --source DATASET")
     if config.smpl and config.structure_maps != "online":

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.arguments import Parser, add_run_arguments
+from gcl_fast.arguments import DEGREES, Parser, add_run_arguments, number
 from gcl_fast.atomic import check_writable, write_text
 from gcl_fast.console import LOGGER
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 from gcl_fast.settings import WEIGHTS
+from gcl_fast.settings.ranges import Range
 from gcl_fast.table import is_fraction, text_table
 
 
@@ -48,8 +49,8 @@ def parser() -> Parser:
         metavar="FILE",
         help="torchvision's Inception-v3 weights, for the Fréchet distance (default: in the run's own embeddings)",
     )
-    views.add_argument("--yaws", nargs="+", type=float, metavar="DEG", help="default: 0, 45, ...")
-    views.add_argument("--count", type=int, help="number of crops to turn (default: all)")
+    views.add_argument("--yaws", nargs="+", type=number(float, DEGREES), metavar="DEG", help="default: 0, 45, ...")
+    views.add_argument("--count", type=number(int, Range(1)), help="number of crops to turn (default: all)")
     return parser
 
 

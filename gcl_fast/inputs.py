@@ -210,7 +210,7 @@ def prepare_source(config: RunConfig) -> None:
     """Make the embedded source, where `config` names it and it is missing or unfinished.
 
     Raises:
-        UserError: the source is unknown, or it is the target: the same folder or the same world.
+        UserError: the source has no folder, or it is the target: the same folder or the same world.
     """
     assert config.source is not None
     root = _source_root(config.source)
@@ -258,9 +258,7 @@ def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
 
 
 def _source_root(source: SourceConfig) -> Path:
-    """Return the folder of the source; raise a UserError for an unknown dataset, or one without a needed folder."""
-    if source.dataset not in READERS:
-        raise UserError(f"--source {source.dataset}: there is no such dataset; there are {', '.join(sorted(READERS))}")
+    """Return the folder of the source; raise a UserError for a dataset without a needed folder."""
     if source.dataset != "synthetic" and not source.root:
         raise UserError(f"--source {source.dataset} needs --source-root DIR, the folder that holds it")
     return Path(source.root or "datasets/synthetic-source")

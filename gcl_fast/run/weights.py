@@ -90,14 +90,11 @@ def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:
             f" the gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
         )
     try:
-        settings = from_dict(metadata["settings"])
+        return from_dict(metadata["settings"])
     except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{source}: its metadata names no settings; name those of its run by config=FILE") from error
     except UserError as error:
         raise UserError(f"{source}: its metadata is damaged, or of another version ({str(error)[:160]})") from error
-    if min(settings.size) < 1:
-        raise UserError(f"{source}: its metadata is damaged: images of {settings.height} x {settings.width}")
-    return settings
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:

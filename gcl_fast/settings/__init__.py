@@ -21,7 +21,7 @@ from gcl_fast.settings.settings import (
     WarmupConfig,
     is_eps,
 )
-from gcl_fast.settings.text import difference, flat, from_dict, override, to_dict
+from gcl_fast.settings.text import assign, difference, flat, from_dict, override, to_dict
 from gcl_fast.settings.world import WorldConfig
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "SourceConfig",
     "WarmupConfig",
     "WorldConfig",
+    "assign",
     "difference",
     "flat",
     "from_dict",

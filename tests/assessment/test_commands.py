@@ -79,7 +79,6 @@ def test_images_that_do_not_decode_are_counted_once(untrained, tmp_path, capsys,
         (["--split", "query", "--names", "0001.png"], "no crops in query"),
         (["--out", "DIR/file/views.png"], "cannot write DIR/file/views.png"),
         (["--files", "DIR/file"], "cannot write DIR/file/cam1/0001_yaw0.png"),
-        (["--yaws", "nan"], "--yaws: expected numbers of degrees"),
     ],
 )
 def test_generate_says_what_is_wrong(untrained, tmp_path, capsys, flags, told):

@@ -200,7 +200,7 @@ def test_wrong_input_is_named_without_a_traceback_and_leaves_nothing(tmp_path, r
         ("--dataset", "folder", "--data-root", tmp_path / "empty"): "empty",
         ("--runs", tmp_path / "file"): "--runs DIR",
         ("--runs", tmp_path / "file" / "below"): "--runs DIR",
-        ("--dataset", "folder", "--data-root", tmp_path / "empty", "--set", "height=32"): "at least",
+        ("--dataset", "folder", "--data-root", tmp_path / "empty", "--set", "height=32"): "expected 40 to 4096",
         ("--init", tmp_path / "absent.safetensors"): "there are no weights at this path",
         ("--init", tmp_path / "weights.safetensors", *on_pictures): "weights.safetensors",
         ("--config", tmp_path / "absent.yaml"): "absent.yaml",

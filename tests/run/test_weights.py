@@ -42,6 +42,7 @@ def test_metadata_says_all_that_the_networks_need(tmp_path, world):
     assert read["data"] == {
         "name": "synthetic",
         **{split: len(getattr(dataset, split)) for split in ("train", "query", "gallery")},
+        "left_out": {"junk": 1},
         "digest": digest_of_names(dataset.train.names),
     }
     assert str(world) not in json.dumps(read), "a file to share names no path of this machine"
