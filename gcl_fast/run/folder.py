@@ -13,12 +13,14 @@ import yaml
 from torch import Tensor
 
 from gcl_fast.atomic import check_writable, write_atomically, write_json
+from gcl_fast.data.layouts.detection import detect
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.restarts import mark_launch, restarted
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.run.checkpoint import load_state, save_state
 from gcl_fast.run.environment import environment
+from gcl_fast.run.lock import RunLock
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
 from gcl_fast.run.run_files import read_config, read_environments, weights_file
 from gcl_fast.run.weights import IDENTITY, save_weights
@@ -47,6 +49,7 @@ class RunFolder:
     """Represents `runs/NAME` as a context: checks and opens it, writes what training leaves, and ends its log.
 
     No file changes before `open`, and no folder is made, so that a command that is refused until then leaves nothing.
+    The folder of a run is locked from the beginning, that of a new one by `open` (`RunLock`).
 
     It holds config.yaml, environment.json, run.log, metrics.jsonl, events/, summary.json, curves.png, checkpoints/
     (states to resume from, and <stage>.safetensors), encoder.safetensors to share, and views/<stage>.png.
@@ -61,14 +64,18 @@ class RunFolder:
         summary: the content of summary.json.
 
     Raises:
-        UserError: a run of that name exists and `resume` is False, it has other settings, it stopped in another stage
-            than is next, or the folder cannot be written.
+        UserError: another process trains this run, a run of that name exists and `resume` is False, it has other
+            settings, it stopped in another stage than is next, or the folder holds images or cannot be written.
     """
 
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
         self.config, self.ranks, self.path = config, ranks, config.folder
         (restart,) = ranks.any(restarted(self.path))  # with several hosts the mark names rank 0's alone
-        resume = resume or restart
+        self._resume = resume = resume or restart
+        self._lock = RunLock(self.path)
+        if ranks.main and ((self.path / "config.yaml").exists() or self._lock.path.exists()):  # else `open` takes it
+            with self._naming_the_place():
+                self._lock.acquire()
         changes = self._changes(resume) if ranks.main else []
         self.state = self._newest_state() if resume else None
         if ranks.main:
@@ -99,6 +106,7 @@ class RunFolder:
                 else f"done, without {self.path}/summary.json: the same command with --resume writes it"
             )
         self.log.close()
+        self._lock.release()
 
     def open(self, data: dict[str, Any]) -> None:
         """Write the settings of this command, its environment, and which torchrun runs it.
@@ -107,17 +115,26 @@ class RunFolder:
             data: what environment.json says of the dataset.
 
         Raises:
-            UserError: the disk refuses them.
+            UserError: the disk refuses them, or another process trains this run.
         """
         if not self.ranks.main:
             return
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
         with self._naming_the_place():
             self.path.mkdir(parents=True, exist_ok=True)
+            if not self._lock.held:
+                self._lock.acquire()
+                self._refuse_a_new_run()
             mark_launch(self.path)
             write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
             self._add_environment(data)
         self.log.open()
+
+    def _refuse_a_new_run(self) -> None:
+        """Raise a UserError where another process has trained here since this object was made."""
+        self._changes(self._resume)
+        if self.state is None and any((self.path / "checkpoints").glob("step_*.pt")):
+            raise UserError(f"{self.path} was trained by another command meanwhile; repeat this one with --resume")
 
     def _add_environment(self, data: dict[str, Any]) -> None:
         """Append the environment of this command to environment.json, a list with an entry for each command."""
@@ -175,6 +192,11 @@ class RunFolder:
             UserError: there is a run and `resume` is False, or a setting differs that may not.
         """
         settings, metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
+        if self.path.is_dir() and not settings.exists() and (layout := detect(self.path)) is not None:
+            raise UserError(
+                f"{self.path} holds images and no run (it looks like --dataset {layout}); choose another --name or"
+                " --runs"
+            )
         exists = settings.exists() and (
             (metrics.exists() and metrics.stat().st_size > 0) or any((self.path / "checkpoints").glob("step_*.pt"))
         )
