@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.atomic import check_writable
 from gcl_fast.bodies import (
     AnnyBody,
     OnlineStructureMaps,
@@ -20,7 +21,7 @@ from gcl_fast.bodies import (
     align,
     load_body_parameters,
 )
-from gcl_fast.bodies.body_estimator import DOUBTFUL, estimate_to_file
+from gcl_fast.bodies.body_estimator import DOUBTFUL, estimate_to_file, unwritable_parameters
 from gcl_fast.data import Augmentation, Records, ReIDDataset, TrainLoader, drop_broken, open_dataset
 from gcl_fast.data.readers import READERS
 from gcl_fast.data.records import judged_queries
@@ -101,10 +102,18 @@ class Inputs:
         """Open the structure maps of `split` as a check; where body parameters are missing, nothing is estimated.
 
         Raises:
-            UserError: as `structure_maps` raises it.
+            UserError: as `structure_maps` raises it, or a pre-rendered image is none.
         """
-        if self.config.structure_maps != "online" or body_parameter_file(self.dataset, split).is_file():
-            self.structure_maps(split, torch.device("cpu"))
+        path = body_parameter_file(self.dataset, split)
+        if self.config.structure_maps != "online" or path.is_file():
+            maps = self.structure_maps(split, torch.device("cpu"))
+            if isinstance(maps, PrerenderedStructureMaps):
+                maps.check_headers()
+            return
+        try:
+            check_writable(path.parent)
+        except OSError as error:
+            raise unwritable_parameters(path, getattr(self.dataset, split), error) from error
 
     @property
     def body(self) -> str:

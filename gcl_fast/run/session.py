@@ -22,10 +22,10 @@ from gcl_fast.optim.stability import RunningStatistics, naming_what_to_lower
 from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.header import facts
 from gcl_fast.run.initialize import initialize
+from gcl_fast.run.look_ahead import look_ahead
 from gcl_fast.run.loop import Interruption, Position, run_stage
 from gcl_fast.run.weights import IDENTITY, check_fit, describe, describe_data, digest_of_names
-from gcl_fast.settings import SOURCE_NORMS, JointConfig, RunConfig, WarmupConfig
-from gcl_fast.stages import clustering
+from gcl_fast.settings import SOURCE_NORMS, RunConfig
 from gcl_fast.stages.source import Source
 from gcl_fast.stages.stage import Stage
 
@@ -216,20 +216,9 @@ class Session:
             )
 
     def _look_ahead(self) -> None:
-        """Check at the start of a run what its later stages need.
-
-        Raises:
-            UserError: structure maps are missing, or a clustering cannot run on this machine.
-        """
-        if self.awaits("generative") or self.awaits("joint"):
-            for split in dict.fromkeys(("train", self.assessment.split_for_views() or "train")):
-                self.inputs.check_structure_maps(split)
-        joint = self.config.joint
-        clusters = ("joint", joint) if joint.clusters is None else ("joint.clusters", joint.clusters)
-        for section, settings in (("warmup", self.config.warmup), clusters):
-            stage = section.partition(".")[0]
-            if self.awaits(stage) and isinstance(settings, WarmupConfig | JointConfig):  # JVTC clusters on the CPU
-                clustering.check(settings.clustering, section, len(self.inputs.dataset.train), self.ranks.device)
+        """Check at the start of a run what its stages need (`look_ahead`)."""
+        split = self.assessment.split_for_views()
+        look_ahead(self.config, self.inputs, self.ranks, self.awaits, split)
 
 
 def percent(metrics: dict[str, float]) -> str:
