@@ -15,7 +15,7 @@ def read_folder(root: Path, reading: Reading) -> ReIDDataset:
 
     A camera is read from the image's name or from a folder, such as c1, cam1 or cam_a, where every crop has one.
     """
-    paths = image_files(files_below(root), reading)
+    paths = image_files(files_below(root, reading), reading)
     labels = [camera_in(*reversed(path.relative_to(root).parts)) for path in paths]
     if without := [path.name for path, label in zip(paths, labels) if not label]:
         if len(without) < len(paths):

@@ -77,7 +77,7 @@ def read_market_500k(root: Path, reading: Reading) -> ReIDDataset:
     if not (home / DISTRACTORS).is_dir():
         raise reading.error(f"no {DISTRACTORS} under {home}")
     distractors = []
-    for path in image_files(files_below(home / DISTRACTORS), reading):
+    for path in image_files(files_below(home / DISTRACTORS, reading), reading):
         match = MARKET_NAME.match(path.name)
         if match is not None and match["identity"] == "-1":
             reading.pass_over(JUNK)

@@ -60,7 +60,7 @@ def _undoubled(folder: Path) -> Path:
 def _from_names(folder: Path, reading: Reading, first: int) -> list[Row]:
     """Read identity, camera and tracklet from the file names; tracklets are numbered from `first`."""
     rows, tracklets = [], dict[tuple[int, int, int], int]()
-    for path in image_files(files_below(folder), reading):
+    for path in image_files(files_below(folder, reading), reading):
         match = MARS_NAME.match(path.name)
         if match is None:
             reading.pass_over(f"{UNNAMED}, unlike {FORM}", path.name)

@@ -144,7 +144,7 @@ def _images_of_people(folder: Path, reading: Reading) -> list[Path]:
         reading.pass_over(LOOSE, path.name)
     images = []
     for person in _folders_of_crops(folder):
-        of_person = image_files(files_below(person), reading)
+        of_person = image_files(files_below(person, reading), reading)
         if not of_person:
             reading.pass_over(EMPTY, person.name)
         images += of_person

@@ -21,6 +21,9 @@ READABLE = os.R_OK | os.X_OK  # a folder whose names can be listed and opened
 JUNK = "junk"
 HIDDEN = "hidden"
 NO_IMAGE = "of another type"
+NO_CROPS = "folders of a program or a run"
+PROGRAM_FOLDERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found")  # of file servers and archives
+RUN_FILES = ("environment.json", "run.log", "checkpoints")  # beside config.yaml in the folder of a run
 UNNAMED = "with a name without identity and camera"
 
 
@@ -135,9 +138,16 @@ def text_of(file: Path, reading: Reading) -> str:
         raise reading.refusal(f"{file} cannot be read ({error}); expected a list in UTF-8") from error
 
 
+def holds_no_crops(folder: Path) -> bool:
+    """Return whether a folder holds images of a program: it is hidden, one of a file server, or of a run."""
+    if folder.name.startswith(".") or folder.name in PROGRAM_FOLDERS:
+        return True
+    return (folder / "config.yaml").is_file() and any((folder / name).exists() for name in RUN_FILES)
+
+
 def visible_folders(root: Path) -> list[Path]:
-    """Return the folders in `root` that can be read, sorted, without hidden ones."""
-    folders = (path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    """Return the folders in `root` that can be read, sorted, without those that hold no crops."""
+    folders = (path for path in root.iterdir() if path.is_dir() and not holds_no_crops(path))
     return sorted(path for path in folders if os.access(path, READABLE))
 
 
