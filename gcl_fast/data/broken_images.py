@@ -53,14 +53,19 @@ def find_broken(records: Records, threads: int = 2) -> dict[int, str]:
         >>> find_broken(open_dataset("folder", ".").train)
         {1: 'not an image of JPEG, PNG, BMP, WEBP or TIFF'}
     """
-    file, names = _verdict_file(records.root), records.names
+    try:
+        file = _verdict_file(records.root)
+    except UserError as error:
+        log.warning("verdicts on images cannot be stored (%s): the next run decodes all images again", error)
+        file = None
+    names = records.names
     verdicts, stamps = _read(file), [_stamp(path) for path in records.paths]
     new = [i for i, name in enumerate(names) if name not in verdicts or tuple(verdicts[name][:-1]) != stamps[i]]
     temporary: dict[str, Verdict] = {}
     with ThreadPoolExecutor(threads) as pool:
         for i, (why, permanent) in zip(new, pool.map(_decode, (records.paths[i] for i in new))):
             (verdicts if permanent else temporary)[names[i]] = (*stamps[i], why)
-    if new:
+    if new and file is not None:
         _write(file, verdicts)
     reasons = [(temporary.get(name) or verdicts[name])[-1] for name in names]
     return {i: why for i, why in enumerate(reasons) if why}
@@ -164,8 +169,10 @@ def _verdict_file(root: Path) -> Path:
     return cache_folder() / "verdicts" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
 
 
-def _read(file: Path) -> dict[str, Verdict]:
-    """Read stored verdicts by name; none if the file is missing or damaged."""
+def _read(file: Path | None) -> dict[str, Verdict]:
+    """Read stored verdicts by name; none if there is no file, or it is damaged."""
+    if file is None:
+        return {}
     try:
         return json.loads(file.read_text())
     except (OSError, ValueError):

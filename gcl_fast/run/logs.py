@@ -19,7 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from gcl_fast.atomic import write_atomically, write_json
-from gcl_fast.console import copy_lines
+from gcl_fast.console import copy_lines, say
 
 PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
 
@@ -54,8 +54,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line without breaking a progress bar, and append it to run.log."""
         if self.main:
-            tqdm.write(text)
-            sys.stdout.flush()
+            say(text)
             self._note(text)
 
     def _note(self, text: str) -> None:
@@ -189,9 +188,7 @@ class Progress:
             self._printed = time.monotonic()
             rate = (self._done - self._first) / (self._printed - self._start)
             left = (self.total - self._done) / rate
-            print(
-                f"{self.stage} {self._done}/{self.total}  {rate:.2f} steps/s  {_clock(left)} left  {text}", flush=True
-            )
+            say(f"{self.stage} {self._done}/{self.total}  {rate:.2f} steps/s  {_clock(left)} left  {text}")
 
     def close(self) -> None:
         """Close the display."""

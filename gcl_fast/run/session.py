@@ -16,6 +16,7 @@ from gcl_fast.distributed.sync_norm import synchronize_norms
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
+from gcl_fast.models.checkpoint_files import reading_once
 from gcl_fast.optim.precision import choose as choose_precision
 from gcl_fast.optim.precision import planned_steps
 from gcl_fast.optim.stability import RunningStatistics, naming_what_to_lower
@@ -51,7 +52,8 @@ class Session:
         steps = planned_steps(config, len(inputs.dataset.train), ranks.world_size)
         self.precision = choose_precision(config.amp, ranks.device, config.compile, steps)
         self.gcl = GCL(config.model)
-        origin = initialize(self.gcl, config)
+        with reading_once():  # of several forms of weights, which are tried in turn
+            origin = initialize(self.gcl, config)
         self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
         if config.sync_bn:
             synchronize_norms(self.gcl, ranks)
