@@ -58,6 +58,7 @@ def parser() -> Parser:
     flag(
         "--stages",
         nargs="+",
+        action="extend",
         choices=ALL_STAGES,
         help="stages to run (default: all, in this order; source with --source)",
     )
@@ -95,7 +96,14 @@ def parser() -> Parser:
     flag("--runs", metavar="DIR", help="folder of all runs (default: runs)")
     flag("--name", help="name of this run (default: <dataset>-<preset>-seed<seed>)")
     flag("--resume", action="store_true", default=False, help="go on with the run of that name, or start it")
-    flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="any other setting, e.g. --set joint.epochs=5")
+    flag(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting, e.g. --set joint.epochs=5",
+    )
     flag(
         "--list-settings",
         action="store_true",

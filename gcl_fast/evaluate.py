@@ -26,7 +26,9 @@ def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast evaluate", str(__doc__))
     add_run_arguments(parser)
-    parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
+    parser.add_argument(
+        "--stages", nargs="+", action="extend", choices=WEIGHTS, help="default: every stage the run has finished"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
     parser.add_argument(
         "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
@@ -49,7 +51,8 @@ def parser() -> Parser:
         metavar="FILE",
         help="torchvision's Inception-v3 weights, for the Fréchet distance (default: in the run's own embeddings)",
     )
-    views.add_argument("--yaws", nargs="+", type=number(float, DEGREES), metavar="DEG", help="default: 0, 45, ...")
+    yaw = number(float, DEGREES)
+    views.add_argument("--yaws", nargs="+", action="extend", type=yaw, metavar="DEG", help="default: 0, 45, ...")
     views.add_argument("--count", type=number(int, Range(1)), help="number of crops to turn (default: all)")
     return parser
 

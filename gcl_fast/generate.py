@@ -21,13 +21,19 @@ def parser() -> Parser:
         "--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps"
     )
     parser.add_argument(
-        "--names", nargs="+", metavar="CROP", help="file names of crops (default: spread over the split)"
+        "--names",
+        nargs="+",
+        action="extend",
+        metavar="CROP",
+        help="file names of crops (default: spread over the split)",
     )
     parser.add_argument(
         "--count", type=number(int, Range(1)), default=6, help="number of crops, without --names (default: 6)"
     )
     yaw = number(float, DEGREES)
-    parser.add_argument("--yaws", nargs="+", type=yaw, default=[], metavar="DEG", help="default: 0, 45, ..., 315")
+    parser.add_argument(
+        "--yaws", nargs="+", action="extend", type=yaw, default=[], metavar="DEG", help="default: 0, 45, ..., 315"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("views.png"), help="the PNG file to write (default: views.png)"
     )
