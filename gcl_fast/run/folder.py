@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from types import TracebackType
 from typing import Any
 
@@ -22,27 +21,12 @@ from gcl_fast.run.checkpoint import load_state, save_state
 from gcl_fast.run.environment import environment
 from gcl_fast.run.lock import RunLock
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
+from gcl_fast.run.resuming import changes_on_resume, check_digest
 from gcl_fast.run.run_files import read_config, read_environments, weights_file
 from gcl_fast.run.weights import IDENTITY, save_weights
-from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, flat, to_dict
+from gcl_fast.settings import ALL_STAGES, RunConfig, flat, to_dict
 
 VERSION = 2  # of checkpoints; the stages of version 1 drew other random numbers
-FREE_ON_RESUME = {
-    *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
-    *("smpl", "structure_maps", "cuda_graphs"),
-}
-# Settings that may change on resuming, and that the log then names. Too little memory, another number of ranks,
-# a divergence, or a clustering of outliers alone ask for another value.
-TUNABLE_ON_RESUME = {
-    *("source.lr", "source.identities", "warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
-    *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
-    *("joint.clusters.lr", "joint.clusters.identities"),
-    *(
-        f"{stage}.clustering.{field.name}"
-        for stage in ("warmup", "joint", "joint.clusters")
-        for field in fields(ClusteringConfig)
-    ),
-}
 
 
 class RunFolder:
@@ -76,7 +60,7 @@ class RunFolder:
         if ranks.main and ((self.path / "config.yaml").exists() or self._lock.path.exists()):  # else `open` takes it
             with self._naming_the_place():
                 self._lock.acquire()
-        changes = self._changes(resume) if ranks.main else []
+        self._changed = changes = self._changes(resume) if ranks.main else []
         self.state = self._newest_state() if resume else None
         if ranks.main:
             with self._naming_the_place():
@@ -119,6 +103,7 @@ class RunFolder:
         """
         if not self.ranks.main:
             return
+        check_digest(self.path, data, self._changed)
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
         with self._naming_the_place():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -202,18 +187,7 @@ class RunFolder:
         )
         if exists and not resume:
             raise UserError(f"{self.path} holds a run already: --resume goes on with it, --name starts another")
-        changes: list[str] = []
-        if exists:
-            before = to_dict(read_config(settings))
-            lines = difference(before, to_dict(self.config))
-            changes = [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
-            conflicts = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]
-            if conflicts:
-                raise UserError(
-                    f"{settings} has other settings than this command; repeat its flags, or choose another --name:"
-                    + "".join(f"\n  {line}" for line in conflicts)
-                )
-        return changes
+        return changes_on_resume(self.path, read_config(settings), self.config) if exists else []
 
     @contextmanager
     def _naming_the_place(self) -> Iterator[None]:

@@ -17,8 +17,8 @@ from gcl_fast.data import Records, ReIDDataset
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs
-from gcl_fast.run.folder import FREE_ON_RESUME
 from gcl_fast.run.look_ahead import look_ahead as plan_ahead
+from gcl_fast.run.resuming import FREE_ON_RESUME
 from gcl_fast.run.session import Session
 from gcl_fast.settings import override, preset
 
