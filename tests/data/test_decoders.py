@@ -14,9 +14,17 @@ import torch
 import torchvision
 from PIL import Image
 
-from gcl_fast.data import ExtractLoader, TrainLoader, find_broken, nvjpeg_decoder, open_dataset, torchvision_decoder
+from gcl_fast.data import (
+    ExtractLoader,
+    TrainLoader,
+    find_broken,
+    image_files,
+    nvjpeg_decoder,
+    open_dataset,
+    torchvision_decoder,
+)
 from gcl_fast.data.image_files import ImageFiles
-from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.data.pillow_decoder import PillowDecoder, decode
 from gcl_fast.data.resize import bicubic
 
 SIZE = (48, 24)
@@ -220,3 +228,30 @@ def test_without_nvjpeg_the_cpu_decodes_for_a_gpu(crops, monkeypatch):
 def test_dali_comes_first(crops):
     pytest.importorskip("nvidia.dali")
     assert ImageFiles(crops.paths, SIZE, CPU, 2).note == "dali-cpu"
+
+
+class Blind(PillowDecoder):
+    """Decodes files called odd.png to black, and raises nothing."""
+
+    engine = "blind"
+
+    def _decode(self, position):
+        image = super()._decode(position)
+        return torch.zeros_like(image) if self._paths[position].name == "odd.png" else image
+
+
+def test_an_image_that_is_black_in_one_decoder_alone_is_taken_from_the_other(tmp_path, monkeypatch, caplog):
+    paths = [tmp_path / name for name in ("0.png", "odd.png", "black.png", "3.png")]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (8, 16), (0, 0, 0) if path.name == "black.png" else (90 + i, 40, 200)).save(path)
+    monkeypatch.setattr(image_files, "DECODERS", [("blind", __name__, "Blind")])
+    monkeypatch.setattr(image_files.importlib, "import_module", lambda name: sys.modules[__name__])
+    files = image_files.ImageFiles(paths, (16, 8), torch.device("cpu"), threads=1)
+    plan = [np.array([0, 1]), np.array([2, 3]), np.array([1, 2])]
+    for _ in range(2):
+        first, second, third = files.batches(plan)
+        assert first[:, 0, 0].tolist() == [[90, 40, 200], [91, 40, 200]]
+        assert second[:, 0, 0].tolist() == [[0, 0, 0], [93, 40, 200]]
+        assert third[:, 0, 0].tolist() == [[91, 40, 200], [0, 0, 0]]
+    (record,) = caplog.records
+    assert record.getMessage() == f"{paths[1]}: blind decodes it to black, Pillow does not: Pillow's image is taken"
