@@ -64,6 +64,16 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def webp_with_an_odd_chunk() -> bytes:
+    """Encode a lossless WebP with EXIF data whose chunk of pixels has an odd length; DALI 2.4 refuses these."""
+    for width in range(20, 60):
+        contents = saved(an_image((65, width)), "WEBP", lossless=True, exif=turned())
+        place = contents.index(b"VP8L") + 4
+        if int.from_bytes(contents[place : place + 4], "little") % 2:
+            return contents
+    raise AssertionError("every chunk has an even length")
+
+
 def odd_files() -> dict[str, bytes]:
     image, grey = an_image(), an_image().convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -92,13 +102,14 @@ def odd_files() -> dict[str, bytes]:
         "lossy.webp": saved(image, "WEBP"),
         "alpha.webp": saved(image.convert("RGBA"), "WEBP", lossless=True),
         "moving.webp": saved(image, "WEBP", save_all=True, append_images=[grey.convert("RGB")]),
+        "odd chunk.webp": webp_with_an_odd_chunk(),
         **{f"{mode}.tiff": saved(image.convert(mode), "TIFF") for mode in ("RGB", "L", "P", "RGBA", "CMYK", "1")},
         "LZW.tiff": saved(image, "TIFF", compression="tiff_lzw"),
         "32 bits.tiff": saved(grey.convert("I"), "TIFF"),
     }
 
 
-REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff"}}  # files that an engine refuses and Pillow reads
+REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff", "odd chunk.webp"}}  # files that an engine refuses and Pillow reads
 
 
 def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
