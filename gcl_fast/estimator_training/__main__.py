@@ -35,10 +35,12 @@ def main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
+        from gcl_fast.atomic import check_target
         from gcl_fast.bodies.body_estimator import load_regressor
         from gcl_fast.bodies.body_regressor import BodyRegressor
         from gcl_fast.estimator_training.fit import cutouts, train
 
+    check_target(options.out)
     network = load_regressor(options.init) if options.init else BodyRegressor()
     train(cutouts(options.work, options.shards), options.out, options.steps, network, options.seed)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
