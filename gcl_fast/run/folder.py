@@ -21,7 +21,7 @@ from gcl_fast.run.checkpoint import load_state, save_state
 from gcl_fast.run.environment import environment
 from gcl_fast.run.lock import RunLock
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
-from gcl_fast.run.resuming import changes_on_resume, check_digest
+from gcl_fast.run.resuming import changes_on_resume, check_digest, refuse_to_replace
 from gcl_fast.run.run_files import read_config, read_environments, weights_file
 from gcl_fast.run.weights import IDENTITY, save_weights
 from gcl_fast.settings import ALL_STAGES, RunConfig, flat, to_dict
@@ -186,7 +186,7 @@ class RunFolder:
             (metrics.exists() and metrics.stat().st_size > 0) or any((self.path / "checkpoints").glob("step_*.pt"))
         )
         if exists and not resume:
-            raise UserError(f"{self.path} holds a run already: --resume goes on with it, --name starts another")
+            refuse_to_replace(self.path, self.config)
         return changes_on_resume(self.path, read_config(settings), self.config) if exists else []
 
     @contextmanager

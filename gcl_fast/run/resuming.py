@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gcl_fast.errors import UserError
-from gcl_fast.run.run_files import finished_stages, read_environments
+from gcl_fast.run.run_files import finished_stages, read_config, read_environments
 from gcl_fast.settings import ClusteringConfig, RunConfig, assign, difference, to_dict
 from gcl_fast.settings.ranges import paths_of
 
@@ -43,10 +44,7 @@ def changes_on_resume(run: Path, before: RunConfig, config: RunConfig) -> list[s
     Raises:
         UserError: a setting differs that may not; the message names the way to go on from the run's weights.
     """
-    paths = {key: path for key, path in paths_of(config).items() if _same_place(run, before, key, path)}
-    aligned = assign(before, {key: path for key, path in paths.items() if key in paths_of(before)})
-    lines = difference(to_dict(aligned), to_dict(config))
-    changes = [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
+    changes = _differences(run, before, config)
     conflicts = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]
     if conflicts:
         raise UserError(
@@ -54,6 +52,28 @@ def changes_on_resume(run: Path, before: RunConfig, config: RunConfig) -> list[s
             f" --name{_way_on(run)}:" + "".join(f"\n  {line}" for line in conflicts)
         )
     return changes
+
+
+def refuse_to_replace(run: Path, config: RunConfig) -> NoReturn:
+    """Raise the UserError for a folder that holds a run already; a name that tells the settings apart is suggested.
+
+    Args:
+        run: the folder.
+        config: the settings of the command.
+    """
+    try:
+        changes = _differences(run, read_config(run / "config.yaml"), config)
+    except UserError:  # damaged, or of another version
+        changes = []
+    if not changes:
+        raise UserError(f"{run} holds a run already: --resume goes on with it, --name starts another")
+    more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+    key, _, values = changes[0].partition(": ")
+    value = re.sub(r"[^\w.-]+", "-", values.rpartition(" -> ")[2]).strip("-")
+    raise UserError(
+        f"{run} holds a run already, of other settings ({changes[0]}{more}): --name"
+        f" {run.name}-{key.rpartition('.')[2]}-{value} starts this one"
+    )
 
 
 def check_digest(run: Path, data: dict[str, Any], changes: list[str]) -> None:
@@ -72,6 +92,13 @@ def check_digest(run: Path, data: dict[str, Any], changes: list[str]) -> None:
             f"{run} was trained on {former.get('train')} crops with other names than the {data['train']} of this"
             " --data-root; name the dataset's new place, or choose another --name"
         )
+
+
+def _differences(run: Path, before: RunConfig, config: RunConfig) -> list[str]:
+    """Return a line for each setting that differs and counts, without paths that mean the same place."""
+    paths = {key: path for key, path in paths_of(config).items() if _same_place(run, before, key, path)}
+    lines = difference(to_dict(assign(before, paths)), to_dict(config))
+    return [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
 
 
 def _same_place(run: Path, before: RunConfig, key: str, path: str) -> bool:

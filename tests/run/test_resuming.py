@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from gcl_fast.errors import UserError
-from gcl_fast.run.resuming import changes_on_resume, check_digest
-from gcl_fast.settings import override, preset, source_preset
+from gcl_fast.run.resuming import changes_on_resume, check_digest, refuse_to_replace
+from gcl_fast.settings import override, preset, source_preset, to_dict
 
 CONFIG = override(preset("demo"), ["dataset=market1501", "data_root=world"])
 
@@ -67,3 +68,21 @@ def test_more_epochs_are_refused_with_the_way_to_go_on(run):
         changes_on_resume(run, CONFIG, more)
     with pytest.raises(UserError, match=r"warmup.styled: styled -> other"):
         changes_on_resume(run, override(CONFIG, ["warmup.styled=styled"]), override(CONFIG, ["warmup.styled=other"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "run holds a run already: --resume goes on with it, --name starts another"),
+        (["compile=off"], "run holds a run already: --resume goes on with it"),
+        (["joint.lr=0.5"], r"of other settings .joint.lr: 0.0001 -> 0.5.: --name run-lr-0.5 starts this one"),
+        (["joint.epochs=9", "seed=3"], r".joint.epochs: 3 -> 9 and 1 more.: --name run-epochs-9 starts this one"),
+    ],
+)
+def test_a_run_that_is_there_suggests_a_name_that_tells_the_settings_apart(run, settings, message):
+    (run / "config.yaml").write_text(yaml.safe_dump(to_dict(CONFIG)))
+    with pytest.raises(UserError, match=message):
+        refuse_to_replace(run, override(CONFIG, settings))
+    (run / "config.yaml").write_text("damaged: [")
+    with pytest.raises(UserError, match="run holds a run already: --resume goes on with it"):
+        refuse_to_replace(run, override(CONFIG, settings))
