@@ -66,7 +66,9 @@ def test_metadata_of_another_format_are_refused(world):
         settings_of({"format": 1}, "old")
 
 
-@pytest.mark.parametrize("settings", [{"height": 0}, {"width": -5}, {"height": "tall"}, {"model": None}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"height": 0}, {"height": 10**9}, {"width": -5}, {"height": "tall"}, {"model": None}, {"colour": 1}]
+)
 def test_damaged_settings_name_the_file(settings):
     with pytest.raises(UserError, match=r"^file: its metadata is damaged"):
         settings_of({"format": 1, "settings": settings}, "file")
