@@ -31,6 +31,7 @@ from gcl_fast.settings import RunConfig, SourceConfig
 from gcl_fast.synthetic import make_world, true_views
 
 StructureMaps = OnlineStructureMaps | PrerenderedStructureMaps
+BROKEN = "broken images of {}"
 UNJUDGED = "queries without their person in another camera of the gallery"
 TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
 
@@ -282,7 +283,7 @@ def _open_readable(name: str, root: Path, on_bad_image: str) -> ReIDDataset:
         splits[split], note = drop_broken(records, on_bad_image, needed=split == "train")
         notes += [note] if note else []
         if broken := len(records) - len(splits[split]):
-            left_out[f"broken images of {split}"] = broken
+            left_out[BROKEN.format(split)] = broken
     dataset = replace(dataset, **splits)
     unjudged = len(dataset.query) - int(judged_queries(dataset.query, dataset.gallery).sum())
     if unjudged and dataset.can_be_ranked:

@@ -6,7 +6,8 @@ import html
 import re
 from collections.abc import Sequence
 
-COUNTS = ("queries", "queries_left_out", "seconds", "steps", "skipped")  # metrics of a stage that are no fractions
+# Metrics of a stage that are no fractions
+COUNTS = ("queries", "queries_left_out", "query_broken", "gallery_broken", "seconds", "steps", "skipped")
 
 
 def is_fraction(metric: str) -> bool:

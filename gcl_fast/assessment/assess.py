@@ -22,7 +22,7 @@ from gcl_fast.evaluation.inference import view_fidelity
 from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.evaluation.query_expansion import average_with_nearest
 from gcl_fast.evaluation.retrieval import retrieve
-from gcl_fast.inputs import Inputs
+from gcl_fast.inputs import BROKEN, Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.render import Turn
@@ -48,6 +48,12 @@ class ChosenTurns:
     def turn(self, index: Tensor, yaw: Tensor) -> Turn:
         """Return both views of the crops numbered `index` (B,), for novel views at yaw (B,) degrees."""
         return self.turns.turn(self.rows[index.to(self.rows.device)], yaw)
+
+
+def broken_counts(data: ReIDDataset) -> dict[str, int]:
+    """Return `query_broken` and `gallery_broken`, the images of both that do not decode, where there are any."""
+    counts = {split: data.passed_over.get(BROKEN.format(split), 0) for split in ("query", "gallery")}
+    return {f"{split}_broken": count for split, count in counts.items() if count}
 
 
 class Assessment:
@@ -88,7 +94,7 @@ class Assessment:
             extract(encoder, r, self.config, self.ranks, self.precision, flip) for r in (data.query, data.gallery)
         )
         query = average_with_nearest(query, gallery, expansion)
-        return retrieve(query, gallery, data.query, data.gallery, rerank).metrics
+        return retrieve(query, gallery, data.query, data.gallery, rerank).metrics | broken_counts(data)
 
     def split_for_views(self) -> str | None:
         """Return the split whose crops are turned, or None where no split has structure maps.

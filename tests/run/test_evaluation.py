@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gcl_fast.assessment.assess import broken_counts
 from gcl_fast.data import open_dataset
 from gcl_fast.data.records import Records, judged_queries
 from gcl_fast.errors import UserError
@@ -18,6 +19,7 @@ from gcl_fast.run.loop import Position
 from gcl_fast.run.session import Session, percent
 from gcl_fast.run.weights import describe_data
 from gcl_fast.settings import SourceConfig, override, preset
+from gcl_fast.table import is_fraction
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
@@ -87,6 +89,8 @@ def test_what_is_left_out_is_counted_by_reason_everywhere(tmp_path):
     assert describe_data(dataset)["left_out"] == dataset.passed_over  # of environment.json, summary.json and weights
     metrics = retrieve(torch.eye(2), torch.eye(2), dataset.query, dataset.gallery).metrics
     assert (metrics["queries"], metrics["queries_left_out"]) == (1, 1)
+    assert broken_counts(dataset) == {"query_broken": 1}
+    assert not any(is_fraction(name) for name in ("queries", "queries_left_out", "query_broken", "gallery_broken"))
 
 
 def test_images_that_nobody_needs_may_all_be_broken(tmp_path):
