@@ -149,7 +149,9 @@ def _writer(figure: Figure, path: Path) -> Callable[[BinaryIO], object]:
 
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
-    """Read the lines {"stage", "step", "time", name: value, ...} of metrics.jsonl; one that is cut off is skipped.
+    """Read the lines {"stage", "step", "time", name: value, ...} of metrics.jsonl; others are skipped.
+
+    A kill may cut a line off.
 
     Raises:
         OSError: the file cannot be read.
@@ -157,9 +159,11 @@ def read_metrics(metrics: Path) -> list[dict[str, Any]]:
     records = []
     for line in metrics.read_text().splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict) and "stage" in record and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 

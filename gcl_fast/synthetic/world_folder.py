@@ -162,7 +162,7 @@ def _is_complete(root: Path, config: WorldConfig) -> bool:
                 f"{root} holds another synthetic world ({_difference(existing, config)}); "
                 f"choose another folder or remove it"
             )
-        return json.loads((root / WORLD_FILE).read_text())["complete"]
+        return json.loads((root / WORLD_FILE).read_text()).get("complete") is True
     if root.is_dir() and (names := sorted(path.name for path in root.iterdir() if path.name[0] != ".")):
         raise UserError(
             f"{root} is neither empty nor a synthetic world (it holds {first_of(names)}): choose an empty folder, or"
