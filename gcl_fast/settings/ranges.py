@@ -38,7 +38,8 @@ class Range:
     def __contains__(self, number: float) -> bool:
         beyond = number <= self.least if self.above else number < self.least
         beyond |= number >= self.most if self.below else number > self.most
-        return math.isfinite(number) and not beyond and (self.multiple == 1 or number % self.multiple == 0)
+        finite = isinstance(number, int) or math.isfinite(number)  # an integer may be too large for a float
+        return finite and not beyond and (self.multiple == 1 or number % self.multiple == 0)
 
     def __str__(self) -> str:
         if self.most == math.inf:

@@ -193,12 +193,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             continue
         if option is type(None) and value is None:
             return None
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if option is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+        if option is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
             try:
-                return float(value)
-            except ValueError:
+                return float(value)  # of a text too, since YAML 1.1 reads 1e-4 as one
+            except (ValueError, OverflowError):
                 continue
         if isinstance(option, type) and type(value) is option:
             return value
