@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from gcl_fast import __version__
-from gcl_fast.entry import REFUSED, tell
+from gcl_fast.entry import REFUSED, print_error
 from gcl_fast.errors import UserError
 from gcl_fast.settings import DATASETS
 from gcl_fast.settings.ranges import Range
@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, message: str) -> NoReturn:
         """Print the message in one line, and end the process with status 2."""
-        tell(message)
+        print_error(message)
         self.exit(REFUSED)
 
 

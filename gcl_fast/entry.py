@@ -19,7 +19,7 @@ from gcl_fast.versions import check_torch
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141  # exit statuses; 141 is that of a program that SIGPIPE ends
 
 
-def tell(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """Print why a command ends, and leave it to torchrun, which otherwise buries it under its own report.
 
     torchrun shows the message of the file that it names in TORCHELASTIC_ERROR_FILE at the end of its report.
@@ -43,7 +43,7 @@ def in_one_line() -> Iterator[None]:
         check_torch()
         yield
     except UserError as error:
-        tell(str(error))
+        print_error(str(error))
         sys.exit(REFUSED)
     except KeyboardInterrupt:
         print("gcl_fast: interrupted before it began", file=sys.stderr, flush=True)
@@ -67,7 +67,7 @@ def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
             sys.stdout.flush()  # here, where a pipe that nobody reads is no traceback
             return status
         except UserError as error:
-            tell(str(error))
+            print_error(str(error))
             return REFUSED
         except BrokenPipeError:  # `gcl-fast data DIR | head`
             drop_output()
@@ -75,7 +75,7 @@ def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            tell(f"{str(error.filename)[:80]}...: a path of {len(str(error.filename))} characters is too long")
+            print_error(f"{str(error.filename)[:80]}...: a path of {len(str(error.filename))} characters is too long")
             return REFUSED
         except KeyboardInterrupt:
             print("gcl_fast: interrupted", file=sys.stderr, flush=True)

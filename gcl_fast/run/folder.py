@@ -109,13 +109,13 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self._lock.held:
                 self._lock.acquire()
-                self._refuse_a_new_run()
+                self._check_again()
             mark_launch(self.path)
             write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
             self._add_environment(data)
         self.log.open()
 
-    def _refuse_a_new_run(self) -> None:
+    def _check_again(self) -> None:
         """Raise a UserError where another process has trained here since this object was made."""
         self._changes(self._resume)
         if self.state is None and any((self.path / "checkpoints").glob("step_*.pt")):
