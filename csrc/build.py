@@ -38,6 +38,7 @@ ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: a newer symbol 
 # that nobody set: with AVX2 alone, padding with a slope took nine times as long, the contrastive loss 1.2 times.
 NO_TRAPS = ("-fno-math-errno", "-fno-trapping-math")
 FLAGS = ("-O3", *NO_TRAPS, "-std=c++20", "-Wall", ABI, "-fPIC")
+OLDEST = "GCC 10 or clang 10, or a later one"  # that knows -std=c++20
 NVCC_FLAGS = ("-O3", "-std=c++20", "-Xcompiler=-fPIC", "--resource-usage")
 CPU, CUDA = "cpu", f"cuda{torch.version.cuda}"  # ends of a library's mark
 USUAL_HOME = "/usr/local/cuda"  # of a toolkit that is not on PATH
@@ -224,15 +225,15 @@ def build(output: Path, how: Recipe) -> str:
     The library appears under its name only when it is complete, so that a reader needs no lock.
 
     Raises:
-        UserError: there is no C++ compiler; the message says what to install.
-        RuntimeError: a command failed; the message holds the command and its output.
+        UserError: there is no C++ compiler, or a command failed; the message says what to install.
+        OSError: the folder of `output` cannot be written.
     """
     _check_compiler(how)
 
     def run(command: list[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"building {output.name} failed: {' '.join(command)}\n{done.stderr}")
+            raise UserError(_failure(command, done.stderr))
         return done.stderr
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -245,11 +246,37 @@ def build(output: Path, how: Recipe) -> str:
     return "".join(logs)
 
 
+def _failure(command: list[str], messages: str) -> str:
+    """Return the sentence on a command that failed: its compiler, the line that says why, the version needed."""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    faults = [line for line in lines if "error" in line.lower()] or lines[-1:] or ["it printed nothing"]
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout.splitlines()
+    return (
+        f"{(version or command)[0]} cannot build gcl_fast's C++ ops ({faults[0][:300]}): they need {OLDEST}; name"
+        f" another compiler in CXX, or repeat the command that failed: {shlex.join(command)}"
+    )
+
+
 def cached(how: Recipe) -> Path:
-    """Return the library of `how` in the cache, built now when it is missing; build.log is in the same folder."""
+    """Return the library of `how` in the cache, built now when it is missing; build.log is in the same folder.
+
+    Raises:
+        UserError: it cannot be built, or the cache cannot be written.
+    """
     output = cache_folder() / f"torch{torch.__version__}-{how.key()}" / f"{NAME}.so"
     if output.exists():  # a reader takes no lock, so a warmed cache may be read-only
         return output
+    try:
+        return _built(output, how)
+    except OSError as error:
+        raise UserError(
+            f"gcl_fast's C++ ops cannot be written to {output.parent} ({error.strerror or error}); name a folder that"
+            " can be written in GCL_FAST_CACHE"
+        ) from error
+
+
+def _built(output: Path, how: Recipe) -> Path:
+    """Build `output` unless another process does; raise an OSError where its folder cannot be written."""
     from filelock import FileLock  # setup.py needs this file, but not this package
 
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from gcl_fast import __version__
-from gcl_fast.entry import REFUSED
+from gcl_fast.entry import REFUSED, print_error
+from gcl_fast.errors import UserError
 from gcl_fast.settings import DATASETS
+from gcl_fast.settings.ranges import Range
+
+DEGREES = Range(-36_000, 36_000)  # of a yaw
+PATHS = ("DIR", "FILE", "RUN", "PNG", "INDEX", "QUERY", "FOLDER", "IMAGES")  # names of values that are paths
 
 
 class _HelpLines(argparse.RawDescriptionHelpFormatter):
@@ -44,12 +50,27 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"gcl_fast {__version__}", help="show the version")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
-        """Parse `args`, or the arguments of the process; what is unknown is refused before what is missing."""
-        return super().parse_args(self._known(args), namespace)
+        """Parse `args`, or the arguments of the process; what is unknown is refused before what is missing.
+
+        A leading ~ in a path is the home folder, which a shell leaves as it is in --out=~/file.
+        """
+        return self._expanded(super().parse_args(self._known(args), namespace))
 
     def parse_intermixed_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """Parse `args` as `parse_args` does; a list of positional arguments may go on behind flags."""
-        return super().parse_intermixed_args(self._known(args), namespace)
+        return self._expanded(super().parse_intermixed_args(self._known(args), namespace))
+
+    def _expanded(self, options: argparse.Namespace) -> argparse.Namespace:
+        """Return the options with the home folder in their paths."""
+        try:
+            for action in self._actions:
+                value: Any = getattr(options, action.dest, None)
+                if value is not None and (action.type is Path or action.metavar in PATHS):
+                    expanded = [*map(from_home, value)] if isinstance(value, list) else from_home(value)
+                    setattr(options, action.dest, expanded)
+        except UserError as error:
+            self.refuse(str(error))
+        return options
 
     def _known(self, args: Sequence[str] | None) -> list[str]:
         """Return the arguments as text; end the process at a flag that is unknown."""
@@ -66,7 +87,51 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, message: str) -> NoReturn:
         """Print the message in one line, and end the process with status 2."""
-        self.exit(REFUSED, f"gcl_fast: {message}\n")
+        print_error(message)
+        self.exit(REFUSED)
+
+
+def number(kind: Callable[[str], float], allowed: Range) -> Callable[[str], float]:
+    """Return the type of a flag whose number must lie in a range.
+
+    Args:
+        kind: int or float.
+        allowed: the range.
+
+    Example:
+        >>> number(int, Range(1))("3")
+        3
+    """
+
+    def parse(text: str) -> float:
+        """Return the number, or raise an error of argparse, which names the flag."""
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(f"{text}: expected {allowed}")
+        return value
+
+    return parse
+
+
+PathOrText = TypeVar("PathOrText", Path, str)
+
+
+def from_home(path: PathOrText) -> PathOrText:
+    """Return a path with a leading ~ as the home folder.
+
+    Raises:
+        UserError: there is no home folder.
+    """
+    if not str(path).startswith("~"):
+        return path
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: no home folder is known for ~; write the whole path, or set HOME") from error
+    return expanded if isinstance(path, Path) else str(expanded)
 
 
 def did_you_mean(word: str, known: Sequence[str] | Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gcl_fast.arguments import Parser, did_you_mean
+from gcl_fast.arguments import Parser, from_home
 from gcl_fast.errors import UserError
 from gcl_fast.settings import (
     ALL_STAGES,
@@ -19,6 +19,7 @@ from gcl_fast.settings import (
     PACKAGE,
     LossWeights,
     RunConfig,
+    assign,
     from_dict,
     override,
     preset,
@@ -26,7 +27,8 @@ from gcl_fast.settings import (
     warmup_preset,
 )
 from gcl_fast.settings.listing import list_settings
-from gcl_fast.settings.model_sizes import PACKAGED_BACKBONE, check_size
+from gcl_fast.settings.model_sizes import PACKAGED_BACKBONE
+from gcl_fast.settings.ranges import paths_of
 
 
 def parser() -> Parser:
@@ -58,6 +60,7 @@ def parser() -> Parser:
     flag(
         "--stages",
         nargs="+",
+        action="extend",
         choices=ALL_STAGES,
         help="stages to run (default: all, in this order; source with --source)",
     )
@@ -102,7 +105,14 @@ def parser() -> Parser:
     flag("--runs", metavar="DIR", help="folder of all runs (default: runs)")
     flag("--name", help="name of this run (default: <dataset>-<preset>-seed<seed>)")
     flag("--resume", action="store_true", default=False, help="go on with the run of that name, or start it")
-    flag("--set", nargs="+", default=[], metavar="KEY=VALUE", help="any other setting, e.g. --set joint.epochs=5")
+    flag(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting, e.g. --set joint.epochs=5",
+    )
     flag(
         "--list-settings",
         action="store_true",
@@ -123,7 +133,6 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
 
     Raises:
         SystemExit: --help or --list-settings (status 0), or an unknown or malformed flag (status 2).
-        UserError: crops of a size that the networks cannot take.
     """
     flags = parser()
     options = vars(flags.parse_args(arguments))
@@ -135,13 +144,13 @@ def parse(arguments: list[str] | None = None) -> tuple[RunConfig, bool]:
     try:
         base = _base(options.pop("preset", None), options.pop("config", None))
         config = override(replace(base, **_with_methods(base, options)), assignments)
+        config = assign(config, {key: from_home(path) for key, path in paths_of(config).items()})
         _refuse_conflicts(config)
     except UserError as error:
         flags.refuse(str(error))
     if listing:
         print(list_settings(config))
         sys.exit(0)
-    check_size(*config.size)
     return config, resume
 
 
@@ -230,12 +239,6 @@ def _refuse_conflicts(config: RunConfig) -> None:
     Raises:
         UserError: there are two such settings; it names both.
     """
-    for flag, name in (("--dataset", config.dataset), ("--source", config.source.dataset if config.source else None)):
-        if name not in (*DATASETS, None):
-            raise UserError(
-                f"{flag} {name}: there is no such dataset{did_you_mean(str(name), DATASETS)}; there are"
-                f" {', '.join(DATASETS)}"
-            )
     if "source" in config.stages and config.source is None:
         raise UserError("--stages source: on which dataset? name it by --source DATASET")
     if config.smpl and config.structure_maps != "online":

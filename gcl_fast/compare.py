@@ -21,7 +21,7 @@ def parser() -> Parser:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of two runs or more")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --out, else table")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead of printing")
-    parser.add_argument("--stages", nargs="+", help="compare these stages alone (default: all)")
+    parser.add_argument("--stages", nargs="+", action="extend", help="compare these stages alone (default: all)")
     return parser
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 LOGGER = logging.getLogger("gcl_fast")
 
@@ -48,6 +49,25 @@ class Console(logging.Handler):
     def _copy(self, line: str) -> None:
         if self.copy is not None:
             self.copy(line)
+
+
+def drop_output() -> None:
+    """Send standard output nowhere from now on: its reader has gone, and a second write would fail as well."""
+    with suppress(OSError, ValueError):  # ValueError: it is no file, as in a test
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def say(text: str) -> None:
+    """Print a line between progress bars; where the reader of a pipe has gone, print no more."""
+    from tqdm import tqdm  # not for --help
+
+    try:
+        tqdm.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
 
 
 def copy_lines(copy: Callable[[str], object] | None) -> None:

@@ -22,7 +22,13 @@ def parser() -> Parser:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="VIDEO TRACKS", help="a video, and the file of its tracks; in pairs")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the crops; a killed command goes on there")
-    add("--cameras", nargs="+", metavar="NAME", help="a name for the camera of each pair (default: 1, 2, ...)")
+    add(
+        "--cameras",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="a name for the camera of each pair (default: 1, 2, ...)",
+    )
     add("--every", type=int, default=10, metavar="N", help="frames between two crops of a track (default: 10)")
     add("--least-size", nargs=2, type=int, default=[16, 32], metavar=("W", "H"), help="in pixels (default: 16 32)")
     add("--least-confidence", type=float, metavar="C", help="default: all but 0, which marks boxes to ignore")

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
+from pathlib import Path
 
-from gcl_fast.console import open_console
+from gcl_fast.console import drop_output, open_console
 from gcl_fast.errors import UserError
 from gcl_fast.versions import check_torch
 
-REFUSED, INTERRUPTED = 2, 130  # exit statuses
+REFUSED, INTERRUPTED, UNREAD = 2, 130, 141  # exit statuses; 141 is that of a program that SIGPIPE ends
+
+
+def print_error(sentence: str) -> None:
+    """Print why a command ends, and leave it to torchrun, which otherwise buries it under its own report.
+
+    torchrun shows the message of the file that it names in TORCHELASTIC_ERROR_FILE at the end of its report.
+    """
+    print(f"gcl_fast: {sentence}", file=sys.stderr, flush=True)
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        content = {"message": f"gcl_fast: {sentence}", "timestamp": int(time.time())}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps(content))
 
 
 @contextmanager
@@ -26,7 +43,7 @@ def in_one_line() -> Iterator[None]:
         check_torch()
         yield
     except UserError as error:
-        print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
+        print_error(str(error))
         sys.exit(REFUSED)
     except KeyboardInterrupt:
         print("gcl_fast: interrupted before it began", file=sys.stderr, flush=True)
@@ -36,6 +53,8 @@ def in_one_line() -> Iterator[None]:
 def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
     """Wrap the `main` of a command: a UserError prints one line (status 2), and so does Ctrl-C (status 130).
 
+    A reader that closes the pipe of the output ends the command without a word (status 141).
+
     Args:
         main: takes the arguments, None for those of the process, and returns the exit status.
     """
@@ -44,9 +63,19 @@ def entry(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
     def run(arguments: list[str] | None = None) -> int:
         open_console()
         try:
-            return main(arguments)
+            status = main(arguments)
+            sys.stdout.flush()  # here, where a pipe that nobody reads is no traceback
+            return status
         except UserError as error:
-            print(f"gcl_fast: {error}", file=sys.stderr, flush=True)
+            print_error(str(error))
+            return REFUSED
+        except BrokenPipeError:  # `gcl-fast data DIR | head`
+            drop_output()
+            return UNREAD
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            print_error(f"{str(error.filename)[:80]}...: a path of {len(str(error.filename))} characters is too long")
             return REFUSED
         except KeyboardInterrupt:
             print("gcl_fast: interrupted", file=sys.stderr, flush=True)

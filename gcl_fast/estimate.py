@@ -41,19 +41,21 @@ def main(arguments: list[str] | None) -> int:
         from gcl_fast.data import drop_broken, open_dataset
         from gcl_fast.distributed import ranks as processes
 
+    check_target(options.out)
     if options.preview:
         check_target(options.preview)
     truth = load_body_parameters(options.truth) if options.truth else None
     records, notice = drop_broken(open_dataset("folder", options.images).train, options.on_bad_image)
     if notice:
         print(notice)
+    if truth is not None:
+        truth = align(truth, records.names, options.truth, options.images)
     device, start = processes.start(options.device).device, time.monotonic()
     params = estimate_to_file(records, options.out, device, options.weights or WEIGHTS, again=True)
     seconds = time.monotonic() - start
     print(f"{options.out}: {len(params)} crops in {seconds:.1f} s ({len(params) / seconds:.0f} a second)")
     print(doubts(params))
     if truth is not None:
-        truth = align(truth, params.names, options.truth, options.images)
         print(yaw_error(params, truth))
         print(overlap(params, truth))
     if options.preview:

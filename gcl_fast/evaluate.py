@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gcl_fast.arguments import Parser, add_run_arguments
+from gcl_fast.arguments import DEGREES, Parser, add_run_arguments, number
 from gcl_fast.atomic import check_writable, write_text
 from gcl_fast.console import LOGGER
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 from gcl_fast.settings import WEIGHTS
+from gcl_fast.settings.ranges import Range
 from gcl_fast.table import is_fraction, text_table
 
 
@@ -25,7 +26,9 @@ def parser() -> Parser:
     """Return the parser of the flags."""
     parser = Parser("gcl-fast evaluate", str(__doc__))
     add_run_arguments(parser)
-    parser.add_argument("--stages", nargs="+", choices=WEIGHTS, help="default: every stage the run has finished")
+    parser.add_argument(
+        "--stages", nargs="+", action="extend", choices=WEIGHTS, help="default: every stage the run has finished"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, metrics as fractions")
     parser.add_argument(
         "--joint-similarity", action="store_true", help="retrieval by time between cameras as well (JVTC+)"
@@ -56,8 +59,9 @@ def parser() -> Parser:
         metavar="FILE",
         help="torchvision's Inception-v3 weights, for the Fréchet distance (default: in the run's own embeddings)",
     )
-    views.add_argument("--yaws", nargs="+", type=float, metavar="DEG", help="default: 0, 45, ...")
-    views.add_argument("--count", type=int, help="number of crops to turn (default: all)")
+    yaw = number(float, DEGREES)
+    views.add_argument("--yaws", nargs="+", action="extend", type=yaw, metavar="DEG", help="default: 0, 45, ...")
+    views.add_argument("--count", type=number(int, Range(1)), help="number of crops to turn (default: all)")
     return parser
 
 
@@ -99,8 +103,8 @@ def main(arguments: list[str] | None) -> int:
     data = assessment.inputs.dataset
     if not data.can_be_ranked:  # before bodies are estimated for views
         raise UserError(
-            f"{data.name} in {data.root} has no query and gallery to rank; name a dataset that has them with --dataset"
-            " and --data-root, or measure generated views with --generation"
+            f"{data.name} in {data.root} {data.why_unranked}, so there is nothing to rank; name another dataset with"
+            " --dataset and --data-root, or measure generated views with --generation"
         )
     results: dict[str, dict[str, float]] = {}
     for stage, gcl in restore(options.run, config, options.stages, ranks.device):
@@ -170,11 +174,11 @@ def _print_quality(stage: str, quality: dict[str, Any], path: Path) -> None:
 def _table(corner: str, rows: dict[str, dict[str, float]]) -> None:
     """Print a line for each row, with a column for each metric that any row has: in per cent where it is a fraction.
 
-    A Fréchet distance is none, and is printed as it is; so are numbers of tracklets.
+    Counts and Fréchet distances are none, and are printed as they are.
     """
     names = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    number = lambda value: f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
-    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else number(value)
+    exact = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    show = lambda name, value: f"{100 * value:.1f}" if is_fraction(name) else exact(value)
     cells = [[row, *(show(n, metrics[n]) if n in metrics else "" for n in names)] for row, metrics in rows.items()]
     print(text_table([[corner, *names], *cells]))
 

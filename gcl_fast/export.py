@@ -105,7 +105,7 @@ def _open_data(options: argparse.Namespace) -> ReIDDataset:
 
     data = open_noted(load_run(options)).dataset
     if not data.can_be_ranked:
-        raise UserError(f"--evaluate: {data.name} in {data.root} has no query and gallery; leave --evaluate out")
+        raise UserError(f"--evaluate: {data.name} in {data.root} {data.why_unranked}; leave --evaluate out")
     return data
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
-from gcl_fast.arguments import Parser, add_run_arguments
+from gcl_fast.arguments import DEGREES, Parser, add_run_arguments, number
 from gcl_fast.entry import entry, in_one_line
-from gcl_fast.errors import UserError
 from gcl_fast.process import prepare_process
 from gcl_fast.settings import STAGES
+from gcl_fast.settings.ranges import Range
 
 
 def parser() -> Parser:
@@ -22,10 +21,19 @@ def parser() -> Parser:
         "--split", choices=("train", "query", "gallery"), help="default: query where it has structure maps"
     )
     parser.add_argument(
-        "--names", nargs="+", metavar="CROP", help="file names of crops (default: spread over the split)"
+        "--names",
+        nargs="+",
+        action="extend",
+        metavar="CROP",
+        help="file names of crops (default: spread over the split)",
     )
-    parser.add_argument("--count", type=int, default=6, help="number of crops, without --names (default: 6)")
-    parser.add_argument("--yaws", nargs="+", type=float, default=[], metavar="DEG", help="default: 0, 45, ..., 315")
+    parser.add_argument(
+        "--count", type=number(int, Range(1)), default=6, help="number of crops, without --names (default: 6)"
+    )
+    yaw = number(float, DEGREES)
+    parser.add_argument(
+        "--yaws", nargs="+", action="extend", type=yaw, default=[], metavar="DEG", help="default: 0, 45, ..., 315"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("views.png"), help="the PNG file to write (default: views.png)"
     )
@@ -39,8 +47,6 @@ def parser() -> Parser:
 def main(arguments: list[str] | None) -> int:
     """Draw the grid, or write a file for each view, and return the exit status."""
     options = parser().parse_args(arguments)
-    if not all(map(math.isfinite, options.yaws)):
-        raise UserError("--yaws: expected numbers of degrees")
     prepare_process()  # may restart the process: before torch is imported
     with in_one_line():
         from gcl_fast.assessment.assess import Assessment

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gcl_fast.atomic import check_writable
 from gcl_fast.bodies import (
     AnnyBody,
     OnlineStructureMaps,
@@ -19,15 +21,18 @@ from gcl_fast.bodies import (
     align,
     load_body_parameters,
 )
-from gcl_fast.bodies.body_estimator import DOUBTFUL, estimate_to_file
+from gcl_fast.bodies.body_estimator import DOUBTFUL, estimate_to_file, unwritable_parameters
 from gcl_fast.data import Augmentation, Records, ReIDDataset, TrainLoader, drop_broken, open_dataset
 from gcl_fast.data.readers import READERS
+from gcl_fast.data.records import judged_queries
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.settings import RunConfig, SourceConfig
 from gcl_fast.synthetic import make_world, true_views
 
 StructureMaps = OnlineStructureMaps | PrerenderedStructureMaps
+BROKEN = "broken images of {}"
+UNJUDGED = "queries without their person in another camera of the gallery"
 TrueViews = Callable[[list[str], Tensor], tuple[Tensor, Tensor]]  # (names, yaw) -> images (B, 3, H, W) uint8, person
 
 
@@ -98,10 +103,18 @@ class Inputs:
         """Open the structure maps of `split` as a check; where body parameters are missing, nothing is estimated.
 
         Raises:
-            UserError: as `structure_maps` raises it.
+            UserError: as `structure_maps` raises it, or a pre-rendered image is none.
         """
-        if self.config.structure_maps != "online" or body_parameter_file(self.dataset, split).is_file():
-            self.structure_maps(split, torch.device("cpu"))
+        path = body_parameter_file(self.dataset, split)
+        if self.config.structure_maps != "online" or path.is_file():
+            maps = self.structure_maps(split, torch.device("cpu"))
+            if isinstance(maps, PrerenderedStructureMaps):
+                maps.check_headers()
+            return
+        try:
+            check_writable(path.parent)
+        except OSError as error:
+            raise unwritable_parameters(path, getattr(self.dataset, split), error) from error
 
     @property
     def body(self) -> str:
@@ -207,7 +220,7 @@ def prepare_source(config: RunConfig) -> None:
     """Make the embedded source, where `config` names it and it is missing or unfinished.
 
     Raises:
-        UserError: the source is unknown, or it is the target: the same folder or the same world.
+        UserError: the source has no folder, or it is the target: the same folder or the same world.
     """
     assert config.source is not None
     root = _source_root(config.source)
@@ -255,19 +268,25 @@ def open_source(config: RunConfig, target: ReIDDataset) -> ReIDDataset:
 
 
 def _source_root(source: SourceConfig) -> Path:
-    """Return the folder of the source; raise a UserError for an unknown dataset, or one without a needed folder."""
-    if source.dataset not in READERS:
-        raise UserError(f"--source {source.dataset}: there is no such dataset; there are {', '.join(sorted(READERS))}")
+    """Return the folder of the source; raise a UserError for a dataset without a needed folder."""
     if source.dataset != "synthetic" and not source.root:
         raise UserError(f"--source {source.dataset} needs --source-root DIR, the folder that holds it")
     return Path(source.root or "datasets/synthetic-source")
 
 
 def _open_readable(name: str, root: Path, on_bad_image: str) -> ReIDDataset:
-    """Open a dataset without the images that do not decode, which its notes count."""
+    """Open a dataset without the images that do not decode; its notes and `passed_over` count what is left out."""
     dataset = open_dataset(name, root)
-    (train, train_note), (query, query_note), (gallery, gallery_note) = (
-        drop_broken(records, on_bad_image) for records in (dataset.train, dataset.query, dataset.gallery)
-    )
-    notes = [note for note in (*dataset.notes, train_note, query_note, gallery_note) if note]
-    return replace(dataset, train=train, query=query, gallery=gallery, notes=tuple(notes))
+    notes, left_out, splits = [*dataset.notes], dict(dataset.passed_over), dict[str, Any]()
+    for split in ("train", "query", "gallery"):
+        records: Records = getattr(dataset, split)
+        splits[split], note = drop_broken(records, on_bad_image, needed=split == "train")
+        notes += [note] if note else []
+        if broken := len(records) - len(splits[split]):
+            left_out[BROKEN.format(split)] = broken
+    dataset = replace(dataset, **splits)
+    unjudged = len(dataset.query) - int(judged_queries(dataset.query, dataset.gallery).sum())
+    if unjudged and dataset.can_be_ranked:
+        left_out[UNJUDGED] = unjudged
+        notes.append(f"{name}: {unjudged:,} of {len(dataset.query):,} queries do not count ({UNJUDGED})")
+    return replace(dataset, notes=tuple(notes), passed_over=left_out)

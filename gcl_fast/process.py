@@ -27,6 +27,17 @@ def set_openmp_waiting() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
+def name_the_user() -> None:
+    """Give a user without an entry in the system's table of users a name, which torch.compile's cache asks for."""
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        import getpass  # not for --help
+
+        try:
+            getpass.getuser()
+        except (KeyError, OSError):  # KeyError before Python 3.13
+            os.environ["USER"] = f"uid{os.getuid()}"
+
+
 def prepare_process() -> None:
     """Let OpenMP's idle threads sleep soon, and restart this process once with an allocator that keeps its memory.
 
@@ -37,6 +48,7 @@ def prepare_process() -> None:
         os.environ.setdefault(_MARK, "system (a process that has begun is not restarted)")
         return
     set_openmp_waiting()
+    name_the_user()
     if _MARK in os.environ:
         return
     import platform  # not for --help

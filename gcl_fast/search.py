@@ -106,6 +106,8 @@ def _refuse_idle(options: argparse.Namespace) -> None:
             raise UserError(f"--{flag} does nothing without {'a QUERY' if other == 'queries' else '--' + other}")
     if options.build and not options.model:
         raise UserError("--build needs --model RUN: a run, a .safetensors file of one, or official weights")
+    if options.build and options.k < 1:  # before the index is made
+        raise UserError(f"--k {options.k}: expected 1 or more")
     if options.port is not None and not 0 <= options.port < 2**16:
         raise UserError(f"--port {options.port}: expected 0 to {2**16 - 1}")
 

@@ -6,13 +6,17 @@ import html
 import re
 from collections.abc import Sequence
 
-COUNTS = (
+COUNTS = (  # metrics of a stage that are no fractions
+    "queries",
+    "queries_left_out",
+    "query_broken",
+    "gallery_broken",
+    "query_tracklets",
+    "gallery_tracklets",
     "seconds",
     "steps",
     "skipped",
-    "query_tracklets",
-    "gallery_tracklets",
-)  # metrics of a stage that are no fractions
+)
 
 
 def is_fraction(metric: str) -> bool:

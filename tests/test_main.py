@@ -1,6 +1,7 @@
 """gcl-fast and every command: what they answer before anything heavy is imported, and how they are restarted."""
 
 import importlib
+import itertools
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from gcl_fast import __version__
 from gcl_fast.__main__ import COMMANDS, main
+from gcl_fast.command_line import parse
 from gcl_fast.process import ALLOCATOR
 
 ROOT = Path(__file__).parents[1]
@@ -132,3 +134,23 @@ def test_a_command_of_the_console_script_is_restarted_once(tmp_path, how):
     assert ALLOCATOR in after
     done = subprocess.run([*command, "--version"], env=environment, capture_output=True, text=True)
     assert done.stdout == f"gcl_fast {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_list_that_is_given_twice_is_one_list(name):
+    module = "gcl_fast.command_line" if name == "train" else COMMANDS[name][0]
+    parser = importlib.import_module(module).parser()
+    lists = [action for action in parser._actions if action.option_strings and action.nargs in ("+", "*")]
+    for action in lists:
+        values = [str(choice) for choice in action.choices or ("1", "2")][:2]
+        flag = action.option_strings[0]
+        needed = [[*other.option_strings[:1], "x"] for other in parser._actions if other.required]
+        words = [*itertools.chain(*needed), flag, values[0], flag, values[1]]
+        assert [str(value).removesuffix(".0") for value in getattr(parser.parse_args(words), action.dest)] == values
+    assert lists or name not in ("train", "evaluate", "generate", "compare")
+
+
+def test_settings_of_two_flags_count():
+    sets = ["--set", "height=64", "width=40", "--set", "warmup.lr=1e-4"]
+    config, _ = parse([*sets, "--stages", "joint", "--stages", "warmup"])
+    assert (config.size, config.warmup.lr, config.stages) == ((64, 40), 1e-4, ("warmup", "joint"))

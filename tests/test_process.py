@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gcl_fast.process import ALLOCATOR, SPINS
+from gcl_fast.process import ALLOCATOR, SPINS, name_the_user
 
 SCRIPT = """
 import json, os, sys
@@ -55,3 +55,18 @@ def test_a_process_that_has_begun_is_not_restarted(begun):
     environment = {key: value for key, value in os.environ.items() if key not in OURS}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "begun\nsystem (a process that has begun is not restarted)\n"
+
+
+def test_a_user_without_a_name_gets_one(monkeypatch):
+    def unknown():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    names = ("LOGNAME", "USER", "LNAME", "USERNAME")
+    for name in names:
+        monkeypatch.setenv(name, "")  # restored at the end
+    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
+    name_the_user()
+    assert not any(os.environ[name] for name in names)
+    monkeypatch.setattr("getpass.getuser", unknown)
+    name_the_user()
+    assert os.environ["USER"] == f"uid{os.getuid()}"

@@ -10,8 +10,8 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "gcl_fast"
 # From the ground up: a room imports from the floors below its own. docs/architecture.md says what each is for.
 FLOORS = [
-    {"cache_folder", "console", "errors", "intervals", "process", "random_streams", "table"},
-    {"atomic", "settings", "versions"},
+    {"console", "errors", "intervals", "process", "random_streams", "table"},
+    {"atomic", "cache_folder", "settings", "versions"},
     {"csrc", "distributed", "entry"},
     {"arguments", "kernels"},
     {"data", "memory", "models", "pseudo_labels", "render"},

@@ -24,7 +24,7 @@ from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.evaluation.query_expansion import average_with_nearest
 from gcl_fast.evaluation.retrieval import retrieve
 from gcl_fast.evaluation.view_pooling import CarriedViews
-from gcl_fast.inputs import Inputs
+from gcl_fast.inputs import BROKEN, Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 from gcl_fast.render import Turn
@@ -51,6 +51,12 @@ class ChosenTurns:
     def turn(self, index: Tensor, yaw: Tensor) -> Turn:
         """Return both views of the crops numbered `index` (B,), for novel views at yaw (B,) degrees."""
         return self.turns.turn(self.rows[index.to(self.rows.device)], yaw)
+
+
+def broken_counts(data: ReIDDataset) -> dict[str, int]:
+    """Return `query_broken` and `gallery_broken`, the images of both that do not decode, where there are any."""
+    counts = {split: data.passed_over.get(BROKEN.format(split), 0) for split in ("query", "gallery")}
+    return {f"{split}_broken": count for split, count in counts.items() if count}
 
 
 class Assessment:
@@ -121,9 +127,9 @@ class Assessment:
                 raise UserError(f"--tracklets: no tracklet is known of query and gallery of {data.name} in {data.root}")
             query, of_query = pool_tracklets(query, of_query)
             gallery, of_gallery = pool_tracklets(gallery, of_gallery)
-            counts = {"query_tracklets": float(len(query)), "gallery_tracklets": float(len(gallery))}
+            counts = {"query_tracklets": len(query), "gallery_tracklets": len(gallery)}
         query = average_with_nearest(query, gallery, expansion)
-        return retrieve(query, gallery, of_query, of_gallery, rerank).metrics | counts
+        return retrieve(query, gallery, of_query, of_gallery, rerank).metrics | counts | broken_counts(data)
 
     def split_for_views(self) -> str | None:
         """Return the split whose crops are turned, or None where no split has structure maps.

@@ -143,8 +143,13 @@ def estimate_to_file(
             if again or not path.is_file():
                 save_body_parameters(path, estimate(records, device, weights))
     except OSError as error:
-        raise UserError(
-            f"cannot write body parameters to {path} ({error.strerror}); estimate them elsewhere with "
-            f"`gcl-fast estimate --images {records.root} --out FILE` and put FILE there"
-        ) from error
+        raise unwritable_parameters(path, records, error) from error
     return load_body_parameters(path)
+
+
+def unwritable_parameters(path: Path, records: Records, error: OSError) -> UserError:
+    """Return the error for body parameters of `records` that cannot be written to `path`."""
+    return UserError(
+        f"cannot write body parameters to {path} ({error.strerror}); estimate them elsewhere with "
+        f"`gcl-fast estimate --images {records.root} --out FILE` and put FILE there"
+    )

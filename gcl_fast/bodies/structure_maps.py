@@ -8,6 +8,7 @@ yaw, so that 0 is the crop's view. `source.turn(index, yaw)` returns a `Turn`, t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from torch import Tensor
 from gcl_fast.bodies.body_model import BodyModel
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
+from gcl_fast.data.broken_images import lacks_header
+from gcl_fast.data.pillow_decoder import eight_bits
 from gcl_fast.errors import UserError
 from gcl_fast.kernels.transfer_appearance import Carried, transfer_appearance
 from gcl_fast.render import render_structure
 from gcl_fast.render.camera import view_transform
 from gcl_fast.render.turn import Route, Turn, swap_neighbours
 
+THREADS = 8  # that read headers
 PRERENDERED_YAWS = tuple(range(0, 360, 45))
 
 
@@ -158,6 +162,21 @@ class PrerenderedStructureMaps:
         self.decoded = torch.zeros(len(PRERENDERED_YAWS), len(self.names), dtype=torch.bool)
         self.confidence = torch.ones(len(self.names), device=self.device)  # nothing is known of the estimates
 
+    def check_headers(self) -> None:
+        """Read the beginning of every image, so that a damaged one is found before training.
+
+        Raises:
+            UserError: files do not begin as images; the message names the first.
+        """
+        paths = [folder / name for folder in self.folders for name in self.names]
+        with ThreadPoolExecutor(THREADS) as pool:
+            damaged = [path for path, lacks in zip(paths, pool.map(lacks_header, paths)) if lacks]
+        if damaged:
+            raise UserError(
+                f"pre-rendered structure maps: {len(damaged)} of {len(paths)} files are no images ({damaged[0]} is the"
+                " first); render them again"
+            )
+
     def __call__(self, index: Tensor, yaw: Tensor) -> Tensor:
         step = (yaw.double() / 45).cpu()
         if not torch.allclose(step, step.round(), atol=1e-4):
@@ -180,7 +199,7 @@ class PrerenderedStructureMaps:
         height, width = self.size
         try:
             with Image.open(path) as image:
-                grey = image.convert("L").resize((width, height), Image.Resampling.BICUBIC)
+                grey = eight_bits(image).convert("L").resize((width, height), Image.Resampling.BICUBIC)
         except OSError as error:
             raise UserError(f"pre-rendered structure map {path} does not decode ({error})") from error
         return torch.from_numpy(np.array(grey))

@@ -53,32 +53,40 @@ def find_broken(records: Records, threads: int = 2) -> dict[int, str]:
         >>> find_broken(open_dataset("folder", ".").train)
         {1: 'not an image of JPEG, PNG, BMP, WEBP or TIFF'}
     """
-    file, names = _verdict_file(records.root), records.names
+    try:
+        file = _verdict_file(records.root)
+    except UserError as error:
+        log.warning("verdicts on images cannot be stored (%s): the next run decodes all images again", error)
+        file = None
+    names = records.names
     verdicts, stamps = _read(file), [_stamp(path) for path in records.paths]
     new = [i for i, name in enumerate(names) if name not in verdicts or tuple(verdicts[name][:-1]) != stamps[i]]
     temporary: dict[str, Verdict] = {}
     with ThreadPoolExecutor(threads) as pool:
         for i, (why, permanent) in zip(new, pool.map(_decode, (records.paths[i] for i in new))):
             (verdicts if permanent else temporary)[names[i]] = (*stamps[i], why)
-    if new:
+    if new and file is not None:
         _write(file, verdicts)
     reasons = [(temporary.get(name) or verdicts[name])[-1] for name in names]
     return {i: why for i, why in enumerate(reasons) if why}
 
 
-def drop_broken(records: Records, on_bad_image: str = "skip", threads: int = 2) -> tuple[Records, str]:
+def drop_broken(
+    records: Records, on_bad_image: str = "skip", threads: int = 2, *, needed: bool = True
+) -> tuple[Records, str]:
     """Leave out the records whose images do not decode.
 
     Args:
         records: the crops to check.
         on_bad_image: "skip" leaves broken images out, "error" raises.
         threads: files that are decoded at a time.
+        needed: whether some image must decode, as for training.
 
     Returns:
         The records whose images decode, and a sentence that counts and names the others ("" if there are none).
 
     Raises:
-        UserError: an image is broken and `on_bad_image` is "error", or all images are broken.
+        UserError: an image is broken and `on_bad_image` is "error", or all are and some are needed.
 
     Example:
         >>> from gcl_fast.data import open_dataset
@@ -95,7 +103,7 @@ def drop_broken(records: Records, on_bad_image: str = "skip", threads: int = 2) 
     first = "; ".join(f"{names[i]}: {reason}" for i, reason in list(broken.items())[:5])
     more = "; ..." if len(broken) > 5 else ""
     notice = f"{len(broken)} of {len(records)} images under {records.root} do not decode ({first}{more})"
-    if on_bad_image == "error" or len(broken) == len(records):
+    if on_bad_image == "error" or (needed and len(broken) == len(records)):
         way_out = ", or pass --on-bad-image skip to leave broken ones out" if on_bad_image == "error" else ""
         raise UserError(f"{notice}; repair or remove them{way_out}")
     sound = np.setdiff1d(np.arange(len(records)), list(broken))
@@ -161,8 +169,10 @@ def _verdict_file(root: Path) -> Path:
     return cache_folder() / "verdicts" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
 
 
-def _read(file: Path) -> dict[str, Verdict]:
-    """Read stored verdicts by name; none if the file is missing or damaged."""
+def _read(file: Path | None) -> dict[str, Verdict]:
+    """Read stored verdicts by name; none if there is no file, or it is damaged."""
+    if file is None:
+        return {}
     try:
         return json.loads(file.read_text())
     except (OSError, ValueError):

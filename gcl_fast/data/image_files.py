@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from gcl_fast.data.broken_images import UNREADABLE, blank_image, scratch_folder, why_broken
 from gcl_fast.data.pillow_decoder import open_rgb
@@ -59,17 +60,21 @@ class ImageFiles:
         self.engine = self._decoder.engine
         self.blanks: set[int] = set()
         self._copies: set[int] = set()
+        self._black: set[int] = set()
 
     def batches(self, plan: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
         """Yield one tensor for each array of positions in `plan`.
 
         A blank image replaces a file that does not decode. A copy by Pillow replaces a file that only the engine
-        refuses.
+        refuses, or that it alone decodes to black. Batches on a GPU are not searched for black crops, since a step
+        would wait for them.
         """
         done = 0
         while done < len(plan):
             try:
                 for images in self._decoder.batches(plan[done:]):
+                    if images.device.type == "cpu" and self._copy_black(images, plan[done]):
+                        break  # this batch is decoded again
                     yield images
                     done += 1
             except (RuntimeError, *UNREADABLE):  # every engine raises in the batch that failed
@@ -91,15 +96,38 @@ class ImageFiles:
         unseen, before = set(positions.tolist()) - self.blanks - self._copies, len(self._copies)
         for position in filter(self._refuses, sorted(unseen)):
             path = self._paths[position]
-            with tempfile.NamedTemporaryFile(dir=scratch_folder(), suffix=".png", delete=False) as copy:
-                open_rgb(path).save(copy)
-            self._decoder.replace(position, Path(copy.name))
+            self._take_copy(position, open_rgb(path))
             if self._refuses(position):  # the file is not the cause
                 self._decoder.replace(position, path)
                 continue
             log.warning("%s: %s refuses it, Pillow decodes it", path, self.engine)
             self._copies.add(position)
         return len(self._copies) > before
+
+    def _copy_black(self, images: torch.Tensor, positions: np.ndarray) -> bool:
+        """Replace the files that are black in a batch (B, H, W, 3) alone by Pillow's copies; return whether any was."""
+        black = positions[(images.flatten(1).amax(1) == 0).numpy()].tolist()
+        before = len(self._copies)
+        for position in sorted(set(black) - self.blanks - self._copies - self._black):
+            path = self._paths[position]
+            try:
+                image = open_rgb(path)
+            except UNREADABLE:  # broke since it was scanned
+                self._black.add(position)
+                continue
+            if np.asarray(image).mean() < 1:  # black indeed, or too dark to tell
+                self._black.add(position)
+                continue
+            log.warning("%s: %s decodes it to black, Pillow does not: Pillow's image is taken", path, self.engine)
+            self._take_copy(position, image)
+            self._copies.add(position)
+        return len(self._copies) > before
+
+    def _take_copy(self, position: int, image: Image.Image) -> None:
+        """Read a copy of the file at `position`, without loss, from now on."""
+        with tempfile.NamedTemporaryFile(dir=scratch_folder(), suffix=".png", delete=False) as copy:
+            image.save(copy)
+        self._decoder.replace(position, Path(copy.name))
 
     def _refuses(self, position: int) -> bool:
         """Return whether the engine fails at this file alone."""

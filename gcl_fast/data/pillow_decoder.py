@@ -32,9 +32,17 @@ def open_rgb(file: Path | BinaryIO) -> Image.Image:
 
 def rgb(image: Image.Image) -> Tensor:
     """Return an image of any mode as (h, w, 3) uint8."""
-    if image.mode.startswith("I;16"):  # grey of 16 bits, which Pillow would clamp to 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return torch.from_numpy(np.array(image.convert("RGB")))
+    return torch.from_numpy(np.array(eight_bits(image).convert("RGB")))
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image of more than 8 bits per channel with 8; Pillow would clamp its values to 255."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    pixels = np.asarray(image)
+    if image.mode in ("I", "F") and pixels.max(initial=0) <= 255:
+        return Image.fromarray(pixels.clip(0).astype(np.uint8))
+    return Image.fromarray((pixels.astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 class PillowDecoder:

@@ -50,8 +50,9 @@ LAYOUTS = {
     "occluded-duke": "DIR/Occluded_Duke/{bounding_box_train,query,bounding_box_test}/PPPP_cC_fFFFFFFF.jpg",
     "msmt17": "DIR/MSMT17_V1/{train,test}/ or DIR/MSMT17_V2/{mask_train_v2,mask_test_v2}/ and"
     " list_{train,val,query,gallery}.txt",
-    "cuhk03": "DIR/images_{labeled,detected}/PAIR_PERSON_VIEW_NUMBER.png and splits_classic_{labeled,detected}.json,"
-    " or DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cC_N.png; without a split use the dataset 'folder'",
+    "cuhk03": "DIR/images_{labeled,detected}/PAIR_PERSON_VIEW_NUMBER.png and"
+    " splits_{classic,new}_{labeled,detected}.json, or"
+    " DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cC_N.png; without a split use the dataset 'folder'",
     "cuhk03-np": "DIR/cuhk03-np/{detected,labeled}/{bounding_box_train,query,bounding_box_test}/PPPP_cC_N.png",
     "personx": "DIR/{bounding_box_train,query,bounding_box_test}/PPPP_cC....jpg, or these three in DIR/1, DIR/2, ...",
     "veri776": "DIR/VeRi/{image_train,image_query,image_test}/VVVV_cCCC_TTTTTTTT_N.jpg",

@@ -92,6 +92,35 @@ class ReIDDataset:
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def why_unranked(self) -> str:
+        """Return why nothing can be evaluated, as the rest of a sentence on the dataset; "" where something can."""
+        missing = [name for name in ("query", "gallery") if not len(getattr(self, name))]
+        if missing:
+            return f"has no {' and '.join(missing)}"
+        if not judged_queries(self.query, self.gallery).any():
+            return "has no query whose person another camera of the gallery has seen"
+        return ""
+
+    @property
     def can_be_ranked(self) -> bool:
-        """Return whether there are a query and a gallery."""
-        return len(self.query) > 0 and len(self.gallery) > 0
+        """Return whether a query has its person in another camera of the gallery."""
+        return not self.why_unranked
+
+
+def judged_queries(query: Records, gallery: Records) -> np.ndarray:
+    """Return which queries (Q,) count in retrieval: their person is in another camera of the gallery.
+
+    Example:
+        >>> def records(*people):  # (identity, camera) each
+        ...     identity, camera = np.array(people).T
+        ...     return Records(Path("."), [Path(f"{i}.jpg") for i in range(len(people))], identity, camera, 0 * camera)
+        >>> judged_queries(records((1, 1), (2, 1), (3, 1)), records((1, 2), (2, 1))).tolist()
+        [True, False, False]
+    """
+    Q = len(query)
+    _, person = np.unique(np.concatenate([query.identity, gallery.identity]), return_inverse=True)
+    cameras, camera = np.unique(np.concatenate([query.camera, gallery.camera]), return_inverse=True)
+    pair = person.astype(np.int64) * len(cameras) + camera  # one number for a person before a camera
+    seen = np.unique(pair[Q:])
+    views = np.bincount(seen // max(len(cameras), 1), minlength=int(person.max(initial=-1)) + 1)
+    return views[person[:Q]] - np.isin(pair[:Q], seen) > 0

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from gcl_fast.data.broken_images import FORMATS, UNREADABLE
-from gcl_fast.data.records import Records, ReIDDataset
+from gcl_fast.data.records import Records, ReIDDataset, judged_queries
 
 SPLITS = ("train", "query", "gallery")
 Size = tuple[int, int]  # (width, height)
@@ -75,11 +75,7 @@ def survey_split(records: Records) -> SplitSurvey:
 
 def unmatched_queries(query: Records, gallery: Records) -> int:
     """Return the number of queries whose person no other camera of the gallery has seen; they do not count."""
-    cameras: dict[int, set[int]] = {}
-    for identity, camera in zip(gallery.identity.tolist(), gallery.camera.tolist()):
-        cameras.setdefault(identity, set()).add(camera)
-    pairs = zip(query.identity.tolist(), query.camera.tolist())
-    return sum(not cameras.get(identity, set()) - {camera} for identity, camera in pairs)
+    return int((~judged_queries(query, gallery)).sum())
 
 
 def image_sizes(paths: Sequence[Path], threads: int = 2) -> list[Size]:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gcl_fast.atomic import write_atomically, write_target
+from gcl_fast.table import COUNTS
 
 GAP, LABEL, MARGIN = 4, 18, 66  # pixels between images, above the columns, left of the rows
 PAIRS = 8  # pairs of crop and structure map in a row
@@ -118,7 +119,7 @@ def curves_figure(records: Sequence[Mapping[str, Any]]) -> Figure:
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for record in records:
         for name, value in record.items():
-            if name not in ("stage", "step", "time"):
+            if name not in ("stage", "step", "time", *COUNTS):
                 step = offset[record["stage"]] + record["step"]
                 curves.setdefault(_panel(name), {}).setdefault(name, []).append((step, value))
 
@@ -148,7 +149,9 @@ def _writer(figure: Figure, path: Path) -> Callable[[BinaryIO], object]:
 
 
 def read_metrics(metrics: Path) -> list[dict[str, Any]]:
-    """Read the lines {"stage", "step", "time", name: value, ...} of metrics.jsonl; one that is cut off is skipped.
+    """Read the lines {"stage", "step", "time", name: value, ...} of metrics.jsonl; others are skipped.
+
+    A kill may cut a line off.
 
     Raises:
         OSError: the file cannot be read.
@@ -156,9 +159,11 @@ def read_metrics(metrics: Path) -> list[dict[str, Any]]:
     records = []
     for line in metrics.read_text().splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict) and "stage" in record and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 

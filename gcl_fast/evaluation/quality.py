@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.data import Records
+from gcl_fast.data.records import judged_queries
 from gcl_fast.evaluation.frechet import FrechetDistance, InceptionFeatures, installed
 from gcl_fast.evaluation.inference import Autocast, Batches, novel_views, to_unit, turned_back
 from gcl_fast.evaluation.retrieval import retrieve
@@ -79,7 +80,8 @@ class ViewQuality:
         self.gallery = torch.cat([self._embed(images, real=True) for images, _ in real])
         self.names = records.names
         have_identities = (records.identity >= 0).all() and (real_records.identity >= 0).all()
-        self.has_queries = bool(have_identities and self.people.any())
+        judged = judged_queries(records.subset(self.people), real_records)
+        self.has_queries = bool(have_identities and judged.any())
 
     @torch.no_grad()
     def measure(self, yaws: list[float]) -> dict[str, Any]:

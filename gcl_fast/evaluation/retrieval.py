@@ -34,8 +34,15 @@ class Retrieval:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Return mAP, rank1, rank5, rank10 and mINP by their names in tables and files."""
-        return {"mAP": self.mAP, **{f"rank{k}": float(self.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": self.mINP}
+        """Return mAP, rank1, rank5, rank10, mINP and the number of queries by their names in tables and files.
+
+        Where queries have no match, `queries_left_out` is their number.
+        """
+        left_out = len(self.precision) - self.num_queries
+        return {
+            **{"mAP": self.mAP, **{f"rank{k}": float(self.cmc[k - 1]) for k in (1, 5, 10)}, "mINP": self.mINP},
+            **{"queries": self.num_queries, **({"queries_left_out": left_out} if left_out else {})},
+        }
 
 
 def rank(

@@ -238,7 +238,7 @@ def check_folder(folder: Path) -> None:
         raise _unwritable(folder, error) from error
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     others = [name for name in names if name != LOCK and not PART.fullmatch(name)]
-    if others and MANIFEST not in others:
+    if others and (MANIFEST not in others or not any(map(PART.fullmatch, names))):
         raise UserError(f"{folder} is no index and holds {others[0]}; name a new folder")
 
 

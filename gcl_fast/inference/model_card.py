@@ -58,6 +58,7 @@ def model_card(model: Model, name: str, container: str, snippet: str, agreement:
         "data": data.get("name"),
         "labelled source": metadata.get("source"),
         **{f"crops in {split}": data.get(split) for split in ("train", "query", "gallery")},
+        **{f"left out: {reason}": count for reason, count in data.get("left_out", {}).items()},
         "digest of the names of the training crops": data.get("digest"),
     }
     training = {

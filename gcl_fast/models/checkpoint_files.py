@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gcl_fast.errors import UserError
+
+_held: ContextVar[dict[Path, dict[str, Any]] | None] = ContextVar("_held", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Enter a context in which `read_checkpoint` reads each file once; the contents are freed at its end.
+
+    Example:
+        >>> torch.save({"weight": torch.zeros(1)}, "once.pth")
+        >>> with reading_once():
+        ...     read_checkpoint(Path("once.pth")) is read_checkpoint(Path("once.pth"))
+        True
+    """
+    token = _held.set({})
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -35,6 +55,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         >>> read_checkpoint(Path("checkpoint.pth"))["epoch"]
         3
     """
+    held = _held.get()
+    if held is None:
+        return _read(path)
+    if path not in held:
+        held[path] = _read(path)
+    return held[path]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file as `read_checkpoint` does."""
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights")
     try:

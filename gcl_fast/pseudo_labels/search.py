@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.errors import UserError
-from gcl_fast.pseudo_labels.approximate_neighbours import ENOUGH, SAMPLE, approximate_neighbours
+from gcl_fast.pseudo_labels.approximate_neighbours import ENOUGH, approximate_neighbours
 from gcl_fast.pseudo_labels.neighbours import nearest_neighbours
 
 log = logging.getLogger(__name__)
@@ -93,8 +93,8 @@ def find_neighbours(
     if search == "exact" or N == 0:
         log.debug("nearest neighbours: %s", reason)
         return nearest_neighbours(features, k, rows)[1], Search("exact", 1.0, reason)
-    _, index, recall, effort = approximate_neighbours(features.cpu(), k, rows)
-    measurement = f"recall@{min(k, N)} {recall:.3f} on {min(SAMPLE, N):,} sampled rows"
+    _, index, recall, effort, sampled = approximate_neighbours(features.cpu(), k, rows)
+    measurement = f"recall@{min(k, N)} {recall:.3f} on {sampled:,} sampled distinct rows"
     notice = f"{reason}: {measurement} (faiss HNSW, {effort} candidates)"
     log.debug("nearest neighbours: %s", notice)
     if recall < ENOUGH:

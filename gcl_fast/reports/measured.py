@@ -31,6 +31,7 @@ from gcl_fast.reports.embedding_map import FEWEST, embedding_map
 from gcl_fast.reports.images import thumbnail, view_image
 from gcl_fast.run.restore import open_noted, restore
 from gcl_fast.settings import STAGES, RunConfig
+from gcl_fast.table import is_fraction
 
 Section = dict[str, Any]
 PER_KIND, TOP = 8, 10  # queries of each kind, and entries of a list
@@ -71,8 +72,8 @@ def measure(run: Path, config: RunConfig, stage: str, device: str, amp: bool, dr
     if draw:
         sections["views"] = _views(gcl, Assessment(config, inputs, ranks, precision), stage)
     embed = lambda records: extract(gcl.identity, records, config, ranks, precision)
-    if not data.can_be_ranked:
-        why = f"{data.name} has no query and gallery, so there is nothing to rank"
+    if not len(data.query) or not len(data.gallery):  # pairs need no match
+        why = f"{data.name} {data.why_unranked}, so there is nothing to rank"
         sections |= {name: {"left_out": why} for name in ("retrieval", "lists", "pairs")}
         return sections | {"map": _map(embed(data.train), data.train, "training crops")}
     LOGGER.info("report: embedding %d queries and %d gallery crops", len(data.query), len(data.gallery))
@@ -82,7 +83,12 @@ def measure(run: Path, config: RunConfig, stage: str, device: str, amp: bool, dr
     except UserError as error:  # no query has a match
         sections |= {"retrieval": {"left_out": str(error)}, "lists": {"left_out": str(error)}}
     else:
-        sections["retrieval"] = {"metrics": retrieval.metrics, "queries": retrieval.num_queries}
+        metrics = {name: value for name, value in retrieval.metrics.items() if is_fraction(name)}
+        sections["retrieval"] = {
+            "metrics": metrics,
+            "queries": retrieval.num_queries,
+            "all_queries": len(data.query),
+        }
         sections["lists"] = _lists(query, gallery, data, retrieval)
     sections["pairs"] = _pairs(pair_similarities(query, gallery, data.query, data.gallery))
     rows, both = torch.cat([query, gallery]), _concatenate(data.query, data.gallery)

@@ -27,5 +27,4 @@ def read_readings(run: Path) -> list[dict[str, Any]]:
         records = read_metrics(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}); restore it from a copy") from error
-    records = [record for record in records if isinstance(record, dict)]
-    return [record for record in records if record.get("stage") in ALL_STAGES and isinstance(record.get("step"), int)]
+    return [record for record in records if record["stage"] in ALL_STAGES]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from types import TracebackType
 from typing import Any
 
@@ -13,40 +12,28 @@ import yaml
 from torch import Tensor
 
 from gcl_fast.atomic import check_writable, write_atomically, write_json
+from gcl_fast.data.layouts.detection import detect
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.restarts import mark_launch, restarted
 from gcl_fast.errors import UserError
 from gcl_fast.evaluation.figures import training_curves
 from gcl_fast.run.checkpoint import load_state, save_state
 from gcl_fast.run.environment import environment
+from gcl_fast.run.lock import RunLock
 from gcl_fast.run.logs import RunLog, tolerating_a_full_disk
+from gcl_fast.run.resuming import changes_on_resume, check_digest, refuse_to_replace
 from gcl_fast.run.run_files import read_config, read_environments, weights_file
 from gcl_fast.run.weights import IDENTITY, save_weights
-from gcl_fast.settings import ALL_STAGES, ClusteringConfig, RunConfig, difference, flat, to_dict
+from gcl_fast.settings import ALL_STAGES, RunConfig, flat, to_dict
 
 VERSION = 2  # of checkpoints; the stages of version 1 drew other random numbers
-FREE_ON_RESUME = {
-    *("runs", "name", "device", "compile", "cache", "checkpoint_seconds", "keep_checkpoints", "log_every", "stages"),
-    *("smpl", "structure_maps", "cuda_graphs"),
-}
-# Settings that may change on resuming, and that the log then names. Too little memory, another number of ranks,
-# a divergence, or a clustering of outliers alone ask for another value.
-TUNABLE_ON_RESUME = {
-    *("source.lr", "source.identities", "warmup.lr", "generative.lr", "joint.lr", "joint.lr_identity"),
-    *("warmup.batch", "warmup.identities", "generative.batch", "joint.batch"),
-    *("joint.clusters.lr", "joint.clusters.identities"),
-    *(
-        f"{stage}.clustering.{field.name}"
-        for stage in ("warmup", "joint", "joint.clusters")
-        for field in fields(ClusteringConfig)
-    ),
-}
 
 
 class RunFolder:
     """Represents `runs/NAME` as a context: checks and opens it, writes what training leaves, and ends its log.
 
     No file changes before `open`, and no folder is made, so that a command that is refused until then leaves nothing.
+    The folder of a run is locked from the beginning, that of a new one by `open` (`RunLock`).
 
     It holds config.yaml, environment.json, run.log, metrics.jsonl, events/, summary.json, curves.png, checkpoints/
     (states to resume from, and <stage>.safetensors), encoder.safetensors to share, and views/<stage>.png.
@@ -61,15 +48,19 @@ class RunFolder:
         summary: the content of summary.json.
 
     Raises:
-        UserError: a run of that name exists and `resume` is False, it has other settings, it stopped in another stage
-            than is next, or the folder cannot be written.
+        UserError: another process trains this run, a run of that name exists and `resume` is False, it has other
+            settings, it stopped in another stage than is next, or the folder holds images or cannot be written.
     """
 
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
         self.config, self.ranks, self.path = config, ranks, config.folder
         (restart,) = ranks.any(restarted(self.path))  # with several hosts the mark names rank 0's alone
-        resume = resume or restart
-        changes = self._changes(resume) if ranks.main else []
+        self._resume = resume = resume or restart
+        self._lock = RunLock(self.path)
+        if ranks.main and ((self.path / "config.yaml").exists() or self._lock.path.exists()):  # else `open` takes it
+            with self._naming_the_place():
+                self._lock.acquire()
+        self._changed = changes = self._changes(resume) if ranks.main else []
         self.state = self._newest_state() if resume else None
         if ranks.main:
             with self._naming_the_place():
@@ -99,6 +90,7 @@ class RunFolder:
                 else f"done, without {self.path}/summary.json: the same command with --resume writes it"
             )
         self.log.close()
+        self._lock.release()
 
     def open(self, data: dict[str, Any]) -> None:
         """Write the settings of this command, its environment, and which torchrun runs it.
@@ -107,17 +99,27 @@ class RunFolder:
             data: what environment.json says of the dataset.
 
         Raises:
-            UserError: the disk refuses them.
+            UserError: the disk refuses them, or another process trains this run.
         """
         if not self.ranks.main:
             return
+        check_digest(self.path, data, self._changed)
         text = yaml.safe_dump(to_dict(self.config), sort_keys=False)
         with self._naming_the_place():
             self.path.mkdir(parents=True, exist_ok=True)
+            if not self._lock.held:
+                self._lock.acquire()
+                self._check_again()
             mark_launch(self.path)
             write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
             self._add_environment(data)
         self.log.open()
+
+    def _check_again(self) -> None:
+        """Raise a UserError where another process has trained here since this object was made."""
+        self._changes(self._resume)
+        if self.state is None and any((self.path / "checkpoints").glob("step_*.pt")):
+            raise UserError(f"{self.path} was trained by another command meanwhile; repeat this one with --resume")
 
     def _add_environment(self, data: dict[str, Any]) -> None:
         """Append the environment of this command to environment.json, a list with an entry for each command."""
@@ -175,23 +177,17 @@ class RunFolder:
             UserError: there is a run and `resume` is False, or a setting differs that may not.
         """
         settings, metrics = self.path / "config.yaml", self.path / "metrics.jsonl"
+        if self.path.is_dir() and not settings.exists() and (layout := detect(self.path)) is not None:
+            raise UserError(
+                f"{self.path} holds images and no run (it looks like --dataset {layout}); choose another --name or"
+                " --runs"
+            )
         exists = settings.exists() and (
             (metrics.exists() and metrics.stat().st_size > 0) or any((self.path / "checkpoints").glob("step_*.pt"))
         )
         if exists and not resume:
-            raise UserError(f"{self.path} holds a run already: --resume goes on with it, --name starts another")
-        changes: list[str] = []
-        if exists:
-            before = to_dict(read_config(settings))
-            lines = difference(before, to_dict(self.config))
-            changes = [line for line in lines if line.split(":")[0] not in FREE_ON_RESUME]
-            conflicts = [line for line in changes if line.split(":")[0] not in TUNABLE_ON_RESUME]
-            if conflicts:
-                raise UserError(
-                    f"{settings} has other settings than this command; repeat its flags, or choose another --name:"
-                    + "".join(f"\n  {line}" for line in conflicts)
-                )
-        return changes
+            refuse_to_replace(self.path, self.config)
+        return changes_on_resume(self.path, read_config(settings), self.config) if exists else []
 
     @contextmanager
     def _naming_the_place(self) -> Iterator[None]:

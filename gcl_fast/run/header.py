@@ -41,6 +41,7 @@ def facts(config: RunConfig, inputs: Inputs, ranks: Ranks, precision: Precision,
         "allocator": allocator(),
         "dataset": f"{data.name} in {data.root}: {len(data.train)} train, {len(data.query)} query, "
         f"{len(data.gallery)} gallery" + "".join(f"; {note}" for note in inputs.notes),
+        **({} if data.can_be_ranked else {"evaluation": f"none: {data.name} {data.why_unranked}"}),
         **_source(inputs),
         **_tracklets(config, data.train),
         "body": inputs.body,
@@ -83,6 +84,7 @@ def _source(inputs: Inputs) -> dict[str, str]:
     if source is None:
         return {}
     notes = "".join(f"; {note}" for note in source.notes)
+    notes += "" if source.can_be_ranked else f"; its test set is not evaluated: it {source.why_unranked}"
     people = len(np.unique(source.train.identity))
     return {"source": f"{source.name} in {source.root}: {len(source.train)} train, {people} identities{notes}"}
 

@@ -19,9 +19,10 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from gcl_fast.atomic import write_atomically, write_json
-from gcl_fast.console import copy_lines
+from gcl_fast.console import copy_lines, say
 
 PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
+RECORD = ("stage", "step", "time")  # what every record of metrics.jsonl has
 
 
 class RunLog:
@@ -54,8 +55,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line without breaking a progress bar, and append it to run.log."""
         if self.main:
-            tqdm.write(text)
-            sys.stdout.flush()
+            say(text)
             self._note(text)
 
     def _note(self, text: str) -> None:
@@ -94,32 +94,56 @@ class RunLog:
         """Append {"stage", "step", "time", **values}; `step` counts within the stage."""
         if not self.main:
             return
-        writer, lines = self._open()
+        _, lines = self._open()
         record = {"stage": stage, "step": step, "time": round(time.time(), 3), **values}
         with tolerating_a_full_disk("metrics.jsonl"):
             lines.write(json.dumps(record) + "\n")
-        with tolerating_a_full_disk("events"):
-            for name, value in values.items():
-                if math.isfinite(value):
-                    writer.add_scalar(f"{stage}/{name}", value, step)
+        self._add_scalars(record)
 
     def rewind(self, stage: str, step: int, done: list[str]) -> None:
-        """Drop the records that a resumed run writes again: of `stage` after `step`, and of stages not in `done`."""
+        """Drop the records that a resumed run writes again: of `stage` after `step`, and of stages not in `done`.
+
+        The TensorBoard events are written again from the records that are left, as steps count within their stage:
+        a purge from a step on, as TensorBoard knows it, would drop other stages as well.
+        """
         path = self.folder / "metrics.jsonl"
         if not self.main:
             return
+        former_events = [*(self.folder / "events").glob("events.out.tfevents.*")]
         _, former = self._open()
-        lines = []
+        records = []
         for line in path.read_text().splitlines():
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:  # a kill cut this line off
                 continue
-            if record["stage"] in done or (record["stage"] == stage and record["step"] <= step):
-                lines.append(line + "\n")
+            if isinstance(record, dict) and _precedes(record, stage, step, done):
+                records.append(record)
         former.close()
-        write_atomically(path, lambda file: file.write("".join(lines).encode()))
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(path, lambda file: file.write(text.encode()))
         self._lines = path.open("a", buffering=1)
+        self._events_of(records)
+        with tolerating_a_full_disk("events"):
+            for file in former_events:
+                file.unlink()
+
+    def _events_of(self, records: list[dict[str, Any]]) -> None:
+        """Write the events of records, with the figures of views of their stages."""
+        last: dict[str, int] = {}
+        for record in records:
+            self._add_scalars(record)
+            last[record["stage"]] = record["step"]
+        for stage, step in last.items():
+            self.image(f"{stage}/views", self.folder / "views" / f"{stage}.png", step)
+
+    def _add_scalars(self, record: dict[str, Any]) -> None:
+        """Add the numbers of a record to the events, at its time."""
+        writer, _ = self._open()
+        with tolerating_a_full_disk("events"):
+            for name, value in record.items():
+                if name not in RECORD and isinstance(value, int | float) and math.isfinite(value):
+                    writer.add_scalar(f"{record['stage']}/{name}", value, record["step"], walltime=record["time"])
 
     def _open(self) -> tuple[SummaryWriter, TextIO]:
         """Open the events and metrics.jsonl where they are not open yet."""
@@ -153,6 +177,13 @@ class RunLog:
                 self._writer.close()
             with tolerating_a_full_disk("metrics.jsonl"):
                 self._lines.close()
+
+
+def _precedes(record: dict[str, Any], stage: str, step: int, done: list[str]) -> bool:
+    """Return whether a run that is resumed after `step` of `stage`, with the stages `done`, keeps a record."""
+    if not all(name in record for name in RECORD):
+        return False
+    return record["stage"] in done or (record["stage"] == stage and record["step"] <= step)
 
 
 @contextmanager
@@ -189,9 +220,7 @@ class Progress:
             self._printed = time.monotonic()
             rate = (self._done - self._first) / (self._printed - self._start)
             left = (self.total - self._done) / rate
-            print(
-                f"{self.stage} {self._done}/{self.total}  {rate:.2f} steps/s  {_clock(left)} left  {text}", flush=True
-            )
+            say(f"{self.stage} {self._done}/{self.total}  {rate:.2f} steps/s  {_clock(left)} left  {text}")
 
     def close(self) -> None:
         """Close the display."""

@@ -77,9 +77,9 @@ def read_config(path: Path) -> RunConfig:
     try:
         return from_dict(data)
     except UserError as error:
+        fault = first_line(error).partition("; there are")[0]  # without the list of all settings
         raise UserError(
-            f"{path} is not of this version of gcl_fast ({first_line(error)[:160]}); use the gcl_fast that trained the"
-            " run"
+            f"{path} is not of this version of gcl_fast ({fault}); use the gcl_fast that trained the run"
         ) from error
 
 

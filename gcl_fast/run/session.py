@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,16 +16,17 @@ from gcl_fast.distributed.sync_norm import synchronize_norms
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
+from gcl_fast.models.checkpoint_files import reading_once
 from gcl_fast.optim.precision import choose as choose_precision
 from gcl_fast.optim.precision import planned_steps
 from gcl_fast.optim.stability import RunningStatistics, naming_what_to_lower
 from gcl_fast.run.folder import RunFolder
 from gcl_fast.run.header import facts
 from gcl_fast.run.initialize import initialize
+from gcl_fast.run.look_ahead import look_ahead
 from gcl_fast.run.loop import Interruption, Position, run_stage
 from gcl_fast.run.weights import IDENTITY, check_fit, describe, describe_data, digest_of_names
-from gcl_fast.settings import SOURCE_NORMS, JointConfig, RunConfig, WarmupConfig
-from gcl_fast.stages import clustering
+from gcl_fast.settings import SOURCE_NORMS, RunConfig
 from gcl_fast.stages.source import Source
 from gcl_fast.stages.stage import Stage
 
@@ -50,7 +52,8 @@ class Session:
         steps = planned_steps(config, len(inputs.dataset.train), ranks.world_size)
         self.precision = choose_precision(config.amp, ranks.device, config.compile, steps)
         self.gcl = GCL(config.model, config.size)
-        origin = initialize(self.gcl, config)
+        with reading_once():  # of several forms of weights, which are tried in turn
+            origin = initialize(self.gcl, config)
         self.gcl.to(ranks.device).to(memory_format=torch.channels_last)
         if config.sync_bn:
             synchronize_norms(self.gcl, ranks)
@@ -69,11 +72,14 @@ class Session:
 
     def start(self) -> None:
         """Open the folder; assess the first weights of a new run, or print the step that a resumed run goes on from."""
-        self.folder.open(describe_data(self.inputs.dataset))
+        data = describe_data(self.inputs.dataset)
+        self.folder.open(data)
+        self.folder.summary["data"] = data
         state, finished = self.folder.state, self.folder.finished
         if state is None:
             self.log.rewind("", 0, [])  # drops the records of a run that was killed before its first checkpoint
-            self.folder.summary["initial"] = self.assessment.retrieval(self.gcl)
+            initial = self._unless_it_fails("initial", lambda: self.assessment.retrieval(self.gcl))
+            self.folder.summary["initial"] = initial
             self.log.say(f"initial: {percent(self.folder.summary['initial'])}")
         else:
             stage, step = state["stage"], state["at"]["step"]
@@ -121,7 +127,8 @@ class Session:
     def assess(self, stage: Stage) -> None:
         """Measure the networks after a stage, and write retrieval, SSIM of views and seconds to summary and log."""
         beginning, at, summary = time.monotonic(), self.position, self.folder.summary
-        metrics = self.assessment.after(stage.name, self.gcl, self.folder.path / "views")
+        views = self.folder.path / "views"
+        metrics = self._unless_it_fails(stage.name, lambda: self.assessment.after(stage.name, self.gcl, views))
         weights, metadata = self.gcl.state_dict(), self._metadata(stage, metrics)
         self.folder.save_weights(stage.name, weights, metadata)  # once more, with what was measured
         self.folder.save_encoder(weights, metadata)
@@ -145,12 +152,32 @@ class Session:
         """
         assert self.inputs.source is not None
         encoder = stage.finished()
-        on_target = self.assessment.retrieval_in(self.inputs.dataset, encoder)
+        retrieval = lambda data: self._unless_it_fails(
+            f"{stage.name} on {data.name}", lambda: self.assessment.retrieval_in(data, encoder)
+        )
+        on_target = retrieval(self.inputs.dataset)
         weights = self.gcl.state_dict() | encoder.state_dict(prefix=IDENTITY)
         self.folder.save_weights(SOURCE_NORMS, weights, self._metadata(stage, on_target))
-        on_source = self.assessment.retrieval_in(self.inputs.source, encoder)
+        on_source = retrieval(self.inputs.source)
         self.log.say(f"source only: {percent(on_target)}; on its own test set: {percent(on_source)}")
         return {"source_only": on_target, "source_test": on_source}
+
+    def _unless_it_fails(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Return what `measure` returns, or {} with a warning where it fails: training goes on without a measurement.
+
+        With several ranks only a UserError is passed over, which all of them raise; the others may wait for one rank.
+        """
+        try:
+            return measure()
+        except (OSError, RuntimeError, ValueError) as error:
+            if self.ranks.world_size > 1 and not isinstance(error, UserError):
+                raise
+            warnings.warn(
+                f"{name}: not evaluated ({error}); the run goes on, and gcl-fast evaluate {self.folder.path} measures"
+                " its finished stages",
+                stacklevel=2,
+            )
+            return {}
 
     def _metadata(self, stage: Stage, metrics: dict[str, float]) -> dict[str, Any]:
         """Return the metadata of the weights after `stage`."""
@@ -191,24 +218,13 @@ class Session:
             )
 
     def _look_ahead(self) -> None:
-        """Check at the start of a run what its later stages need.
-
-        Raises:
-            UserError: structure maps are missing, or a clustering cannot run on this machine.
-        """
-        if self.awaits("generative") or self.awaits("joint"):
-            for split in dict.fromkeys(("train", self.assessment.split_for_views() or "train")):
-                self.inputs.check_structure_maps(split)
-        joint = self.config.joint
-        clusters = ("joint", joint) if joint.clusters is None else ("joint.clusters", joint.clusters)
-        for section, settings in (("warmup", self.config.warmup), clusters):
-            stage = section.partition(".")[0]
-            if self.awaits(stage) and isinstance(settings, WarmupConfig | JointConfig):  # JVTC clusters on the CPU
-                clustering.check(settings.clustering, section, len(self.inputs.dataset.train), self.ranks.device)
+        """Check at the start of a run what its stages need (`look_ahead`)."""
+        split = self.assessment.split_for_views()
+        look_ahead(self.config, self.inputs, self.ranks, self.awaits, split)
 
 
 def percent(metrics: dict[str, float]) -> str:
     """Return mAP and rank-1 in per cent as the log prints them."""
     if "mAP" not in metrics:
-        return "no labelled query and gallery, no retrieval"
+        return "not evaluated"
     return f"mAP {100 * metrics['mAP']:.1f} %, rank-1 {100 * metrics['rank1']:.1f} %"

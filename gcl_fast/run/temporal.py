@@ -33,8 +33,8 @@ def joint_retrieval(
     data = inputs.dataset
     if not data.can_be_ranked:
         raise UserError(
-            f"--joint-similarity: {data.name} has no query and gallery to rank; name a dataset that has them with"
-            " --dataset and --data-root"
+            f"--joint-similarity: {data.name} {data.why_unranked}, so there is nothing to rank; name another dataset"
+            " with --dataset and --data-root"
         )
     for records in (data.train, data.query, data.gallery):
         check_time(records, "Without --joint-similarity visual similarity alone counts")

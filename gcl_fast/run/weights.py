@@ -70,9 +70,13 @@ def needed_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def describe_data(dataset: ReIDDataset) -> dict[str, Any]:
-    """Return the name of a dataset, the number of crops in each split, and a digest of the training crops' names."""
+    """Return the name of a dataset, the number of crops in each split, and a digest of the training crops' names.
+
+    `left_out` counts by reason what was passed over, what does not decode, and the queries that do not count.
+    """
     counts = {split: len(getattr(dataset, split)) for split in ("train", "query", "gallery")}
-    return {"name": dataset.name, **counts, "digest": digest_of_names(dataset.train.names)}
+    digest = digest_of_names(dataset.train.names)
+    return {"name": dataset.name, **counts, "left_out": dict(dataset.passed_over), "digest": digest}
 
 
 def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:
@@ -87,14 +91,11 @@ def settings_of(metadata: dict[str, Any], source: object) -> RunConfig:
             f" the gcl_fast that wrote it ({metadata.get('gcl_fast', 'unknown version')})"
         )
     try:
-        settings = from_dict(metadata["settings"])
+        return from_dict(metadata["settings"])
     except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{source}: its metadata names no settings; name those of its run by config=FILE") from error
     except UserError as error:
         raise UserError(f"{source}: its metadata is damaged, or of another version ({str(error)[:160]})") from error
-    if min(settings.size) < 1:
-        raise UserError(f"{source}: its metadata is damaged: images of {settings.height} x {settings.width}")
-    return settings
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, Any] | None = None) -> None:

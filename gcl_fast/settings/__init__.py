@@ -22,7 +22,7 @@ from gcl_fast.settings.settings import (
     WarmupConfig,
     is_eps,
 )
-from gcl_fast.settings.text import difference, flat, from_dict, override, to_dict
+from gcl_fast.settings.text import assign, difference, flat, from_dict, override, to_dict
 from gcl_fast.settings.world import WorldConfig
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "SourceConfig",
     "WarmupConfig",
     "WorldConfig",
+    "assign",
     "difference",
     "flat",
     "from_dict",

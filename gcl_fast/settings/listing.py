@@ -6,13 +6,13 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-import types
 import typing
 from typing import Any
 
 import yaml
 
-from gcl_fast.settings.settings import RunConfig, least_value
+from gcl_fast.settings.ranges import field_types, options_of, range_of
+from gcl_fast.settings.settings import RunConfig
 
 
 def list_settings(config: RunConfig) -> str:
@@ -21,7 +21,7 @@ def list_settings(config: RunConfig) -> str:
     Example:
         >>> (line,) = [line for line in list_settings(RunConfig()).splitlines() if line.startswith("log_every")]
         >>> " ".join(line.split())
-        'log_every 10 int >= 1 steps between two records of the losses'
+        'log_every 10 int: 1 or more steps between two records of the losses'
     """
     rows = [("setting", "value", "type", "meaning"), *_rows(config, "")]
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -36,8 +36,8 @@ def _rows(config: Any, prefix: str) -> list[tuple[str, str, str, str]]:
         if dataclasses.is_dataclass(value):
             rows += _rows(value, f"{prefix}{name}.")
         else:
-            least = least_value(config, name)
-            kind = _type(hints[name]) + (f" >= {least}" if least is not None else "")
+            allowed = range_of(field_types(type(config))[name])
+            kind = _type(hints[name]) + (f": {allowed}" if allowed is not None else "")
             rows.append((prefix + name, _text(value), kind, meanings.get(name, "")))
     return rows
 
@@ -63,8 +63,7 @@ def comments(kind: type) -> dict[str, str]:
 
 def _type(hint: Any) -> str:
     """Return the name of a type, or the choices of a Literal."""
-    if isinstance(hint, types.UnionType):
-        options = typing.get_args(hint)
+    if len(options := options_of(hint)) > 1:
         names = ["settings" if dataclasses.is_dataclass(option) else _type(option) for option in options]
         return " or ".join(dict.fromkeys(names))
     if typing.get_origin(hint) is typing.Literal:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from gcl_fast.errors import UserError
+from gcl_fast.settings.ranges import Count
 
 BACKBONES = ("residual", "resnet50-ibn-a")  # made here; `models.backbones` has them
 LIBRARIES = ("torchvision", "timm")  # whose networks are called LIBRARY:NAME
@@ -33,17 +34,17 @@ class IdentityConfig:
     # library. mobilenetv2: torchvision:mobilenet_v2
     backbone: str = "residual"
     # of the last map of a library's network, in pixels of the crop: 4, 8, 16 or 32; null: the library's
-    output_stride: int | None = None
+    output_stride: Literal[4, 8, 16, 32] | None = None
     stem_kernel: int = 7  # side of the first convolution
-    stem_channels: int = 64  # of the first convolution
+    stem_channels: Count = 64  # of the first convolution
     stem_pool: bool = True  # 3x3 max pooling of stride 2 after the stem
     block: Literal["basic", "bottleneck"] = "bottleneck"  # kind of residual block
-    channels: tuple[int, ...] = (256, 512, 1024, 2048)  # of each stage
-    blocks: tuple[int, ...] = (3, 4, 6, 3)  # of each stage
-    strides: tuple[int, ...] = (1, 2, 2, 1)  # of each stage
+    channels: tuple[Count, ...] = (256, 512, 1024, 2048)  # of each stage
+    blocks: tuple[Count, ...] = (3, 4, 6, 3)  # of each stage
+    strides: tuple[Count, ...] = (1, 2, 2, 1)  # of each stage
     pooling: Literal["average", "gem"] = "average"  # of the last feature map over the whole crop
-    projection: int | None = 512  # width of the Linear before the batch norm; None: no Linear
-    parts: int = 4  # horizontal stripes of the part features
+    projection: Count | None = 512  # width of the Linear before the batch norm; None: no Linear
+    parts: Count = 4  # horizontal stripes of the part features
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backbone", SHORT_NAMES.get(self.backbone, self.backbone))
@@ -62,8 +63,6 @@ class IdentityConfig:
                     f"model.identity.output_stride={self.output_stride}: {self.backbone} has model.identity.strides"
                     " instead"
                 )
-            if self.output_stride not in (4, 8, 16, 32):
-                raise UserError(f"model.identity.output_stride={self.output_stride}: expected 4, 8, 16, 32 or null")
 
     @property
     def width(self) -> int | None:
@@ -93,9 +92,9 @@ class StructureConfig:
     The first and the last convolution have stride 2.
     """
 
-    channels: tuple[int, int, int, int] = (16, 32, 32, 64)  # of the four convolutions
-    blocks: int = 4  # residual blocks
-    branch: int = 32  # channels of each of the four branches
+    channels: tuple[Count, Count, Count, Count] = (16, 32, 32, 64)  # of the four convolutions
+    blocks: Count = 4  # residual blocks
+    branch: Count = 32  # channels of each of the four branches
 
     @property
     def code(self) -> int:
@@ -110,10 +109,10 @@ class GeneratorConfig:
     Each of the `blocks` is driven by its own slice of the part features.
     """
 
-    blocks: int = 4  # residual blocks
-    hidden: int = 512  # width of the MLPs that turn a slice into scales and shifts
+    blocks: Count = 4  # residual blocks
+    hidden: Count = 512  # width of the MLPs that turn a slice into scales and shifts
     standardize: bool = False  # standardize the part features by the statistics of `Generator.calibrate`
-    upsampled: tuple[int, int] = (64, 32)  # channels after each upsampling
+    upsampled: tuple[Count, Count] = (64, 32)  # channels after each upsampling
     # parts: the part features alone say how a person looks, as in the paper. carried: the crop's own pixels, carried
     # over the body mesh to the view that is drawn, say it as well
     appearance: Literal["parts", "carried"] = "parts"
@@ -123,9 +122,9 @@ class GeneratorConfig:
 class DiscriminatorConfig:
     """Holds the sizes of the discriminator: `scales` equal networks, each on an image half as large as the last."""
 
-    scales: int = 3  # number of networks
-    channels: int = 32  # of the first convolutions; the residual blocks have twice as many
-    blocks: int = 4  # residual blocks of each network
+    scales: Count = 3  # number of networks
+    channels: Count = 32  # of the first convolutions; the residual blocks have twice as many
+    blocks: Count = 4  # residual blocks of each network
 
 
 @dataclass(frozen=True)

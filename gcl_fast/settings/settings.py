@@ -5,14 +5,28 @@ The values of `RunConfig` are those of Chen et al. 2021 and of its official code
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from gcl_fast.errors import UserError
 from gcl_fast.settings.loss_weights import LossWeights
 from gcl_fast.settings.model_sizes import ModelConfig
+from gcl_fast.settings.ranges import (
+    Cosine,
+    Count,
+    NotNegative,
+    PathText,
+    Pixels,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    ShareBelowOne,
+    Whole,
+    check_ranges,
+)
 from gcl_fast.settings.world import WorldConfig
 
 STAGES = ("warmup", "generative", "joint")  # on the target
@@ -36,15 +50,6 @@ DATASETS = (  # `gcl_fast.data` has their readers
     "mars",
     *OWN_DATASETS,
 )
-# The least values of settings by name, in whichever dataclass they stand
-AT_LEAST = {
-    **dict.fromkeys(
-        ("batch", "identities", "crops", "variants", "r1_every", "update_every", "decay_every", "cluster_every"), 1
-    ),
-    **dict.fromkeys(("k1", "k2", "tracklet_k1", "min_samples", "candidates", "log_every"), 1),
-    "steps_per_epoch": 0,
-    "keep_checkpoints": 2,
-}
 # The embedded source has other cameras and people than the default world, brighter clothes and no look-alikes
 SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 
@@ -53,15 +58,15 @@ SOURCE_WORLD = WorldConfig(seed=1, difficulty=0.0, crops=3)
 class ClusteringConfig:
     """Holds how the memory bank becomes pseudo-labels (`gcl_fast.pseudo_labels.jaccard_labels`)."""
 
-    k1: int = 30  # neighbours of the k-reciprocal sets
-    k2: int = 6  # neighbours whose sets are averaged
-    eps: float | str | None = None  # a distance, "auto" (eps_auto), or None for the rho rule
-    rho: float = 0.002  # share of all pairs, 0 to 1, whose mean distance is the radius
-    min_samples: int = 4  # crops within the radius that make a core point, itself included
+    k1: Count = 30  # neighbours of the k-reciprocal sets
+    k2: Count = 6  # neighbours whose sets are averaged
+    eps: ShareBelowOne | Literal["auto"] | None = None  # a distance, "auto" (eps_auto), or None for the rho rule
+    rho: Share = 0.002  # share of all pairs whose mean distance is the radius
+    min_samples: Count = 4  # crops within the radius that make a core point, itself included
     engine: Literal["auto", "exact", "approximate"] = "auto"  # of the neighbour search; auto chooses by N
     camera_centred: bool = False  # subtract each camera's mean embedding first
     tracklets: bool = True  # cluster tracklets and draw batches across them, where the dataset has any
-    tracklet_k1: int = 8  # k1 of tracklets, of which a person has fewer than crops
+    tracklet_k1: Count = 8  # k1 of tracklets, of which a person has fewer than crops
 
 
 @dataclass(frozen=True)
@@ -75,22 +80,22 @@ class WarmupConfig:
     """
 
     method: Literal["cluster"] = "cluster"
-    epochs: int = 50
-    steps_per_epoch: int = 400  # at least 1: crops are drawn by cluster, not passed over
-    identities: int = 16  # clusters of a batch
-    crops: int = 16  # crops of each cluster in a batch
-    lr: float = 3.5e-4  # learning rate
-    weight_decay: float = 5e-4  # of the optimizer
-    ramp_steps: int = 400  # linear rise of the learning rate from zero
-    constant_share: float = 0.4  # of all steps; a cosine to zero follows
-    temperature: float = 0.05  # of the contrast
-    momentum: float = 0.2  # weight of the old entry
+    epochs: Count = 50
+    steps_per_epoch: Count = 400  # crops are drawn by cluster, not passed over
+    identities: Count = 16  # clusters of a batch
+    crops: Count = 16  # crops of each cluster in a batch
+    lr: NotNegative = 3.5e-4  # learning rate
+    weight_decay: NotNegative = 5e-4  # of the optimizer
+    ramp_steps: Whole = 400  # linear rise of the learning rate from zero
+    constant_share: Share = 0.4  # of all steps; a cosine to zero follows
+    temperature: Positive = 0.05  # of the contrast
+    momentum: Share = 0.2  # weight of the old entry
     # instances: the mean of its crops' rows stands for a cluster. hardest: one row does, which the hardest crop of a
     # step moves. cameras: each of its cameras has the mean of its rows (Wang et al. 2021).
     memory: Literal["instances", "hardest", "cameras"] = "instances"
-    styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
+    styled: PathText = ""  # folder of the crops in other cameras' style, drawn instead of a crop
     colours: bool = False  # cluster embeddings and clothing colours together, for a randomly initialized encoder
-    colour_epochs: int | None = None  # the first epochs alone do so; null: all
+    colour_epochs: Whole | None = None  # the first epochs alone do so; null: all
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)
 
 
@@ -99,23 +104,23 @@ class MMCLConfig:
     """Holds the settings of the warm-up by multi-label classification against a memory (Wang and Zhang 2020)."""
 
     method: Literal["mmcl"] = "mmcl"
-    epochs: int = 60
-    steps_per_epoch: int = 0  # 0: one pass over the crops
-    batch: int = 128  # crops
+    epochs: Count = 60
+    steps_per_epoch: Whole = 0  # 0: one pass over the crops
+    batch: Count = 128  # crops
     optimizer: Literal["sgd", "adamw"] = "sgd"  # SGD has Nesterov momentum
-    lr: float = 0.1  # learning rate
-    backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
-    weight_decay: float = 5e-4  # of the optimizer
-    ramp_steps: int = 0  # linear rise of the learning rate from zero
-    decay_every: int = 40  # epochs, x0.1 each time
-    momentum: float = 0.5  # weight of the old entry at the end; it rises from zero
-    single_label_epochs: int = 5  # in the first epochs every crop is a class of its own
-    threshold: float = 0.6  # of the similarity of crops that share a label
-    candidates: int = 200  # neighbours that may share a label with a crop
+    lr: NotNegative = 0.1  # learning rate
+    backbone_lr_share: NotNegative = 0.1  # of lr, for the convolutions: they have weights to start from
+    weight_decay: NotNegative = 5e-4  # of the optimizer
+    ramp_steps: Whole = 0  # linear rise of the learning rate from zero
+    decay_every: Count = 40  # epochs, x0.1 each time
+    momentum: Share = 0.5  # weight of the old entry at the end; it rises from zero
+    single_label_epochs: Whole = 5  # in the first epochs every crop is a class of its own
+    threshold: Cosine = 0.6  # of the similarity of crops that share a label
+    candidates: Count = 200  # neighbours that may share a label with a crop
     form: Literal["squared", "logistic"] = "squared"  # of the loss of a label
-    delta: float = 5.0  # weight of the positive labels
-    hard_share: float = 0.01  # of the negative labels: the most similar ones are pushed away
-    styled: str = ""  # folder of the crops in other cameras' style, drawn instead of a crop
+    delta: NotNegative = 5.0  # weight of the positive labels
+    hard_share: Share = 0.01  # of the negative labels: the most similar ones are pushed away
+    styled: PathText = ""  # folder of the crops in other cameras' style, drawn instead of a crop
     colours: bool = False  # compare crops by clothing colours as well
 
 
@@ -124,29 +129,29 @@ class JVTCConfig:
     """Holds the settings of the unsupervised warm-up by joint visual and temporal consistency (Li and Zhang 2020)."""
 
     method: Literal["jvtc"] = "jvtc"
-    epochs: int = 100
-    steps_per_epoch: int = 0  # 0: one pass over the crops
-    batch: int = 32  # crops, each in `variants` images
-    variants: int = 4  # images of each crop in a batch
+    epochs: Count = 100
+    steps_per_epoch: Whole = 0  # 0: one pass over the crops
+    batch: Count = 32  # crops, each in `variants` images
+    variants: Count = 4  # images of each crop in a batch
     optimizer: Literal["sgd", "adamw"] = "sgd"  # SGD has Nesterov momentum
-    lr: float = 0.1  # learning rate
-    backbone_lr_share: float = 0.1  # of lr, for the convolutions: they have weights to start from
-    weight_decay: float = 5e-4  # of the optimizer
-    ramp_steps: int = 0  # linear rise of the learning rate from zero
-    decay_every: int = 40  # epochs, x0.1 each time
-    local_temperature: float = 0.1  # of the local loss
-    temperature: float = 0.05  # of the global loss
-    momentum: float = 0.8  # largest weight of the old entry
-    momentum_rise: float = 0.01  # of that weight in an epoch, from zero
-    global_weight: float = 0.2  # of the global loss
-    global_epoch: int = 10  # the global loss begins here
-    cluster_every: int = 5  # epochs
+    lr: NotNegative = 0.1  # learning rate
+    backbone_lr_share: NotNegative = 0.1  # of lr, for the convolutions: they have weights to start from
+    weight_decay: NotNegative = 5e-4  # of the optimizer
+    ramp_steps: Whole = 0  # linear rise of the learning rate from zero
+    decay_every: Count = 40  # epochs, x0.1 each time
+    local_temperature: Positive = 0.1  # of the local loss
+    temperature: Positive = 0.05  # of the global loss
+    momentum: Share = 0.8  # largest weight of the old entry
+    momentum_rise: NotNegative = 0.01  # of that weight in an epoch, from zero
+    global_weight: NotNegative = 0.2  # of the global loss
+    global_epoch: Whole = 10  # the global loss begins here
+    cluster_every: Count = 5  # epochs
     temporal: bool = True  # time between cameras counts as well
-    temporal_epoch: int = 30  # frames and cameras count from this epoch on
+    temporal_epoch: Whole = 30  # frames and cameras count from this epoch on
     clustering: ClusteringConfig = ClusteringConfig(k1=20, rho=1.6e-3, min_samples=1)  # the search is always exact
-    eps_scale: float = 0.8  # 1 after training on a source
-    plain_weight: float = 0.3  # of the distance that is not k-reciprocal
-    styled: str = ""  # folder of the crops in other cameras' style, the variants of a crop
+    eps_scale: Positive = 0.8  # 1 after training on a source
+    plain_weight: Share = 0.3  # of the distance that is not k-reciprocal
+    styled: PathText = ""  # folder of the crops in other cameras' style, the variants of a crop
     colours: bool = False  # compare crops by clothing colours as well
 
 
@@ -158,38 +163,38 @@ class SourceConfig:
     """Holds the settings of training on a labelled dataset before the warm-up (Luo et al. 2019, "Bag of tricks")."""
 
     dataset: str = "synthetic"  # one of DATASETS, with labels
-    root: str = ""  # "" is datasets/synthetic-source for synthetic; other datasets need a folder
+    root: PathText = ""  # "" is datasets/synthetic-source for synthetic; other datasets need a folder
     world: WorldConfig = SOURCE_WORLD  # the embedded source, made when missing
-    epochs: int = 120
-    steps_per_epoch: int = 0  # 0: the number of steps in one pass over the crops
-    identities: int = 16  # identities of a batch
-    crops: int = 4  # crops of each identity in a batch
-    lr: float = 3.5e-4  # learning rate
-    weight_decay: float = 5e-4  # of the optimizer
-    ramp_epochs: int = 10  # linear rise of the learning rate from zero
-    decay_epochs: tuple[int, ...] = (40, 70)  # the learning rate is multiplied by 0.1 at each
-    smoothing: float = 0.1  # of the labels
-    margin: float = 0.3  # of the triplets
+    epochs: Count = 120
+    steps_per_epoch: Whole = 0  # 0: the number of steps in one pass over the crops
+    identities: Count = 16  # identities of a batch
+    crops: Count = 4  # crops of each identity in a batch
+    lr: NotNegative = 3.5e-4  # learning rate
+    weight_decay: NotNegative = 5e-4  # of the optimizer
+    ramp_epochs: Whole = 10  # linear rise of the learning rate from zero
+    decay_epochs: tuple[Whole, ...] = (40, 70)  # the learning rate is multiplied by 0.1 at each
+    smoothing: ShareBelowOne = 0.1  # of the labels
+    margin: NotNegative = 0.3  # of the triplets
 
 
 @dataclass(frozen=True)
 class GenerativeConfig:
     """Holds the settings of the generative stage, in which E_id is frozen (Chen et al. 2021, section 3.1)."""
 
-    epochs: int = 40
-    reconstruction_epochs: int = 0  # the first epochs train x_rec = x alone
+    epochs: Count = 40
+    reconstruction_epochs: Whole = 0  # the first epochs train x_rec = x alone
     # Crops come in pairs of one cluster and camera, and the first of a pair is drawn from the pixels of the second;
     # without effect where model.generator.appearance is parts
     pairs: bool = False
     clustering: ClusteringConfig = ClusteringConfig(eps="auto", camera_centred=True)  # for the pairs
-    batch: int = 16  # crops
-    lr: float = 1e-4  # learning rate
-    ramp_steps: int = 0  # linear rise of the learning rate from zero
-    constant_share: float = 1.0  # of all steps; a cosine to zero follows
-    weight_decay: float = 5e-4  # of the optimizers
+    batch: Count = 16  # crops
+    lr: NotNegative = 1e-4  # learning rate
+    ramp_steps: Whole = 0  # linear rise of the learning rate from zero
+    constant_share: Share = 1.0  # of all steps; a cosine to zero follows
+    weight_decay: NotNegative = 5e-4  # of the optimizers
     weights: LossWeights = field(default_factory=LossWeights)
-    r1: float = 0.01  # weight of the R1 penalty of the discriminator
-    r1_every: int = 1  # every nth step takes the R1 penalty, weighted n times (lazy R1)
+    r1: NotNegative = 0.01  # weight of the R1 penalty of the discriminator
+    r1_every: Count = 1  # every nth step takes the R1 penalty, weighted n times (lazy R1)
     last_yaw: Literal[315, 270] = 315  # degrees; novel views are at 45, 90, ..., last_yaw. Official code: 270
 
 
@@ -197,16 +202,20 @@ class GenerativeConfig:
 class JointConfig:
     """Holds the settings of the joint stage, in which everything trains (Chen et al. 2021, section 3.2)."""
 
-    epochs: int = 20
-    batch: int = 16  # crops
-    lr_identity: float = 3.5e-4  # learning rate of E_id
-    lr: float = 1e-4  # learning rate of the other networks
-    decay_epoch: int = 10  # learning rates are multiplied by 0.1 from this epoch on
-    weight_decay: float = 5e-4  # of the optimizers
-    temperature: float = 0.04  # of the view-invariant loss
-    momentum: float = 0.2  # weight of the old entry of the memory bank
-    num_negatives: int = 8192  # negatives that are drawn for each crop in each step
-    terms: tuple[float, float, float] = (1.0, 1.0, 1.0)  # weights within the view-invariant loss, see `MemoryBank.loss`
+    epochs: Count = 20
+    batch: Count = 16  # crops
+    lr_identity: NotNegative = 3.5e-4  # learning rate of E_id
+    lr: NotNegative = 1e-4  # learning rate of the other networks
+    decay_epoch: Whole = 10  # learning rates are multiplied by 0.1 from this epoch on
+    weight_decay: NotNegative = 5e-4  # of the optimizers
+    temperature: Positive = 0.04  # of the view-invariant loss
+    momentum: Share = 0.2  # weight of the old entry of the memory bank
+    num_negatives: Count = 8192  # negatives that are drawn for each crop in each step
+    terms: tuple[NotNegative, NotNegative, NotNegative] = (
+        1.0,
+        1.0,
+        1.0,
+    )  # weights within the view-invariant loss, see `MemoryBank.loss`
     # The first term compares with the crop's stored entry, as in the official code, or with its live embedding
     own_entry: Literal["stored", "live"] = "stored"
     # The third term compares negatives with the novel view's embedding, as in the official code, or with the crop's
@@ -218,9 +227,9 @@ class JointConfig:
     # null: the view-invariant loss of the paper, with the settings above. Else E_id goes on by the contrast of the
     # warm-up, with these settings, and novel views are further queries; of those above `lr` counts alone
     clusters: WarmupConfig | None = None
-    view_share: float = 0.5  # of the crops of a step are replaced by novel views
+    view_share: Share = 0.5  # of the crops of a step are replaced by novel views
     views: Literal["drawn", "carried"] = "drawn"  # by G, or the carried pixels alone
-    update_every: int = 8  # every nth step updates G, E_str and D, by one crop of each identity
+    update_every: Count = 8  # every nth step updates G, E_str and D, by one crop of each identity
 
 
 @dataclass(frozen=True)
@@ -237,27 +246,27 @@ class RunConfig:
 
     preset: str = "demo"  # of which presets.py has the settings
     dataset: str = "synthetic"  # one of DATASETS
-    data_root: str = ""  # "" is datasets/synthetic for synthetic; other datasets need a folder
-    runs: str = "runs"  # folder of all runs
+    data_root: PathText = ""  # "" is datasets/synthetic for synthetic; other datasets need a folder
+    runs: PathText = "runs"  # folder of all runs
     name: str = ""  # "" is <dataset>-<preset>-seed<seed>
-    seed: int = 0  # of everything random
+    seed: Seed = 0  # of everything random
     stages: tuple[str, ...] = STAGES  # those to run, in training order
-    init: str = ""  # weights to start from: official, of the backbone, of a run, or package (PACKAGE)
+    init: PathText = ""  # weights to start from: official, of the backbone, of a run, or package (PACKAGE)
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is a GPU
     amp: bool = False  # mixed precision: bfloat16 where the hardware multiplies in it
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile the networks
     cuda_graphs: Literal["auto", "on", "off"] = "auto"  # capture steps where that works and pays, always, or never
     cache: Literal["auto", "none", "host", "device"] = "auto"  # where decoded crops are kept
     on_bad_image: Literal["skip", "error"] = "skip"  # what to do with an image that does not decode
-    structure_maps: str = "online"  # or a folder of pre-rendered structure maps in the official layout
-    smpl: str = ""  # file of the SMPL body model, where the body parameters are for it
+    structure_maps: PathText = "online"  # or a folder of pre-rendered structure maps in the official layout
+    smpl: PathText = ""  # file of the SMPL body model, where the body parameters are for it
     sync_bn: bool = False  # batch norms use the statistics over all ranks, instead of those of their rank
     optimizer_backend: Literal["torch", "apex"] = "torch"  # the fused optimizers of PyTorch, or those of NVIDIA apex
-    checkpoint_seconds: float = 60.0  # between two checkpoints
-    keep_checkpoints: int = 2  # the newest ones; at least 2, so that an older one can be read
-    log_every: int = 10  # steps between two records of the losses
-    height: int = 256  # of the crops that the networks see, in pixels; a multiple of 4, at least 40
-    width: int = 128  # the same
+    checkpoint_seconds: NotNegative = 60.0  # between two checkpoints
+    keep_checkpoints: Annotated[int, Range(2)] = 2  # the newest ones, so that an older one can be read
+    log_every: Count = 10  # steps between two records of the losses
+    height: Pixels = 256  # of the crops that the networks see, in pixels
+    width: Pixels = 128  # the same
     model: ModelConfig = field(default_factory=ModelConfig)
     world: WorldConfig = field(default_factory=WorldConfig)  # the embedded dataset, made when missing
     source: SourceConfig | None = None  # None: no labelled dataset
@@ -269,14 +278,17 @@ class RunConfig:
         if unknown := [stage for stage in self.stages if stage not in ALL_STAGES]:
             raise UserError(f"stages: there is no stage {unknown[0]!r}; there are {', '.join(ALL_STAGES)}")
         object.__setattr__(self, "stages", tuple(stage for stage in ALL_STAGES if stage in self.stages))
-        _check_ranges(self)
+        check_ranges(self)
+        _refuse_misfits(self)
         if self.generative.weights.mixup and self.model.generator.appearance == "carried":
             raise UserError(
                 "generative.weights.mixup: an image of mixed part features has no pixels to carry; it needs"
                 " model.generator.appearance=parts"
             )
         if self.in_pairs and self.generative.batch % 2:
-            raise UserError(f"generative.batch={self.generative.batch}: expected an even number with generative.pairs")
+            raise UserError(
+                f"generative.batch={self.generative.batch}: expected an even number, or generative.pairs=false"
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -309,26 +321,39 @@ def is_eps(eps: float | str | None) -> bool:
     return eps is None or eps == "auto" or (not isinstance(eps, str) and 0 <= eps < 1)
 
 
-def least_value(config: Any, name: str) -> int | None:
-    """Return the least value of the setting `name` of a dataclass; None where there is no such limit."""
-    return 1 if name == "steps_per_epoch" and isinstance(config, WarmupConfig) else AT_LEAST.get(name)
+def _refuse_misfits(config: RunConfig) -> None:
+    """Raise a UserError for settings that exclude each other, or that no stage can train with."""
+    if not config.stages:
+        raise UserError(f"stages: none is named; there are {', '.join(ALL_STAGES)}")
+    for key, name in (("dataset", config.dataset), ("source.dataset", config.source.dataset if config.source else "")):
+        if name and name not in DATASETS:
+            nearest = "".join(f"; did you mean {near}?" for near in get_close_matches(name, DATASETS, 1))
+            raise UserError(f"{key}={name}: there is no such dataset{nearest}; there are {', '.join(DATASETS)}")
+    if isinstance(config.warmup, JVTCConfig) and config.warmup.clustering.engine == "approximate":
+        raise UserError("warmup.clustering.engine=approximate: jvtc searches exactly; choose auto or exact")
+    if config.sync_bn:  # a crop a rank is enough
+        return
+    for section, crops, text in _batches(config):
+        if crops < 2:
+            raise UserError(
+                f"{text}: a step of {section} has one crop, and batch norms need two or more; raise it, or train on"
+                " several ranks with --sync-bn"
+            )
 
 
-def _check_ranges(config: Any, prefix: str = "") -> None:
-    """Raise a UserError for the first setting out of range, which would otherwise fail in its stage, after hours."""
-    for name in (f.name for f in dataclasses.fields(config)):
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            _check_ranges(value, f"{prefix}{name}.")
-        least = least_value(config, name)
-        if least is not None and value is not None and value < least:
-            raise UserError(f"{prefix}{name}={value}: expected {least} or more")
-    if isinstance(config, ClusteringConfig):
-        if not is_eps(config.eps):
-            raise UserError(f"{prefix}eps={config.eps}: expected a distance from 0 to below 1, auto, or null for rho")
-        if not 0 <= config.rho <= 1:
-            raise UserError(f"{prefix}rho={config.rho}: expected a share of all pairs, 0 to 1")
-    if isinstance(config, JointConfig) and not 0 <= config.view_share <= 1:
-        raise UserError(f"{prefix}view_share={config.view_share}: expected a share of a step's crops, 0 to 1")
-    if isinstance(config, JVTCConfig) and config.clustering.engine == "approximate":
-        raise UserError(f"{prefix}clustering.engine=approximate: jvtc searches exactly; choose auto or exact")
+def _batches(config: RunConfig) -> list[tuple[str, int, str]]:
+    """Return (stage, images in a batch of one rank, its settings) where E_id normalizes by the batch."""
+    batches = []
+    for section, part in (("source", config.source), ("warmup", config.warmup), ("joint", config.joint.clusters)):
+        if section not in config.stages or part is None:
+            continue
+        key = "joint.clusters" if section == "joint" else section
+        if isinstance(part, WarmupConfig | SourceConfig):
+            text = f"{key}.identities={part.identities} {key}.crops={part.crops}"
+            batches.append((section, part.identities * part.crops, text))
+        else:
+            images = part.batch * (part.variants if isinstance(part, JVTCConfig) else 1)
+            batches.append((section, images, f"{key}.batch={part.batch}"))
+    if "joint" in config.stages and config.joint.clusters is None and config.joint.batch_statistics:
+        batches.append(("joint", config.joint.batch, f"joint.batch={config.joint.batch}"))
+    return batches

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import types
 import typing
 from typing import Any
 
 import yaml
 
 from gcl_fast.errors import UserError
+from gcl_fast.settings.ranges import options_of
 from gcl_fast.settings.settings import RunConfig
 
 
@@ -40,6 +40,18 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
                 f"--set {assignment}: the value after = is not YAML; quote values with spaces or brackets, as in --set"
                 " 'joint.terms=[1, 0, 1]'"
             ) from error
+        config = _assign(config, key.split("."), value, key)
+    return config
+
+
+def assign(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+    """Return the settings with each value under its dotted key, as `override` does with text.
+
+    Example:
+        >>> assign(RunConfig(), {"joint.epochs": 5}).joint.epochs
+        5
+    """
+    for key, value in values.items():
         config = _assign(config, key.split("."), value, key)
     return config
 
@@ -158,7 +170,7 @@ def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Return `value` as the type `hint`, or raise a UserError that names `key`."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    options = options_of(hint)
     kinds = [option for option in options if dataclasses.is_dataclass(option)]
     if kinds and value is not None:
         method = value.get("method") if isinstance(value, dict) else None
@@ -173,20 +185,18 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if len(elements) != len(value):
             raise UserError(f"{key}: expected {len(elements)} values, got {len(value)}: {value!r}")
         return tuple(_convert(element, item, key) for element, item in zip(elements, value))
-    if typing.get_origin(hint) is typing.Literal:
-        if isinstance(value, bool):  # YAML 1.1 reads on and off as true and false
-            value = "on" if value else "off"
-        if value in typing.get_args(hint):
-            return value
     for option in options:
+        if typing.get_origin(option) is typing.Literal:
+            word = {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # as YAML 1.1 reads them
+            if word in typing.get_args(option):
+                return word
+            continue
         if option is type(None) and value is None:
             return None
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if option is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+        if option is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
             try:
-                return float(value)
-            except ValueError:
+                return float(value)  # of a text too, since YAML 1.1 reads 1e-4 as one
+            except (ValueError, OverflowError):
                 continue
         if isinstance(option, type) and type(value) is option:
             return value

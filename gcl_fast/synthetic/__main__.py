@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-from gcl_fast.arguments import Parser
+from gcl_fast.arguments import Parser, number
 from gcl_fast.entry import INTERRUPTED, entry, in_one_line
 from gcl_fast.settings import WorldConfig
+from gcl_fast.settings.ranges import Range
 
 
 def parser() -> Parser:
@@ -15,7 +16,7 @@ def parser() -> Parser:
     default = WorldConfig()
     parser = Parser("gcl-fast synthetic", "Make the embedded dataset.")
     add = parser.add_argument
-    add("--out", required=True, help="folder of the world; it is made if missing")
+    add("--out", required=True, metavar="DIR", help="folder of the world; it is made if missing")
     add("--identities", type=int, default=default.identities, help="people per split (%(default)s)")
     add("--cameras", type=int, default=default.cameras, help="number of cameras (%(default)s)")
     add(
@@ -24,7 +25,7 @@ def parser() -> Parser:
     add("--size", type=int, nargs=2, default=default.size, metavar=("H", "W"), help="size of a crop in pixels (128 64)")
     add("--seed", type=int, default=default.seed, help="seed of the world (%(default)s)")
     add("--difficulty", type=float, default=default.difficulty, help="0 easy to 1 hard (%(default)s)")
-    add("--workers", type=int, help="number of processes (all cores)")
+    add("--workers", type=number(int, Range(1)), help="number of processes (all cores)")
     return parser
 
 

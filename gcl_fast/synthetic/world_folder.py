@@ -23,6 +23,8 @@ from tqdm import tqdm
 
 from gcl_fast.atomic import write_atomically, write_json
 from gcl_fast.bodies import BodyParameters, save_body_parameters
+from gcl_fast.data.layouts.detection import detect
+from gcl_fast.data.layouts.reading import first_of
 from gcl_fast.errors import UserError
 from gcl_fast.settings import WorldConfig
 from gcl_fast.settings.world import VERSION
@@ -160,9 +162,12 @@ def _is_complete(root: Path, config: WorldConfig) -> bool:
                 f"{root} holds another synthetic world ({_difference(existing, config)}); "
                 f"choose another folder or remove it"
             )
-        return json.loads((root / WORLD_FILE).read_text())["complete"]
-    if any((root / folder).exists() for folder in FOLDERS.values()):
-        raise UserError(f"{root} holds a dataset that is no synthetic world (no {WORLD_FILE}); choose an empty folder")
+        return json.loads((root / WORLD_FILE).read_text()).get("complete") is True
+    if root.is_dir() and (names := sorted(path.name for path in root.iterdir() if path.name[0] != ".")):
+        raise UserError(
+            f"{root} is neither empty nor a synthetic world (it holds {first_of(names)}): choose an empty folder, or"
+            f" read what is there with --dataset {detect(root) or 'NAME'}"
+        )
     return False
 
 

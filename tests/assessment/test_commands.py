@@ -82,7 +82,6 @@ def test_images_that_do_not_decode_are_counted_once(untrained, tmp_path, capsys,
         (["--split", "query", "--names", "0001.png"], "no crops in query"),
         (["--out", "DIR/file/views.png"], "cannot write DIR/file/views.png"),
         (["--files", "DIR/file"], "cannot write DIR/file/cam1/0001_yaw0.png"),
-        (["--yaws", "nan"], "--yaws: expected numbers of degrees"),
     ],
 )
 def test_generate_says_what_is_wrong(untrained, tmp_path, capsys, flags, told):
@@ -97,7 +96,7 @@ def test_a_dataset_without_query_cannot_be_ranked(untrained, capsys):
     assert evaluate.main([str(untrained)]) == 2
     assert sorted(untrained.parent.rglob("*")) == before, "no body was estimated"
     streams = capsys.readouterr()
-    assert "has no query and gallery to rank; name a dataset that has them" in streams.err
+    assert "has no query and gallery, so there is nothing to rank; name another dataset" in streams.err
     assert streams.out == ""
 
 

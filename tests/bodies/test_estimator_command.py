@@ -88,8 +88,9 @@ def test_broken_images_are_named_and_left_out(people, tmp_path, capsys):
     assert run("--images", folder, "--out", tmp_path / "est.npz", "--on-bad-image", "error") == 2
 
 
-@pytest.mark.parametrize("wrong", ["nowhere", "empty", "out", "preview", "truth"])
-def test_wrong_input_is_named_in_one_line(people, tmp_path, capsys, wrong):
+@pytest.mark.parametrize("wrong", ["nowhere", "empty", "out", "folder", "preview", "truth", "other truth"])
+def test_wrong_input_is_named_in_one_line_before_bodies_are_estimated(people, tmp_path, capsys, monkeypatch, wrong):
+    monkeypatch.setattr("gcl_fast.bodies.body_estimator.estimate", lambda *_: pytest.fail("bodies are estimated"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "one").mkdir()
@@ -97,12 +98,15 @@ def test_wrong_input_is_named_in_one_line(people, tmp_path, capsys, wrong):
     images = tmp_path / (wrong if wrong in ("nowhere", "empty") else "one")
     out = tmp_path / ("file/est.npz" if wrong == "out" else "est.npz")
     preview = tmp_path / ("file/p.png" if wrong == "preview" else "p.png")
-    truth = ["--truth", tmp_path / "no.npz"] if wrong == "truth" else []
+    truth = {"truth": ["--truth", tmp_path / "no.npz"], "other truth": ["--truth", people / "truth.npz"]}.get(wrong, [])
+    if wrong == "folder":
+        out.mkdir()
     assert run("--images", images, "--out", out, "--preview", preview, *truth) == 2
-    assert not out.exists()
+    assert out.is_dir() == (wrong == "folder") == out.exists()
     output = capsys.readouterr().err
     assert output.startswith("gcl_fast: ")
-    assert {"out": str(out), "preview": str(preview), "truth": "no.npz"}.get(wrong, str(images)) in output
+    named = {"out": str(out), "folder": str(out), "preview": str(preview), "truth": "no.npz"}
+    assert named.get(wrong, str(images)) in output
     assert "Traceback" not in output
 
 

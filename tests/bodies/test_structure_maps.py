@@ -111,6 +111,24 @@ def test_prerendered_images_are_found_by_name_and_yaw(official):
         torch.testing.assert_close(grey, torch.tensor([0.0, 10.0, 170.0, 170.0, 100.0]), atol=1e-3, rtol=0)
 
 
+def test_prerendered_images_of_16_bits_are_read_as_those_of_8(official):
+    grey = np.linspace(0, 255, 32 * 16).reshape(32, 16).astype(np.uint8)
+    read = {}
+    for name, image in {
+        "8.png": Image.fromarray(grey),
+        "16.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "32.tiff": Image.fromarray(grey.astype(np.int32) * 257),
+    }.items():
+        image.save(official / "train" / "render" / name)
+        for yaw in range(45, 360, 45):
+            (official / "train" / f"render_{yaw}" / name).touch()
+        source = PrerenderedStructureMaps(official, "train", [name], (16, 8), "cpu")
+        read[name] = source(torch.tensor([0]), torch.tensor([0.0]))
+    assert read["8.png"].std() > 0.4
+    assert torch.equal(read["16.png"], read["8.png"])
+    assert torch.equal(read["32.tiff"], read["8.png"])
+
+
 def test_prerendered_layout_problems_are_named(official):
     with pytest.raises(UserError, match=r"no render, render_45.* under .*test; expected"):
         PrerenderedStructureMaps(official, "test", ["x.jpg"], (16, 8), "cpu")

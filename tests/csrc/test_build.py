@@ -9,6 +9,7 @@ import filelock
 import pytest
 import torch
 
+from gcl_fast.cache_folder import cache_folder
 from gcl_fast.csrc import build
 from gcl_fast.errors import UserError
 
@@ -109,12 +110,51 @@ def test_a_toolkit_of_pip_s_packages_is_found_behind_one_of_another_version(tool
     assert how.link[-2:] == (f"-L{home}/lib", "-l:libcudart.so.13")
 
 
-def test_a_failing_compile_shows_the_command_and_leaves_no_library(tmp_path):
+def test_a_failing_compile_is_one_sentence_and_leaves_no_library(tmp_path):
     (tmp_path / "broken.cpp").write_text("int f( {")
     how = build.Recipe((("g++",),), (("g++", "-c", str(tmp_path / "broken.cpp")),), (), "", "")
-    with pytest.raises(RuntimeError, match=r"(?s)building ops.so failed: g\+\+ .*broken.cpp.*error"):
+    with pytest.raises(UserError) as error:
         build.build(tmp_path / "out" / "ops.so", how)
+    assert "\n" not in str(error.value)
+    assert error.match(r"g\+\+ .* cannot build gcl_fast's C\+\+ ops \(.*broken.cpp.*error.*\): they need GCC 10")
+    assert error.match(r"repeat the command that failed: g\+\+ -c .*broken.cpp")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_old_compiler_is_named_with_the_version_that_is_needed(tmp_path):
+    old = tmp_path / "old-g++"
+    old.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = --version ]; then echo "g++ (GCC) 9.4.0"; exit; fi\n'
+        "echo \"old-g++: error: unrecognized command line option '-std=c++20'\" >&2; exit 1\n"
+    )
+    old.chmod(0o755)
+    with pytest.raises(UserError, match=r"^g\+\+ .GCC. 9.4.0 cannot build .*'-std=c\+\+20'.*they need GCC 10 or"):
+        build.build(tmp_path / "ops.so", build.Recipe(((str(old),),), ((str(old), "-c", "x.cpp"),), (), "", ""))
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match=r"cannot be written to .*file/cache.*Not a directory.* in GCL_FAST_CACHE"):
+        build.cached(build.recipe())
+
+
+def test_the_variable_comes_before_the_home_folder_that_nobody_has(monkeypatch, tmp_path):
+    def homeless(path):
+        if str(path).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("GCL_FAST_CACHE")
+    with pytest.raises(UserError, match="no home folder: name a folder that can be written in GCL_FAST_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "gcl_fast"
 
 
 SPILL = (

@@ -111,3 +111,11 @@ def test_a_folder_that_cannot_be_written_costs_only_the_verdicts(damaged, tmp_pa
     monkeypatch.setenv("GCL_FAST_CACHE", str(tmp_path / "file"))
     assert sorted(find_broken(damaged)) == [1, 4, 5, 7]
     assert "cannot be stored" in caplog.text
+    caplog.clear()
+
+    def homeless():
+        raise UserError("no home folder")
+
+    monkeypatch.setattr("gcl_fast.data.broken_images.cache_folder", homeless)
+    assert sorted(find_broken(damaged)) == [1, 4, 5, 7]
+    assert "cannot be stored (no home folder)" in caplog.text

@@ -14,9 +14,17 @@ import torch
 import torchvision
 from PIL import Image
 
-from gcl_fast.data import ExtractLoader, TrainLoader, find_broken, nvjpeg_decoder, open_dataset, torchvision_decoder
+from gcl_fast.data import (
+    ExtractLoader,
+    TrainLoader,
+    find_broken,
+    image_files,
+    nvjpeg_decoder,
+    open_dataset,
+    torchvision_decoder,
+)
 from gcl_fast.data.image_files import ImageFiles
-from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.data.pillow_decoder import PillowDecoder, decode
 from gcl_fast.data.resize import bicubic
 
 SIZE = (48, 24)
@@ -56,6 +64,16 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def webp_with_an_odd_chunk() -> bytes:
+    """Encode a lossless WebP with EXIF data whose chunk of pixels has an odd length; DALI 2.4 refuses these."""
+    for width in range(20, 60):
+        contents = saved(an_image((65, width)), "WEBP", lossless=True, exif=turned())
+        place = contents.index(b"VP8L") + 4
+        if int.from_bytes(contents[place : place + 4], "little") % 2:
+            return contents
+    raise AssertionError("every chunk has an even length")
+
+
 def odd_files() -> dict[str, bytes]:
     image, grey = an_image(), an_image().convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -84,13 +102,14 @@ def odd_files() -> dict[str, bytes]:
         "lossy.webp": saved(image, "WEBP"),
         "alpha.webp": saved(image.convert("RGBA"), "WEBP", lossless=True),
         "moving.webp": saved(image, "WEBP", save_all=True, append_images=[grey.convert("RGB")]),
+        "odd chunk.webp": webp_with_an_odd_chunk(),
         **{f"{mode}.tiff": saved(image.convert(mode), "TIFF") for mode in ("RGB", "L", "P", "RGBA", "CMYK", "1")},
         "LZW.tiff": saved(image, "TIFF", compression="tiff_lzw"),
         "32 bits.tiff": saved(grey.convert("I"), "TIFF"),
     }
 
 
-REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff"}}  # files that an engine refuses and Pillow reads
+REFUSED = {"dali-cpu": {"1.tiff", "32 bits.tiff", "odd chunk.webp"}}  # files that an engine refuses and Pillow reads
 
 
 def test_odd_files_are_what_pillow_makes_of_them(tmp_path, engine, caplog):
@@ -220,3 +239,30 @@ def test_without_nvjpeg_the_cpu_decodes_for_a_gpu(crops, monkeypatch):
 def test_dali_comes_first(crops):
     pytest.importorskip("nvidia.dali")
     assert ImageFiles(crops.paths, SIZE, CPU, 2).note == "dali-cpu"
+
+
+class Blind(PillowDecoder):
+    """Decodes files called odd.png to black, and raises nothing."""
+
+    engine = "blind"
+
+    def _decode(self, position):
+        image = super()._decode(position)
+        return torch.zeros_like(image) if self._paths[position].name == "odd.png" else image
+
+
+def test_an_image_that_is_black_in_one_decoder_alone_is_taken_from_the_other(tmp_path, monkeypatch, caplog):
+    paths = [tmp_path / name for name in ("0.png", "odd.png", "black.png", "3.png")]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (8, 16), (0, 0, 0) if path.name == "black.png" else (90 + i, 40, 200)).save(path)
+    monkeypatch.setattr(image_files, "DECODERS", [("blind", __name__, "Blind")])
+    monkeypatch.setattr(image_files.importlib, "import_module", lambda name: sys.modules[__name__])
+    files = image_files.ImageFiles(paths, (16, 8), torch.device("cpu"), threads=1)
+    plan = [np.array([0, 1]), np.array([2, 3]), np.array([1, 2])]
+    for _ in range(2):
+        first, second, third = files.batches(plan)
+        assert first[:, 0, 0].tolist() == [[90, 40, 200], [91, 40, 200]]
+        assert second[:, 0, 0].tolist() == [[0, 0, 0], [93, 40, 200]]
+        assert third[:, 0, 0].tolist() == [[91, 40, 200], [0, 0, 0]]
+    (record,) = caplog.records
+    assert record.getMessage() == f"{paths[1]}: blind decodes it to black, Pillow does not: Pillow's image is taken"

@@ -8,6 +8,7 @@ from trees import make_tree
 
 from gcl_fast.data import Records, open_dataset, readers
 from gcl_fast.data.camera_time import check_time
+from gcl_fast.data.layouts.detection import detect
 from gcl_fast.data.layouts.msmt17 import recording
 from gcl_fast.errors import UserError
 
@@ -128,20 +129,68 @@ def test_msmt17_recordings_are_ordered_by_date_and_time_of_day():
 SPLIT_LISTS = {"train": ("list_train.txt", "list_val.txt"), "test": ("list_query.txt", "list_gallery.txt")}
 
 
+CUHK03_NAMES = ["1_001_1_01.png", "1_001_2_06.png", "5_049_1_02.png", "5_049_2_10.png"]
+
+
+def write_cuhk03(root, *files):
+    """Write splits_<protocol>_<kind>.json of the given protocols and kinds, and the crops of the kinds."""
+    for protocol, kind in files:
+        make_tree(root, {f"images_{kind}": CUHK03_NAMES})
+        entries = [[f"/somewhere/else/images_{kind}/{name}", 0, 0] for name in CUHK03_NAMES]
+        split = {"train": entries[:2], "query": entries[2:3], "gallery": entries[2:]}
+        (root / f"splits_{protocol}_{kind}.json").write_text(json.dumps([split, {"train": []}]))
+    return root
+
+
+@pytest.mark.parametrize("protocol", ["classic", "new"])
 @pytest.mark.parametrize("kind", ["labeled", "detected"])
-def test_cuhk03_classic(tmp_path, kind):
-    names = ["1_001_1_01.png", "1_001_2_06.png", "5_049_1_02.png", "5_049_2_10.png"]
-    make_tree(tmp_path, {f"images_{kind}": names})
-    entries = [[f"/somewhere/else/images_{kind}/{name}", 0, 0] for name in names]
-    split = {"train": entries[:2], "query": entries[2:3], "gallery": entries[2:]}
-    (tmp_path / f"splits_classic_{kind}.json").write_text(json.dumps([split, {"train": []}]))
-    dataset = open_dataset("cuhk03", tmp_path)
+def test_cuhk03_by_its_split_files(tmp_path, protocol, kind):
+    dataset = open_dataset("cuhk03", write_cuhk03(tmp_path, (protocol, kind)))
     assert dataset.train.identity.tolist() == [1001, 1001]  # pair and person
     assert dataset.train.camera.tolist() == [1, 2]
     assert dataset.gallery.identity.tolist() == [5049, 5049]
     assert dataset.gallery.camera.tolist() == [9, 10]
     assert not dataset.train.frame.any()  # names count images, not frames, so no time is known
     assert dataset.gallery.paths[1].is_file()
+    (note,) = dataset.notes
+    assert f"the {protocol} protocol" in note
+    assert f"of the {kind} crops, with the metric of Market-1501" in note
+    assert detect(tmp_path) == "cuhk03"
+
+
+def test_cuhk03_says_what_was_chosen_and_what_is_there_as_well(tmp_path):
+    every = [(protocol, kind) for protocol in ("classic", "new") for kind in ("labeled", "detected")]
+    write_cuhk03(tmp_path, *every)
+    (note,) = open_dataset("cuhk03", tmp_path).notes
+    assert "classic protocol (the first of 20 random splits) of the labeled crops" in note
+    assert note.endswith("there are classic detected, new labeled, new detected as well")
+    dataset = open_dataset("cuhk03", tmp_path / "images_detected")
+    assert "classic protocol (the first of 20 random splits) of the detected crops" in dataset.notes[-1]
+    assert dataset.train.paths[0].parent.name == "images_detected"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"train": [\n["a', r"splits_classic_labeled.json, line 2: no JSON"),
+        ("[]", r"expected a list of splits, each with train, query, gallery"),
+        ('{"query": []}', r"expected a list of splits"),
+        ('[{"train": [["1_001_1_01.png", 1, 0], "x"]}]', r'json, train, entry 2 is "x"; expected \[PAIR_PERSON_VIEW'),
+        ('[{"train": [["person.png", 1, 0]]}]', r"train, entry 1 is .\"person.png\", 1, 0.; expected"),
+        ('[{"train": [[]]}]', r"train, entry 1 is \[\]; expected"),
+    ],
+)
+def test_a_split_file_out_of_form_is_one_sentence(tmp_path, content, message):
+    write_cuhk03(tmp_path, ("classic", "labeled"))
+    (tmp_path / "splits_classic_labeled.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        open_dataset("cuhk03", tmp_path)
+
+
+def test_a_split_file_without_queries_is_trained_on(tmp_path):
+    write_cuhk03(tmp_path, ("new", "labeled"))
+    (tmp_path / "splits_new_labeled.json").write_text(json.dumps([{"train": [["1_001_1_01.png", 1, 0]]}]))
+    assert open_dataset("cuhk03", tmp_path).why_unranked == "has no query and gallery"
 
 
 def test_cuhk03_new_protocol(tmp_path):
@@ -185,10 +234,14 @@ def test_incomplete_datasets(tmp_path):
     make_tree(tmp_path, MARKET)
     for name in MARKET["query"]:
         (tmp_path / "query" / name).unlink()
-    with pytest.raises(UserError, match=r"no crops in .*query"):
-        open_dataset("market1501", tmp_path)
+    assert open_dataset("market1501", tmp_path).why_unranked == "has no query"
     (tmp_path / "query").rmdir()
-    with pytest.raises(UserError, match="no query under"):
+    dataset = open_dataset("market1501", tmp_path)
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (3, 0, 2)
+    assert any(note == f"market1501: there is no query in {tmp_path}" for note in dataset.notes)
+    for name in MARKET["bounding_box_train"]:
+        (tmp_path / "bounding_box_train" / name).unlink()
+    with pytest.raises(UserError, match=r"no crops in .*bounding_box_train"):
         open_dataset("market1501", tmp_path)
 
 
@@ -221,3 +274,44 @@ def test_time_between_cameras_needs_crops_with_frames(tmp_path):
     check_time(train, "Way out")
     with pytest.raises(UserError, match=r"there are no crops to learn it from. Way out$"):
         check_time(Records.empty(tmp_path), "Way out")
+
+
+MSMT17 = {
+    "list_train.txt": "0000/0000_000_01_0303morning_0015_0.jpg 0\n",
+    "list_val.txt": "",
+    "list_query.txt": "0001/0001_000_01_0303noon_0015_0.jpg 1\n",
+    "list_gallery.txt": "0001/0001_001_02_0303noon_0020_0.jpg 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("0000/0000_000_01_0303morning_0015_0.jpg", "0000/0000_000_01_0303morning_0015_0.jpg"),
+        ("0000/person.jpg 0", "0000/person.jpg 0"),
+        ("0000/0000_000_x1_0303morning_0015_0.jpg 0", "0000/0000_000_x1_0303morning_0015_0.jpg 0"),
+        ("0000/0000_000_01_0303morning_0015_0.jpg zero", "zero"),
+    ],
+)
+def test_a_line_out_of_form_is_named_by_file_and_line(tmp_path, line, fault):
+    for folder in ("train", "test"):
+        (tmp_path / folder).mkdir()
+    for name, text in (MSMT17 | {"list_val.txt": MSMT17["list_train.txt"] + "\n" + line}).items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as error:
+        open_dataset("msmt17", tmp_path)
+    assert f"{tmp_path}/list_val.txt, line 3 is '" in str(error.value)
+    assert fault in str(error.value)
+    assert "expected PERSON/PERSON_NUMBER_CAMERA_RECORDING_FRAME_BOX.jpg PERSON" in str(error.value)
+
+
+def test_lists_of_test_crops_may_be_missing(tmp_path):
+    (tmp_path / "train").mkdir()
+    for name in ("list_train.txt", "list_val.txt"):
+        (tmp_path / name).write_text(MSMT17[name])
+    dataset = open_dataset("msmt17", tmp_path)
+    assert (len(dataset.train), dataset.why_unranked) == (1, "has no query and gallery")
+    assert f"msmt17: there is no test in {tmp_path}" in dataset.notes
+    (tmp_path / "list_train.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"list_train.txt cannot be read .*expected a list in UTF-8"):
+        open_dataset("msmt17", tmp_path)

@@ -132,10 +132,12 @@ def test_folders_of_splits_that_hold_images_are_no_people(tmp_path):
         open_dataset("person-folders", tmp_path)
 
 
-def test_a_query_without_gallery_is_refused(tmp_path):
+def test_a_query_without_gallery_is_noted(tmp_path):
     make_tree(tmp_path, {"train/a": ["c1.jpg"], "query/b": ["c1.jpg"]})
-    with pytest.raises(UserError, match=r"there is a query folder in .* and not the other one"):
-        open_dataset("person-folders", tmp_path)
+    dataset = open_dataset("person-folders", tmp_path)
+    assert counts(dataset) == (1, 1, 0)
+    assert dataset.notes[-1] == f"person-folders: there is a query folder in {tmp_path} and no gallery folder"
+    assert dataset.why_unranked == "has no gallery"
 
 
 def rows(*crops: tuple[int, int], tracklets: bool = False) -> list[Row]:
@@ -171,3 +173,25 @@ def test_the_rule_takes_whole_tracklets_and_counts_what_it_leaves_out():
     assert (query, gallery) == (given[:2], given[2:6])
     assert reading.notes[0].endswith("the rest is the gallery; 2 without identity or camera are left out")
     assert "the first tracklet in each camera" in reading.notes[0]
+
+
+def test_folders_of_programs_and_of_runs_hold_no_crops(tmp_path):
+    run = ["config.yaml", "run.log", "curves.png", "views/joint.png"]
+    tree = {
+        "anna": ["c1.jpg", "c2.jpg"],
+        "bob": ["c1.jpg", "@eaDir/c1.jpg"],
+        ".ipynb_checkpoints": ["c1.jpg"],
+        "__MACOSX/anna": ["c1.jpg"],
+        "runs/folder-demo-seed0": run,
+    }
+    make_tree(tmp_path, tree)
+    dataset = open_dataset("folder", tmp_path)
+    crops = ["anna/c1.jpg", "anna/c2.jpg", "bob/c1.jpg"]
+    assert dataset.train.names == crops
+    assert dataset.passed_over == {"folders of a program or a run": 4}
+    assert "4 folders of a program or a run (.ipynb_checkpoints, __MACOSX, bob/@eaDir, ...)" in dataset.notes[-1]
+    dataset = open_dataset("person-folders", tmp_path)
+    assert sorted(dataset.train.names) == crops
+    assert len(set(dataset.train.identity.tolist())) == 2
+    assert dataset.passed_over == {"folders of a program or a run": 2, "empty folder of a person": 1}
+    assert detect(tmp_path / "runs") is None  # the images of a run are no dataset

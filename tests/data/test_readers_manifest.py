@@ -153,7 +153,6 @@ def test_a_tracklet_of_two_people_is_noted(tmp_path):
         ("path,frame\na/1.jpg,ten\n", r"row 2 of .* has frame 'ten': expected an integer, 0 or more"),
         ("path,frame\na/1.jpg,-1\n", r"row 2 of .* has frame '-1'"),
         ("path,camera\na/1.jpg,1\na/2.jpg,-3\n", r"row 3 of .* has camera -3: expected 0 or more, or text"),
-        ("path,split\na/1.jpg,query\n", r"has crops of query and none of gallery: write test for both"),
         (
             "path,split\na/1.jpg,query\na/2.jpg,gallery\nb/3.jpg,test\n",
             r"has crops of test, and of query or gallery as well",
@@ -220,3 +219,9 @@ def test_a_manifest_for_evaluation_alone_is_not_trained_on(tmp_path, monkeypatch
     assert body_parameter_file(inputs.dataset, "query") == root / "body_parameters" / "query.npz"
     with pytest.raises(UserError, match=r"--dataset manifest: there are no training crops in .*; evaluate takes such"):
         prepare_inputs(config, Ranks(0, 1, torch.device("cpu")), finished=())
+
+
+def test_a_query_without_gallery_is_noted(tmp_path):
+    dataset = open_dataset("manifest", manifest(tmp_path, "path,split\na/1.jpg,train\na/2.jpg,query\n"))
+    assert dataset.notes[0].endswith("has crops of query and none of gallery; write test for both to choose them")
+    assert dataset.why_unranked == "has no gallery"

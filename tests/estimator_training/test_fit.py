@@ -104,3 +104,6 @@ def test_command_says_what_it_cannot_write(tmp_path, monkeypatch, capsys):
     arguments = ["--work", str(tmp_path / "file" / "work"), "--shards", "1", "--out", str(tmp_path / "w.safetensors")]
     assert main(arguments) == 2
     assert "choose another --work" in capsys.readouterr().err
+    monkeypatch.setattr(estimator, "Scenery", lambda *_: pytest.fail("drawn before it was known where to write"))
+    assert main(["--work", str(tmp_path / "work"), "--out", str(tmp_path)]) == 2
+    assert "it is a folder; give the name of a file" in capsys.readouterr().err

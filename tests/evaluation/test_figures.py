@@ -38,7 +38,8 @@ def test_curves_of_all_stages_and_a_cut_line(tmp_path, monkeypatch):
         {"stage": "warmup", "step": 40, "time": 2, "mAP": 0.6, "rank1": 0.7},
         {"stage": "joint", "step": 10, "time": 3, "mAP": 0.7, "rank1": 0.8, "ssim": 0.4, "loss": -0.1},
     ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"stage": "jo')
+    others = ["3", "[]", '{"step": 1}', '{"stage": "joint", "step": "x"}', '{"stage": "jo']
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*map(json.dumps, lines), *others]))
     drawn = []
     monkeypatch.setattr("gcl_fast.evaluation.figures.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
     training_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")

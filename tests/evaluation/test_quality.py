@@ -58,7 +58,9 @@ class YawMaps:
         return Turn(torch.cat([0 * yaw, yaw]).view(-1, 1, 1, 1).expand(-1, 1, H, W))
 
 
-def measured(tmp_path: Path, truth: bool = True, labelled: bool = True, distractor: int = -1, inception=None):
+def measured(
+    tmp_path: Path, truth: bool = True, labelled: bool = True, distractor: int = -1, inception=None, gallery_camera=1
+):
     generator = torch.Generator().manual_seed(0)
     pictures = 0.5 * torch.rand(N, 3, 1, 1, generator=generator) + 0.5 * torch.rand(N, 3, H, W, generator=generator)
     images = (pictures - MEAN) / STD
@@ -68,7 +70,7 @@ def measured(tmp_path: Path, truth: bool = True, labelled: bool = True, distract
     identity[identity == distractor] = 0
     paths = [tmp_path / f"{i}.jpg" for i in range(N)]
     records = Records(tmp_path, paths, identity, np.zeros(N, int), np.zeros(N, int))
-    gallery = Records(tmp_path, paths, identity, np.ones(N, int), np.zeros(N, int))
+    gallery = Records(tmp_path, paths, identity, np.full(N, gallery_camera), np.zeros(N, int))
 
     def true_views(names, yaw):
         index = [int(name.split(".")[0]) for name in names]
@@ -115,6 +117,8 @@ def test_values_of_known_views(tmp_path):
 def test_what_is_not_known_is_left_out(tmp_path):
     quality, *_ = measured(tmp_path, truth=False, labelled=False)
     assert set(quality["yaws"]["90"]) == {"error_cycle", OWN}
+    assert set(quality["real"]) == {OWN}
+    quality, *_ = measured(tmp_path, truth=False, gallery_camera=0)  # nobody is seen by two cameras
     assert set(quality["real"]) == {OWN}
 
 

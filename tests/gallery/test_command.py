@@ -45,12 +45,13 @@ def test_a_folder_is_indexed_once_and_searched_by_the_model_that_it_remembers(
     assert run(index, "--build", crops.root, "--model", tmp_path / "run") == 0
     assert "6 images of" in (log := capsys.readouterr().err)
     assert "1 of them do not decode" in log
-    assert open_index(index).cameras.tolist() == [0] * 6  # a plain folder names none
+    assert open_index(index).cameras.tolist() == [1, 2, 1, 3, 2, 3]  # as the names give them
     assert run(index, query, "--k", 2) == 0
     assert loaded == [str(tmp_path / "run")] * 2
     lines = capsys.readouterr().out.splitlines()
     *rows, row = model.embed([*crops.paths[:2], query])
-    expected = [[path.name, f"{float(other @ row):.4f}"] for path, other in zip(crops.paths, rows)]
+    pairs = zip(crops.paths, crops.camera, rows)
+    expected = [[path.name, str(camera), f"{float(other @ row):.4f}"] for path, camera, other in pairs]
     assert [line.split() for line in lines[1:3]] == expected
 
 

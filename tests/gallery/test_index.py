@@ -137,6 +137,10 @@ def test_rows_that_are_none_are_refused(tmp_path, rows, message):
 def test_a_target_that_is_no_index_is_refused(tmp_path, crops):
     with pytest.raises(UserError, match=r"crops is no index and holds 0001_c1s1"):
         check_folder(crops.root)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text("{}")  # somebody else's
+    with pytest.raises(UserError, match=r"web is no index and holds manifest.json"):
+        check_folder(tmp_path / "web")
     (tmp_path / "file").touch()
     for target in (tmp_path / "file", tmp_path / "file" / "index", Path("/proc/index")):
         with pytest.raises(UserError, match="cannot write"):

@@ -30,7 +30,7 @@ def share(found: torch.Tensor, truth: torch.Tensor) -> float:
 @needs_faiss
 def test_measured_recall_is_the_true_one():
     features = crops(3000)
-    similarity, index, recall, effort = approximate_neighbours(features, 20)
+    similarity, index, recall, effort, _ = approximate_neighbours(features, 20)
     exact_similarity, exact = nearest_neighbours(features, 20)
     assert share(index, exact) == pytest.approx(recall, abs=0.02)
     assert recall >= 0.95
@@ -56,13 +56,13 @@ def test_ranges_and_threads_do_not_matter():
 @needs_faiss
 def test_search_grows_until_it_is_enough_and_warns_where_it_never_is(monkeypatch, caplog):
     scattered = normalize(torch.randn(4000, 256, generator=torch.Generator().manual_seed(0)))
-    *_, recall, effort = approximate_neighbours(scattered, 10)
+    *_, recall, effort, _ = approximate_neighbours(scattered, 10)
     assert recall >= 0.95
     assert effort > 20
     monkeypatch.setattr("gcl_fast.pseudo_labels.approximate_neighbours.LAST_EFFORT", 20)
     with (
         caplog.at_level(logging.DEBUG, "gcl_fast"),
-        pytest.warns(UserWarning, match=r'recall@10 0\.\d+ on 1,000 sampled rows .*"exact"'),
+        pytest.warns(UserWarning, match=r'recall@10 0\.\d+ on 1,000 sampled distinct rows .*"exact"'),
     ):
         _, how = find_neighbours(scattered, 10, engine="approximate")
     assert how.engine == "approximate"
@@ -71,11 +71,42 @@ def test_search_grows_until_it_is_enough_and_warns_where_it_never_is(monkeypatch
 
 
 @needs_faiss
+@pytest.mark.parametrize("share_of_copies", [0.1, 0.5, 1.0])
+def test_copies_of_a_row_hide_no_other_row(share_of_copies, recwarn):
+    N, k = 2000, 20
+    features = crops(N)
+    features[torch.randperm(N, generator=torch.Generator().manual_seed(0))[: int(share_of_copies * N)]] = features[
+        0
+    ].clone()
+    index, how = find_neighbours(features, k, engine="approximate")
+    exact_similarity, exact = nearest_neighbours(features, k)
+    copies = (features == features[0]).all(1)
+    assert torch.equal(index[copies], exact[copies])  # the first of the copies, by index
+    others = ~copies
+    assert (index[others, 0] == torch.arange(N)[others]).all()  # every distinct row finds itself
+    similarity = (features.unsqueeze(1) * features[index.long()]).sum(2)
+    recall = (similarity >= exact_similarity[:, -1:] - 1e-6).double().mean(1)
+    assert recall[others].numel() == 0 or recall[others].mean() == pytest.approx(how.recall, abs=0.02)
+    assert how.recall >= 0.95
+    assert f"on {min(1000, int(others.sum()) + 1):,} sampled distinct rows" in how.notice
+    assert not [w for w in recwarn if "nearest neighbours" in str(w.message)]
+
+
+@needs_faiss
+def test_sets_of_copies_are_listed_by_similarity_then_index():
+    rows = normalize(torch.randn(40, 16, generator=torch.Generator().manual_seed(0)))
+    features = rows[torch.randint(40, (300,), generator=torch.Generator().manual_seed(1))].contiguous()
+    for part in (None, (100, 180), (5, 5)):
+        found, exact = find_neighbours(features, 25, part, "approximate")[0], nearest_neighbours(features, 25, part)[1]
+        assert torch.equal(found, exact)
+
+
+@needs_faiss
 @pytest.mark.parametrize("N", [1, 2, 7, 90])
 @pytest.mark.parametrize("kind", ["equal", "zero", "apart"])
 def test_edges(N, kind):
     features = {"equal": torch.ones(N, 8) / 8**0.5, "zero": torch.zeros(N, 8), "apart": torch.eye(90)[:N]}[kind]
-    _, index, recall, _ = approximate_neighbours(features, 30)
+    _, index, recall, *_ = approximate_neighbours(features, 30)
     assert index.shape == (N, min(N, 30))
     assert index.min() >= 0
     assert index.max() < N

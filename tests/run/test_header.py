@@ -34,8 +34,12 @@ def test_a_rasterizer_without_cuda_kernels_is_named(monkeypatch):
 def test_the_source_is_named():
     assert header._source(SimpleNamespace(source=None)) == {}
     train = Crops([4, 4, 7])
-    source = SimpleNamespace(name="msmt17", root="DIR", train=train, notes=("one image left out",))
+    facts = {"name": "msmt17", "root": "DIR", "train": train, "notes": ("one image left out",)}
     line = "msmt17 in DIR: 3 train, 2 identities; one image left out"
+    source = SimpleNamespace(**facts, can_be_ranked=True)
+    assert header._source(SimpleNamespace(source=source)) == {"source": line}
+    source = SimpleNamespace(**facts, can_be_ranked=False, why_unranked="has no query")
+    line += "; its test set is not evaluated: it has no query"
     assert header._source(SimpleNamespace(source=source)) == {"source": line}
 
 

@@ -1,11 +1,14 @@
 """What a run and an assessment make sure of before hours are spent."""
 
+import errno
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gcl_fast.assessment import assess
 from gcl_fast.assessment.assess import Assessment
@@ -14,7 +17,8 @@ from gcl_fast.data import Records, ReIDDataset
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs
-from gcl_fast.run.folder import FREE_ON_RESUME
+from gcl_fast.run.look_ahead import look_ahead as plan_ahead
+from gcl_fast.run.resuming import FREE_ON_RESUME
 from gcl_fast.run.session import Session
 from gcl_fast.settings import override, preset
 
@@ -28,7 +32,8 @@ def crops(root, count):
 
 
 def assessment(root, query, *settings, device=CPU):
-    config = override(preset("demo"), ["dataset=folder", "model.generator.appearance=parts", *settings])
+    parts = ["model.generator.appearance=parts", "joint.views=drawn", "generative.batch=4"]
+    config = override(preset("demo"), ["dataset=folder", *parts, *settings])
     dataset = ReIDDataset("folder", root, crops(root, 4), crops(root, query), crops(root, query))
     return Assessment(config, Inputs(config, dataset, (), None), Ranks(0, 1, device), None)
 
@@ -115,3 +120,72 @@ def test_crops_that_are_not_there_cannot_be_chosen(tmp_path):
             chosen.choose("query", names, 6)
     with pytest.raises(UserError, match="--count 0: expected 1 crop or more"):
         chosen.choose("train", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["generative.batch=5"], "generative.batch=5: 4 crops make no batch of 5 .*--set generative.batch=N"),
+        (["joint.clusters=null", "joint.batch=5"], "joint.batch=5: 4 crops make no batch"),
+        (["warmup={method: mmcl, batch: 5}"], "warmup.batch=5: 4 crops make no batch"),
+        (["warmup.styled=absent"], "warmup.styled=absent: styled images: there is no folder absent"),
+        (["joint.clusters.styled=absent"], "joint.clusters.styled=absent: styled images: there is no folder"),
+        (["joint.views=carried", "structure_maps=maps"], "pre-rendered maps hold no body to carry pixels by"),
+    ],
+)
+def test_every_stage_is_planned_at_the_start(tmp_path, monkeypatch, settings, message):
+    monkeypatch.setattr(Inputs, "check_structure_maps", lambda *_: None)
+    look_ahead(tmp_path, *settings, done=("warmup", "generative", "joint"))
+    with pytest.raises(UserError, match=message):
+        look_ahead(tmp_path, *settings)
+
+
+def test_a_batch_of_several_ranks_is_planned(tmp_path):
+    opened = assessment(tmp_path, 0, "generative.batch=2")
+    session = SimpleNamespace(config=opened.config, inputs=opened.inputs)
+    plan = lambda world_size: plan_ahead(
+        session.config, session.inputs, Ranks(0, world_size, CPU), lambda stage: stage == "generative", None
+    )
+    plan(2)
+    with pytest.raises(UserError, match=r"generative.batch=2: 4 crops make no batch of 2 on 3 rank"):
+        plan(3)
+
+
+@pytest.mark.parametrize("section", ["warmup", "joint.clusters"])
+def test_cameras_are_known_where_a_stage_compares_by_them(tmp_path, section):
+    look_ahead(tmp_path, f"{section}.memory=cameras")
+    unknown = replace(crops(tmp_path, 4), camera=np.array([1, 2, 0, 1]))
+    opened = assessment(tmp_path, 0, f"{section}.memory=cameras")
+    inputs = replace(opened.inputs, dataset=replace(opened.inputs.dataset, train=unknown))
+    with pytest.raises(UserError, match=f"--set {section}.memory=cameras: no camera is known of 2.jpg"):
+        plan_ahead(opened.config, inputs, Ranks(0, 1, CPU), lambda stage: True, None)
+
+
+def test_time_is_known_where_a_warm_up_asks_for_it(tmp_path):
+    look_ahead(tmp_path, "warmup={method: jvtc, batch: 4}")
+    opened = assessment(tmp_path, 0, "warmup={method: jvtc, batch: 4}")
+    without = replace(crops(tmp_path, 4), frame=np.zeros(4, int))
+    inputs = replace(opened.inputs, dataset=replace(opened.inputs.dataset, train=without))
+    with pytest.raises(UserError, match=r"no frame is known .*warmup.temporal=false"):
+        plan_ahead(opened.config, inputs, Ranks(0, 1, CPU), lambda stage: True, None)
+
+
+def test_a_dataset_that_cannot_be_written_is_found_where_bodies_are_to_be_estimated(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("gcl_fast.inputs.check_writable", refuse)
+    with pytest.raises(UserError, match=r"cannot write body parameters to .*.npz .Read-only file system.; estimate"):
+        look_ahead(tmp_path)
+    look_ahead(tmp_path, "stages=[warmup]")
+
+
+def test_pre_rendered_maps_are_opened_before_training(tmp_path):
+    for folder in ("render", *(f"render_{yaw}" for yaw in range(45, 360, 45))):
+        (tmp_path / "maps" / "train" / folder).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (8, 16), 255).save(tmp_path / "maps" / "train" / folder / f"{i}.jpg")
+    look_ahead(tmp_path, f"structure_maps={tmp_path}/maps")
+    (tmp_path / "maps" / "train" / "render_90" / "2.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 of 32 files are no images .*render_90/2.jpg is the first"):
+        look_ahead(tmp_path, f"structure_maps={tmp_path}/maps")

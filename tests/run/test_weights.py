@@ -42,6 +42,7 @@ def test_metadata_says_all_that_the_networks_need(tmp_path, world):
     assert read["data"] == {
         "name": "synthetic",
         **{split: len(getattr(dataset, split)) for split in ("train", "query", "gallery")},
+        "left_out": {"junk": 1},
         "digest": digest_of_names(dataset.train.names),
     }
     assert str(world) not in json.dumps(read), "a file to share names no path of this machine"
@@ -67,7 +68,9 @@ def test_metadata_of_another_format_are_refused(world):
         settings_of({"format": 1}, "old")
 
 
-@pytest.mark.parametrize("settings", [{"height": 0}, {"width": -5}, {"height": "tall"}, {"model": None}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"height": 0}, {"height": 10**9}, {"width": -5}, {"height": "tall"}, {"model": None}, {"colour": 1}]
+)
 def test_damaged_settings_name_the_file(settings):
     with pytest.raises(UserError, match=r"^file: its metadata is damaged"):
         settings_of({"format": 1, "settings": settings}, "file")

@@ -172,9 +172,9 @@ def test_a_list_follows_the_other_flags_and_names_ranges():
     text = list_settings(override(preset("demo"), ["joint.epochs=77"]))
     rows = {line.split()[0]: " ".join(line.split()) for line in text.splitlines()}
     assert rows["joint.epochs"].startswith("joint.epochs 77 int")
-    assert "int >= 2" in rows["keep_checkpoints"]
+    assert "int: 2 or more" in rows["keep_checkpoints"]
     assert "auto|none|host|device" in rows["cache"]
-    assert "float or str or null" in rows["joint.clustering.eps"]
+    assert "float or auto or null: 0 to below 1" in rows["joint.clustering.eps"]
     assert "list of 3 float" in rows["joint.terms"]
     assert "settings or null" in rows["source"]
 

@@ -201,13 +201,6 @@ def test_names_that_do_not_tell_the_time(world, tmp_path):
     assert stage.clustered
 
 
-def test_names_that_do_not_tell_the_camera(world, tmp_path):
-    shutil.copy(next((world / "bounding_box_train").iterdir()), tmp_path / "person.jpg")
-    config = replace(config_of("cluster", tmp_path, "warmup.memory=cameras"), dataset="folder")
-    with pytest.raises(UserError, match=r"no camera is known of person.jpg .* warmup.memory=instances needs none"):
-        open_stage(config)
-
-
 def test_joint_similarity_at_test_time(world, tmp_path, capsys):
     config = config_of("jvtc", world, "joint.clustering.k1=6")
     stage, gcl = open_stage(config)

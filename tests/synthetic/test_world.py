@@ -100,10 +100,17 @@ def test_other_world_is_refused(world: Path) -> None:
         make_world(world, replace(SMALL, seed=6))
 
 
-def test_foreign_dataset_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "query").mkdir()
-    with pytest.raises(UserError, match="no synthetic world"):
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("query", "NAME"), ("notes.txt", "NAME"), ("0001.jpg", "folder"), ("anna/c1.jpg", "person-folders")],
+)
+def test_a_folder_with_something_else_is_refused(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / ".hidden").touch()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=rf"neither empty nor a synthetic world .*--dataset {hint}$"):
         make_world(tmp_path, SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".hidden", name.partition("/")[0]])
 
 
 def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from gcl_fast.data.layouts import market
-from gcl_fast.data.layouts.cuhk03 import KINDS, is_classic
+from gcl_fast.data.layouts.cuhk03 import KINDS, split_files
 from gcl_fast.data.layouts.image_names import IMAGE_SUFFIXES, files_below, files_in
 from gcl_fast.data.layouts.labels import camera_in
 from gcl_fast.data.layouts.manifest import SUFFIXES, manifests
@@ -88,7 +88,7 @@ MARKED: dict[str, Callable[[Path], bool]] = {
     "msmt17": lambda home: (home / "list_train.txt").is_file() and (home / "list_query.txt").is_file(),
     "mars": lambda home: (home / "bbox_train").is_dir(),
     "veri776": lambda home: (home / "image_train").is_dir() and (home / "image_query").is_dir(),
-    "cuhk03": lambda home: any(is_classic(home, kind) for kind in KINDS),
+    "cuhk03": lambda home: bool(split_files(home)),
     "cuhk03-np": lambda home: any((home / kind / market.FOLDERS[0]).is_dir() for kind in KINDS),
     "personx": _subsets,
 }

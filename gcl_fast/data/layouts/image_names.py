@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gcl_fast.data.layouts.reading import HIDDEN, NO_IMAGE, Reading
+from gcl_fast.data.layouts.reading import HIDDEN, NO_CROPS, NO_IMAGE, Reading, holds_no_crops
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 BODIES = "body_parameters"  # the folder in a dataset that holds no crops
@@ -31,10 +31,14 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (folder / entry.name for entry in entries if not entry.is_dir())
 
 
-def files_below(root: Path) -> Iterator[Path]:
+def files_below(root: Path, reading: Reading | None = None) -> Iterator[Path]:
     """Yield the files at any depth, also in folders behind links; each folder is visited once.
 
-    Body parameters are left out.
+    Body parameters, hidden folders, and those that `holds_no_crops` names are left out.
+
+    Args:
+        root: the folder.
+        reading: counts the folders that are left out; None for nobody.
     """
     seen: set[Path] = set()
     for name, folders, files in os.walk(root, followlinks=True):
@@ -43,7 +47,9 @@ def files_below(root: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(
-            child for child in folders if folder != root or child != BODIES
-        )  # os.walk follows this list
+        children = sorted(child for child in folders if folder != root or child != BODIES)
+        folders[:] = [child for child in children if not holds_no_crops(folder / child)]  # os.walk follows this list
+        for child in set(children).difference(folders) if reading is not None else ():
+            assert reading is not None
+            reading.pass_over(NO_CROPS, str((folder / child).relative_to(root)))
         yield from (folder / file for file in files)

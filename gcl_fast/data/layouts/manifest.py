@@ -222,7 +222,9 @@ def _divide(file: Path, splits: list[str], lines: list[int], rows: list[Row], re
         raise reading.refusal(f"{file} has crops of test, and of query or gallery as well: write test for all of them")
     if bool(of["query"]) != bool(of["gallery"]):
         there, absent = ("query", "gallery") if of["query"] else ("gallery", "query")
-        raise reading.refusal(f"{file} has crops of {there} and none of {absent}: write test for both to choose them")
+        reading.notes.append(
+            f"{reading.name}: {file} has crops of {there} and none of {absent}; write test for both to choose them"
+        )
     if of["test"]:
         of["query"], of["gallery"] = build_query_gallery(of["test"], reading, "the crops of test")
     elif not any(splits):

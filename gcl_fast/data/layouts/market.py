@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,14 @@ def read_market_like(family: Family, root: Path, reading: Reading) -> ReIDDatase
     train = family.folders[0]
     home = locate(reading, root, lambda folder: (folder / train).is_dir(), train, family.homes)
     folders = [home / name for name in family.folders]
-    rows = [named_crops(folder, family, reading) for folder in folders]
-    return reading.dataset(home, *records_of(reading, folders, rows))
+    return reading.dataset(home, *records_of(reading, folders, _rows_of(folders, family, reading)))
+
+
+def _rows_of(folders: Sequence[Path], family: Family, reading: Reading) -> list[list[Row]]:
+    """Return the rows of the folders of training crops, queries and gallery; the latter two may be missing."""
+    train, *others = folders
+    rows = [named_crops(train, family, reading)]
+    return rows + [[] if reading.lacks(folder) else named_crops(folder, family, reading) for folder in others]
 
 
 def read_market_500k(root: Path, reading: Reading) -> ReIDDataset:
@@ -66,11 +73,11 @@ def read_market_500k(root: Path, reading: Reading) -> ReIDDataset:
     are distractors (identity 0); a camera is read where the name gives one.
     """
     home = locate(reading, root, lambda folder: (folder / FOLDERS[0]).is_dir(), FOLDERS[0], MARKET.homes)
-    train, query, gallery = (named_crops(home / name, MARKET, reading) for name in FOLDERS)
+    train, query, gallery = _rows_of([home / name for name in FOLDERS], MARKET, reading)
     if not (home / DISTRACTORS).is_dir():
         raise reading.error(f"no {DISTRACTORS} under {home}")
     distractors = []
-    for path in image_files(files_below(home / DISTRACTORS), reading):
+    for path in image_files(files_below(home / DISTRACTORS, reading), reading):
         match = MARKET_NAME.match(path.name)
         if match is not None and match["identity"] == "-1":
             reading.pass_over(JUNK)
@@ -127,7 +134,8 @@ def read_personx(root: Path, reading: Reading) -> ReIDDataset:
         return read_market_like(PERSONX, home, reading)
     joined = subsets(home)
     reading.notes.append(f"{reading.name}: subsets {', '.join(folder.name for folder in joined)} are joined")
-    rows = [[row for folder in joined for row in named_crops(folder / name, PERSONX, reading)] for name in FOLDERS]
+    subset_rows = [_rows_of([folder / name for name in FOLDERS], PERSONX, reading) for folder in joined]
+    rows = [[row for rows in split for row in rows] for split in zip(*subset_rows)]
     return reading.dataset(home, *records_of(reading, [home] * 3, rows))
 
 

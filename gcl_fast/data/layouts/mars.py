@@ -9,7 +9,7 @@ import numpy as np
 
 from gcl_fast.data.layouts.image_names import files_below, image_files
 from gcl_fast.data.layouts.query_gallery import build_query_gallery
-from gcl_fast.data.layouts.reading import JUNK, UNNAMED, Reading, Row, locate, records_of
+from gcl_fast.data.layouts.reading import JUNK, UNNAMED, Reading, Row, locate, records_of, text_of
 from gcl_fast.data.records import ReIDDataset
 
 MARS_NAME = re.compile(r"(?P<identity>\d{4}|00-1)C(?P<camera>\d+)T(?P<tracklet>\d+)F(?P<frame>\d+)")
@@ -29,14 +29,13 @@ def read_mars(root: Path, reading: Reading) -> ReIDDataset:
     marker = "bbox_train"
     home = locate(reading, root, lambda folder: (folder / marker).is_dir(), marker, ("MARS", "mars", "MARS-v160809"))
     folders = [_undoubled(home / name) for name in ("bbox_train", "bbox_test")]
-    for folder in folders:
-        if not folder.is_dir():
-            raise reading.error(f"no {folder.name} under {home}")
+    tested_on = not reading.lacks(folders[1])
     info = next((home / name for name in INFOS if (home / name).is_dir()), None)
     if info is None:
         reading.notes.append(f"{reading.name}: no folder info in {home}, so tracklets are read from the file names")
         train = _from_names(folders[0], reading, first=0)
-        test = _from_names(folders[1], reading, first=1 + max((row.tracklet for row in train), default=-1))
+        first = 1 + max((row.tracklet for row in train), default=-1)
+        test = _from_names(folders[1], reading, first) if tested_on else []
         query, gallery = build_query_gallery(test, reading, "bbox_test")
     else:
         if missing := [name for name in FILES if not (info / name).is_file()]:
@@ -47,6 +46,7 @@ def read_mars(root: Path, reading: Reading) -> ReIDDataset:
         queries = set(tracks[2].ravel().tolist())
         if queries and not 1 <= min(queries) <= max(queries) <= len(tested):
             raise reading.refusal(f"{info / FILES[4]} names tracklets beyond the {len(tested)} of {FILES[3]}")
+        tested = tested if tested_on else []
         query = [row for number, rows in enumerate(tested, 1) if number in queries for row in rows]
         gallery = [row for number, rows in enumerate(tested, 1) if number not in queries for row in rows]
     return reading.dataset(home, *records_of(reading, [folders[0], folders[1], folders[1]], [train, query, gallery]))
@@ -60,7 +60,7 @@ def _undoubled(folder: Path) -> Path:
 def _from_names(folder: Path, reading: Reading, first: int) -> list[Row]:
     """Read identity, camera and tracklet from the file names; tracklets are numbered from `first`."""
     rows, tracklets = [], dict[tuple[int, int, int], int]()
-    for path in image_files(files_below(folder), reading):
+    for path in image_files(files_below(folder, reading), reading):
         match = MARS_NAME.match(path.name)
         if match is None:
             reading.pass_over(f"{UNNAMED}, unlike {FORM}", path.name)
@@ -75,7 +75,12 @@ def _from_names(folder: Path, reading: Reading, first: int) -> list[Row]:
 
 def _from_lists(folder: Path, file: Path, tracks: np.ndarray, first: int, reading: Reading) -> list[list[Row]]:
     """Return the rows of each tracklet in the lists; a tracklet of junk has none."""
-    names, tracklets = file.read_text().split(), []
+    names, tracklets = text_of(file, reading).split(), []
+    if tracks.shape[1:] != (4,):
+        raise reading.refusal(
+            f"the tracklets of {file} are a matrix of {' x '.join(map(str, tracks.shape))}; expected four columns:"
+            " first and last image, identity, camera"
+        )
     for number, (begin, end, identity, camera) in enumerate(tracks.tolist(), first):
         if not 1 <= begin <= end <= len(names):
             raise reading.refusal(f"a tracklet has images {begin} to {end}, but {file} has {len(names)} names")
@@ -83,6 +88,9 @@ def _from_lists(folder: Path, file: Path, tracks: np.ndarray, first: int, readin
         if identity == -1:
             reading.pass_over(JUNK, count=len(images))
             images = []
+        for place, name in enumerate(images, begin):
+            if not MARS_NAME.match(name):
+                raise reading.refusal(f"{file}, name {place} is {name!r}; expected {FORM}")
         rows = [Row(folder / name[:4] / name, identity, camera, tracklet=number) for name in images]
         tracklets.append(rows)
     return tracklets

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcl_fast.data.layouts.reading import Reading, Row, locate, records_of
+from gcl_fast.data.layouts.reading import Reading, Row, locate, records_of, text_of
 from gcl_fast.data.records import ReIDDataset
 
 DAYTIMES = ("morning", "noon", "afternoon")
+FORM = "PERSON/PERSON_NUMBER_CAMERA_RECORDING_FRAME_BOX.jpg PERSON"
 HOMES = ("MSMT17_V1", "MSMT17_V2", "MSMT17")
 
 
@@ -18,25 +19,39 @@ def read_msmt17(root: Path, reading: Reading) -> ReIDDataset:
     """
     marker = "list_train.txt"
     home = locate(reading, root, lambda folder: (folder / marker).is_file(), marker, HOMES)
-    folders = {split: _one_of(reading, home, (split, f"mask_{split}_v2")) for split in ("train", "test")}
+    train = _one_of(reading, home, ("train", "mask_train_v2"))
+    test = next((home / name for name in ("test", "mask_test_v2") if (home / name).is_dir()), home / "test")
 
-    def read(split: str, *lists: str) -> list[Row]:
-        """Read the crops of one split from its lists."""
-        rows = []
+    def read(folder: Path, *lists: str) -> list[Row]:
+        """Read the crops in a folder from its lists; those of the test crops may be missing."""
+        rows: list[Row] = []
         for list_name in lists:
+            if folder == test and (reading.lacks(test) or reading.lacks(home / list_name)):
+                continue
             if not (home / list_name).is_file():
                 raise reading.error(f"no {list_name} under {home}")
-            for line in (home / list_name).read_text().split("\n"):
+            file = home / list_name
+            for number, line in enumerate(text_of(file, reading).splitlines(), 1):
                 if line.strip():
-                    relative, identity = line.rsplit(maxsplit=1)
-                    fields = Path(relative).stem.split("_")  # identity, number, camera, recording, frame, box
-                    path, sequence = folders[split] / relative, recording(fields[3])
-                    rows.append(Row(path, int(identity) + 1, int(fields[2]), sequence, int(fields[4])))
+                    rows.append(_row(folder, line, f"{file}, line {number}", reading))
         return rows
 
-    rows = [read("train", "list_train.txt", "list_val.txt")]
-    rows += [read("test", "list_query.txt"), read("test", "list_gallery.txt")]
-    return reading.dataset(home, *records_of(reading, [folders["train"], folders["test"], folders["test"]], rows))
+    rows = [read(train, "list_train.txt", "list_val.txt")]
+    rows += [read(test, "list_query.txt"), read(test, "list_gallery.txt")]
+    return reading.dataset(home, *records_of(reading, [train, test, test], rows))
+
+
+def _row(folder: Path, line: str, place: str, reading: Reading) -> Row:
+    """Read a crop of `folder` from a line of a list; `place` is for messages."""
+    relative, _, identity = line.strip().rpartition(" ")
+    fields = Path(relative).stem.split("_")  # identity, number, camera, recording, frame, box
+    try:
+        camera, frame, person = int(fields[2]), int(fields[4]), int(identity) + 1
+    except (IndexError, ValueError):
+        raise reading.refusal(
+            f"{place} is {line.strip()[:80]!r}; expected {FORM}, as in 0000/0000_000_01_0303morning_0015_0.jpg 0"
+        ) from None
+    return Row(folder / relative.strip(), person, camera, recording(fields[3]), frame)
 
 
 def recording(text: str) -> tuple[str, int, str]:

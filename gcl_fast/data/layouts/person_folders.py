@@ -81,7 +81,8 @@ def _divide(home: Path, folders: dict[str, Path], rows: dict[str, list[Row]], re
         roots[1:] = [folders["test"]] * 2
         query, gallery = build_query_gallery(rows["test"], reading, folders["test"].name)
     elif bool(query) != bool(gallery):
-        raise reading.error(f"there is {'a query' if query else 'a gallery'} folder in {home} and not the other one")
+        there, other = ("query", "gallery") if query else ("gallery", "query")
+        reading.notes.append(f"{reading.name}: there is a {there} folder in {home} and no {other} folder")
     return reading.dataset(home, *make_records(roots, [train, query, gallery]))
 
 
@@ -143,7 +144,7 @@ def _images_of_people(folder: Path, reading: Reading) -> list[Path]:
         reading.pass_over(LOOSE, path.name)
     images = []
     for person in _folders_of_crops(folder):
-        of_person = image_files(files_below(person), reading)
+        of_person = image_files(files_below(person, reading), reading)
         if not of_person:
             reading.pass_over(EMPTY, person.name)
         images += of_person

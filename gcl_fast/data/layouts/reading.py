@@ -21,6 +21,9 @@ READABLE = os.R_OK | os.X_OK  # a folder whose names can be listed and opened
 JUNK = "junk"
 HIDDEN = "hidden"
 NO_IMAGE = "of another type"
+NO_CROPS = "folders of a program or a run"
+PROGRAM_FOLDERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found")  # of file servers and archives
+RUN_FILES = ("environment.json", "run.log", "checkpoints")  # beside config.yaml in the folder of a run
 UNNAMED = "with a name without identity and camera"
 
 
@@ -57,6 +60,13 @@ class Reading:
         """Count `count` files that are passed over, and keep an example for the note."""
         self._passed[reason] += count
         self._examples.setdefault(reason, set()).update([example] if example else [])
+
+    def lacks(self, path: Path) -> bool:
+        """Return whether a file or folder that evaluation alone needs is missing, and take a note of it."""
+        if not path.exists():
+            note = f"{self.name}: there is no {path.name} in {path.parent}"
+            self.notes += [note] if note not in self.notes else []
+        return not path.exists()
 
     def error(self, problem: str) -> LayoutError:
         """Return the error for a folder that does not hold the layout."""
@@ -116,9 +126,28 @@ def locate(
     raise reading.error(f"no {marker} under {root}{_nearest(root, marker)}")
 
 
+def text_of(file: Path, reading: Reading) -> str:
+    """Return the text of a list in UTF-8.
+
+    Raises:
+        UserError: the file cannot be read, or holds other bytes than text.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise reading.refusal(f"{file} cannot be read ({error}); expected a list in UTF-8") from error
+
+
+def holds_no_crops(folder: Path) -> bool:
+    """Return whether a folder holds images of a program: it is hidden, one of a file server, or of a run."""
+    if folder.name.startswith(".") or folder.name in PROGRAM_FOLDERS:
+        return True
+    return (folder / "config.yaml").is_file() and any((folder / name).exists() for name in RUN_FILES)
+
+
 def visible_folders(root: Path) -> list[Path]:
-    """Return the folders in `root` that can be read, sorted, without hidden ones."""
-    folders = (path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    """Return the folders in `root` that can be read, sorted, without those that hold no crops."""
+    folders = (path for path in root.iterdir() if path.is_dir() and not holds_no_crops(path))
     return sorted(path for path in folders if os.access(path, READABLE))
 
 
@@ -138,22 +167,23 @@ def first_of(names: Sequence[str]) -> str:
 def records_of(reading: Reading, folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> list[Records]:
     """Make the records of splits, with the frames of all sequences on one clock.
 
+    Training needs neither query nor gallery, so these may be empty.
+
     Args:
         reading: of the dataset, for errors.
-        folders: the root of each split.
+        folders: the root of each split, that of the training crops first.
         splits: the rows of each split.
 
     Raises:
-        LayoutError: a split has no crops.
+        LayoutError: there are no training crops.
     """
-    for folder, rows in zip(folders, splits):
-        if not rows:
-            raise reading.error(f"no crops in {folder}")
+    if not splits[0]:
+        raise reading.error(f"no crops in {folders[0]}")
     return make_records(folders, splits)
 
 
 def make_records(folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> list[Records]:
-    """Make records as `records_of` does, where a split may be empty."""
+    """Make records as `records_of` does, where every split may be empty."""
     # Each sequence counts its frames from the start. Here a sequence begins after the largest frame of the one before
     # it, over all cameras, so that its frames stay comparable between cameras. JVTC's code adds up the frames of each
     # camera instead, which shifts cameras against each other.

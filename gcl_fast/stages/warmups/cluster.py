@@ -10,7 +10,6 @@ from torch.profiler import record_function
 
 from gcl_fast.data import identity_plan
 from gcl_fast.distributed.ranks import Ranks
-from gcl_fast.errors import UserError
 from gcl_fast.inputs import Inputs
 from gcl_fast.losses.camera_proxies import CameraProxies, camera_proxy_loss
 from gcl_fast.losses.cluster_memory import (
@@ -37,9 +36,7 @@ class Warmup(MemoryWarmup):
     A step takes a batch of augmented crops, `identities` clusters of `crops` each. Its loss is the cross-entropy of the
     mean similarities to each cluster's rows, or to what the setting `memory` names instead. Then the bank rows of the
     batch are updated.
-
-    Raises:
-        UserError: `memory` is "cameras", and the camera of a crop is not known.
+    Memory "cameras" needs the camera of every crop, which `run.look_ahead` checks.
     """
 
     settings: WarmupConfig
@@ -58,12 +55,6 @@ class Warmup(MemoryWarmup):
         ]
         precision.prepare(*self.optimizers)
         self.graphs = StepGraphs(config, ranks, self.name, self.optimizers)
-        if self.settings.memory == "cameras" and not bool((self.cameras > 0).all()):
-            unknown = self.records.paths[int((self.cameras <= 0).nonzero()[0])]
-            raise UserError(
-                f"--set warmup.memory=cameras: no camera is known of {unknown.name} in {self.records.root}; names such"
-                " as 0002_c1s1_000451_01.jpg contain it. warmup.memory=instances needs none"
-            )
         self.labels = torch.full((len(self.records),), -1)  # (N,) of the last clustering, outliers -1
         self.centres = torch.zeros(0)  # (C, D) unit rows, one for each cluster, for memory "hardest"
 
