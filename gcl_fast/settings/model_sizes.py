@@ -57,12 +57,10 @@ class IdentityConfig:
                 f"model.identity.backbone={self.backbone}: there is no such backbone; {hint}there are"
                 f" {', '.join(forms)}"
             )
-        if self.output_stride is not None:
-            if self.backbone in BACKBONES:
-                raise UserError(
-                    f"model.identity.output_stride={self.output_stride}: {self.backbone} has model.identity.strides"
-                    " instead"
-                )
+        if self.output_stride is not None and self.backbone in BACKBONES:
+            raise UserError(
+                f"model.identity.output_stride={self.output_stride}: {self.backbone} has model.identity.strides instead"
+            )
 
     @property
     def width(self) -> int | None:

@@ -108,16 +108,8 @@ def test_batch_norms_need_two_crops(flags, message, capsys):
 
 
 def test_one_crop_is_enough_without_batch_statistics():
-    parse(
-        [
-            "--set",
-            "joint.clusters=null",
-            "joint.batch_statistics=false",
-            "joint.batch=1",
-            "generative.batch=1",
-            "generative.pairs=false",
-        ]
-    )
+    generative = ["generative.batch=1", "generative.pairs=false"]
+    parse(["--set", "joint.clusters=null", "joint.batch_statistics=false", "joint.batch=1", *generative])
     parse(["--warmup", "jvtc", "--set", "warmup.batch=1", "warmup.variants=2"])
 
 
