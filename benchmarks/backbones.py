@@ -26,17 +26,17 @@ BACKBONES = (
     ("residual, demo's sizes", preset("demo").model.identity),
     ("residual, ResNet-50", IdentityConfig()),
     *(
-        (name, IdentityConfig(backbone=name, output_stride=stride, pooling="average"))
-        for name, stride in (
-            ("resnet50-ibn-a", None),
-            ("mobilenetv2", None),
-            ("mobilenetv2", 16),
-            ("torchvision:efficientnet_b0", 16),
-            ("torchvision:convnext_tiny", 16),
-            ("timm:resnet50", 16),
-            ("timm:vit_small_patch16_224", None),
-            ("timm:vit_base_patch16_224", None),
+        (name, IdentityConfig(backbone=name, pooling="average"))
+        for name in (
+            "resnet50-ibn-a",
+            "mobilenetv2",
+            "timm:vit_small_patch16_224",
+            "timm:vit_base_patch16_224",
         )
+    ),
+    *(
+        (name, IdentityConfig(backbone=name, output_stride=16, pooling="average"))
+        for name in ("mobilenetv2", "torchvision:efficientnet_b0", "torchvision:convnext_tiny", "timm:resnet50")
     ),
 )
 

@@ -15,7 +15,9 @@ from gcl_fast.settings.settings import RunConfig
 
 
 def override(config: RunConfig, assignments: list[str]) -> RunConfig:
-    """Return the settings with each `KEY=VALUE` applied in order.
+    """Return the settings with each `KEY=VALUE` applied; the last of one key counts.
+
+    They are checked together at the end, so settings that must fit each other may come in any order.
 
     Args:
         config: the settings to begin with; they are not changed.
@@ -29,6 +31,7 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
         >>> config.joint.epochs, config.joint.terms
         (5, (1.0, 0.0, 1.0))
     """
+    draft = _Draft(config)
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:
@@ -40,8 +43,8 @@ def override(config: RunConfig, assignments: list[str]) -> RunConfig:
                 f"--set {assignment}: the value after = is not YAML; quote values with spaces or brackets, as in --set"
                 " 'joint.terms=[1, 0, 1]'"
             ) from error
-        config = _assign(config, key.split("."), value, key)
-    return config
+        draft.assign(key.split("."), value, key)
+    return draft.made()
 
 
 def assign(config: RunConfig, values: dict[str, Any]) -> RunConfig:
@@ -51,9 +54,10 @@ def assign(config: RunConfig, values: dict[str, Any]) -> RunConfig:
         >>> assign(RunConfig(), {"joint.epochs": 5}).joint.epochs
         5
     """
+    draft = _Draft(config)
     for key, value in values.items():
-        config = _assign(config, key.split("."), value, key)
-    return config
+        draft.assign(key.split("."), value, key)
+    return draft.made()
 
 
 # Names and values in the config.yaml of gcl_fast 0.1 -> those of this version
@@ -151,21 +155,39 @@ def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix}: {old} -> {new}"]
 
 
-def _assign(config: Any, path: list[str], value: Any, key: str) -> Any:
-    """Return a copy of `config` whose setting at `path` is `value`; `key` is for messages."""
-    names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
-    if path[0] not in names:
-        if key in RENAMED and RENAMED[key][0] != key:
-            new, values = RENAMED[key]
-            meaning = ", ".join(f"{old} is now {value}" for old, value in values.items())
-            raise UserError(f"--set {key}: this setting is now {new} ({meaning})")
-        raise UserError(f"--set {key}: there is no setting {path[0]!r} here; there are {', '.join(names) or 'none'}")
-    if len(path) > 1:
-        new = _assign(getattr(config, path[0]), path[1:], value, key)
-    else:
-        hint = typing.get_type_hints(type(config))[path[0]]
-        new = _convert(hint, value, key)
-    return dataclasses.replace(config, **{path[0]: new})
+class _Draft:
+    """Holds changes to a dataclass, which is made once from all of them.
+
+    Args:
+        config: the dataclass, which stays as it is; another value has no settings to change.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.changes: dict[str, Any] = {}  # values, or drafts of dataclasses
+
+    def assign(self, path: list[str], value: Any, key: str) -> None:
+        """Set the setting at `path` to `value`; `key` is for messages."""
+        config, (name, *rest) = self.config, path
+        names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+        if name not in names:
+            if key in RENAMED and RENAMED[key][0] != key:
+                new, values = RENAMED[key]
+                meaning = ", ".join(f"{old} is now {value}" for old, value in values.items())
+                raise UserError(f"--set {key}: this setting is now {new} ({meaning})")
+            raise UserError(f"--set {key}: there is no setting {name!r} here; there are {', '.join(names) or 'none'}")
+        if rest:
+            part = self.changes.get(name, getattr(config, name))
+            part = part if isinstance(part, _Draft) else _Draft(part)
+            part.assign(rest, value, key)
+            self.changes[name] = part
+        else:
+            self.changes[name] = _convert(typing.get_type_hints(type(config))[name], value, key)
+
+    def made(self) -> Any:
+        """Return a copy of the dataclass with the changes."""
+        changes = {name: part.made() if isinstance(part, _Draft) else part for name, part in self.changes.items()}
+        return dataclasses.replace(self.config, **changes) if changes else self.config
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:

@@ -164,3 +164,23 @@ def test_published_settings_leave_the_demo_without_additions():
     assert demo.joint.clusters is paper.joint.clusters is None
     assert demo.model.generator.appearance == paper.model.generator.appearance == "parts"
     assert demo.generative.weights == paper.generative.weights
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["generative.batch=15", "generative.pairs=false"],
+        ["generative.weights.mixup=1", "model.generator.appearance=parts"],
+        ["model.generator.blocks=5", "model.identity.parts=5"],
+    ],
+)
+def test_settings_that_must_fit_each_other_come_in_any_order(settings):
+    config = override(preset("demo"), settings)
+    assert override(preset("demo"), settings[::-1]) == config
+    assert config != preset("demo")
+
+
+def test_the_last_of_one_setting_counts():
+    settings = ["warmup.clustering.k1=7", "warmup.clustering={k1: 9}", "warmup.clustering.k2=3"]
+    clustering = override(preset("demo"), settings).warmup.clustering
+    assert (clustering.k1, clustering.k2) == (9, 3)
