@@ -13,6 +13,7 @@ TABLES: dict[str, Callable[[Files], str]] = {
     "demo-seeds": quality.demo_seeds,
     "demo-without-bfloat16": quality.demo_without_bfloat16,
     "joint-variants": quality.joint_variants,
+    "view-variants": quality.view_variants,
     "warmups": quality.warmups,
     "ablation": quality.ablation,
     "adaptation": lambda files: quality.adaptation(files, "AVX512"),
