@@ -76,11 +76,10 @@ def view_variants(files: Files) -> str:
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         of_variant = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["seed"])
-        values = lambda name, form: ", ".join(form(row[name]) for row in of_variant if row[name])
         seeds = ", ".join(row["seed"] for row in of_variant)
-        lines.append(
-            (variant, seeds, f"{int(of_variant[0]['steps']):,}", values("mAP", percent), values("ssim", decimal))
-        )
+        forms = (("mAP", percent), ("ssim", decimal))
+        values = [", ".join(form(row[name]) for row in of_variant if row[name]) for name, form in forms]
+        lines.append((variant, seeds, f"{int(of_variant[0]['steps']):,}", *values))
     return table(("stage", "seeds", "steps", "mAP", "SSIM of novel views"), lines)
 
 
