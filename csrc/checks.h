@@ -21,7 +21,7 @@ inline bool is_array(const Tensor& t, ScalarType type, int64_t dimensions) {
 
 // Whether an image's channels lie side by side: rows of C numbers, one for each pixel. x: (B, C, H, W).
 inline bool is_channels_last(const Tensor& x) {
-  if (x.dim() != 4) return false;
+  if (x.dim() != 4 || x.numel() == 0) return x.dim() == 4;
   const int64_t C = x.size(1), H = x.size(2), W = x.size(3);
   return (C == 1 || x.stride(1) == 1) && (W == 1 || x.stride(3) == C) && (H == 1 || x.stride(2) == W * C) &&
       (x.size(0) == 1 || x.stride(0) == H * W * C);

@@ -164,13 +164,13 @@ struct Arguments {
   Meshes<int64_t> meshes;
   Arguments(const char* op, const char* name, const Tensor& vertices_any, const Tensor& target_any,
       const Tensor& faces_any, const Tensor& donors_any, const Tensor& weight_any, const Tensor& source_any,
-      const Tensor& to_any, int64_t C, int64_t H, int64_t W)
+      const Tensor& to_any, int64_t C, int64_t H, int64_t W, double tolerance, double margin)
       : vertices(torch::stable::contiguous(vertices_any)), target_vertices(torch::stable::contiguous(target_any)),
         faces(torch::stable::contiguous(faces_any)), donors(torch::stable::contiguous(donors_any)),
         donor_weight(torch::stable::contiguous(weight_any)), source(torch::stable::contiguous(source_any)),
         target(torch::stable::contiguous(to_any)) {
-    STD_TORCH_CHECK(0 < C && C <= 4 && is_drawable(H, W), op, ": ", name,
-        " must have 1 to 4 channels and 1 to 32767 rows and columns, not ", C, ", ", H, " and ", W);
+    STD_TORCH_CHECK(0 < C && C <= 4, op, ": ", name, " must have 1 to 4 channels, not ", C);
+    STD_TORCH_CHECK(is_drawable(H, W), op, ": ", name, " must have 1 to 32767 rows and columns, not ", H, " x ", W);
     meshes = check_meshes(op, vertices, faces, H, W);
     STD_TORCH_CHECK(!meshes.own_faces, op, ": faces must be of shape (F, 3), the same for all crops");
     const Meshes<int64_t> other = check_meshes(op, target_vertices, faces, H, W);
@@ -183,6 +183,10 @@ struct Arguments {
     STD_TORCH_CHECK(is_array(donor_weight, ScalarType::Float, 1) && donor_weight.size(0) == donors.size(1) &&
             donor_weight.device() == vertices.device(),
         op, ": donor_weight must be float32 of shape (K,), on the device of vertices");
+    for (const auto& [length, metres] : {std::pair("tolerance", tolerance), {"margin", margin}}) {
+      check_finite(op, length, metres);
+      STD_TORCH_CHECK(metres >= 0, op, ": ", length, " is ", metres, " metres, expected 0 or more");
+    }
   }
   template <class Index>
   TransferInputs<Index> inputs(const Index* face, double tolerance, double margin, int64_t C) const {
@@ -220,7 +224,8 @@ std::tuple<Tensor, Tensor> transfer_appearance(const Tensor& images, const Tenso
   const char* op = "transfer_appearance";
   check_images(op, images, vertices);
   const int64_t C = images.size(1), H = images.size(2), W = images.size(3);
-  const Arguments a(op, "images", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "images", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   Tensor faces32;
   const TransferInputs<int32_t> in = a.narrow(op, faces32, tolerance, margin, C);
   Tensor colour = torch::stable::new_empty(images, {in.B, H, W, C}),
@@ -247,7 +252,8 @@ Tensor transfer_appearance_backward(const Tensor& grad_any, const Tensor& vertic
   const Tensor grad = torch::stable::contiguous(grad_any);
   check_gradient(op, grad, vertices);
   const int64_t H = grad.size(1), W = grad.size(2), C = grad.size(3);
-  const Arguments a(op, "grad", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "grad", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   Tensor faces32;
   const TransferInputs<int32_t> in = a.narrow(op, faces32, tolerance, margin, C);
   Tensor out = torch::stable::new_empty(grad, {in.B, H, W, C});
@@ -288,7 +294,8 @@ std::tuple<Tensor, Tensor> transfer_appearance_on_cuda(const Tensor& images, con
   const char* op = "transfer_appearance";
   check_images(op, images, vertices);
   const int64_t C = images.size(1), H = images.size(2), W = images.size(3);
-  const Arguments a(op, "images", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "images", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   const TransferInputs<int64_t> in = a.inputs(a.meshes.faces, tolerance, margin, C);
   Tensor colour = torch::stable::new_empty(images, {in.B, H, W, C}),
          confidence = torch::stable::new_empty(images, {in.B, 1, H, W});
@@ -310,7 +317,8 @@ Tensor transfer_appearance_backward_on_cuda(const Tensor& grad_any, const Tensor
   const Tensor grad = torch::stable::contiguous(grad_any);
   check_gradient(op, grad, vertices);
   const int64_t H = grad.size(1), W = grad.size(2), C = grad.size(3);
-  const Arguments a(op, "grad", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "grad", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   const TransferInputs<int64_t> in = a.inputs(a.meshes.faces, tolerance, margin, C);
   Tensor out = torch::stable::new_empty(grad, {in.B, H, W, C});
   if (in.B > 0) {

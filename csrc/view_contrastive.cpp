@@ -111,7 +111,7 @@ std::tuple<Tensor, Tensor> contrastive_draw(
 GCL_INLINE float exp_of_negative(float x) {
   constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding and taking it away rounds to an integer
   const float y = x < -87.0f ? -87.0f : x;
-  const float n = (y * 1.44269504f + round) - round;
+  const float rounded = y * 1.44269504f + round, n = rounded - round;
   const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
   float e = 1.9875691500e-4f;
   e = e * r + 1.3981999507e-3f;
@@ -120,7 +120,9 @@ GCL_INLINE float exp_of_negative(float x) {
   e = e * r + 1.6666665459e-1f;
   e = e * r + 5.0000001201e-1f;
   e = e * r * r + r + 1.0f;
-  return x < -87.0f ? 0.0f : e * std::bit_cast<float>((int32_t(n) + 127) << 23);
+  // The last bits of `rounded` are n: no cast of a float, which NaN does not survive
+  const uint32_t exponent = std::bit_cast<uint32_t>(rounded) - std::bit_cast<uint32_t>(round) + 127u;
+  return x < -87.0f ? 0.0f : e * std::bit_cast<float>(exponent << 23);
 }
 
 constexpr int LANES =

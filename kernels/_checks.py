@@ -30,6 +30,8 @@ class Expected(NamedTuple):
     def is_in_order(self) -> bool:
         """Tell whether the numbers lie in memory as `order` says."""
         x = self.tensor
+        if not x.numel():
+            return True
         if self.order == "row by row":
             return x.shape[-1] < 2 or x.stride(-1) == 1
         memory_format = torch.channels_last if self.order == "channels-last" else torch.contiguous_format

@@ -128,12 +128,15 @@ def _launch(kernel: Any, x: Tensor, padded: Tensor | None, out: Tensor, padding:
 
 
 def _check(op: str, name: str, x: Tensor, padded: Tensor | None, removed: int, padding: int, slope: float) -> None:
-    """Raise a ValueError where the kernels would leave these images. `removed`: what the adjoint takes off a side."""
+    """Raise a ValueError where the kernels would leave these images. `removed`: what the adjoint takes off a side.
+
+    Too wide a padding is a RuntimeError, as in C++ and in torch's own padding.
+    """
     check_tensors(op, **{name: Expected(x, "B C H W", NARROW, "channels-last")})
     B, C, *sides = x.shape
     H, W = (side - removed for side in sides)
     if not 0 <= padding < min(H, W):
-        raise ValueError(f"{op}: padding is {padding}, and must be less than both sides of the images, {H} x {W}")
+        raise RuntimeError(f"{op}: padding is {padding}, and must be less than both sides of the images, {H} x {W}")
     if padded is not None:
         check_tensors(op, padded=Expected(padded, "B C H W", (x.dtype,), "channels-last"))
         if padded.shape != (B, C, H + 2 * padding, W + 2 * padding) or padded.device != x.device:

@@ -28,7 +28,7 @@ def make_calls(*flags: str, script: Path = SCRIPT, **environment: str) -> list[d
         if child.returncode == 0:
             return calls
         assert child.returncode < 0, child.stderr
-        calls[-1] |= {"outcome": "signal", "fault": signal.Signals(-child.returncode).name}
+        calls[-1] |= {"outcome": "signal", "fault": f"{signal.Signals(-child.returncode).name} {child.stderr[-2000:]}"}
 
 
 def check(calls: list[dict], expected: set[str]) -> Counter:
@@ -66,10 +66,10 @@ def test_a_signal_is_seen_and_the_calls_behind_it_are_made(tmp_path):
         "import json, os, sys\n"
         "for number in range(int(sys.argv[1]), 4):\n"
         "    print(json.dumps({'op': 'one', 'change': str(number)}), flush=True)\n"
-        "    if number == 2: os.kill(os.getpid(), 11)\n"
+        "    if number == 2: os.kill(os.getpid(), 9)\n"
         "    print(json.dumps({'outcome': 'raised', 'fault': ''}), flush=True)\n"
     )
     calls = make_calls(script=broken)
     assert [call["outcome"] for call in calls] == ["raised", "raised", "signal", "raised"]
-    with pytest.raises(AssertionError, match="one, 2: SIGSEGV"):
+    with pytest.raises(AssertionError, match="one, 2: SIGKILL"):
         check(calls, {"one"})

@@ -1,7 +1,9 @@
 """The CUDA rasterizer, built by the host compiler, in three thread orders: it must equal the CPU rasterizer."""
 
 import ctypes
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -21,9 +23,11 @@ SIZE = (67, 41)  # larger than a tile and no multiple of one
 
 
 def compile_host(folder: Path, output: Path, source: str = "rasterize_on_host.cpp") -> ctypes.CDLL:
+    more = shlex.split(os.environ.get("GCL_FAST_CXXFLAGS", ""))  # of the sanitizers
     flags = ["-std=c++20", "-O2", "-Wall", "-Werror", "-Wno-unused-function", "-ffp-contract=off", "-fPIC", "-shared"]
     command = [*build.recipe().compilers[0], *flags, f"-I{folder}", f"-I{build.CSRC}"]
-    subprocess.run([*command, str(HERE / source), "-o", str(output)], check=True)
+    ours = os.environ | {"LD_PRELOAD": ""}  # a sanitizer is for what is compiled, not for the compiler
+    subprocess.run([*command, *more, str(HERE / source), "-o", str(output)], env=ours, check=True)
     return ctypes.CDLL(str(output))
 
 
