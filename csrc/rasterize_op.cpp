@@ -100,7 +100,7 @@ namespace {
 
 std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
     const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
-  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of("rasterize", "vertices", vertices_any));
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Meshes<int64_t> m = check_meshes("rasterize", vertices, faces, H, W);
   const Outputs out(vertices, m.B, H, W);
@@ -114,7 +114,7 @@ std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
 
 Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& grad_barycentric_any,
     const Tensor& vertices_any, const Tensor& faces_any, const Tensor& face_index_any, bool perspective) {
-  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of("rasterize_backward", "vertices", vertices_any));
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor grad_depth = torch::stable::contiguous(grad_depth_any),
                face_index = torch::stable::contiguous(face_index_any);
@@ -131,7 +131,7 @@ Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& gr
 
 Tensor structure_maps_on_cuda(
     const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
-  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of("structure_maps", "vertices", vertices_any));
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
   const Meshes<int64_t> m = check_meshes("structure_maps", vertices, faces, H, W);

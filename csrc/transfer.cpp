@@ -290,8 +290,8 @@ struct DeviceViews {
 std::tuple<Tensor, Tensor> transfer_appearance_on_cuda(const Tensor& images, const Tensor& vertices,
     const Tensor& target_vertices, const Tensor& faces, const Tensor& donors, const Tensor& donor_weight,
     const Tensor& source, const Tensor& target, double tolerance, double margin) {
-  const torch::stable::accelerator::DeviceGuard guard(images.get_device_index());
   const char* op = "transfer_appearance";
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of(op, "images", images));
   check_images(op, images, vertices);
   const int64_t C = images.size(1), H = images.size(2), W = images.size(3);
   const Arguments a(
@@ -312,8 +312,8 @@ std::tuple<Tensor, Tensor> transfer_appearance_on_cuda(const Tensor& images, con
 Tensor transfer_appearance_backward_on_cuda(const Tensor& grad_any, const Tensor& vertices,
     const Tensor& target_vertices, const Tensor& faces, const Tensor& donors, const Tensor& donor_weight,
     const Tensor& source, const Tensor& target, double tolerance, double margin) {
-  const torch::stable::accelerator::DeviceGuard guard(grad_any.get_device_index());
   const char* op = "transfer_appearance_backward";
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of(op, "grad", grad_any));
   const Tensor grad = torch::stable::contiguous(grad_any);
   check_gradient(op, grad, vertices);
   const int64_t H = grad.size(1), W = grad.size(2), C = grad.size(3);
