@@ -58,7 +58,7 @@ inline void check_finite(const char* op, const char* name, double value) {
 }
 
 // No two rows of a matrix that is written share memory.
-inline bool rows_are_apart(const Tensor& t) { return t.size(0) < 2 || t.stride(0) >= t.size(1); }
+inline bool has_separate_rows(const Tensor& t) { return t.size(0) < 2 || t.stride(0) >= t.size(1); }
 
 // `neighbours` is contiguous int32 (N, k), and every entry names one of `rows` rows.
 inline void check_neighbours(const char* op, const Tensor& neighbours, int64_t rows) {

@@ -168,7 +168,7 @@ Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const
     const Tensor& stream, int64_t first, double temperature) {
   check_draw("contrastive_rows", labels, index, stream);
   STD_TORCH_CHECK(scores.dim() == 2 && scores.scalar_type() == ScalarType::Float &&
-          (scores.size(1) < 2 || scores.stride(1) == 1) && rows_are_apart(scores),
+          (scores.size(1) < 2 || scores.stride(1) == 1) && has_separate_rows(scores),
       "contrastive_rows: scores must be float32 of shape (B, T) with contiguous rows, each in memory of its own");
   const int64_t B = scores.size(0), T = scores.size(1), row_stride = scores.stride(0);
   STD_TORCH_CHECK(is_part(first, T, labels.size(0)), "contrastive_rows: first is ", first, ", and the ", T,

@@ -25,17 +25,29 @@ class Expected(NamedTuple):
     tensor: Tensor
     shape: str  # a word for each dimension: equal letters are equal sizes, a number is a size
     dtypes: tuple[torch.dtype, ...]
-    order: Literal["contiguous", "row by row", "channels-last", "in any order"] = "contiguous"
+    order: Literal["contiguous", "row by row", "in rows of their own", "channels-last", "in any order"] = "contiguous"
 
     def is_in_order(self) -> bool:
-        """Tell whether the numbers lie in memory as `order` says."""
+        """Tell whether the numbers lie in memory as `order` says. Rows of their own share no memory, to be written."""
         x = self.tensor
         if not x.numel():
             return True
-        if self.order == "row by row":
-            return x.shape[-1] < 2 or x.stride(-1) == 1
+        if "row" in self.order:
+            separate = self.order == "row by row" or len(x) < 2 or x.stride(0) >= x.shape[1]
+            return separate and (x.shape[-1] < 2 or x.stride(-1) == 1)
         memory_format = torch.channels_last if self.order == "channels-last" else torch.contiguous_format
         return self.order == "in any order" or x.is_contiguous(memory_format=memory_format)
+
+
+def _fits(expected: Expected, sizes: dict[str, int], device: torch.device) -> bool:
+    """Tell whether a tensor is what it must be. Sizes that stand for the first time are added to `sizes`."""
+    x, words = expected.tensor, expected.shape.split()
+    if x.ndim != len(words) or x.dtype not in expected.dtypes or x.device != device:
+        return False
+    for word, size in zip(words, x.shape):
+        if sizes.setdefault(word, size) != size:
+            return False
+    return expected.is_in_order()
 
 
 def check_tensors(op: str, **tensors: Expected) -> None:
@@ -47,10 +59,8 @@ def check_tensors(op: str, **tensors: Expected) -> None:
     device = next(iter(tensors.values())).tensor.device
     sizes = {"2": 2}
     for name, expected in tensors.items():
-        x, words = expected.tensor, expected.shape.split()
-        fits = x.ndim == len(words) and x.dtype in expected.dtypes and x.device == device
-        fits = fits and all(sizes.setdefault(word, size) == size for word, size in zip(words, x.shape))
-        if not fits or not expected.is_in_order():
+        if not _fits(expected, sizes, device):
+            x, words = expected.tensor, expected.shape.split()
             types = " or ".join(str(dtype).removeprefix("torch.") for dtype in expected.dtypes)
             known = ", ".join(f"{word} = {sizes[word]}" for word in words if word in sizes and word != "2")
             raise ValueError(

@@ -51,7 +51,7 @@ def memory_update_reference(bank: Tensor, index: Tensor, features: Tensor, momen
 def _check(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
     check_tensors(
         "memory_update",
-        bank=Expected(bank, "N D", WIDE, "row by row"),
+        bank=Expected(bank, "N D", WIDE, "in rows of their own"),
         index=Expected(index, "B", INDEX, "in any order"),
         features=Expected(features, "B D", NARROW, "in any order"),
     )

@@ -124,7 +124,7 @@ def contrastive_rows_triton(
     """
     check_tensors(
         "contrastive_rows",
-        scores=Expected(scores, "B T", FLOAT, "row by row"),
+        scores=Expected(scores, "B T", FLOAT, "in rows of their own"),
         state=Expected(state, "B 2", FLOAT),
         labels=Expected(labels, "N", INDEX),
         index=Expected(index, "B", INDEX),

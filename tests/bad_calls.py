@@ -38,7 +38,7 @@ class Call(NamedTuple):
     arguments: list[Any]
     same: bool = False  # whether the answer, where there is one, is that of the valid call
     finite: bool = True  # whether the numbers of the answer are finite
-    held: bool = False  # whether the change is in what a tensor holds
+    inside: bool = False  # whether the change is in the numbers of a tensor
 
 
 def like(new: Tensor, old: Tensor) -> Tensor:
@@ -72,13 +72,13 @@ def tensors(x: Tensor) -> Iterator[tuple[str, Tensor, dict[str, bool]]]:
                 for place in (0, -1):
                     changed = x.clone()
                     changed.view(-1)[place] = value
-                    yield f"with {value} at {place}", changed, {"held": True}
+                    yield f"with {value} at {place}", changed, {"inside": True}
     if x.is_floating_point():
         for value in (math.nan, math.inf, -math.inf, 3e38):
             changed = like(x.clone(), x)
             changed[(0,) * x.dim()] = value
-            yield f"with {value}", changed, {"finite": False, "held": True}
-            yield f"full of {value}", torch.full_like(x, value), {"finite": False, "held": True}
+            yield f"with {value}", changed, {"finite": False, "inside": True}
+            yield f"full of {value}", torch.full_like(x, value), {"finite": False, "inside": True}
 
 
 def bad_calls(op: str) -> Iterator[Call]:
@@ -129,6 +129,9 @@ def fault_of_answer(call: Call, op: Callable[..., Any], schema: Any, answer: lis
     """Return what is wrong with the answer to a bad call, nothing where it is right."""
     if any(isinstance(x, Tensor) and x.is_meta for x in call.arguments):
         return "answered tensors of two devices"
+    for x, argument in zip(call.arguments, schema.arguments):
+        if argument.alias_info is not None and any(not stride and n > 1 for n, stride in zip(x.shape, x.stride())):
+            return f"wrote {argument.name}, whose rows share memory"
     if call.op in ROWS:
         start, column, value = answer
         if len(column) != len(value) or start[0] != 0 or start[-1] != len(column) or (start.diff() < 0).any():
@@ -150,8 +153,10 @@ def fault_of_error(call: Call, schema: Any, error: Exception) -> str:
     """Return what is wrong with the error of a bad call, nothing where it is clear."""
     if not isinstance(error, RuntimeError | ValueError):
         return f"raised {type(error).__name__}: {error}"
-    _, found, text = str(error).splitlines()[0].partition(f"{call.op}: ")  # before it torch puts the line of the source
-    if not found or not any(argument.name in text for argument in schema.arguments):
+    _, separator, text = (
+        str(error).splitlines()[0].partition(f"{call.op}: ")
+    )  # before it torch puts the line of the source
+    if not separator or not any(argument.name in text for argument in schema.arguments):
         return f"raised without the names of the op and of an argument: {error}"
     return ""
 
@@ -181,7 +186,7 @@ def main() -> None:
     calls = [call for op in run for call in bad_calls(op)]
     if arguments.launchers:
         # A launcher reads what a tensor holds where the op waits for the GPU anyway: on sparse rows
-        calls = [call for call in calls if not call.held or call.op in {*ROWS, "csr_dbscan"}]
+        calls = [call for call in calls if not call.inside or call.op in {*ROWS, "csr_dbscan"}]
     for number, call in enumerate(calls[arguments.first :], arguments.first):
         print(json.dumps({"number": number, "op": call.op, "change": f"{call.argument} {call.change}"}), flush=True)
         print(json.dumps(outcome(call, run[call.op])), flush=True)
