@@ -6,6 +6,9 @@ FORCE_CUDA=1 python -m gcl_fast.csrc.build    also the CUDA kernels, no GPU need
 Every *.cpp and *.cu beside this file goes into one library. A source may ask for flags of its own on its first line,
 `// flags: -ffp-contract=off` (a .cu file: nvcc's flags). No flag names the CPU: a hot function is compiled for several
 instruction sets and picked at load time (simd.h), so a library built here runs on every machine of the architecture.
+
+The variable GCL_FAST_CXXFLAGS holds flags that come behind all others, for C++ and for the linker: `-Werror`, or
+`-fsanitize=undefined`. A library of other flags lies at another place of the cache.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10: a newer symbol 
 # Without these, a choice between two results is vectorized only where the CPU has masks (AVX-512), for fear of a trap
 # that nobody set: with AVX2 alone, padding with a slope took nine times as long, the contrastive loss 1.2 times.
 NO_TRAPS = ("-fno-math-errno", "-fno-trapping-math")
-FLAGS = ("-O3", *NO_TRAPS, "-std=c++20", "-Wall", ABI, "-fPIC")
+# No -Werror: a compiler newer than ours may warn of more, and that must not keep anybody from training. CI sets it.
+WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wcast-qual", "-Wundef", "-Wnon-virtual-dtor")
+FLAGS = ("-O3", *NO_TRAPS, "-std=c++20", *WARNINGS, ABI, "-fPIC")
 OLDEST = "GCC 10 or clang 10, or a later one"  # that knows -std=c++20
 NVCC_FLAGS = ("-O3", "-std=c++20", "-Xcompiler=-fPIC", "--resource-usage")
 CPU, CUDA = "cpu", f"cuda{torch.version.cuda}"  # ends of a library's mark
@@ -196,14 +201,15 @@ def recipe() -> Recipe:
             f"FORCE_CUDA=1, but {why_none}: install a CUDA build of torch, then `pip install -e '.[cuda]'` for a "
             "compiler of its version, or name a toolkit of that version (bin/nvcc, include/, lib64/) in CUDA_HOME"
         )
-    digest = _hash([p.read_text() for p in _sources(".cpp", ".cu", ".h")], FLAGS, NVCC_FLAGS)
+    more = shlex.split(os.environ.get("GCL_FAST_CXXFLAGS", ""))
+    digest = _hash([p.read_text() for p in _sources(".cpp", ".cu", ".h")], FLAGS, NVCC_FLAGS, more)
     mark = f"{digest}-{CUDA if toolkit else CPU}"
-    common = [*FLAGS, f'-DGCL_MARK="{mark}"', f"-I{root / 'include'}"]
-    link = [f"-L{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
+    common = [*FLAGS, f'-DGCL_MARK="{mark}"', f"-isystem{root / 'include'}"]  # no warnings of torch's own headers
+    link = [*more, f"-L{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
     if toolkit is not None:
         # USE_CUDA opens the CUDA part of shim.h
-        common += ["-DWITH_CUDA", "-DUSE_CUDA", f"-I{toolkit.root / 'include'}"]
-    host = tuple((*compiler, *common, *_own_flags(path), "-c", str(path)) for path in _sources(".cpp"))
+        common += ["-DWITH_CUDA", "-DUSE_CUDA", f"-isystem{toolkit.root / 'include'}"]
+    host = tuple((*compiler, *common, *_own_flags(path), *more, "-c", str(path)) for path in _sources(".cpp"))
     if toolkit is None:
         way_out = "`pip install -e '.[cuda]'` brings one of torch's version"
         why = f": GPU found, but {why_none} ({way_out})" if why_none else ""

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace gcl {
@@ -20,7 +21,7 @@ inline bool is_array(const Tensor& t, ScalarType type, int64_t dimensions) {
 
 // Whether an image's channels lie side by side: rows of C numbers, one for each pixel. x: (B, C, H, W).
 inline bool is_channels_last(const Tensor& x) {
-  if (x.dim() != 4) return false;
+  if (x.dim() != 4 || x.numel() == 0) return x.dim() == 4;
   const int64_t C = x.size(1), H = x.size(2), W = x.size(3);
   return (C == 1 || x.stride(1) == 1) && (W == 1 || x.stride(3) == C) && (H == 1 || x.stride(2) == W * C) &&
       (x.size(0) == 1 || x.stride(0) == H * W * C);
@@ -42,8 +43,22 @@ inline void check_index(const char* op, const Tensor& index, int64_t N) {
 
 // begin..end is a range of `rows` rows.
 inline void check_range(const char* op, int64_t begin, int64_t end, int64_t rows) {
-  STD_TORCH_CHECK(0 <= begin && begin <= end && end <= rows, op, ": rows ", begin, "..", end, " of ", rows);
+  STD_TORCH_CHECK(
+      0 <= begin && begin <= end && end <= rows, op, ": begin and end name rows ", begin, "..", end, " of ", rows);
 }
+
+// `count` of `total` things, from `first` on. No sum of the three is taken, which could overflow.
+inline bool is_part(int64_t first, int64_t count, int64_t total) {
+  return 0 <= first && count <= total && first <= total - count;
+}
+
+// A number that the kernels take as float32 is finite there.
+inline void check_finite(const char* op, const char* name, double value) {
+  STD_TORCH_CHECK(std::isfinite(float(value)), op, ": ", name, " must be finite, not ", value);
+}
+
+// No two rows of a matrix that is written share memory.
+inline bool has_separate_rows(const Tensor& t) { return t.size(0) < 2 || t.stride(0) >= t.size(1); }
 
 // `neighbours` is contiguous int32 (N, k), and every entry names one of `rows` rows.
 inline void check_neighbours(const char* op, const Tensor& neighbours, int64_t rows) {
@@ -51,7 +66,7 @@ inline void check_neighbours(const char* op, const Tensor& neighbours, int64_t r
       ": neighbours must be contiguous int32 of shape (N, k), k > 0");
   const int32_t* n = neighbours.const_data_ptr<int32_t>();
   const bool valid = std::all_of(n, n + neighbours.numel(), [&](int32_t j) { return 0 <= j && j < rows; });
-  STD_TORCH_CHECK(valid, op, ": a neighbour lies outside 0..", rows - 1);
+  STD_TORCH_CHECK(valid, op, ": neighbours: a neighbour lies outside 0..", rows - 1);
 }
 
 // The three arrays are a square sparse matrix in compressed rows.

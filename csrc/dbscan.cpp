@@ -30,6 +30,8 @@ struct Sets {
 // (scikit-learn's order of expansion has the same outcome); everything else is -1.
 Tensor csr_dbscan(const Tensor& start, const Tensor& column, const Tensor& value, double eps, int64_t min_samples) {
   check_sparse("csr_dbscan", start, column, value);
+  STD_TORCH_CHECK(eps >= 0, "csr_dbscan: eps must be a distance, 0 or more, not ", eps);
+  STD_TORCH_CHECK(min_samples > 0, "csr_dbscan: min_samples is ", min_samples, ", expected at least 1");
   const SparseRows graph(start, column, value);
   const int64_t N = graph.rows;
   const auto each_neighbour = [&](int64_t i, auto visit) {

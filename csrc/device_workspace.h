@@ -11,7 +11,8 @@
 namespace gcl {
 
 // The tensors behind a Workspace. They live until the kernels are launched; the allocator keeps their memory in order.
-struct DeviceWorkspace {
+// Torch hides the type of its tensors from other libraries, and what holds them must not be seen further than they are.
+struct __attribute__((visibility("hidden"))) DeviceWorkspace {
   Tensor keys, num_large, large, projected, normals;
   DeviceWorkspace(const Tensor& like, const Meshes<int64_t>& m, bool shading)
       : keys(torch::stable::new_empty(like, {m.B, m.H, m.W}, ScalarType::Long)),
@@ -25,6 +26,12 @@ struct DeviceWorkspace {
         static_cast<Key*>(normals.mutable_data_ptr())};
   }
 };
+
+// The GPU of an op's first tensor. Torch calls the op where any tensor is on a GPU, so the first may not be.
+inline int32_t gpu_of(const char* op, const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.is_cuda(), op, ": ", name, " must be on the GPU, as other tensors are");
+  return t.get_device_index();
+}
 
 inline cudaStream_t current_stream(int32_t device) {
   void* stream = nullptr;  // the stream PyTorch is on now; nativeHandle() would ask for torch >= 2.13

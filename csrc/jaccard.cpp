@@ -54,8 +54,8 @@ SparseTensors reciprocal_weights(
     const Tensor& features, const Tensor& neighbours, int64_t half, int64_t begin, int64_t end) {
   STD_TORCH_CHECK(is_array(features, ScalarType::Float, 2),
       "reciprocal_weights: features must be contiguous float32 of shape (N, D)");
+  check_neighbours("reciprocal_weights", neighbours, features.size(0));
   const int64_t N = features.size(0), K = neighbours.size(1);
-  check_neighbours("reciprocal_weights", neighbours, N);
   check_range("reciprocal_weights", begin, end, N);
   STD_TORCH_CHECK(neighbours.size(0) == N && 0 < half && half <= K,
       "reciprocal_weights: needs one row of neighbours per feature and 0 < half <= k");
@@ -129,6 +129,8 @@ SparseTensors jaccard_rows(
   check_sparse("jaccard_rows", start, column, value);
   const SparseRows V(start, column, value);
   check_range("jaccard_rows", begin, end, V.rows);
+  STD_TORCH_CHECK(0 <= min_similarity && min_similarity <= 1, "jaccard_rows: min_similarity must lie within 0..1, not ",
+      min_similarity);
   const Transposed inverted(V);
   const float least = float(2.0 * min_similarity / (1.0 + min_similarity));  // s / (2 - s) >= min_similarity
 
@@ -139,7 +141,9 @@ SparseTensors jaccard_rows(
         for (int64_t x = inverted.start[j]; x < inverted.start[j + 1]; ++x)
           shared.add(inverted.column[x], std::min(V.value[e], inverted.value[x]));
       }
-      shared.drain(least, [&](int32_t k, float s) { block.put(k, std::min(s / (2.0f - s), 1.0f)); });
+      shared.drain(least, [&](int32_t k, float s) {
+        if (s > 0) block.put(k, std::min(s / (2.0f - s), 1.0f));
+      });
     };
   });
 }

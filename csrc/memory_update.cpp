@@ -75,8 +75,10 @@ void memory_update(Tensor bank, const Tensor& index_any, const Tensor& features_
   STD_TORCH_CHECK(bank.dim() == 2 && features_any.dim() == 2 && index_any.dim() == 1 &&
           bank.size(1) == features_any.size(1) && index_any.size(0) == features_any.size(0),
       "memory_update: expected bank (N, D), index (B,), features (B, D)");
-  STD_TORCH_CHECK(index_any.scalar_type() == ScalarType::Long && (bank.size(1) < 2 || bank.stride(1) == 1),
-      "memory_update: the index must be int64, bank rows contiguous");
+  STD_TORCH_CHECK(index_any.scalar_type() == ScalarType::Long, "memory_update: index must be int64");
+  STD_TORCH_CHECK((bank.size(1) < 2 || bank.stride(1) == 1) && has_separate_rows(bank),
+      "memory_update: the rows of bank must be contiguous, each in memory of its own");
+  STD_TORCH_CHECK(0 <= momentum && momentum <= 1, "memory_update: momentum must lie within 0..1, not ", momentum);
   const Tensor index = torch::stable::contiguous(index_any), features = torch::stable::contiguous(features_any);
   check_index("memory_update", index, bank.size(0));
   const int64_t* i = index.const_data_ptr<int64_t>();

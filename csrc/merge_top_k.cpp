@@ -1,5 +1,6 @@
 // CPU kernel of merge_top_k: running lists of the k largest entries, merged with one tile of a matrix after the other. The
 // definition is in kernels/merge_top_k.py.
+#include <limits>
 #include <vector>
 
 #include "checks.h"
@@ -70,8 +71,10 @@ void merge_top_k(Tensor values, Tensor indices, const Tensor& tile, int64_t firs
   const bool across = !tile.is_contiguous();
   STD_TORCH_CHECK(!across || (tile.stride(0) == 1 && tile.stride(1) == R),
       "merge_top_k: tile, or its transpose, must be contiguous");
-  STD_TORCH_CHECK(first_row >= 0 && first_row + R <= values.size(0), "merge_top_k: the tile's rows ", first_row, "..",
-      first_row + R, " are not rows of values (", values.size(0), ")");
+  STD_TORCH_CHECK(is_part(first_row, R, values.size(0)), "merge_top_k: first_row is ", first_row,
+      ", which leaves no room for the tile's ", R, " rows in the ", values.size(0), " of values");
+  STD_TORCH_CHECK(is_part(first_column, C, std::numeric_limits<int32_t>::max()), "merge_top_k: first_column is ",
+      first_column, ", and the tile's ", C, " columns from there on must be int32");
   const Lists lists{
       values.mutable_data_ptr<float>() + first_row * k, indices.mutable_data_ptr<int32_t>() + first_row * k, k};
   const float* t = tile.const_data_ptr<float>();

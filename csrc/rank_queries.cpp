@@ -53,20 +53,26 @@ std::tuple<Tensor, Tensor, Tensor> rank_queries(const Tensor& distance, const Te
   STD_TORCH_CHECK(
       is_array(distance, ScalarType::Float, 2), "rank_queries: distance must be contiguous float32 of shape (Q, G)");
   const int64_t Q = distance.size(0), G = distance.size(1);
-  for (const auto& [tensor, size] :
-      {std::pair(&order, G), {&ranges, 2 * Q}, {&query_cameras, Q}, {&gallery_cameras, G}})
-    STD_TORCH_CHECK(tensor->scalar_type() == ScalarType::Long && tensor->is_contiguous() && tensor->numel() == size,
-        "rank_queries: order, ranges and cameras must be contiguous int64 of the sizes of distance");
+  for (const auto& [name, tensor, size] :
+      {std::tuple("order", &order, G), {"query_cameras", &query_cameras, Q}, {"gallery_cameras", &gallery_cameras, G}})
+    STD_TORCH_CHECK(is_array(*tensor, ScalarType::Long, 1) && tensor->size(0) == size, "rank_queries: ", name,
+        " must be contiguous int64 with an entry for each of the ", size, " rows or columns of distance");
+  STD_TORCH_CHECK(is_array(ranges, ScalarType::Long, 2) && ranges.size(0) == Q && ranges.size(1) == 2,
+      "rank_queries: ranges must be contiguous int64 of shape (Q, 2)");
   const float* d = distance.const_data_ptr<float>();
   const int64_t *by_id = order.const_data_ptr<int64_t>(), *range = ranges.const_data_ptr<int64_t>();
   const int64_t* query_camera = query_cameras.const_data_ptr<int64_t>();
   const int64_t* gallery_camera = gallery_cameras.const_data_ptr<int64_t>();
-  for (int64_t g = 0; g < G; ++g)
+  std::vector<bool> named(size_t(G), false);
+  for (int64_t g = 0; g < G; ++g) {
     STD_TORCH_CHECK(
         0 <= by_id[g] && by_id[g] < G, "rank_queries: order names gallery image ", by_id[g], ", outside 0..", G - 1);
+    STD_TORCH_CHECK(!named[size_t(by_id[g])], "rank_queries: order names gallery image ", by_id[g], " twice");
+    named[size_t(by_id[g])] = true;
+  }
   for (int64_t q = 0; q < Q; ++q)
-    STD_TORCH_CHECK(0 <= range[2 * q] && range[2 * q + 1] <= G, "rank_queries: the range ", range[2 * q], "..",
-        range[2 * q + 1], " of query ", q, " leaves order's ", G);
+    STD_TORCH_CHECK(0 <= range[2 * q] && range[2 * q] <= range[2 * q + 1] && range[2 * q + 1] <= G,
+        "rank_queries: the range ", range[2 * q], "..", range[2 * q + 1], " of query ", q, " leaves order's ", G);
   Tensor precision = torch::stable::new_empty(distance, {Q}, ScalarType::Double);
   Tensor first = torch::stable::new_empty(distance, {Q}, ScalarType::Long);
   Tensor penalty = torch::stable::new_empty(distance, {Q}, ScalarType::Double);

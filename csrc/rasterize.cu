@@ -107,9 +107,13 @@ __global__ void backward_kernel(Meshes<int64_t> m, bool perspective, PixelGradie
   const int64_t i = thread();
   if (i >= int64_t(m.B) * m.H * m.W || in.face_index[i] < 0) return;
   const int64_t mesh = i / (int64_t(m.H) * m.W);
-  const int64_t* face = face_at(m, mesh, in.face_index[i]);
+  const int f = in.face_index[i];
+  if (f >= m.F) return;  // the CPU's op raises; here to tell the host would cost a synchronization
+  const int64_t* face = face_at(m, mesh, f);
+  for (int k = 0; k < 3; ++k)
+    if (uint64_t(face[k]) >= uint64_t(m.V)) return;
   float grad[9] = {};
-  interpolate_backward(triangle_at(m, mesh, in.face_index[i]), i % m.W + 0.5f, i / m.W % m.H + 0.5f, perspective,
+  interpolate_backward(triangle_at(m, mesh, f), i % m.W + 0.5f, i / m.W % m.H + 0.5f, perspective,
       in.barycentric + 3 * i, in.depth[i], grad);
   for (int k = 0; k < 9; ++k) atomicAdd(&grad_vertices[(mesh * m.V + face[k / 3]) * 3 + k % 3], grad[k]);
 }

@@ -17,13 +17,18 @@ namespace {
 
 Meshes<int64_t> check_gradients(const Tensor& grad_depth, const Tensor& grad_barycentric, const Tensor& vertices,
     const Tensor& faces, const Tensor& face_index) {
-  STD_TORCH_CHECK(face_index.dim() == 3 && face_index.size(0) == vertices.size(0) &&
-          face_index.scalar_type() == ScalarType::Int && face_index.device() == vertices.device(),
-      "rasterize_backward: face_index must be int32 of shape (B, H, W), on the device of vertices");
-  for (const auto& [grad, values] : {std::pair(grad_depth, 1), {grad_barycentric, 3}})
-    STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && grad.device() == vertices.device() &&
-            grad.numel() == face_index.numel() * values,
-        "rasterize_backward: gradients must be float32 of shapes (B, H, W) and (B, H, W, 3), on the device of vertices");
+  STD_TORCH_CHECK(face_index.dim() == 3 && vertices.dim() == 3 && face_index.size(0) == vertices.size(0) &&
+          is_drawable(face_index.size(1), face_index.size(2)) && face_index.scalar_type() == ScalarType::Int &&
+          face_index.device() == vertices.device(),
+      "rasterize_backward: face_index must be int32 of shape (B, H, W), on the device of vertices (B, V, 3)");
+  const auto fits = [&](const Tensor& grad, int64_t dimensions) {
+    bool same = grad.dim() == dimensions && grad.scalar_type() == ScalarType::Float;
+    for (int64_t d = 0; same && d < 3; ++d) same = grad.size(d) == face_index.size(d);
+    return same && grad.device() == vertices.device();
+  };
+  STD_TORCH_CHECK(fits(grad_depth, 3) && fits(grad_barycentric, 4) && grad_barycentric.size(3) == 3,
+      "rasterize_backward: grad_depth and grad_barycentric must be float32 of shapes (B, H, W) and (B, H, W, 3), on the"
+      " device of vertices");
   return check_meshes("rasterize_backward", vertices, faces, face_index.size(1), face_index.size(2));
 }
 
@@ -77,7 +82,7 @@ Tensor structure_maps(
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
   const Meshes<int64_t> m = check_meshes("structure_maps", vertices, faces, H, W);
-  check_transform("structure_maps", transform, vertices);
+  check_transform("structure_maps", "transform", transform, vertices);
   const Tensor narrow = narrow_faces("structure_maps", faces, m.V);
   Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
   if (m.B > 0)
@@ -95,7 +100,7 @@ namespace {
 
 std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
     const Tensor& vertices_any, const Tensor& faces_any, int64_t H, int64_t W, bool cull_backfaces, bool perspective) {
-  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of("rasterize", "vertices", vertices_any));
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Meshes<int64_t> m = check_meshes("rasterize", vertices, faces, H, W);
   const Outputs out(vertices, m.B, H, W);
@@ -109,7 +114,7 @@ std::tuple<Tensor, Tensor, Tensor> rasterize_on_cuda(
 
 Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& grad_barycentric_any,
     const Tensor& vertices_any, const Tensor& faces_any, const Tensor& face_index_any, bool perspective) {
-  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of("rasterize_backward", "vertices", vertices_any));
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor grad_depth = torch::stable::contiguous(grad_depth_any),
                face_index = torch::stable::contiguous(face_index_any);
@@ -126,11 +131,11 @@ Tensor rasterize_backward_on_cuda(const Tensor& grad_depth_any, const Tensor& gr
 
 Tensor structure_maps_on_cuda(
     const Tensor& vertices_any, const Tensor& faces_any, const Tensor& transform_any, int64_t H, int64_t W) {
-  const torch::stable::accelerator::DeviceGuard guard(vertices_any.get_device_index());
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of("structure_maps", "vertices", vertices_any));
   const Tensor vertices = torch::stable::contiguous(vertices_any), faces = torch::stable::contiguous(faces_any);
   const Tensor transform = torch::stable::contiguous(transform_any);
   const Meshes<int64_t> m = check_meshes("structure_maps", vertices, faces, H, W);
-  check_transform("structure_maps", transform, vertices);
+  check_transform("structure_maps", "transform", transform, vertices);
   Tensor out = torch::stable::new_empty(vertices, {m.B, 1, H, W});
   if (m.B > 0) {
     const DeviceWorkspace work(vertices, m, true);

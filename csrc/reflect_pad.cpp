@@ -86,41 +86,49 @@ void fold(const T* grad, const T* padded, Shape s, float slope, T* out) {
 }
 
 // `removed`: what the adjoint takes off both sides together.
-Shape check_padding(const Tensor& x, const std::optional<Tensor>& padded, int64_t p, int64_t removed) {
-  STD_TORCH_CHECK(is_channels_last(x), "reflect_pad: images must be (B, C, H, W) in channels-last order");
+Shape check_padding(const char* op, const char* name, const Tensor& x, const std::optional<Tensor>& padded, int64_t p,
+    double slope, bool adjoint) {
+  STD_TORCH_CHECK(
+      is_channels_last(x) && (x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16), op,
+      ": ", name, " must be float32 or bfloat16 of shape (B, C, H, W) in channels-last order");
+  const int64_t most = std::min(x.size(2), x.size(3));  // first of all, so that no multiple of p overflows
+  const int64_t removed = adjoint && 0 <= p && p < most ? 2 * p : 0;
   const Shape s{x.size(0), x.size(1), x.size(2) - removed, x.size(3) - removed, p};
-  STD_TORCH_CHECK(p >= 0 && p < s.H && p < s.W, "reflect_pad: the padding must be less than both sides of the images");
-  STD_TORCH_CHECK(!padded || is_image_batch(*padded, x, s.B, s.C, s.H + 2 * p, s.W + 2 * p),
-      "reflect_pad: the padded images must have the type and order of the others, and their size with the padding");
+  STD_TORCH_CHECK(0 <= p && p < most && p < s.H && p < s.W, op, ": padding is ", p,
+      ", and must be less than both sides of the images, ", s.H, " x ", s.W);
+  STD_TORCH_CHECK(!padded || is_image_batch(*padded, x, s.B, s.C, s.H + 2 * p, s.W + 2 * p), op,
+      ": padded must have the type and order of ", name, ", and the size with the padding");
+  check_finite(op, "slope", slope);
+  STD_TORCH_CHECK(slope >= 0, op, ": slope is ", slope, ", and the signs of the result tell the slope only from 0 on");
   return s;
 }
 
 Tensor reflect_pad(const Tensor& x, std::optional<Tensor> padded, int64_t padding, double slope) {
-  const Shape s = check_padding(x, padded, padding, 0);
+  const Shape s = check_padding("reflect_pad", "x", x, padded, padding, slope, false);
   Tensor out = torch::stable::new_empty(x, {s.B, s.H + 2 * padding, s.W + 2 * padding, s.C});
   const auto run = [&]<class T>(T) {
     pad<T>(static_cast<const T*>(x.const_data_ptr()),
         padded ? static_cast<const T*>(padded->const_data_ptr()) : nullptr, s, float(slope),
         static_cast<T*>(out.mutable_data_ptr()));
   };
+  if (out.numel() == 0) return out;
   if (x.scalar_type() == ScalarType::Float) run(float());
-  else if (x.scalar_type() == ScalarType::BFloat16) run(uint16_t());
-  else STD_TORCH_CHECK(false, "reflect_pad: images must be float32 or bfloat16");
+  else run(uint16_t());
   return out;
 }
 
 Tensor reflect_pad_adjoint(const Tensor& grad, std::optional<Tensor> padded, int64_t padding, double slope) {
-  const Shape s = check_padding(grad, padded, padding, 2 * padding);
-  STD_TORCH_CHECK(padded || slope == 1, "reflect_pad_adjoint: a slope needs the padded images");
+  const Shape s = check_padding("reflect_pad_adjoint", "grad", grad, padded, padding, slope, true);
+  STD_TORCH_CHECK(padded || slope == 1, "reflect_pad_adjoint: slope needs padded, the images whose signs it follows");
   Tensor out = torch::stable::new_empty(grad, {s.B, s.H, s.W, s.C});
   const auto run = [&]<class T>(T) {
     fold<T>(static_cast<const T*>(grad.const_data_ptr()),
         padded ? static_cast<const T*>(padded->const_data_ptr()) : nullptr, s, float(slope),
         static_cast<T*>(out.mutable_data_ptr()));
   };
+  if (out.numel() == 0) return out;
   if (grad.scalar_type() == ScalarType::Float) run(float());
-  else if (grad.scalar_type() == ScalarType::BFloat16) run(uint16_t());
-  else STD_TORCH_CHECK(false, "reflect_pad: images must be float32 or bfloat16");
+  else run(uint16_t());
   return out;
 }
 

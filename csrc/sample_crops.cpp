@@ -83,8 +83,8 @@ GCL_CLONES void sample(const uint8_t* crop, int H, int W, Change change, Scratch
 
 // `values` contiguous float32 numbers for each of the B crops.
 void check_change(const Tensor& t, int64_t B, int64_t values, const char* name) {
-  STD_TORCH_CHECK(
-      t.size(0) == B && t.numel() == B * values && t.scalar_type() == ScalarType::Float && t.is_contiguous(),
+  STD_TORCH_CHECK(t.dim() > 0 && t.size(0) == B && t.numel() == B * values && t.scalar_type() == ScalarType::Float &&
+          t.is_contiguous(),
       "sample_crops: ", name, " must be contiguous float32 with ", values, " values for each of the ", B, " crops");
 }
 

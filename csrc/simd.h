@@ -10,7 +10,9 @@
 #include <emmintrin.h>
 #endif
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#ifdef __SANITIZE_ADDRESS__
+#define GCL_CLONES  // one is enough to check, and three take three times as long to compile
+#elif defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #if __GNUC__ >= 12
 #define GCL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else  // no dispatch by level yet; one feature to a clone, since arch=haswell would serve that very model alone

@@ -22,7 +22,8 @@ struct SparseRows {
         value(value_.const_data_ptr<float>()), rows(start_.size(0) - 1) {}
 };
 
-// Sums up positive sparse contributions to one row, in a dense accumulator with a list of the touched columns.
+// Sums up sparse contributions to one row, in a dense accumulator with a list of the touched columns. A column is listed
+// again where its total was zero, which the drain sorts out: so any values are summed, though they should be positive.
 class RowAccumulator {
  public:
   explicit RowAccumulator(int64_t columns) : total_(columns, 0.0f), bits_((columns + 63) / 64, 0) {}
@@ -51,6 +52,7 @@ class RowAccumulator {
         for (uint64_t& word = bits_[w]; word; word &= word - 1) take(int32_t(w * 64 + __builtin_ctzll(word)));
     } else {
       std::sort(touched_.begin(), touched_.end());
+      touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
       for (const int32_t column : touched_) take(column);
     }
     touched_.clear();

@@ -161,15 +161,20 @@ struct StyleRows {
   const float* of(int64_t b) const { return first + b * stride; }
 };
 
-void check_styled(const Tensor& x, const Tensor& like, const Style& scale, const Style& shift) {
-  STD_TORCH_CHECK(is_channels_last(x), "styled_norm: x must be (B, C, H, W) in channels-last order");
-  STD_TORCH_CHECK(is_image_batch(like, x, x.size(0), x.size(1), x.size(2), x.size(3)),
-      "styled_norm: residual and gradient must have the shape, type and order of x");
+// `like` is called `name` in the op's schema.
+void check_styled(const char* op, const Tensor& x, const char* name, const Tensor& like, const Style& scale,
+    const Style& shift, double slope) {
+  STD_TORCH_CHECK(
+      is_channels_last(x) && (x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16), op,
+      ": x must be float32 or bfloat16 of shape (B, C, H, W) in channels-last order");
+  STD_TORCH_CHECK(is_image_batch(like, x, x.size(0), x.size(1), x.size(2), x.size(3)), op, ": ", name,
+      " must have the shape, type and order of x");
+  check_finite(op, "slope", slope);
   for (const Style* style : {&scale, &shift})
     STD_TORCH_CHECK(!*style ||
             ((*style)->dim() == 2 && (*style)->size(0) == x.size(0) && (*style)->size(1) == x.size(1) &&
                 (x.size(1) < 2 || (*style)->stride(1) == 1) && (*style)->scalar_type() == ScalarType::Float),
-        "styled_norm: scale and shift must be float32 of shape (B, C), contiguous in C");
+        op, ": scale and shift must be float32 of shape (B, C), contiguous in C");
 }
 
 template <class T>
@@ -207,32 +212,29 @@ void backward(const Tensor& grad, const Tensor& x, const Style& scale, const Sty
 
 std::tuple<Tensor, Tensor> styled_norm(
     const Tensor& x, Style scale, Style shift, std::optional<Tensor> residual, double slope, bool whole) {
-  check_styled(x, residual ? *residual : x, scale, shift);
+  check_styled("styled_norm", x, "residual", residual ? *residual : x, scale, shift, slope);
   Tensor y = torch::stable::empty_like(x);
   Tensor moments = torch::stable::new_empty(x, {x.size(0), 2, x.size(1)}, ScalarType::Float);
   float* const m = moments.mutable_data_ptr<float>();
-  if (x.scalar_type() == ScalarType::Float) forward<float>(x, scale, shift, residual, float(slope), whole, m, y);
-  else if (x.scalar_type() == ScalarType::BFloat16)
-    forward<uint16_t>(x, scale, shift, residual, float(slope), whole, m, y);
-  else STD_TORCH_CHECK(false, "styled_norm: x must be float32 or bfloat16");
+  if (x.numel() == 0) std::fill(m, m + moments.numel(), 0.0f);  // no pixel has a mean
+  else if (x.scalar_type() == ScalarType::Float) forward<float>(x, scale, shift, residual, float(slope), whole, m, y);
+  else forward<uint16_t>(x, scale, shift, residual, float(slope), whole, m, y);
   return {y, moments};
 }
 
 std::tuple<Tensor, Tensor, Tensor> styled_norm_backward(
     const Tensor& grad, const Tensor& x, Style scale, Style shift, const Tensor& moments, double slope, bool whole) {
-  check_styled(x, grad, scale, shift);
+  check_styled("styled_norm_backward", x, "grad", grad, scale, shift, slope);
   STD_TORCH_CHECK(is_array(moments, ScalarType::Float, 3) && moments.size(0) == x.size(0) && moments.size(1) == 2 &&
           moments.size(2) == x.size(1),
-      "styled_norm: moments must be contiguous float32 of shape (B, 2, C)");
+      "styled_norm_backward: moments must be contiguous float32 of shape (B, 2, C)");
   Tensor dx = torch::stable::empty_like(x);
   Tensor dscale = torch::stable::new_empty(x, {x.size(0), x.size(1)}, ScalarType::Float),
          dshift = torch::stable::empty_like(dscale);
   float *const m = const_cast<float*>(moments.const_data_ptr<float>()), *const ds = dscale.mutable_data_ptr<float>(),
                *const dt = dshift.mutable_data_ptr<float>();
   if (x.scalar_type() == ScalarType::Float) backward<float>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
-  else if (x.scalar_type() == ScalarType::BFloat16)
-    backward<uint16_t>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
-  else STD_TORCH_CHECK(false, "styled_norm: x must be float32 or bfloat16");
+  else backward<uint16_t>(grad, x, scale, shift, m, float(slope), whole, dx, ds, dt);
   return {dx, dscale, dshift};
 }
 

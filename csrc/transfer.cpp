@@ -162,25 +162,31 @@ void each_crop(const TransferInputs<int32_t>& in, Work work) {
 struct Arguments {
   Tensor vertices, target_vertices, faces, donors, donor_weight, source, target;
   Meshes<int64_t> meshes;
-  Arguments(const char* op, const Tensor& vertices_any, const Tensor& target_any, const Tensor& faces_any,
-      const Tensor& donors_any, const Tensor& weight_any, const Tensor& source_any, const Tensor& to_any, int64_t C,
-      int64_t H, int64_t W)
+  Arguments(const char* op, const char* name, const Tensor& vertices_any, const Tensor& target_any,
+      const Tensor& faces_any, const Tensor& donors_any, const Tensor& weight_any, const Tensor& source_any,
+      const Tensor& to_any, int64_t C, int64_t H, int64_t W, double tolerance, double margin)
       : vertices(torch::stable::contiguous(vertices_any)), target_vertices(torch::stable::contiguous(target_any)),
         faces(torch::stable::contiguous(faces_any)), donors(torch::stable::contiguous(donors_any)),
         donor_weight(torch::stable::contiguous(weight_any)), source(torch::stable::contiguous(source_any)),
-        target(torch::stable::contiguous(to_any)), meshes(check_meshes(op, vertices, faces, H, W)) {
+        target(torch::stable::contiguous(to_any)) {
+    STD_TORCH_CHECK(0 < C && C <= 4, op, ": ", name, " must have 1 to 4 channels, not ", C);
+    STD_TORCH_CHECK(is_drawable(H, W), op, ": ", name, " must have 1 to 32767 rows and columns, not ", H, " x ", W);
+    meshes = check_meshes(op, vertices, faces, H, W);
     STD_TORCH_CHECK(!meshes.own_faces, op, ": faces must be of shape (F, 3), the same for all crops");
     const Meshes<int64_t> other = check_meshes(op, target_vertices, faces, H, W);
     STD_TORCH_CHECK(other.B == meshes.B && other.V == meshes.V && target_vertices.device() == vertices.device(), op,
         ": target_vertices must have the shape and the device of vertices");
-    check_transform(op, source, vertices), check_transform(op, target, vertices);
-    STD_TORCH_CHECK(0 < C && C <= 4, op, ": images must have 1 to 4 channels, not ", C);
+    check_transform(op, "source", source, vertices), check_transform(op, "target", target, vertices);
     STD_TORCH_CHECK(is_array(donors, ScalarType::Int, 2) && donors.size(0) == meshes.V &&
             donors.size(1) <= MOST_DONORS && donors.device() == vertices.device(),
         op, ": donors must be int32 of shape (V, K), K at most ", MOST_DONORS, ", on the device of vertices");
     STD_TORCH_CHECK(is_array(donor_weight, ScalarType::Float, 1) && donor_weight.size(0) == donors.size(1) &&
             donor_weight.device() == vertices.device(),
         op, ": donor_weight must be float32 of shape (K,), on the device of vertices");
+    for (const auto& [length, metres] : {std::pair("tolerance", tolerance), {"margin", margin}}) {
+      check_finite(op, length, metres);
+      STD_TORCH_CHECK(metres >= 0, op, ": ", length, " is ", metres, " metres, expected 0 or more");
+    }
   }
   template <class Index>
   TransferInputs<Index> inputs(const Index* face, double tolerance, double margin, int64_t C) const {
@@ -195,21 +201,21 @@ struct Arguments {
     const int32_t* d = donors.const_data_ptr<int32_t>();
     int32_t lowest = 0, highest = -1;
     for (int64_t i = 0; i < donors.numel(); ++i) lowest = smaller(lowest, d[i]), highest = larger(highest, d[i]);
-    STD_TORCH_CHECK(lowest >= 0 && highest < meshes.V, op, ": a donor lies outside 0..", meshes.V - 1);
+    STD_TORCH_CHECK(lowest >= 0 && highest < meshes.V, op, ": donors name a vertex outside 0..", meshes.V - 1);
     return inputs(faces32.const_data_ptr<int32_t>(), tolerance, margin, C);
   }
 };
 
 void check_images(const char* op, const Tensor& images, const Tensor& vertices) {
-  STD_TORCH_CHECK(images.dim() == 4 && images.size(0) == vertices.size(0) &&
+  STD_TORCH_CHECK(images.dim() == 4 && vertices.dim() == 3 && images.size(0) == vertices.size(0) &&
           images.scalar_type() == ScalarType::Float && images.device() == vertices.device(),
       op, ": images must be float32 of shape (B, C, H, W), one for each mesh, on the device of vertices");
 }
 
 void check_gradient(const char* op, const Tensor& grad, const Tensor& vertices) {
-  STD_TORCH_CHECK(
-      is_array(grad, ScalarType::Float, 4) && grad.size(0) == vertices.size(0) && grad.device() == vertices.device(),
-      op, ": the gradient must be float32 of shape (B, H, W, C), one for each mesh, on the device of vertices");
+  STD_TORCH_CHECK(is_array(grad, ScalarType::Float, 4) && vertices.dim() == 3 && grad.size(0) == vertices.size(0) &&
+          grad.device() == vertices.device(),
+      op, ": grad must be float32 of shape (B, H, W, C), one for each mesh, on the device of vertices");
 }
 
 std::tuple<Tensor, Tensor> transfer_appearance(const Tensor& images, const Tensor& vertices,
@@ -218,7 +224,8 @@ std::tuple<Tensor, Tensor> transfer_appearance(const Tensor& images, const Tenso
   const char* op = "transfer_appearance";
   check_images(op, images, vertices);
   const int64_t C = images.size(1), H = images.size(2), W = images.size(3);
-  const Arguments a(op, vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "images", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   Tensor faces32;
   const TransferInputs<int32_t> in = a.narrow(op, faces32, tolerance, margin, C);
   Tensor colour = torch::stable::new_empty(images, {in.B, H, W, C}),
@@ -245,7 +252,8 @@ Tensor transfer_appearance_backward(const Tensor& grad_any, const Tensor& vertic
   const Tensor grad = torch::stable::contiguous(grad_any);
   check_gradient(op, grad, vertices);
   const int64_t H = grad.size(1), W = grad.size(2), C = grad.size(3);
-  const Arguments a(op, vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "grad", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   Tensor faces32;
   const TransferInputs<int32_t> in = a.narrow(op, faces32, tolerance, margin, C);
   Tensor out = torch::stable::new_empty(grad, {in.B, H, W, C});
@@ -282,11 +290,12 @@ struct DeviceViews {
 std::tuple<Tensor, Tensor> transfer_appearance_on_cuda(const Tensor& images, const Tensor& vertices,
     const Tensor& target_vertices, const Tensor& faces, const Tensor& donors, const Tensor& donor_weight,
     const Tensor& source, const Tensor& target, double tolerance, double margin) {
-  const torch::stable::accelerator::DeviceGuard guard(images.get_device_index());
   const char* op = "transfer_appearance";
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of(op, "images", images));
   check_images(op, images, vertices);
   const int64_t C = images.size(1), H = images.size(2), W = images.size(3);
-  const Arguments a(op, vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "images", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   const TransferInputs<int64_t> in = a.inputs(a.meshes.faces, tolerance, margin, C);
   Tensor colour = torch::stable::new_empty(images, {in.B, H, W, C}),
          confidence = torch::stable::new_empty(images, {in.B, 1, H, W});
@@ -303,12 +312,13 @@ std::tuple<Tensor, Tensor> transfer_appearance_on_cuda(const Tensor& images, con
 Tensor transfer_appearance_backward_on_cuda(const Tensor& grad_any, const Tensor& vertices,
     const Tensor& target_vertices, const Tensor& faces, const Tensor& donors, const Tensor& donor_weight,
     const Tensor& source, const Tensor& target, double tolerance, double margin) {
-  const torch::stable::accelerator::DeviceGuard guard(grad_any.get_device_index());
   const char* op = "transfer_appearance_backward";
+  const torch::stable::accelerator::DeviceGuard guard(gpu_of(op, "grad", grad_any));
   const Tensor grad = torch::stable::contiguous(grad_any);
   check_gradient(op, grad, vertices);
   const int64_t H = grad.size(1), W = grad.size(2), C = grad.size(3);
-  const Arguments a(op, vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W);
+  const Arguments a(
+      op, "grad", vertices, target_vertices, faces, donors, donor_weight, source, target, C, H, W, tolerance, margin);
   const TransferInputs<int64_t> in = a.inputs(a.meshes.faces, tolerance, margin, C);
   Tensor out = torch::stable::new_empty(grad, {in.B, H, W, C});
   if (in.B > 0) {

@@ -111,7 +111,7 @@ std::tuple<Tensor, Tensor> contrastive_draw(
 GCL_INLINE float exp_of_negative(float x) {
   constexpr float round = 12582912.0f;  // 1.5 * 2^23: adding and taking it away rounds to an integer
   const float y = x < -87.0f ? -87.0f : x;
-  const float n = (y * 1.44269504f + round) - round;
+  const float rounded = y * 1.44269504f + round, n = rounded - round;
   const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
   float e = 1.9875691500e-4f;
   e = e * r + 1.3981999507e-3f;
@@ -120,7 +120,9 @@ GCL_INLINE float exp_of_negative(float x) {
   e = e * r + 1.6666665459e-1f;
   e = e * r + 5.0000001201e-1f;
   e = e * r * r + r + 1.0f;
-  return x < -87.0f ? 0.0f : e * std::bit_cast<float>((int32_t(n) + 127) << 23);
+  // The last bits of `rounded` are n: no cast of a float, which NaN does not survive
+  const uint32_t exponent = std::bit_cast<uint32_t>(rounded) - std::bit_cast<uint32_t>(round) + 127u;
+  return x < -87.0f ? 0.0f : e * std::bit_cast<float>(exponent << 23);
 }
 
 constexpr int LANES =
@@ -165,12 +167,14 @@ GCL_CLONES float exp_row(float* scores, int64_t T, float largest) {
 Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const Tensor& index, const Tensor& threshold,
     const Tensor& stream, int64_t first, double temperature) {
   check_draw("contrastive_rows", labels, index, stream);
-  STD_TORCH_CHECK(
-      scores.dim() == 2 && scores.scalar_type() == ScalarType::Float && (scores.size(1) < 2 || scores.stride(1) == 1),
-      "contrastive_rows: scores must be float32 of shape (B, T) with contiguous rows");
+  STD_TORCH_CHECK(scores.dim() == 2 && scores.scalar_type() == ScalarType::Float &&
+          (scores.size(1) < 2 || scores.stride(1) == 1) && has_separate_rows(scores),
+      "contrastive_rows: scores must be float32 of shape (B, T) with contiguous rows, each in memory of its own");
   const int64_t B = scores.size(0), T = scores.size(1), row_stride = scores.stride(0);
-  STD_TORCH_CHECK(first >= 0 && first + T <= labels.size(0), "contrastive_rows: rows ", first, "..", first + T,
-      " lie outside the bank's ", labels.size(0));
+  STD_TORCH_CHECK(is_part(first, T, labels.size(0)), "contrastive_rows: first is ", first, ", and the ", T,
+      " columns of scores from there on leave the bank's ", labels.size(0), " rows");
+  STD_TORCH_CHECK(temperature > 0 && float(1 / temperature) < INF, "contrastive_rows: temperature is ", temperature,
+      ", expected more than 0");
   STD_TORCH_CHECK(index.size(0) == B && is_array(threshold, ScalarType::Long, 1) && threshold.size(0) == B,
       "contrastive_rows: index and threshold must be contiguous int64 with one entry for each of the ", B,
       " rows of scores");
@@ -181,6 +185,9 @@ Tensor contrastive_rows(Tensor scores, Tensor state, const Tensor& labels, const
         *f = factor.mutable_data_ptr<float>();
   const int64_t *l = labels.const_data_ptr<int64_t>(), *i = index.const_data_ptr<int64_t>();
   const int64_t *t = threshold.const_data_ptr<int64_t>(), *k = stream.const_data_ptr<int64_t>();
+  for (int64_t b = 0; b < B; ++b)
+    STD_TORCH_CHECK(0 <= t[b] && t[b] <= int64_t(~0u), "contrastive_rows: threshold ", t[b],
+        " lies outside 0..2^32 - 1, the range of the keys");
   torch::stable::parallel_for(0, B, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       float *row = s + b * row_stride, *running = m + 2 * b;

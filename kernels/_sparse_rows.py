@@ -37,11 +37,11 @@ def check_range(op: str, begin: int, end: int, rows: int) -> None:
         ValueError: the message names the op and the range.
     """
     if not 0 <= begin <= end <= rows:
-        raise ValueError(f"{op}: rows {begin}..{end} of {rows}")
+        raise ValueError(f"{op}: begin and end name rows {begin}..{end} of {rows}")
 
 
-def check_neighbours(op: str, neighbours: Tensor, rows: int) -> None:
-    """Refuse what is not contiguous int32 (N, k) within 0..rows-1. The host waits for the GPU.
+def check_neighbours(op: str, neighbours: Tensor, rows: int, device: torch.device) -> None:
+    """Refuse what is not contiguous int32 (N, k) within 0..rows-1 on this device. The host waits for the GPU.
 
     Raises:
         ValueError: the message names the op and what does not fit.
@@ -49,8 +49,10 @@ def check_neighbours(op: str, neighbours: Tensor, rows: int) -> None:
     shape = tuple(neighbours.shape)
     if len(shape) != 2 or shape[1] == 0 or neighbours.dtype != torch.int32 or not neighbours.is_contiguous():
         raise ValueError(f"{op}: neighbours must be contiguous int32 (N, k), k > 0, not {neighbours.dtype} {shape}")
+    if neighbours.device != device:
+        raise ValueError(f"{op}: neighbours on {neighbours.device}, the other tensors on {device}")
     if ((neighbours < 0) | (neighbours >= rows)).any():
-        raise ValueError(f"{op}: a neighbour lies outside 0..{rows - 1}")
+        raise ValueError(f"{op}: neighbours: a neighbour lies outside 0..{rows - 1}")
 
 
 def to_dense(start: Tensor, column: Tensor, value: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import INDEX, Expected, check_rows_exist, check_tensors, register_fake
 from gcl_fast.kernels._triton import jit, on_its_device, tl
 from gcl_fast.kernels.cards import Card, card_of
 
@@ -154,8 +155,12 @@ def contrastive_draw_triton(labels: Tensor, index: Tensor, stream: Tensor, num_n
     """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
 
     Raises:
-        ValueError: num_negatives < 1. An index out of range is undefined: telling would cost a synchronization.
+        ValueError: num_negatives < 1, tensors of another shape, type or order, or on several devices. An index out of
+            range is undefined: telling would cost a synchronization.
     """
+    vectors = {"labels": Expected(labels, "N", INDEX), "index": Expected(index, "B", INDEX)}
+    check_tensors("contrastive_draw", **vectors, stream=Expected(stream, "2", INDEX))
+    check_rows_exist("contrastive_draw", index, "labels", len(labels))
     if num_negatives < 1:
         raise ValueError(f"contrastive_draw: num_negatives is {num_negatives}, expected at least 1")
     positives, threshold = index.new_empty((*index.shape, 2)), index.new_empty(index.shape)
@@ -199,6 +204,6 @@ load()
 torch.library.register_kernel("gcl_fast::contrastive_draw", "cuda", contrastive_draw_triton)
 
 
-@torch.library.register_fake("gcl_fast::contrastive_draw")
+@register_fake("contrastive_draw")
 def _(labels: Tensor, index: Tensor, stream: Tensor, num_negatives: int) -> tuple[Tensor, Tensor]:
     return index.new_empty((*index.shape, 2)), index.new_empty(index.shape)

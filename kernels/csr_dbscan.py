@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 from gcl_fast.kernels._sparse_rows import check_rows
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
@@ -55,13 +56,13 @@ def csr_dbscan(start: Tensor, column: Tensor, value: Tensor, eps: float, min_sam
         start, column, value: the similarities as N sparse rows, (N + 1,) int64, (entries,) int32 and (entries,)
             float32. Pairs that are not stored are never neighbours; a point is its own neighbour.
         eps: radius, a distance in 0..1.
-        min_samples: points that make a core point.
+        min_samples: points that make a core point, at least 1.
 
     Returns:
         (N,) int64 cluster of each point, -1 for an outlier.
 
     Raises:
-        RuntimeError: arrays that are no sparse rows (on a GPU a ValueError).
+        RuntimeError: arrays that are no sparse rows, a negative radius, no min_samples (on a GPU a ValueError).
 
     Example:
         >>> similarity = torch.tensor([[1.0, 0.9, 0.1], [0.9, 1.0, 0.0], [0.1, 0.0, 1.0]])
@@ -112,6 +113,10 @@ def components(a: Tensor, b: Tensor, N: int) -> Tensor:
 def csr_dbscan_triton(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
     """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
     check_rows("csr_dbscan", start, column, value)
+    if not eps >= 0:
+        raise ValueError(f"csr_dbscan: eps must be a distance, 0 or more, not {eps}")
+    if min_samples < 1:
+        raise ValueError(f"csr_dbscan: min_samples is {min_samples}, expected at least 1")
     N = len(start) - 1
     point = torch.arange(N, dtype=torch.int32, device=start.device)
     row = torch.repeat_interleave(point, start.diff())
@@ -133,6 +138,6 @@ load()
 torch.library.register_kernel("gcl_fast::csr_dbscan", "cuda", csr_dbscan_triton)
 
 
-@torch.library.register_fake("gcl_fast::csr_dbscan")
+@register_fake("csr_dbscan")
 def _(start: Tensor, column: Tensor, value: Tensor, eps: float, min_samples: int) -> Tensor:
     return start.new_empty(len(start) - 1)

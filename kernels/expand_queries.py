@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 from gcl_fast.kernels._sparse_rows import Rows, check_neighbours, check_range, check_rows, fake_rows, to_dense, to_rows
 from gcl_fast.kernels._triton import on_its_device
 from gcl_fast.kernels.merge_rows import merge_rows
@@ -56,7 +57,7 @@ def expand_queries_triton(
 ) -> Rows:
     """Launch the kernel of `merge_rows`. Same arguments as the op; runs on CPU tensors under TRITON_INTERPRET=1."""
     check_rows("expand_queries", start, column, value)
-    check_neighbours("expand_queries", neighbours, len(start) - 1)
+    check_neighbours("expand_queries", neighbours, len(start) - 1, start.device)
     check_range("expand_queries", begin, end, len(neighbours))
     k = neighbours.shape[1]
     list_start = torch.arange(begin, end + 1, device=start.device) * k
@@ -69,6 +70,6 @@ load()
 torch.library.register_kernel("gcl_fast::expand_queries", "cuda", expand_queries_triton)
 
 
-@torch.library.register_fake("gcl_fast::expand_queries")
+@register_fake("expand_queries")
 def _(start: Tensor, column: Tensor, value: Tensor, neighbours: Tensor, begin: int, end: int) -> Rows:
     return fake_rows(end - begin, value)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gcl_fast.kernels._checks import INDEX, NARROW, Expected, check_tensors, register_fake
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
 __all__ = ["gather_pixels"]
@@ -28,11 +29,17 @@ class Line(NamedTuple):
 
     @classmethod
     def of(cls, sources: Sequence[int], n: int, device: torch.device) -> Line:
-        """Choose the places `sources` of 0..n-1. The host makes the lists and sends them without a wait."""
+        """Choose the places `sources` of 0..n-1. The host makes the lists and sends them without a wait.
+
+        Raises:
+            ValueError: a source lies outside 0..n-1. A GPU's kernels do not check it again.
+        """
+        if wrong := [place for place in sources if not 0 <= place < n]:
+            raise ValueError(f"gather_pixels: sources {wrong} lie outside 0..{n - 1}")
         readers = [[i for i, place in enumerate(sources) if place == p] for p in range(n)]
-        most = max(map(len, readers))
+        most = max(map(len, readers), default=0)
         filled = [line + [-1] * (most - len(line)) for line in readers]
-        lists = (torch.tensor(numbers, dtype=torch.int64) for numbers in (sources, filled))
+        lists = torch.tensor(sources, dtype=torch.int64), torch.tensor(filled, dtype=torch.int64).view(n, most)
         return cls(*(numbers.to(device, non_blocking=True) for numbers in lists))
 
 
@@ -91,13 +98,42 @@ def _output(x: Tensor, height: int, width: int) -> Tensor:
     return x.new_empty((x.shape[0], height, width, x.shape[1])).permute(0, 3, 1, 2)
 
 
+def _check(
+    op: str, name: str, images: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor
+) -> None:
+    """Raise a ValueError where the kernels would leave these tensors.
+
+    What rows, columns and readers name is checked on the CPU alone: it would cost a GPU's host a synchronization.
+    `Line.of` has checked it on the host.
+    """
+    adjoint = name == "grad"
+    check_tensors(
+        op,
+        **{name: Expected(images, "B C I J" if adjoint else "B C H W", (*NARROW, torch.float64), "in any order")},
+        rows=Expected(rows, "I", INDEX),
+        columns=Expected(columns, "J", INDEX),
+        row_readers=Expected(row_readers, "H most", INDEX),
+        column_readers=Expected(column_readers, "W many", INDEX),
+    )
+    if images.device.type == "cpu":
+        sides = (("row", rows, row_readers), ("column", columns, column_readers))
+        for line, sources, readers in sides:
+            for what, x, least, size in (
+                (f"{line}s", sources, 0, len(readers)),
+                (f"{line}_readers", readers, -1, len(sources)),
+            ):
+                if x.numel() and not (least <= int(x.min()) and int(x.max()) < size):
+                    raise ValueError(f"{op}: {what} name places outside 0..{size - 1}")
+
+
 @torch.library.custom_op("gcl_fast::gather_pixels", mutates_args=())
 def _gather(x: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
+    _check("gather_pixels", "x", x, rows, columns, row_readers, column_readers)
     output = _output(x, len(rows), len(columns))
     return output.copy_(x[:, :, rows[:, None], columns])
 
 
-@_gather.register_fake
+@register_fake("gather_pixels")
 def _(x: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
     return _output(x, len(rows), len(columns))
 
@@ -107,7 +143,12 @@ def _(x: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_read
 def gather_pixels_triton(
     x: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor
 ) -> Tensor:
-    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit.
+    """
+    _check("gather_pixels", "x", x, rows, columns, row_readers, column_readers)
     (B, C, H, W), high, wide = x.shape, len(rows), len(columns)
     x, output = x.contiguous(memory_format=torch.channels_last), _output(x, high, wide)
     if output.numel():
@@ -119,12 +160,13 @@ def gather_pixels_triton(
 
 @torch.library.custom_op("gcl_fast::gather_pixels_adjoint", mutates_args=())
 def _adjoint(grad: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
+    _check("gather_pixels_adjoint", "grad", grad, rows, columns, row_readers, column_readers)
     by_row = grad.new_zeros((*grad.shape[:2], len(row_readers), grad.shape[3])).index_add_(2, rows, grad)
     output = _output(grad, len(row_readers), len(column_readers)).zero_()
     return output.index_add_(3, columns, by_row)
 
 
-@_adjoint.register_fake
+@register_fake("gather_pixels_adjoint")
 def _(grad: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor) -> Tensor:
     return _output(grad, len(row_readers), len(column_readers))
 
@@ -134,7 +176,12 @@ def _(grad: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_r
 def gather_pixels_adjoint_triton(
     grad: Tensor, rows: Tensor, columns: Tensor, row_readers: Tensor, column_readers: Tensor
 ) -> Tensor:
-    """Launch the adjoint kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the adjoint kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit.
+    """
+    _check("gather_pixels_adjoint", "grad", grad, rows, columns, row_readers, column_readers)
     (B, C, high, wide), H, W = grad.shape, len(row_readers), len(column_readers)
     grad, output = grad.contiguous(memory_format=torch.channels_last), _output(grad, H, W)
     if output.numel():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import check_number, register_fake
 from gcl_fast.kernels._sparse_rows import Rows, check_range, check_rows, fake_rows, to_dense, to_rows
 from gcl_fast.kernels._triton import on_its_device
 from gcl_fast.kernels.merge_rows import merge_rows
@@ -69,6 +70,7 @@ def jaccard_rows_triton(
     """Launch the kernel of `merge_rows`. Same arguments as the op; runs on CPU tensors under TRITON_INTERPRET=1."""
     check_rows("jaccard_rows", start, column, value)
     check_range("jaccard_rows", begin, end, len(start) - 1)
+    check_number("jaccard_rows", "min_similarity", min_similarity, 0, 1)
     least = 2 * min_similarity / (1 + min_similarity)  # s / (2 - s) >= min_similarity
     inverted = _transposed(start, column, value)
     start, column, shared = merge_rows(start[begin : end + 1], column, value, inverted, least)
@@ -79,6 +81,6 @@ load()
 torch.library.register_kernel("gcl_fast::jaccard_rows", "cuda", jaccard_rows_triton)
 
 
-@torch.library.register_fake("gcl_fast::jaccard_rows")
+@register_fake("jaccard_rows")
 def _(start: Tensor, column: Tensor, value: Tensor, min_similarity: float, begin: int, end: int) -> Rows:
     return fake_rows(end - begin, value)

@@ -16,6 +16,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import (
+    INDEX,
+    NARROW,
+    WIDE,
+    Expected,
+    check_number,
+    check_rows_exist,
+    check_tensors,
+    register_fake,
+)
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 
 __all__ = ["memory_update"]
@@ -38,15 +48,15 @@ def memory_update_reference(bank: Tensor, index: Tensor, features: Tensor, momen
     bank[rows] = updated.to(bank.dtype)
 
 
-def _check(bank: Tensor, index: Tensor, features: Tensor) -> None:
-    shapes = f"bank {tuple(bank.shape)}, index {tuple(index.shape)}, features {tuple(features.shape)}"
-    if bank.ndim != 2 or features.ndim != 2 or index.shape != features.shape[:1] or features.shape[1] != bank.shape[1]:
-        raise ValueError(f"memory_update: expected bank (N, D), index (B,), features (B, D); got {shapes}")
-    if bank.stride(1) != 1 or index.dtype != torch.int64:
-        raise ValueError(f"memory_update: bank rows must be contiguous, the index int64; got {index.dtype}, {shapes}")
-    devices = bank.device, index.device, features.device
-    if len(set(devices)) > 1:
-        raise ValueError("memory_update: bank on {}, index on {}, features on {}".format(*devices))
+def _check(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
+    check_tensors(
+        "memory_update",
+        bank=Expected(bank, "N D", WIDE, "in rows of their own"),
+        index=Expected(index, "B", INDEX, "in any order"),
+        features=Expected(features, "B D", NARROW, "in any order"),
+    )
+    check_rows_exist("memory_update", index, "bank", len(bank))
+    check_number("memory_update", "momentum", momentum, 0, 1)
 
 
 @jit
@@ -96,7 +106,12 @@ def launch_configuration(D: int) -> dict:
 
 @on_its_device
 def memory_update_triton(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
-    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit.
+    """
+    _check(bank, index, features, momentum)
     B, D = features.shape
     features = features if features.stride(1) == 1 else features.contiguous()
     index = index.contiguous()
@@ -121,7 +136,8 @@ def memory_update(bank: Tensor, index: Tensor, features: Tensor, momentum: float
         momentum: weight of the old row, 0..1.
 
     Raises:
-        ValueError: shapes or devices that do not fit, bank rows that are not contiguous, an index that is not int64.
+        ValueError: shapes, types or devices that do not fit, bank rows that are not contiguous, a momentum outside
+            0..1.
         RuntimeError: on the CPU, an index out of range. On a GPU that is a device assertion under TRITON_DEBUG=1, else
             undefined: telling the host would cost a synchronization.
 
@@ -134,7 +150,7 @@ def memory_update(bank: Tensor, index: Tensor, features: Tensor, momentum: float
         >>> bank[0]
         tensor([0.7071, 0.7071, 0.0000])
     """
-    _check(bank, index, features)
+    _check(bank, index, features, momentum)
     torch.ops.gcl_fast.memory_update(bank, index, features, momentum)
 
 
@@ -142,6 +158,6 @@ load()
 torch.library.register_kernel("gcl_fast::memory_update", "cuda", memory_update_triton)
 
 
-@torch.library.register_fake("gcl_fast::memory_update")
+@register_fake("memory_update")
 def _(bank: Tensor, index: Tensor, features: Tensor, momentum: float) -> None:
     return None

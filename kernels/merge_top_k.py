@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 
 __all__ = ["merge_top_k"]
 
@@ -53,6 +54,6 @@ def merge_top_k(values: Tensor, indices: Tensor, tile: Tensor, first_row: int, f
 load()
 
 
-@torch.library.register_fake("gcl_fast::merge_top_k")
+@register_fake("merge_top_k")
 def _(values: Tensor, indices: Tensor, tile: Tensor, first_row: int, first_column: int) -> None:
     return None

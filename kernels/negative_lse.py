@@ -20,12 +20,24 @@ Estimate only; not measured on a GPU.
 # (a Triton kernel annotates its constants only)
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import (
+    FLOAT,
+    INDEX,
+    NARROW,
+    WIDE,
+    Expected,
+    check_part,
+    check_rows_exist,
+    check_tensors,
+    register_fake,
+)
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 from gcl_fast.kernels.cards import Card, card_of
 from gcl_fast.kernels.contrastive_draw import NEGATIVES, differs, differs_from, draw_keys, key_of, key_words
@@ -105,7 +117,23 @@ def contrastive_rows_triton(
     scores: Tensor, state: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, first: int,
     temperature: float,
 ) -> Tensor:  # fmt: skip
-    """Launch the row kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the row kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit. An index out of range is undefined: telling would cost a synchronization.
+    """
+    check_tensors(
+        "contrastive_rows",
+        scores=Expected(scores, "B T", FLOAT, "in rows of their own"),
+        state=Expected(state, "B 2", FLOAT),
+        labels=Expected(labels, "N", INDEX),
+        index=Expected(index, "B", INDEX),
+        threshold=Expected(threshold, "B", INDEX),
+        stream=Expected(stream, "2", INDEX),
+    )
+    check_rows_exist("contrastive_rows", index, "labels", len(labels))
+    check_part("contrastive_rows", "first", first, scores.shape[1], len(labels))
+    _check_temperature("contrastive_rows", temperature)
     factor = scores.new_empty(len(scores))
     if len(scores):
         _contrastive_rows_kernel[(len(scores),)](
@@ -263,28 +291,43 @@ def _finish(maximum: Tensor, total: Tensor, mean: Tensor) -> tuple[Tensor, Tenso
     return maximum + total.log(), mean / total.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
 
 
-def _check(query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor) -> None:
-    """Raise a ValueError where kernels would leave these tensors; an index out of range is the CPU's to tell."""
-    tensors = {"query": query, "bank": bank, "labels": labels, "index": index, "threshold": threshold, "stream": stream}
-    B, (N, D) = len(query), bank.shape
-    expected = {"query": (B, D), "bank": (N, D), "labels": (N,), "index": (B,), "threshold": (B,), "stream": (2,)}
-    wrong = [name for name, shape in expected.items() if tuple(tensors[name].shape) != shape]
-    wrong += [name for name in ("labels", "index", "threshold", "stream") if tensors[name].dtype != torch.int64]
-    if wrong or (D > 1 and bank.stride(1) != 1):
-        got = ", ".join(f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(
-            "negative_lse: expected query (B, D), bank (N, D) with contiguous rows, labels (N,), index (B,), "
-            f"threshold (B,) and stream (2,), the last four int64; got {got}"
-        )
+def _check_temperature(op: str, temperature: float) -> None:
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"{op}: temperature is {temperature}, expected a finite number above 0")
+
+
+def _check(
+    query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
+) -> None:
+    """Raise a ValueError where kernels would leave these tensors.
+
+    An index or a threshold out of range is the CPU's to tell: it would cost a GPU's host a synchronization.
+    """
+    check_tensors(
+        "negative_lse",
+        query=Expected(query, "B D", NARROW, "in any order"),
+        bank=Expected(bank, "N D", WIDE, "row by row"),
+        labels=Expected(labels, "N", INDEX, "in any order"),
+        index=Expected(index, "B", INDEX, "in any order"),
+        threshold=Expected(threshold, "B", INDEX, "in any order"),
+        stream=Expected(stream, "2", INDEX, "in any order"),
+    )
+    check_rows_exist("negative_lse", index, "bank", len(bank))
+    _check_temperature("negative_lse", temperature)
+    if query.device.type == "cpu" and len(index):
+        for name, x, most in (("index", index, len(bank) - 1), ("threshold", threshold, 2**32 - 1)):
+            least, greatest = (int(bound) for bound in x.aminmax())
+            if least < 0 or greatest > most:
+                raise ValueError(f"negative_lse: {name} holds {least}..{greatest}, outside 0..{most}")
 
 
 @torch.library.custom_op("gcl_fast::negative_lse", mutates_args=())
 def _negative_lse(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    _check(query, bank, labels, index, threshold, stream)
+    _check(query, bank, labels, index, threshold, stream, temperature)
     (B, D), N = query.shape, len(bank)
-    rows = labels.contiguous(), index.contiguous(), threshold.contiguous(), stream
+    rows = labels.contiguous(), index.contiguous(), threshold.contiguous(), stream.contiguous()
     arguments = query.float().contiguous(), bank, *rows, temperature
     with torch.autocast(query.device.type, enabled=False):
         if not query.is_cuda:
@@ -297,7 +340,7 @@ def _negative_lse(
         return negative_lse_fused(*arguments, parts=parts, configuration=configuration)
 
 
-@_negative_lse.register_fake
+@register_fake("negative_lse")
 def _(
     query: Tensor, bank: Tensor, labels: Tensor, index: Tensor, threshold: Tensor, stream: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
@@ -349,7 +392,7 @@ load()
 torch.library.register_kernel("gcl_fast::contrastive_rows", "cuda", contrastive_rows_triton)
 
 
-@torch.library.register_fake("gcl_fast::contrastive_rows")
+@register_fake("contrastive_rows")
 def _(
     scores: Tensor,
     state: Tensor,

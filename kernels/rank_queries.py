@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 
 __all__ = ["rank_queries"]
 
@@ -82,7 +83,7 @@ def rank_queries(
 load()
 
 
-@torch.library.register_fake("gcl_fast::rank_queries")
+@register_fake("rank_queries")
 def _(
     distance: Tensor, order: Tensor, ranges: Tensor, query_cameras: Tensor, gallery_cameras: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from gcl_fast.csrc.build import load, recipe
+from gcl_fast.kernels._checks import register_fake
 
 __all__ = ["rasterize"]
 
@@ -128,7 +129,7 @@ def _owns(triangle: Tensor, weight: Tensor, clockwise: Tensor) -> Tensor:
     return ((weight != 0) | (dy < 0) | ((dy == 0) & (dx > 0))).all(-1)
 
 
-@torch.library.register_fake("gcl_fast::rasterize")
+@register_fake("rasterize")
 def _(
     vertices: Tensor, faces: Tensor, height: int, width: int, cull_backfaces: bool = False, perspective: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,7 +137,7 @@ def _(
     return vertices.new_empty(shape), vertices.new_empty((*shape, 3)), vertices.new_empty(shape, dtype=torch.int32)
 
 
-@torch.library.register_fake("gcl_fast::rasterize_backward")
+@register_fake("rasterize_backward")
 def _(
     grad_depth: Tensor,
     grad_barycentric: Tensor,

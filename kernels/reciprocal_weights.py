@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 from gcl_fast.kernels._sparse_rows import Rows, check_neighbours, check_range, fake_rows, to_rows
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton
 from gcl_fast.kernels.cards import Card, card_of
@@ -215,13 +216,13 @@ def reciprocal_weights_triton(features: Tensor, neighbours: Tensor, half: int, b
     """
     if features.ndim != 2 or features.dtype != torch.float32 or not features.is_contiguous():
         raise ValueError("reciprocal_weights: features must be contiguous float32 of shape (N, D)")
-    check_neighbours("reciprocal_weights", neighbours, len(features))
+    check_neighbours("reciprocal_weights", neighbours, len(features), features.device)
     check_range("reciprocal_weights", begin, end, len(features))
     K = neighbours.shape[1]
-    if len(neighbours) != len(features) or not 0 < half <= K or neighbours.device != features.device:
+    if len(neighbours) != len(features) or not 0 < half <= K:
         raise ValueError(
-            "reciprocal_weights: needs one row of neighbours per feature, on its device, and 0 < half <= k; got "
-            f"{len(neighbours)} on {neighbours.device}, {len(features)} on {features.device}, half {half} of {K}"
+            "reciprocal_weights: needs one row of neighbours per feature and 0 < half <= k; got "
+            f"{len(neighbours)} rows, {len(features)} features, half {half} of {K}"
         )
     if K > MAX_NEIGHBOURS or half > MAX_HALF:
         raise ValueError(
@@ -243,6 +244,6 @@ load()
 torch.library.register_kernel("gcl_fast::reciprocal_weights", "cuda", reciprocal_weights_triton)
 
 
-@torch.library.register_fake("gcl_fast::reciprocal_weights")
+@register_fake("reciprocal_weights")
 def _(features: Tensor, neighbours: Tensor, half: int, begin: int, end: int) -> Rows:
     return fake_rows(end - begin, features)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import NARROW, Expected, check_number, check_tensors, register_fake
 from gcl_fast.kernels._triton import jit, on_its_device, tl, triton, triton_serves
 
 __all__ = ["reflect_pad"]
@@ -126,19 +127,49 @@ def _launch(kernel: Any, x: Tensor, padded: Tensor | None, out: Tensor, padding:
     return out
 
 
+def _check(op: str, name: str, x: Tensor, padded: Tensor | None, removed: int, padding: int, slope: float) -> None:
+    """Raise a ValueError where the kernels would leave these images. `removed`: what the adjoint takes off a side.
+
+    Too wide a padding is a RuntimeError, as in C++ and in torch's own padding.
+    """
+    check_tensors(op, **{name: Expected(x, "B C H W", NARROW, "channels-last")})
+    B, C, *sides = x.shape
+    H, W = (side - removed for side in sides)
+    if not 0 <= padding < min(H, W):
+        raise RuntimeError(f"{op}: padding is {padding}, and must be less than both sides of the images, {H} x {W}")
+    if padded is not None:
+        check_tensors(op, padded=Expected(padded, "B C H W", (x.dtype,), "channels-last"))
+        if padded.shape != (B, C, H + 2 * padding, W + 2 * padding) or padded.device != x.device:
+            raise ValueError(
+                f"{op}: padded must be the images {tuple(x.shape)} with a padding of {padding}, on {x.device}; got "
+                f"{tuple(padded.shape)} on {padded.device}"
+            )
+    check_number(op, "slope", slope, 0)
+
+
 @on_its_device
 def reflect_pad_triton(x: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
-    """Launch the padding kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the padding kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit.
+    """
+    _check("reflect_pad", "x", x, padded, 0, padding, slope)
     B, C, H, W = x.shape
-    if not 0 <= padding < min(H, W):
-        raise RuntimeError(f"reflect_pad: the padding, {padding}, must be less than both sides of {H}x{W} images")
     out = x.new_empty((B, H + 2 * padding, W + 2 * padding, C))
     return _launch(_pad_kernel, x, padded, out, padding, slope)
 
 
 @on_its_device
 def reflect_pad_adjoint_triton(grad: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
-    """Launch the adjoint kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the adjoint kernel. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit.
+    """
+    _check("reflect_pad_adjoint", "grad", grad, padded, 2 * padding, padding, slope)
+    if padded is None and slope != 1:
+        raise ValueError("reflect_pad_adjoint: slope needs padded, the images whose signs it follows")
     B, C, H, W = grad.shape
     out = grad.new_empty((B, H - 2 * padding, W - 2 * padding, C))
     return _launch(_adjoint_kernel, grad, padded, out, padding, slope)
@@ -200,13 +231,13 @@ torch.library.register_kernel("gcl_fast::reflect_pad", "cuda", reflect_pad_trito
 torch.library.register_kernel("gcl_fast::reflect_pad_adjoint", "cuda", reflect_pad_adjoint_triton)
 
 
-@torch.library.register_fake("gcl_fast::reflect_pad")
+@register_fake("reflect_pad")
 def _(x: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
     B, C, H, W = x.shape
     return x.new_empty((B, H + 2 * padding, W + 2 * padding, C))
 
 
-@torch.library.register_fake("gcl_fast::reflect_pad_adjoint")
+@register_fake("reflect_pad_adjoint")
 def _(grad: Tensor, padded: Tensor | None, padding: int, slope: float) -> Tensor:
     B, C, H, W = grad.shape
     return grad.new_empty((B, H - 2 * padding, W - 2 * padding, C))

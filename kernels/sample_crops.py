@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 
 __all__ = ["sample_crops"]
 
@@ -67,6 +68,6 @@ def sample_crops(crops: Tensor, index: Tensor, placement: Tensor, colour: Tensor
 load()
 
 
-@torch.library.register_fake("gcl_fast::sample_crops")
+@register_fake("sample_crops")
 def _(crops: Tensor, index: Tensor, placement: Tensor, colour: Tensor, erased: Tensor) -> Tensor:
     return crops.new_empty((len(index), *crops.shape[1:]), dtype=torch.float32)

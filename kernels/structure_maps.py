@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS, rasterize, through_the_cpu
 
 __all__ = ["shade", "structure_maps", "transform_vertices", "vertex_normals"]
@@ -116,7 +117,7 @@ def structure_maps(vertices: Tensor, faces: Tensor, transform: Tensor, size: tup
 load()
 
 
-@torch.library.register_fake("gcl_fast::structure_maps")
+@register_fake("structure_maps")
 def _(vertices: Tensor, faces: Tensor, transform: Tensor, height: int, width: int) -> Tensor:
     return vertices.new_empty((vertices.shape[0], 1, height, width))
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import NARROW, Expected, check_number, check_tensors, register_fake
 from gcl_fast.kernels._instance_norm import instance_norm, instance_norm_backward
 from gcl_fast.kernels._norm_tiles import EPS, dtype_of
 from gcl_fast.kernels._sample_norm import sample_norm, sample_norm_backward
@@ -103,13 +104,30 @@ def _rows(style: Tensor, x: Tensor) -> Tensor:
     return style if style.stride(1) == 1 else style.contiguous()
 
 
+def _check(
+    op: str, x: Tensor, scale: Tensor | None, shift: Tensor | None, slope: float, **others: Expected | None
+) -> None:
+    """Raise a ValueError where the kernels would leave these tensors. None of scale, shift and others: left out."""
+    styles = {"scale": scale, "shift": shift}
+    tensors = {name: None if y is None else Expected(y, "B C", NARROW, "row by row") for name, y in styles.items()}
+    given = {name: expected for name, expected in (tensors | others).items() if expected is not None}
+    check_tensors(op, x=Expected(x, "B C H W", NARROW, "channels-last"), **given)
+    check_number(op, "slope", slope)
+
+
 @on_its_device
 def styled_norm_triton(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, slope: float, whole: bool
 ) -> tuple[Tensor, Tensor]:
-    """Launch the forward kernels. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the forward kernels. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit.
+    """
+    added = None if residual is None else Expected(residual, "B C H W", (x.dtype,), "channels-last")
+    _check("styled_norm", x, scale, shift, slope, residual=added)
     if not x.numel():
-        return torch.empty_like(x), x.new_empty((x.shape[0], 2, x.shape[1]), dtype=torch.float32)
+        return torch.empty_like(x), x.new_zeros((x.shape[0], 2, x.shape[1]), dtype=torch.float32)
     return (sample_norm if whole else instance_norm)(x, scale, shift, residual, slope)
 
 
@@ -117,7 +135,13 @@ def styled_norm_triton(
 def styled_norm_backward_triton(
     grad: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, moments: Tensor, slope: float, whole: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch the backward kernels. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1."""
+    """Launch the backward kernels. Same arguments as the op; also runs on CPU tensors under TRITON_INTERPRET=1.
+
+    Raises:
+        ValueError: arguments that do not fit.
+    """
+    given = Expected(grad, "B C H W", (x.dtype,), "channels-last"), Expected(moments, "B 2 C", (torch.float32,))
+    _check("styled_norm_backward", x, scale, shift, slope, grad=given[0], moments=given[1])
     if not x.numel():
         dscale, dshift = (x.new_zeros(x.shape[:2], dtype=dtype_of(style)) for style in (scale, shift))
         return torch.empty_like(x), dscale, dshift
@@ -129,14 +153,14 @@ torch.library.register_kernel("gcl_fast::styled_norm", "cuda", styled_norm_trito
 torch.library.register_kernel("gcl_fast::styled_norm_backward", "cuda", styled_norm_backward_triton)
 
 
-@torch.library.register_fake("gcl_fast::styled_norm")
+@register_fake("styled_norm")
 def _(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, slope: float, whole: bool
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), x.new_empty((x.shape[0], 2, x.shape[1]), dtype=torch.float32)
 
 
-@torch.library.register_fake("gcl_fast::styled_norm_backward")
+@register_fake("styled_norm_backward")
 def _(
     grad: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, moments: Tensor, slope: float, whole: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, normalize
 
 from gcl_fast.csrc.build import load
+from gcl_fast.kernels._checks import register_fake
 from gcl_fast.kernels.rasterize import HAS_CUDA_KERNELS, rasterize, through_the_cpu
 from gcl_fast.kernels.structure_maps import transform_vertices, vertex_normals
 
@@ -196,13 +197,13 @@ load()
 _GEOMETRY = 9  # arguments after the images
 
 
-@torch.library.register_fake("gcl_fast::transfer_appearance")
+@register_fake("transfer_appearance")
 def _(images: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     B, C, H, W = images.shape
     return images.new_empty((B, H, W, C)), images.new_empty((B, 1, H, W))
 
 
-@torch.library.register_fake("gcl_fast::transfer_appearance_backward")
+@register_fake("transfer_appearance_backward")
 def _(grad: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(grad, memory_format=torch.contiguous_format)
 

@@ -50,7 +50,7 @@ def view_contrastive(
         (B,) losses in float32 (float64 for float64 embeddings); 0 for a crop without any negative.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit.
+        ValueError: shapes, dtypes or devices that do not fit; on the CPU also an index or a positive out of range.
 
     Example:
         >>> bank, labels, index = torch.eye(4), torch.tensor([0, 0, 1, 1]), torch.tensor([0])
@@ -118,3 +118,8 @@ def _check(f: Tensor, f_new: Tensor, bank: Tensor, labels: Tensor, index: Tensor
     if len({tensor.device for tensor in tensors.values()}) > 1:
         got = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
         raise ValueError(f"view_contrastive: all tensors must be on one device; got {got}")
+    if f.device.type == "cpu" and B and not torch.compiler.is_compiling():  # a GPU's host would wait for the answer
+        for name in ("index", "positives"):
+            least, greatest = (int(bound) for bound in tensors[name].aminmax())
+            if least < 0 or greatest >= N:
+                raise ValueError(f"view_contrastive: {name} holds rows {least}..{greatest}, outside 0..{N - 1}")

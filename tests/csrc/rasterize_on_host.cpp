@@ -18,8 +18,8 @@ struct HostWorkspace {
 
 }  // namespace
 
-extern "C" int rasterize_on_host(const float* vertices, const int64_t* faces, int own_faces, int B, int V, int F, int H, int W,
-    int cull_backfaces, int perspective, int order, int32_t* face_index, float* depth, float* barycentric) {
+extern "C" int rasterize_on_host(const float* vertices, const int64_t* faces, int own_faces, int B, int V, int F, int H,
+    int W, int cull_backfaces, int perspective, int order, int32_t* face_index, float* depth, float* barycentric) {
   gcl_thread_order = ThreadOrder(order);
   const Meshes<int64_t> m{vertices, faces, own_faces != 0, B, V, F, H, W};
   HostWorkspace work(m);
@@ -27,15 +27,16 @@ extern "C" int rasterize_on_host(const float* vertices, const int64_t* faces, in
       m, {cull_backfaces != 0, perspective != 0}, work.get(), {face_index, depth, barycentric}, nullptr);
 }
 
-extern "C" int backward_on_host(const float* vertices, const int64_t* faces, int B, int V, int F, int H, int W, int perspective,
-    int order, const int32_t* face_index, const float* grad_depth, const float* grad_barycentric, float* grad_vertices) {
+extern "C" int backward_on_host(const float* vertices, const int64_t* faces, int B, int V, int F, int H, int W,
+    int perspective, int order, const int32_t* face_index, const float* grad_depth, const float* grad_barycentric,
+    float* grad_vertices) {
   gcl_thread_order = ThreadOrder(order);
   return rasterize_backward_cuda({vertices, faces, false, B, V, F, H, W}, perspective != 0,
       {face_index, grad_depth, grad_barycentric}, grad_vertices, nullptr);
 }
 
-extern "C" int structure_on_host(const float* vertices, const int64_t* faces, const float* transform, int B, int V, int F, int H,
-    int W, int order, float* out) {
+extern "C" int structure_on_host(const float* vertices, const int64_t* faces, const float* transform, int B, int V,
+    int F, int H, int W, int order, float* out) {
   gcl_thread_order = ThreadOrder(order);
   const Meshes<int64_t> m{vertices, faces, false, B, V, F, H, W};
   HostWorkspace work(m);

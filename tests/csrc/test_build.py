@@ -21,6 +21,17 @@ def test_each_source_gets_its_own_flags():
     assert not any("march" in flag for command in commands.values() for flag in command)  # a wheel runs on any CPU
 
 
+def test_flags_of_the_environment_come_behind_all_others_and_make_another_library(monkeypatch):
+    monkeypatch.delenv("GCL_FAST_CXXFLAGS", raising=False)
+    usual = build.recipe()
+    monkeypatch.setenv("GCL_FAST_CXXFLAGS", "-O1 -fsanitize=undefined")
+    how = build.recipe()
+    assert all(command[-4:-2] == ("-O1", "-fsanitize=undefined") for command in how.compiles)
+    assert "-fsanitize=undefined" in how.link
+    assert how.mark != usual.mark
+    assert how.key() != usual.key()
+
+
 def test_missing_compiler_says_what_to_install(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler -m64")
     monkeypatch.setattr(build, "CSRC", tmp_path)  # nothing ahead of time

@@ -1,7 +1,9 @@
 """The CUDA rasterizer, built by the host compiler, in three thread orders: it must equal the CPU rasterizer."""
 
 import ctypes
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -21,9 +23,12 @@ SIZE = (67, 41)  # larger than a tile and no multiple of one
 
 
 def compile_host(folder: Path, output: Path, source: str = "rasterize_on_host.cpp") -> ctypes.CDLL:
-    flags = ["-std=c++20", "-O2", "-Wall", "-Werror", "-Wno-unused-function", "-ffp-contract=off", "-fPIC", "-shared"]
+    more = shlex.split(os.environ.get("GCL_FAST_CXXFLAGS", ""))  # of the sanitizers
+    flags = ["-std=c++20", "-O2", *build.WARNINGS, "-Werror", "-Wno-unused-function"]
+    flags += ["-ffp-contract=off", "-fPIC", "-shared"]
     command = [*build.recipe().compilers[0], *flags, f"-I{folder}", f"-I{build.CSRC}"]
-    subprocess.run([*command, str(HERE / source), "-o", str(output)], check=True)
+    ours = os.environ | {"LD_PRELOAD": ""}  # a sanitizer is for what is compiled, not for the compiler
+    subprocess.run([*command, *more, str(HERE / source), "-o", str(output)], env=ours, check=True)
     return ctypes.CDLL(str(output))
 
 
@@ -95,6 +100,18 @@ def test_gradients_equal_cpu(library, order, perspective):
     assert library.backward_on_host(*pointers(vertices.detach(), faces), *sizes, *arrays) == 0
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4 * ours.abs().max().item())
     assert ours.any()
+
+
+def test_a_pixel_of_a_face_that_is_not_there_has_no_gradient(library):
+    vertices, faces = scene()
+    face_index = torch.tensor([0, 150, 2**31 - 1, -1], dtype=torch.int32).repeat(2, SIZE[0], 11)[..., : SIZE[1]]
+    face_index, wrong = face_index.contiguous(), faces.clone()
+    wrong[0, 1] = 450
+    for meshes, pixels in ((faces, face_index.where(face_index != 0, -1)), (wrong, face_index)):
+        grad, grads = torch.zeros_like(vertices), (torch.ones(2, *SIZE), torch.ones(2, *SIZE, 3))
+        arrays = pointers(pixels, *grads, grad)
+        assert library.backward_on_host(*pointers(vertices, meshes), 2, 450, 150, *SIZE, 0, 0, *arrays) == 0
+        assert not grad.any()
 
 
 def test_structure_maps_equal_cpu_in_every_order(library):

@@ -9,6 +9,7 @@ from torch import Tensor
 from gcl_fast.csrc.build import load
 from gcl_fast.kernels import _sparse_rows, negative_lse  # noqa: F401 (the latter registers its op)
 from gcl_fast.kernels.contrastive_draw import contrastive_draw_triton
+from gcl_fast.kernels.gather_pixels import Line
 
 load()
 ops = torch.ops.gcl_fast
@@ -51,12 +52,12 @@ def rasterize_backward(face=0, barycentric=(1, 4, 4, 3)) -> Tensor:
     )
 
 
-def picture(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def channels_last(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
 
 def styled_norm_backward(moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    x, scale = picture(2, 3, 4, 4), torch.ones(2, 3)
+    x, scale = channels_last(2, 3, 4, 4), torch.ones(2, 3)
     return ops.styled_norm_backward(x, x, scale, scale, moments, 1.0, False)
 
 
@@ -69,8 +70,15 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "rows, threshold's type": (lambda: contrastive_rows(threshold=INDEX.int()), "contiguous int64"),
     "rows, state": (lambda: contrastive_rows(state=torch.zeros(1, 2)), r"shape \(2, 2\)"),
     "rows, state's order": (lambda: contrastive_rows(state=torch.zeros(2, 2).T[:, :1].expand(2, 2)), "contiguous"),
-    "rows, before the bank": (lambda: contrastive_rows(first=-1), r"rows -1\.\.4 lie outside the bank's 9"),
-    "rows, behind the bank": (lambda: contrastive_rows(first=5), r"rows 5\.\.10 lie outside the bank's 9"),
+    "rows, before the bank": (lambda: contrastive_rows(first=-1), r"first is -1, .* leave the bank's 9 rows"),
+    "rows, behind the bank": (lambda: contrastive_rows(first=5), r"first is 5, .* leave the bank's 9 rows"),
+    "rows, beyond all numbers": (lambda: contrastive_rows(first=2**63 - 1), "first is 9223372036854775807"),
+    "rows, threshold below the keys": (
+        lambda: contrastive_rows(threshold=INDEX - 5),
+        r"threshold -1 lies outside 0\.\.",
+    ),
+    "rows, scores in one place": (lambda: contrastive_rows(scores=torch.zeros(1, 5).expand(2, 5)), "memory of its own"),
+    "rows, temperature": (lambda: contrastive_rows(temperature=0.0), "temperature is 0"),
     "rows, scores": (lambda: contrastive_rows(scores=torch.zeros(5)), r"shape \(B, T\)"),
     "dbscan, column": (lambda: ops.csr_dbscan(*graph(column=(0, 2, 1)), 0.5, 2), r"a column lies outside 0\.\.1"),
     "dbscan, negative column": (lambda: ops.csr_dbscan(*graph(column=(0, -1, 1)), 0.5, 2), "a column lies outside"),
@@ -88,6 +96,19 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "rank, NaN": (lambda: rank_queries(range(40), ((0, 40), (0, 40)), many_nan()), "hold NaN"),
     "gradient of a face that is not there": (lambda: rasterize_backward(face=1), r"a face outside 0\.\.0"),
     "gradient of too few weights": (lambda: rasterize_backward(barycentric=(1, 4, 4)), r"\(B, H, W, 3\)"),
+    "dbscan, eps": (lambda: ops.csr_dbscan(*graph(), torch.nan, 2), "eps must be a distance"),
+    "dbscan, no samples": (lambda: ops.csr_dbscan(*graph(), 0.5, 0), "min_samples is 0"),
+    "bank in one place": (
+        lambda: ops.memory_update(torch.zeros(1, 4).expand(9, 4), INDEX, torch.rand(2, 4), 0.2),
+        "memory of its own",
+    ),
+    "momentum": (lambda: ops.memory_update(torch.eye(9), INDEX, torch.rand(2, 9), torch.nan), r"within 0\.\.1"),
+    "rank, twice": (lambda: rank_queries(order=(0, 2, 2)), "order names gallery image 2 twice"),
+    "rank, backwards": (lambda: rank_queries(own=((0, 2), (3, 1))), r"the range 3\.\.1 of query 1"),
+    "padding that overflows": (
+        lambda: ops.reflect_pad_adjoint(channels_last(1, 2, 6, 6), None, 2**62 + 5, 1.0),
+        "reflect_pad_adjoint: padding is 4611686018427387909",
+    ),
     "moments": (lambda: styled_norm_backward(torch.zeros(2, 2, 2)), r"moments must be .* \(B, 2, C\)"),
 }
 
@@ -115,6 +136,37 @@ def test_a_placement_that_is_not_a_number_stays_within_the_crop():
     assert torch.equal(sampled, crops[:, 3:, :1].float().expand(1, 4, 4, 3))  # the last row's first pixel
 
 
+@pytest.mark.parametrize(
+    ("place", "message"), [((2**63 - 1, 0), "first_row is 9223"), ((0, 2**31 - 2), "first_column")]
+)
+def test_a_tile_stays_within_its_lists_and_columns_within_int32(place, message):
+    values, indices = torch.full((3, 2), -torch.inf), torch.zeros(3, 2, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match=message):
+        ops.merge_top_k(values, indices, torch.rand(2, 5), *place)
+    assert values.isinf().all()
+
+
+def test_rows_that_hold_zeros_give_each_column_once():
+    start, column = torch.tensor([0, 2, 4, 6]), torch.tensor([0, 1, 0, 1, 0, 2], dtype=torch.int32)
+    value = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.5, 0.5])
+    neighbours = torch.tensor([[0, 1], [1, 0], [2, 0]], dtype=torch.int32)
+    _, columns, values = ops.expand_queries(start, column, value, neighbours, 0, 1)
+    assert (columns.tolist(), values.tolist()) == ([0, 1], [1.0, 0.0])
+    _, columns, values = ops.jaccard_rows(start, column, value, 0.0, 0, 1)
+    assert (columns.tolist(), values.tolist()) == ([0, 1, 2], [1.0, 1.0, pytest.approx(1 / 3)])
+
+
+def test_tensors_on_two_devices_are_refused():
+    with pytest.raises(ValueError, match=r"contrastive_draw: .* on one device; got .* index on meta"):
+        ops.contrastive_draw(LABELS, INDEX.to("meta"), STREAM, 2)
+
+
+def test_a_choice_of_pixels_lies_within_the_image():
+    with pytest.raises(ValueError, match=r"sources \[-1, 2\] lie outside 0\.\.1"):
+        Line.of([0, -1, 2], 2, torch.device("cpu"))
+    assert Line.of([], 0, torch.device("cpu")).readers.shape == (0, 0)
+
+
 def test_launchers_on_a_gpu_check_alike():
     with pytest.raises(ValueError, match="num_negatives is 0"):
         contrastive_draw_triton(LABELS, INDEX, STREAM, 0)
@@ -132,5 +184,5 @@ def test_negative_lse_names_what_does_not_fit(name):
     tensors = {"labels": LABELS, "index": INDEX, "threshold": torch.zeros(2, dtype=torch.int64), "stream": STREAM}
     ops.negative_lse(torch.rand(2, 4), torch.rand(9, 4), *tensors.values(), 0.1)
     tensors[name] = tensors[name][1:]
-    with pytest.raises(ValueError, match=rf"negative_lse: expected .*{name} torch.int64 \({len(tensors[name])},\)"):
+    with pytest.raises(ValueError, match=rf"negative_lse: {name} must be .*got int64 \({len(tensors[name])},\)"):
         ops.negative_lse(torch.rand(2, 4), torch.rand(9, 4), *tensors.values(), 0.1)

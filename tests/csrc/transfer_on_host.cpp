@@ -13,7 +13,8 @@ struct HostViews {
   std::vector<float> projected[2], shown;
   std::vector<uint8_t> marks, unknown;
   explicit HostViews(const TransferInputs<int64_t>& in)
-      : num_large(1), large(size_t(in.B) * in.F), shown(size_t(in.B) * in.V), marks(size_t(in.B) * in.H * in.W), unknown(marks.size()) {
+      : num_large(1), large(size_t(in.B) * in.F), shown(size_t(in.B) * in.V), marks(size_t(in.B) * in.H * in.W),
+        unknown(marks.size()) {
     for (int i = 0; i < 2; ++i) {
       keys[i].resize(marks.size()), normals[i].resize(size_t(in.B) * in.V * 3);
       projected[i].resize(size_t(in.B) * in.V * 3);
@@ -32,8 +33,8 @@ extern "C" int transfer_on_host(const float* images, const float* vertices, cons
     float tolerance, float margin, int B, int C, int V, int F, int K, int H, int W, int order, float* colour,
     float* confidence, const float* grad, float* grad_images) {
   gcl_thread_order = ThreadOrder(order);
-  const TransferInputs<int64_t> in = {vertices, target_vertices, faces, {donors, donor_weight, K}, source, target,
-      tolerance, margin, B, V, F, C, H, W};
+  const TransferInputs<int64_t> in = {
+      vertices, target_vertices, faces, {donors, donor_weight, K}, source, target, tolerance, margin, B, V, F, C, H, W};
   HostViews views(in);
   const int64_t plane = int64_t(H) * W;
   transfer_cuda(in, views.get(), {images, {C * plane, plane, W, 1}}, colour, confidence, nullptr);

@@ -183,8 +183,8 @@ def test_non_contiguous_and_autocast(device):
         (lambda v, f: (v, f.int(), SIZE), r"int64 of shape \(F, 3\)"),
         (lambda v, f: (v, f[:, :2], SIZE), r"int64 of shape \(F, 3\)"),
         (lambda v, f: (v, f.expand(3, -1, -1), SIZE), "2 meshes of vertices, but 3 of faces"),
-        (lambda v, f: (v, f + 1, SIZE), r"face \d+ names vertex 40, outside 0\.\.39"),
-        (lambda v, f: (v, f - 1, SIZE), r"face \d+ names vertex -1, outside 0\.\.39"),
+        (lambda v, f: (v, f + 1, SIZE), r"face \d+ of faces names vertex 40, outside 0\.\.39"),
+        (lambda v, f: (v, f - 1, SIZE), r"face \d+ of faces names vertex -1, outside 0\.\.39"),
         (lambda v, f: (v, f, (0, 5)), "within 1..32767, got 0 x 5"),
     ],
 )

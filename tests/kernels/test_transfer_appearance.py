@@ -157,7 +157,7 @@ def test_an_empty_batch(body, donors):
     ({"donors": Donors(torch.zeros(4, 2, dtype=torch.int32), torch.ones(2))}, r"of shape \(V, K\)"),
     ({"donors": Donors(torch.full((13718, 1), -1, dtype=torch.int32), torch.ones(1))}, "outside 0..13717"),
     ({"donors": Donors(torch.zeros(13718, 2, dtype=torch.int32), torch.ones(3))}, r"donor_weight must be float32"),
-    ({"source": torch.zeros(3, 4, 4)}, "transforms must be float32"),
+    ({"source": torch.zeros(3, 4, 4)}, "source must be float32"),
     ({"target_vertices": torch.zeros(3, 7, 3)}, "target_vertices must have the shape"),
 ])  # fmt: skip
 def test_bad_arguments_are_a_sentence(body, donors, change, message):

@@ -143,5 +143,9 @@ def test_bad_input_is_named():
         view_contrastive(f, f_new, bank.to("meta"), labels, index, *rest)
     with pytest.raises(ValueError, match="rows must be contiguous"):
         view_contrastive(f, f_new, bank.T.contiguous().T, labels, index, *rest)
-    with pytest.raises(IndexError):
-        view_contrastive(f, f_new, bank, labels, index + 12, *rest)
+    for wrong in (index + 12, index - 12):
+        with pytest.raises(ValueError, match=r"view_contrastive: index .* outside 0\.\.11"):
+            view_contrastive(f, f_new, bank, labels, wrong, *rest)
+    positives, *rest = rest
+    with pytest.raises(ValueError, match=r"view_contrastive: positives .* outside 0\.\.11"):
+        view_contrastive(f, f_new, bank, labels, index, positives - 12, *rest)

@@ -103,7 +103,7 @@ def test_carried_pixels_and_the_joint_stage_by_clusters_wait_for_nothing(train):
     """Steps with all kinds of views are captured as they are, and none asks the CPU."""
     clusters = "{epochs: 1, steps_per_epoch: 14, identities: 3, crops: 2, clustering: {k1: 6, eps: 0.6}}"
     settings = ["model.generator.appearance=carried", "generative.weights.similarity=5", f"joint.clusters={clusters}",
-                "joint.views=drawn", "joint.update_every=2", "generative.r1_every=2", "generative.batch=5",
+                "joint.views=drawn", "joint.update_every=2", "generative.r1_every=2", "generative.batch=4",
                 "warmup.epochs=1", "cuda_graphs=on", "checkpoint_seconds=99"]  # fmt: skip
     run, seen = train("carried", ("--dataset", "market1501"), settings, sm=7)
     assert seen["within"] == []
