@@ -102,7 +102,7 @@ def record(stage: Stage, config: RunConfig, epoch: int, steps: int, ranks: Ranks
         )
         at = Position(epoch=epoch, position=1)  # past what begins an epoch
         try:
-            unsaved, no_norms = replace(config, checkpoint_seconds=float("inf")), RunningStatistics(torch.nn.Identity())
+            unsaved, no_norms = replace(config, checkpoint_seconds=1e9), RunningStatistics(torch.nn.Identity())
             run_stage(counted, at, log, ranks, interruption, lambda: True, no_norms, unsaved)
         except Interrupted:
             pass

@@ -112,7 +112,7 @@ def open_stage(kind, world, precision: Precision, *settings: str):
 
 def test_float16_scales_the_losses_of_every_update(world):
     for dtype, scaled in ((torch.float16, True), (torch.bfloat16, False)):
-        states = open_stage(Generative, world, Precision("cpu", dtype, "")).state_dict()
+        states = open_stage(Generative, world, Precision("cpu", dtype, "")).gcl_step.state_dict()
         assert all(("loss_scale" in state["param_groups"][0]) == scaled for state in states.values())
 
 

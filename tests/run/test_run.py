@@ -286,7 +286,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(reopen, monkeypatch, tmp_path
     begun = {"weights": [f"init={tmp_path / 'absent.safetensors'}"]}.get(reason, [])
     with monkeypatch.context() as patched:
         patched.setattr(session_module, "initialize", lambda gcl, config: "")
-        save(reopen("generative.batch=3", *begun), 9)
+        save(reopen("generative.batch=4", *begun), 9)
     if reason == "version":
         monkeypatch.setattr(folder, "VERSION", folder.VERSION + 1)
     if reason == "crops":
