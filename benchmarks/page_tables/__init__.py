@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[Files], str]] = {
 
 FIGURES: dict[str, Callable[[Files], str]] = {
     "demo-minutes": quality.demo_minutes,
+    "more-warm-up": quality.more_warm_up,
     "demo-minutes-without-bfloat16": lambda files: quality.demo_minutes(files, "AVX2"),
     "ssim-of-copy": quality.ssim_of_copy,
     "loader": lambda files: times(speed.factor(files, "loader, JPEG files", 960, "torchvision, 2 workers")),

@@ -60,6 +60,7 @@ def ssim_of_copy(files: Files) -> str:
 # What each part is worth
 
 
+MORE_WARM_UP = "more warm-up for the seconds of both stages"
 COLOURS_TO_THE_END = "0.7012"  # mAP of the warm-up whose labels used clothing colours to its end
 
 
@@ -68,6 +69,12 @@ def joint_variants(files: Files) -> str:
     rows = [row for row in files.rows("joint_variants") if row["warmup_mAP"] == COLOURS_TO_THE_END]
     lines = [(row["variant"], f"{int(row['steps']):,}", percent(row["mAP"]), decimal(row["ssim"])) for row in rows]
     return table(("stage", "steps", "mAP", "SSIM of novel views"), lines)
+
+
+def more_warm_up(files: Files) -> str:
+    """Return the mAP of more warm-up for the seconds of the generative and the joint stage, over seeds."""
+    rows = [row for row in files.rows("joint_variants") if row["variant"] == MORE_WARM_UP]
+    return " and ".join(percent(row["mAP"]) for row in sorted(rows, key=lambda row: row["seed"]))
 
 
 def view_variants(files: Files) -> str:
