@@ -171,7 +171,7 @@ def open_index(folder: Path, images: Path | None = None) -> Index:
     for name, dtype in ARRAYS.items():
         file = folder / manifest["part"] / f"{name}.npy"
         try:
-            arrays[name] = np.load(file, mmap_mode="r").view(np.ndarray)
+            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
         except (OSError, ValueError, EOFError) as error:
             if _read_manifest(folder)["part"] != manifest["part"]:  # replaced since the line above
                 return open_index(folder, images)

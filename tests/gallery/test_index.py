@@ -158,6 +158,8 @@ def damage(folder, what):
         rows.unlink()
     elif what == "other rows":
         np.save(rows, np.ones((6, 2), np.float32))
+    elif what == "objects of Python":
+        np.save(rows, np.array([None]), allow_pickle=True)
     elif what == "no JSON":
         (folder / MANIFEST).write_text("{")
     elif what == "another JSON":
@@ -173,6 +175,7 @@ def damage(folder, what):
         ("header cut off", "rows.npy is missing or cut off"),
         ("rows gone", "rows.npy is missing or cut off"),
         ("other rows", r"rows.npy has float32 \(6, 2\)"),
+        ("objects of Python", "rows.npy is missing or cut off"),
         ("no JSON", "cannot be read"),
         ("another JSON", "no manifest"),
         ('{"gallery_format": 2}', "has format 2 of an index, and this gcl_fast reads 1"),
