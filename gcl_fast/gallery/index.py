@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from gcl_fast.atomic import check_writable, write_atomically, write_json
+from gcl_fast.atomic import check_writable, refuse_link, write_atomically, write_json
 from gcl_fast.data import Records
 from gcl_fast.errors import UserError
 from gcl_fast.gallery.exact_search import LONGEST, top_k
@@ -232,6 +232,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         UserError: `folder` holds something else, or cannot be written.
     """
+    refuse_link(folder / LOCK)
     try:
         check_writable(folder)
     except OSError as error:

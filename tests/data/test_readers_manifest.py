@@ -209,6 +209,17 @@ def test_parquet_without_a_reader_is_one_sentence(tmp_path, monkeypatch):
         open_dataset("manifest", tmp_path)
 
 
+def test_a_crop_elsewhere_keeps_its_views_in_their_folder(tmp_path):
+    make_tree(tmp_path, {"elsewhere": ["0.jpg"]})
+    root = manifest(tmp_path / "own", f"path\na/1.jpg\n../elsewhere/0.jpg\n{tmp_path}/own/b/../b/3.jpg\n")
+    names = open_dataset("manifest", root).train.names
+    assert sorted(names) == [
+        "elsewhere/0.jpg",
+        "own/a/1.jpg",
+        "own/b/3.jpg",
+    ]  # no .. to join to --files
+
+
 def test_a_pyarrow_that_runs_code_of_a_file_is_refused(tmp_path, monkeypatch):
     old = SimpleNamespace(__version__="14.0.0", parquet=SimpleNamespace())  # without read_table: nothing is read
     monkeypatch.setitem(sys.modules, "pyarrow", old)

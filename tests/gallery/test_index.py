@@ -141,6 +141,10 @@ def test_a_target_that_is_no_index_is_refused(tmp_path, crops):
     (tmp_path / "web" / "manifest.json").write_text("{}")  # somebody else's
     with pytest.raises(UserError, match=r"web is no index and holds manifest.json"):
         check_folder(tmp_path / "web")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / ".lock").symlink_to(tmp_path / "web" / "manifest.json")
+    with pytest.raises(UserError, match=r"linked/.lock is a link"):
+        check_folder(tmp_path / "linked")
     (tmp_path / "file").touch()
     for target in (tmp_path / "file", tmp_path / "file" / "index", Path("/proc/index")):
         with pytest.raises(UserError, match="cannot write"):
