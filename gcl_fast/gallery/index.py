@@ -172,7 +172,7 @@ def open_index(folder: Path, images: Path | None = None) -> Index:
         file = folder / manifest["part"] / f"{name}.npy"
         try:
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, MemoryError) as error:
             if _read_manifest(folder)["part"] != manifest["part"]:  # replaced since the line above
                 return open_index(folder, images)
             raise _damaged(folder, f"{file} is missing or cut off") from error
