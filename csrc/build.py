@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from pathlib import Path
 import torch
 
 from gcl_fast.atomic import write_atomically
-from gcl_fast.cache_folder import cache_folder
+from gcl_fast.cache_folder import cache_folder, refuse_strangers
 from gcl_fast.console import open_console
 from gcl_fast.errors import UserError
 from gcl_fast.versions import check_torch
@@ -267,9 +268,10 @@ def cached(how: Recipe) -> Path:
     """Return the library of `how` in the cache, built now when it is missing; build.log is in the same folder.
 
     Raises:
-        UserError: it cannot be built, or the cache cannot be written.
+        UserError: it cannot be built, the cache cannot be written, or another user can have put the library there.
     """
     output = cache_folder() / f"torch{torch.__version__}-{how.key()}" / f"{NAME}.so"
+    refuse_strangers(cache_folder(), output.parent, output)
     if output.exists():  # a reader takes no lock, so a warmed cache may be read-only
         return output
     try:
@@ -285,12 +287,14 @@ def _built(output: Path, how: Recipe) -> Path:
     """Build `output` unless another process does; raise an OSError where its folder cannot be written."""
     from filelock import FileLock  # setup.py needs this file, but not this package
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (cache_folder(), output.parent):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # a umask of 0 would let every user write
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of torchrun: one process of each machine prints this
         print(_announcement(how, output.parent), file=sys.stderr, flush=True)
     with FileLock(output.parent / "lock"):  # ranks of one node start together: one builds, the others wait and read
         if not output.exists():
             text = build(output, how)
+            output.chmod(output.stat().st_mode & ~stat.S_IWOTH)
             write_atomically(output.parent / "build.log", lambda file: file.write(text.encode()))
     return output
 

@@ -82,6 +82,19 @@ def check_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
+def refuse_link(path: Path) -> None:
+    """Check that a file which is written in place, such as a log or a lock, is no symbolic link.
+
+    A folder that strangers made may hold a link to any file of the user. What `write_atomically` writes needs no check:
+    it replaces the link itself.
+
+    Raises:
+        UserError: `path` is a link.
+    """
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, and the file that it leads to would be written; remove it, or copy it here")
+
+
 def write_target(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write the file that a user asked for, as `write_atomically` does.
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from gcl_fast.arguments import Parser
+from gcl_fast.console import printable
 from gcl_fast.entry import entry, in_one_line
 
 FORMATS = ("table", "markdown", "html")
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None) -> int:
     title = f"Comparison of {len(runs)} runs"
     text = {"table": as_text, "markdown": as_markdown}[form](tables) if form != "html" else as_html(title, tables)
     if options.out is None:
-        print(text)
+        print(printable(text))
     else:
         write_text(options.out, text.rstrip() + "\n")
         print(f"{options.out}: {title.lower()}")

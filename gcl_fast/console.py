@@ -12,6 +12,24 @@ from contextlib import suppress
 LOGGER = logging.getLogger("gcl_fast")
 
 
+def printable(text: str, breaks: str = "\n\t") -> str:
+    """Return a text in which characters that a terminal would act on are escaped.
+
+    Names of files and cells of tables come from strangers; such a character could hide or replace other lines.
+
+    Args:
+        text: any text.
+        breaks: characters that stay.
+
+    Example:
+        >>> print(printable("a\\x1b[2Jb.jpg"))
+        a\\x1b[2Jb.jpg
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in breaks else ascii(c)[1:-1] for c in text)
+
+
 class Console(logging.Handler):
     """Prints records between progress bars. Of ranks other than 0 it prints warnings and errors alone.
 
@@ -29,7 +47,7 @@ class Console(logging.Handler):
         from tqdm import tqdm  # not for --help
 
         severity = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        line = f"{self.prefix}{severity}{record.getMessage()}"
+        line = printable(f"{self.prefix}{severity}{record.getMessage()}")
         tqdm.write(line, file=sys.stderr)
         self._copy(line)
 
@@ -38,7 +56,7 @@ class Console(logging.Handler):
 
         Python forgets what it has printed whenever a library changes its filters for a moment.
         """
-        text = str(message)
+        text = printable(str(message))
         if text in self._printed:
             return ""
         self._printed.add(text)
@@ -64,7 +82,7 @@ def say(text: str) -> None:
     from tqdm import tqdm  # not for --help
 
     try:
-        tqdm.write(text)
+        tqdm.write(printable(text))
         sys.stdout.flush()
     except BrokenPipeError:
         drop_output()

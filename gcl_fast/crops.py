@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from gcl_fast.arguments import Parser
+from gcl_fast.console import printable
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None) -> int:
     )
     made = write_crop_folder(options.out, sources, choice, options.quality)
     for note in made.notes:
-        print(note)
+        print(printable(note))
     print(f"{made.crops:,} crops in {made.tracklets:,} tracklets of {made.cameras:,} cameras in {options.out}")
     if made.passed_over:
         print("boxes passed over: " + ", ".join(f"{count:,} {reason}" for reason, count in made.passed_over.items()))

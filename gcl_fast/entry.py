@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 
-from gcl_fast.console import drop_output, open_console
+from gcl_fast.console import drop_output, open_console, printable
 from gcl_fast.errors import UserError
 from gcl_fast.versions import check_torch
 
@@ -24,6 +24,7 @@ def print_error(sentence: str) -> None:
 
     torchrun shows the message of the file that it names in TORCHELASTIC_ERROR_FILE at the end of its report.
     """
+    sentence = printable(sentence)
     print(f"gcl_fast: {sentence}", file=sys.stderr, flush=True)
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         content = {"message": f"gcl_fast: {sentence}", "timestamp": int(time.time())}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from gcl_fast.arguments import Parser, add_device
+from gcl_fast.console import printable
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.process import prepare_process
 
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None) -> int:
     truth = load_body_parameters(options.truth) if options.truth else None
     records, notice = drop_broken(open_dataset("folder", options.images).train, options.on_bad_image)
     if notice:
-        print(notice)
+        print(printable(notice))
     if truth is not None:
         truth = align(truth, records.names, options.truth, options.images)
     device, start = processes.start(options.device).device, time.monotonic()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcl_fast.arguments import Parser
+from gcl_fast.console import printable
 from gcl_fast.entry import entry, in_one_line
 from gcl_fast.errors import UserError
 from gcl_fast.settings import DATASETS
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None) -> int:
     facts = {"dataset": name, "detected": options.dataset is None, **survey(dataset)}
     if options.sheet is not None:
         facts["sheet"] = {"file": str(options.sheet), "crops": contact_sheet(dataset, options.sheet)}
-    print(json.dumps(facts, indent=2) if options.json else as_text(facts))
+    print(json.dumps(facts, indent=2) if options.json else printable(as_text(facts)))
     return 0
 
 

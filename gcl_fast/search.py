@@ -194,9 +194,10 @@ def _as_json(query: Path, matches: list[Match]) -> dict[str, Any]:
 
 def _table(query: Path, matches: list[Match]) -> str:
     """Return the matches of a query as text; characters that a terminal would act on are escaped."""
+    from gcl_fast.console import printable
     from gcl_fast.table import text_table
 
-    plain = lambda text: "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    plain = lambda text: printable(text, breaks="")
     lines = [[plain(m.name), str(m.camera or ""), f"{m.cosine:.4f}"] for m in matches]
     return text_table([[plain(str(query)), "camera", "cosine"], *lines], longest=100)
 

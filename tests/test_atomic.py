@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 import pytest
 
-from gcl_fast.atomic import check_writable, write_atomically
+from gcl_fast.atomic import check_writable, refuse_link, write_atomically
+from gcl_fast.errors import UserError
 
 
 @pytest.fixture
@@ -60,6 +61,17 @@ def test_the_umask_decides_who_may_read_it(path):
     finally:
         os.umask(former)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_link_is_replaced_or_refused_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(UserError, match="link is a link, and the file that it leads to would be written; remove it"):
+        refuse_link(tmp_path / "link")
+    write_atomically(tmp_path / "link", lambda file: file.write(b"new"))
+    assert not (tmp_path / "link").is_symlink()
+    refuse_link(tmp_path / "link")
+    assert (tmp_path / "target").read_text() == "kept"
 
 
 def test_a_folder_is_checked_without_being_made(tmp_path):

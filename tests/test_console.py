@@ -1,9 +1,13 @@
 """Lines of the log and warnings, as a command prints them."""
 
+import logging
 import subprocess
 import sys
 
 import pytest
+
+from gcl_fast.console import Console, printable, say
+from gcl_fast.entry import print_error
 
 SCRIPT = """
 import logging, warnings
@@ -36,3 +40,16 @@ def test_one_line_each(monkeypatch, rank, lines):
         monkeypatch.setenv("RANK", rank)
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert (done.stderr.splitlines(), done.stdout) == (lines, "")
+
+
+def test_a_name_cannot_act_on_the_terminal(capsys):
+    hostile, plain = "a\x1b[2J\rb\u202e.jpg", "a\\x1b[2J\\rb\\u202e.jpg"
+    print_error(f"no {hostile}")
+    say(hostile)
+    console = Console(0)
+    console.emit(logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING", "msg": hostile}))
+    printed = capsys.readouterr()
+    assert printed.out == f"{plain}\n"
+    assert printed.err == f"gcl_fast: no {plain}\ngcl_fast: warning: {plain}\n"
+    assert console.warning(hostile) == f"gcl_fast: warning: {plain}\n"
+    assert printable("lines\n  of one error: é 行 ✓") == "lines\n  of one error: é 行 ✓"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from gcl_fast.atomic import write_target
+from gcl_fast.atomic import refuse_link, write_target
 from gcl_fast.bodies import posture
 from gcl_fast.bodies.body_regressor import SIZE, BodyRegressor, yaw_and_confidence
 from gcl_fast.bodies.parameters import BodyParameters, load_body_parameters, save_body_parameters
@@ -139,7 +139,9 @@ def estimate_to_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         if again or not path.is_file():  # before the lock: rank 0 prints this, whichever rank estimates
             log.info("estimating body parameters of %d crops into %s", len(records), path)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        lock = path.with_name(f".{path.name}.lock")
+        refuse_link(lock)
+        with FileLock(lock):
             if again or not path.is_file():
                 save_body_parameters(path, estimate(records, device, weights))
     except OSError as error:

@@ -39,6 +39,7 @@ from torch import Tensor
 from gcl_fast.bodies.parameters import DAMAGED, BodyParameters, check_body_parameters, save_body_parameters
 from gcl_fast.bodies.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from gcl_fast.bodies.smpl import SMPLBody
+from gcl_fast.data.broken_images import FORMATS
 from gcl_fast.errors import UserError
 
 MAX_PITCH = 40.0  # degrees; a larger tilt means that the person bends or lies
@@ -172,7 +173,7 @@ def _crop_name(name: str, images: Path | None) -> str:
 
 def _size(path: Path) -> tuple[int, int]:
     """Return an image's height and width in pixels."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return image.height, image.width
 
 

@@ -32,7 +32,9 @@ from gcl_fast.errors import UserError
 
 POSE_WIDTH = {"anny": 57, "smpl": 72}
 SHAPE_WIDTH = {"anny": 6, "smpl": 10}  # smpl: the usual number, any other is allowed
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError)  # errors of np.load
+DAMAGED = (  # errors of np.load; MemoryError: the header of an array claims more than the machine has
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError, MemoryError),
+)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import builtins
 import pickle
-import zipfile
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gcl_fast.bodies.body_model import BodyModel, Posed
+from gcl_fast.bodies.parameters import DAMAGED
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
 from gcl_fast.bodies.skinning import Skeleton
 from gcl_fast.errors import UserError
@@ -146,12 +147,10 @@ def load_smpl_file(path: Path) -> dict[str, np.ndarray]:
             arrays = {key: _dense(content[key]) for key in SHAPES if key in content}
     except (
         pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        EOFError,
-        ValueError,
-        KeyError,
+        *DAMAGED,
+        IndexError,
         AttributeError,
-        TypeError,
+        struct.error,
     ) as error:
         if isinstance(error, UserError):
             raise
@@ -184,21 +183,62 @@ class _Chumpy:
         return np.asarray(state["a"], dtype).ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
 
 
+class _Sparse:
+    """Replaces a sparse matrix until its indices are checked: scipy trusts those in a state."""
+
+    form: Any  # scipy's class
+
+    def dense(self) -> np.ndarray:
+        """Return the matrix as a dense array.
+
+        Raises:
+            ValueError: indices lie outside.
+        """
+        state = self.__dict__
+        shape = state["_shape"] if "_shape" in state else state["shape"]
+        if self.form is scipy.sparse.coo_matrix:
+            places = state["coords"] if "coords" in state else (state["row"], state["col"])
+            return self.form((state["data"], places), shape=shape).toarray()
+        matrix = self.form((state["data"], state["indices"], state["indptr"]), shape=shape)
+        matrix.check_format(full_check=True)
+        return matrix.toarray()
+
+
+SPARSE = {
+    name: type(name, (_Sparse,), {"form": getattr(scipy.sparse, name)})
+    for name in ("csc_matrix", "csr_matrix", "coo_matrix")
+}
+
+
 def _new(kind: Any, base: Any, state: Any) -> Any:
     """Make an empty object, as Python 2's object protocol does; its state is filled in afterwards."""
     return kind.__new__(kind)
 
 
-class _ModelUnpickler(pickle.Unpickler):
-    """Unpickles arrays, sparse matrices and plain containers, and refuses to call anything else."""
+_Unpickler: Any = pickle._Unpickler  # the one in Python, where BUILD can be checked
+
+
+class _ModelUnpickler(_Unpickler):
+    """Unpickles arrays, sparse matrices and plain containers, and refuses to call or to change anything else."""
+
+    def load_build(self) -> None:
+        """Fill an object with its state, unless that is a dtype's and makes NumPy take bytes for pointers."""
+        target, state = self.stack[-2:]
+        if not isinstance(target, (np.ndarray, np.dtype, _Chumpy, _Sparse)):
+            raise pickle.UnpicklingError(f"it changes a {type(target).__name__}, which no SMPL model does")
+        if isinstance(target, np.dtype) and tuple(state[2:8]) != target.__reduce__()[2][2:8]:  # all but the byte order
+            raise pickle.UnpicklingError(f"it changes what the dtype {target} is, which no SMPL model does")
+        super().load_build()
+
+    dispatch: ClassVar = {**_Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the class or function that a pickle asks for, or a harmless replacement."""
         owner = module.split(".")[0]
         if owner == "chumpy":
             return _Chumpy
-        if owner == "scipy" and name in ("csc_matrix", "csr_matrix", "coo_matrix"):
-            return getattr(scipy.sparse, name)
+        if owner == "scipy" and name in SPARSE:
+            return SPARSE[name]
         if owner == "numpy" and name in ("_reconstruct", "scalar"):
             return getattr(np._core.multiarray, name)  # type: ignore[attr-defined]
         if owner == "numpy" and name in ("ndarray", "dtype"):
@@ -216,4 +256,4 @@ class _ModelUnpickler(pickle.Unpickler):
 
 def _dense(value: Any) -> np.ndarray:
     """Return an array, a sparse matrix or a chumpy array as a dense array."""
-    return np.asarray(value.todense() if hasattr(value, "todense") else value)
+    return value.dense() if isinstance(value, _Sparse) else np.asarray(value)

@@ -19,7 +19,7 @@ from torch import Tensor
 from gcl_fast.bodies.body_model import BodyModel
 from gcl_fast.bodies.parameters import BodyParameters
 from gcl_fast.bodies.rotation import axis_angle_to_matrix
-from gcl_fast.data.broken_images import lacks_header
+from gcl_fast.data.broken_images import FORMATS, UNREADABLE, lacks_header
 from gcl_fast.data.pillow_decoder import eight_bits
 from gcl_fast.errors import UserError
 from gcl_fast.kernels.transfer_appearance import Carried, transfer_appearance
@@ -198,8 +198,8 @@ class PrerenderedStructureMaps:
         """Read one image as grey (H, W) uint8."""
         height, width = self.size
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 grey = eight_bits(image).convert("L").resize((width, height), Image.Resampling.BICUBIC)
-        except OSError as error:
+        except UNREADABLE as error:
             raise UserError(f"pre-rendered structure map {path} does not decode ({error})") from error
         return torch.from_numpy(np.array(grey))

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,6 +111,16 @@ def drop_broken(
     return records.subset(sound), f"{notice}: skipped"
 
 
+def refuse_special(path: Path) -> None:
+    """Raise an OSError where a path leads to a pipe, a socket or a device: to open one can wait for ever.
+
+    Raises:
+        OSError: it is no regular file, or it is missing.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+
+
 def why_broken(path: Path) -> str:
     """Return why `path` does not decode, or "" if it does."""
     return _decode(path)[0]
@@ -118,6 +129,7 @@ def why_broken(path: Path) -> str:
 def lacks_header(path: Path) -> bool:
     """Return whether `path` is missing or does not begin as an image; nothing is decoded."""
     try:
+        refuse_special(path)
         with Image.open(path, formats=FORMATS):
             return False
     except UNREADABLE:
@@ -143,10 +155,10 @@ def blank_image() -> Path:
 def _stamp(path: Path) -> tuple[int, int]:
     """Return a file's bytes and modification time in ns; zeros if it is missing."""
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return 0, 0
-    return stat.st_size, stat.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _decode(path: Path) -> tuple[str, bool]:
@@ -155,6 +167,7 @@ def _decode(path: Path) -> tuple[str, bool]:
     Errors of the system (permissions, a disk that fails) are not permanent.
     """
     try:
+        refuse_special(path)
         with Image.open(path, formats=FORMATS) as image:
             image.load()
             return "", True

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gcl_fast.data.broken_images import FORMATS
+from gcl_fast.data.broken_images import FORMATS, refuse_special
 from gcl_fast.data.resize import resize
 
 PREFETCH = 2  # batches that are decoded while the caller works on one
@@ -21,6 +21,8 @@ PREFETCH = 2  # batches that are decoded while the caller works on one
 
 def decode(file: Path | BinaryIO) -> Tensor:
     """Decode one image file by Pillow to (h, w, 3) uint8; raise one of broken_images.UNREADABLE if it is broken."""
+    if isinstance(file, Path):
+        refuse_special(file)
     with Image.open(file, formats=FORMATS) as image:
         return rgb(image)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gcl_fast.data.broken_images import FORMATS, UNREADABLE
+from gcl_fast.data.broken_images import FORMATS, UNREADABLE, refuse_special
 from gcl_fast.data.records import Records, ReIDDataset, judged_queries
 
 SPLITS = ("train", "query", "gallery")
@@ -84,6 +84,7 @@ def image_sizes(paths: Sequence[Path], threads: int = 2) -> list[Size]:
     def size(path: Path) -> Size | None:
         """Return the size of an image, or None."""
         try:
+            refuse_special(path)
             with Image.open(path, formats=FORMATS) as image:
                 return image.size
         except UNREADABLE:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from gcl_fast.atomic import check_writable, write_atomically, write_json
+from gcl_fast.atomic import check_writable, refuse_link, write_atomically, write_json
 from gcl_fast.data import Records
 from gcl_fast.errors import UserError
 from gcl_fast.gallery.exact_search import LONGEST, top_k
@@ -171,8 +171,8 @@ def open_index(folder: Path, images: Path | None = None) -> Index:
     for name, dtype in ARRAYS.items():
         file = folder / manifest["part"] / f"{name}.npy"
         try:
-            arrays[name] = np.load(file, mmap_mode="r").view(np.ndarray)
-        except (OSError, ValueError, EOFError) as error:
+            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        except (OSError, ValueError, EOFError, MemoryError) as error:
             if _read_manifest(folder)["part"] != manifest["part"]:  # replaced since the line above
                 return open_index(folder, images)
             raise _damaged(folder, f"{file} is missing or cut off") from error
@@ -232,6 +232,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         UserError: `folder` holds something else, or cannot be written.
     """
+    refuse_link(folder / LOCK)
     try:
         check_writable(folder)
     except OSError as error:

@@ -40,8 +40,7 @@ def view_image(path: Path, origin: str) -> dict[str, Any]:
         path: of the PNG.
         origin: a sentence for the reader on where the figure comes from.
     """
-    with Image.open(path) as opened:
-        image: Image.Image = opened
-        if image.width > WIDEST:
-            image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
-        return {"image": data_uri(image), "width": image.width, "height": image.height, "origin": origin}
+    image = open_rgb(path)
+    if image.width > WIDEST:
+        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
+    return {"image": data_uri(image), "width": image.width, "height": image.height, "origin": origin}

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from gcl_fast import __version__
+from gcl_fast.data.broken_images import UNREADABLE
 from gcl_fast.errors import UserError
 from gcl_fast.pseudo_labels.cluster_health import NO_CLUSTER, ONE_CLUSTER
 from gcl_fast.reports.drawings import curves
@@ -46,7 +47,7 @@ def views_of_run(run: RunFiles, stage: str) -> dict[str, Any]:
         return {}
     try:
         return {"views": view_image(path, "Drawn by the run when the stage ended.")}
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is no readable image ({error}); delete it, and the report draws views") from error
 
 

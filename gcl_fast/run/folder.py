@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from gcl_fast.atomic import check_writable, write_atomically, write_json
+from gcl_fast.atomic import check_writable, refuse_link, write_atomically, write_json
 from gcl_fast.data.layouts.detection import detect
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.distributed.restarts import mark_launch, restarted
@@ -26,6 +26,7 @@ from gcl_fast.run.run_files import read_config, read_environments, weights_file
 from gcl_fast.run.weights import IDENTITY, save_weights
 from gcl_fast.settings import ALL_STAGES, RunConfig, flat, to_dict
 
+APPENDED = (".lock", "run.log", "metrics.jsonl")  # all other files are replaced, so that a link goes
 VERSION = 2  # of checkpoints; the stages of version 1 drew other random numbers
 
 
@@ -54,6 +55,8 @@ class RunFolder:
 
     def __init__(self, config: RunConfig, ranks: Ranks, resume: bool) -> None:
         self.config, self.ranks, self.path = config, ranks, config.folder
+        for name in APPENDED:
+            refuse_link(self.path / name)
         (restart,) = ranks.any(restarted(self.path))  # with several hosts the mark names rank 0's alone
         self._resume = resume = resume or restart
         self._lock = RunLock(self.path)

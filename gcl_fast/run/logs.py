@@ -19,7 +19,8 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from gcl_fast.atomic import write_atomically, write_json
-from gcl_fast.console import copy_lines, say
+from gcl_fast.console import copy_lines, printable, say
+from gcl_fast.data.broken_images import FORMATS
 
 PLAIN_SECONDS = 15.0  # between two lines where the output is no terminal
 RECORD = ("stage", "step", "time")  # what every record of metrics.jsonl has
@@ -60,6 +61,7 @@ class RunLog:
 
     def _note(self, text: str) -> None:
         """Append a line to run.log, or keep it until that is open."""
+        text = printable(text)
         if self._text is None:
             self._early.append(text)
             return
@@ -71,7 +73,7 @@ class RunLog:
         if not self.main or not path.is_file():
             return
         writer, _ = self._open()
-        with tolerating_a_full_disk("events"), Image.open(path) as image:
+        with tolerating_a_full_disk("events"), Image.open(path, formats=FORMATS) as image:
             writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def hparams(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from gcl_fast.errors import UserError
@@ -323,6 +323,8 @@ def is_eps(eps: float | str | None) -> bool:
 
 def _refuse_misfits(config: RunConfig) -> None:
     """Raise a UserError for settings that exclude each other, or that no stage can train with."""
+    if PurePath(config.name).is_absolute() or ".." in PurePath(config.name).parts:
+        raise UserError(f"name={config.name}: a run stays below --runs; name another folder by --runs DIR")
     if not config.stages:
         raise UserError(f"stages: none is named; there are {', '.join(ALL_STAGES)}")
     for key, name in (("dataset", config.dataset), ("source.dataset", config.source.dataset if config.source else "")):

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gcl_fast.data.broken_images import FORMATS
+
 STRIPES, BINS = 6, 8
 
 
 def colour_histogram(path: Path) -> np.ndarray:
     """Return the square roots of HSV histograms, one for each horizontal stripe of a crop's middle columns."""
-    image = np.asarray(Image.open(path).convert("HSV"))
+    image = np.asarray(Image.open(path, formats=FORMATS).convert("HSV"))
     width = image.shape[1]
     middle = image[:, width // 5 : width - width // 5]
     parts = []

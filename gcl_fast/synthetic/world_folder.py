@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from gcl_fast.atomic import write_atomically, write_json
+from gcl_fast.atomic import refuse_link, write_atomically, write_json
 from gcl_fast.bodies import BodyParameters, save_body_parameters
 from gcl_fast.data.layouts.detection import detect
 from gcl_fast.data.layouts.reading import first_of
@@ -176,6 +176,7 @@ def _only_writer(root: Path) -> Iterator[None]:
     """Hold the folder's lock, and turn any error of writing to the folder into a UserError that names it."""
     try:
         root.mkdir(parents=True, exist_ok=True)
+        refuse_link(root / ".lock")
         with FileLock(root / ".lock"):
             yield
     except OSError as error:

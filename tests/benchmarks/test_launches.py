@@ -105,7 +105,9 @@ def test_the_table_says_what_launchers_launch(monkeypatch):
         for name in [name for name in vars(module) if name.endswith("_kernel")]:
             monkeypatch.setattr(module, name, Kernel())
     x = torch.zeros(2, 16, 5, 4).contiguous(memory_format=torch.channels_last)
-    moments, line = torch.zeros(2, 2, 16), gather_pixels.Line.of([0, 1], 4, x.device)
+    moments = torch.zeros(2, 2, 16)
+    row, column = (gather_pixels.Line.of([0, 1], size, x.device) for size in x.shape[2:])
+    lines = row[0], column[0], row[1], column[1]
     ops = torch.ops.gcl_fast
     calls = [
         *((ops.styled_norm, styled_norm.styled_norm_triton, (x, None, None, None, 1.0, whole)) for whole in (0, 1)),
@@ -115,11 +117,11 @@ def test_the_table_says_what_launchers_launch(monkeypatch):
         ),
         (ops.reflect_pad, reflect_pad.reflect_pad_triton, (x, None, 1, 0.2)),
         (ops.reflect_pad_adjoint, reflect_pad.reflect_pad_adjoint_triton, (x, x, 1, 0.2)),
-        (ops.gather_pixels, gather_pixels.gather_pixels_triton, (x, line[0], line[0], line[1], line[1])),
+        (ops.gather_pixels, gather_pixels.gather_pixels_triton, (x, *lines)),
         (
             ops.gather_pixels_adjoint,
             gather_pixels.gather_pixels_adjoint_triton,
-            (x[..., :2, :2], line[0], line[0], line[1], line[1]),
+            (x[..., :2, :2], *lines),
         ),
     ]
     for op, launch, arguments in calls:

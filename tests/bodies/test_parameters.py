@@ -1,5 +1,7 @@
 """Body-parameter files give back what was saved, and wrong parameters are refused."""
 
+import io
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -126,6 +128,21 @@ def test_other_npz_files_and_pickled_objects_are_refused(tmp_path):
     np.savez(path, names=np.array(make().names), model=np.array("anny"), **{**arrays, "yaw": np.array(["a", "b", "c"])})
     with pytest.raises(UserError, match="damaged or not"):
         load_body_parameters(path)
+
+
+def test_an_array_that_claims_more_than_any_memory_is_refused(tmp_path):
+    path = tmp_path / "train.npz"
+    save_body_parameters(path, make())
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.npz", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, header.getvalue() if name == "yaw.npy" else old.read(name))
+        new.writestr("../elsewhere.npy", header.getvalue())  # a member that nobody asks for is not unpacked
+    with pytest.raises(UserError, match=r"new.npz: damaged or not an .npz file .Unable to allocate"):
+        load_body_parameters(tmp_path / "new.npz")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new.npz", "train.npz"]
+    assert not (tmp_path.parent / "elsewhere.npy").exists()
 
 
 def test_align_puts_them_in_the_datasets_order(tmp_path):

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csc_matrix
+from scipy.sparse import coo_matrix, csc_matrix, csr_matrix
 from scipy.spatial.transform import Rotation
 
 from gcl_fast.bodies import SMPLBody
@@ -136,6 +136,55 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match=r"asks for (__builtin__|builtins)\.print"):
         SMPLBody(path)
     assert "must not run" not in capsys.readouterr().out
+
+
+class Changed:
+    """Unpickles as the object of a call whose state is then filled in."""
+
+    def __init__(self, call, arguments, state):
+        self.reduced = (call, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (Changed(np.dtype, ("O",), (3, "|", None, None, None, -1, -1, 0)), "it changes what the dtype object is"),
+        (
+            Changed(np.dtype, ("<f8",), (3, "<", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 8, 0)),
+            "what the dtype float",
+        ),
+        (Changed(set, ((),), {"a": 1}), "it changes a set"),
+    ],
+)
+def test_a_pickle_that_changes_what_bytes_mean_is_refused(value, reason, tmp_path):
+    path = tmp_path / "SMPL_NEUTRAL.pkl"
+    path.write_bytes(pickle.dumps(model_arrays() | {"weights": value}, protocol=2))
+    with pytest.raises(UserError, match=reason):
+        SMPLBody(path)
+
+
+@pytest.mark.parametrize("form", [csc_matrix, csr_matrix, coo_matrix])
+def test_a_sparse_matrix_with_indices_outside_is_refused(form, tmp_path, monkeypatch):
+    arrays = model_arrays()
+    matrix = form(arrays["J_regressor"])
+    index = matrix.row if form is coo_matrix else matrix.indices
+    index[0] = 10**6
+    path = tmp_path / "SMPL_NEUTRAL.pkl"
+    path.write_bytes(pickle.dumps(arrays | {"J_regressor": matrix}, protocol=2))
+    monkeypatch.setattr(form, "toarray", lambda _: pytest.fail("scipy would write outside of its memory"))
+    with pytest.raises(UserError, match="damaged, or not an SMPL"):
+        SMPLBody(path)
+
+
+@pytest.mark.parametrize("form", [csc_matrix, csr_matrix, coo_matrix])
+def test_sparse_matrices_are_made_dense(form, tmp_path):
+    arrays = model_arrays()
+    path = tmp_path / "SMPL_NEUTRAL.pkl"
+    path.write_bytes(pickle.dumps(arrays | {"J_regressor": form(arrays["J_regressor"])}, protocol=2))
+    assert torch.equal(SMPLBody(path).J_regressor, torch.from_numpy(arrays["J_regressor"]).float())
 
 
 def test_files_of_other_formats_are_named(tmp_path, model_file):

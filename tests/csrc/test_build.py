@@ -1,6 +1,7 @@
 """The build: flags, errors, and the CUDA kernels through nvcc for every architecture, without a GPU."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,47 @@ def test_the_variable_comes_before_the_home_folder_that_nobody_has(monkeypatch, 
         cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "gcl_fast"
+
+
+def test_a_library_that_another_user_owns_is_not_loaded(ahead, monkeypatch):
+    ahead.unlink()
+    assert build.library().read_bytes() == b"new"
+    assert build.library().read_bytes() == b"new"  # of this user: it is taken again
+    if os.geteuid() == 0:  # root is trusted by all
+        os.chown(cache_folder(), 12345, -1)
+    else:
+        monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UserError, match=r"cache belongs to another user .uid \d+., so the code in it is not run"):
+        build.library()
+
+
+@pytest.mark.parametrize("place", ["library", "its folder", "the cache"])
+def test_a_library_that_every_user_can_write_is_not_loaded(place, ahead):
+    ahead.unlink()
+    library = build.library()
+    opened = {"library": library, "its folder": library.parent, "the cache": library.parents[1]}[place]
+    mode = opened.stat().st_mode
+    opened.chmod(mode | 0o002)
+    with pytest.raises(UserError, match=rf"^every user can write {re.escape(str(opened))}, so the code in it is"):
+        build.library()
+    opened.chmod(mode)
+    assert build.library() == library
+
+
+def test_a_library_that_is_built_without_a_umask_is_loaded_again(ahead):
+    ahead.unlink()
+    umask = os.umask(0)
+    try:
+        assert build.library() == build.library()
+    finally:
+        os.umask(umask)
+
+
+def test_a_shared_cache_with_the_sticky_bit_is_fine(ahead, tmp_path):
+    ahead.unlink()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o1777)
+    assert build.library().read_bytes() == b"new"
 
 
 SPILL = (

@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from gcl_fast.data import broken_images, drop_broken, find_broken
+from gcl_fast.data.broken_images import lacks_header
+from gcl_fast.data.pillow_decoder import decode
+from gcl_fast.data.survey import image_sizes
 from gcl_fast.errors import UserError
 
 
@@ -39,6 +42,26 @@ def test_formats_are_those_that_dali_reads_whatever_the_name(own_crops, kind):
     with Image.open(own_crops.paths[3]) as image:
         image.convert("RGB").save(own_crops.paths[3], format=kind)
     assert list(find_broken(own_crops)) == ([3] if kind == "GIF" else [])
+
+
+def test_a_device_behind_the_name_of_an_image_is_not_opened(own_crops, tmp_path):
+    own_crops.paths[3].unlink()
+    own_crops.paths[3].symlink_to(os.devnull)  # as a pipe would be, which waits for its writer
+    assert find_broken(own_crops) == {3: "not a regular file"}
+    assert lacks_header(own_crops.paths[3])
+    assert len(image_sizes(own_crops.paths)) == len(own_crops) - 1
+    with pytest.raises(OSError, match="not a regular file"):
+        decode(own_crops.paths[3])
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded(own_crops, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own limit, smaller; it refuses twice as many
+    Image.new("RGB", (8, 8)).save(own_crops.paths[3])
+    broken = find_broken(own_crops)
+    assert sorted(broken) == [place for place in range(len(own_crops)) if place != 3]
+    assert "exceeds limit of 2000 pixels" in broken[0]
+    assert lacks_header(own_crops.paths[0])  # neither does the decoder of a run see it
+    assert not lacks_header(own_crops.paths[3])
 
 
 def test_no_records_have_no_broken_image(own_crops):

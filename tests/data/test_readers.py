@@ -305,6 +305,18 @@ def test_a_line_out_of_form_is_named_by_file_and_line(tmp_path, line, fault):
     assert "expected PERSON/PERSON_NUMBER_CAMERA_RECORDING_FRAME_BOX.jpg PERSON" in str(error.value)
 
 
+@pytest.mark.parametrize("folder", ["../../elsewhere", "0000/../../test", "/elsewhere"])
+def test_a_list_cannot_name_crops_outside_its_folder(tmp_path, folder):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+    for name, text in MSMT17.items():
+        (tmp_path / name).write_text(text)
+    crop = f"{folder}/0000_000_01_0303morning_0015_0.jpg"
+    (tmp_path / "list_val.txt").write_text(f"{crop} 0\n")
+    with pytest.raises(UserError, match=rf"{crop} is named as a crop of {tmp_path}/train and lies outside"):
+        open_dataset("msmt17", tmp_path)
+
+
 def test_lists_of_test_crops_may_be_missing(tmp_path):
     (tmp_path / "train").mkdir()
     for name in ("list_train.txt", "list_val.txt"):

@@ -173,6 +173,10 @@ def test_broken_lists_of_mars(tmp_path):
     savemat(info / "query_IDX.mat", {"query_IDX": np.array([6])})
     with pytest.raises(UserError, match=r"names tracklets beyond the 5 of tracks_test_info.mat"):
         open_dataset("mars", root)
+    (info / "test_name.txt").write_text("0002C1T0001F001/../../../elsewhere.jpg\n" * 6)
+    savemat(info / "query_IDX.mat", {"query_IDX": np.array([3])})
+    with pytest.raises(UserError, match=r"name 2 is '0002C1T0001F001/../../../elsewhere.jpg'; expected PPPPCcTtt"):
+        open_dataset("mars", root)
     (info / "test_name.txt").write_text("0002C1T0001F001.jpg\n")
     with pytest.raises(UserError, match=r"a tracklet has images 2 to 2, but .*test_name.txt has 1 names"):
         open_dataset("mars", root)

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -205,6 +206,25 @@ def test_parquet_without_a_reader_is_one_sentence(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"manifest.parquet needs pyarrow: pip install pyarrow, or save the manifest"):
+        open_dataset("manifest", tmp_path)
+
+
+def test_a_crop_elsewhere_keeps_its_views_in_their_folder(tmp_path):
+    make_tree(tmp_path, {"elsewhere": ["0.jpg"]})
+    root = manifest(tmp_path / "own", f"path\na/1.jpg\n../elsewhere/0.jpg\n{tmp_path}/own/b/../b/3.jpg\n")
+    names = open_dataset("manifest", root).train.names
+    assert sorted(names) == [
+        "elsewhere/0.jpg",
+        "own/a/1.jpg",
+        "own/b/3.jpg",
+    ]  # no .. to join to --files
+
+
+def test_a_pyarrow_that_runs_code_of_a_file_is_refused(tmp_path, monkeypatch):
+    old = SimpleNamespace(__version__="14.0.0", parquet=SimpleNamespace())  # without read_table: nothing is read
+    monkeypatch.setitem(sys.modules, "pyarrow", old)
+    (tmp_path / "manifest.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"manifest.parquet needs pyarrow 15 or later, and 14.0.0 is installed.*-U"):
         open_dataset("manifest", tmp_path)
 
 

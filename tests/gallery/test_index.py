@@ -141,6 +141,10 @@ def test_a_target_that_is_no_index_is_refused(tmp_path, crops):
     (tmp_path / "web" / "manifest.json").write_text("{}")  # somebody else's
     with pytest.raises(UserError, match=r"web is no index and holds manifest.json"):
         check_folder(tmp_path / "web")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / ".lock").symlink_to(tmp_path / "web" / "manifest.json")
+    with pytest.raises(UserError, match=r"linked/.lock is a link"):
+        check_folder(tmp_path / "linked")
     (tmp_path / "file").touch()
     for target in (tmp_path / "file", tmp_path / "file" / "index", Path("/proc/index")):
         with pytest.raises(UserError, match="cannot write"):
@@ -158,6 +162,8 @@ def damage(folder, what):
         rows.unlink()
     elif what == "other rows":
         np.save(rows, np.ones((6, 2), np.float32))
+    elif what == "objects of Python":
+        np.save(rows, np.array([None]), allow_pickle=True)
     elif what == "no JSON":
         (folder / MANIFEST).write_text("{")
     elif what == "another JSON":
@@ -173,6 +179,7 @@ def damage(folder, what):
         ("header cut off", "rows.npy is missing or cut off"),
         ("rows gone", "rows.npy is missing or cut off"),
         ("other rows", r"rows.npy has float32 \(6, 2\)"),
+        ("objects of Python", "rows.npy is missing or cut off"),
         ("no JSON", "cannot be read"),
         ("another JSON", "no manifest"),
         ('{"gallery_format": 2}', "has format 2 of an index, and this gcl_fast reads 1"),

@@ -177,6 +177,11 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
     assert (tmp_path / "shared" / "report.html").stat().st_size < 10**5
 
 
+def _save_views(run, kind):
+    (run / "views").mkdir()
+    Image.new("RGB", (30, 20)).save(run / "views" / "warmup.png", format=kind)
+
+
 @pytest.mark.parametrize(
     ("change", "flags", "message"),
     [
@@ -187,6 +192,7 @@ def test_the_folder_that_people_share_is_enough(hostile_run, tmp_path):
         (lambda run: (run / "summary.json").write_text('{"stages": []}'), [], "is not the summary of a run"),
         (lambda run: (run / "environment.json").write_text("{}"), [], "does not hold a list of environments"),
         (lambda run: shutil.rmtree(run / "checkpoints"), [], "has finished none of source, warmup, generative, joint"),
+        (lambda run: _save_views(run, "GIF"), ["--files-only"], "views/warmup.png is no readable image"),
         (lambda run: None, ["--stage", "joint"], "--stage joint: "),
         (lambda run: None, ["--files-only", "--data-root", "elsewhere"], "--data-root with --files-only"),
         (lambda run: None, ["--data-root", "nowhere"], "--data-root names another place, --files-only leaves"),

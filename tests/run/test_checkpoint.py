@@ -34,6 +34,26 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path):
         load_state(tmp_path)
 
 
+class Code:
+    """An object whose unpickling would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"step": 1, "hook": Code(tmp_path / "executed")}, tmp_path / "step_000000001.pt")
+    with (
+        pytest.warns(UserWarning, match="UnpicklingError"),
+        pytest.raises(UserError, match="none of the 1 check"),
+    ):
+        load_state(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
 @pytest.mark.parametrize("failing", ["fsync", "save"])
 def test_a_full_disk_keeps_the_last_one(tmp_path, monkeypatch, failing):
     save_state(tmp_path, 1, {"step": 1})

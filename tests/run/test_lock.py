@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -96,6 +97,16 @@ def test_a_file_system_without_locks_causes_a_warning(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="a file system without locks .Function not implemented.: take care"):
         lock.acquire()
     lock.release()
+
+
+@pytest.mark.parametrize("name", [".lock", "run.log", "metrics.jsonl"])
+def test_a_link_does_not_lead_out_of_the_folder_of_a_run(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "notes.txt").write_text("kept")
+    (tmp_path / "run" / name).symlink_to(tmp_path / "notes.txt")
+    with pytest.raises(UserError, match=rf"run/{re.escape(name)} is a link"):
+        folder(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "kept"
 
 
 def test_a_run_is_not_written_among_images(tmp_path):

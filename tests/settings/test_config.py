@@ -136,6 +136,9 @@ def test_a_wrong_command_line_ends_with_status_2(arguments, capsys):
         (["--smpl", "m.pkl", "--structure-maps", "maps"], "--smpl with --structure-maps maps"),
         (["--optimizer-backend", "apex", "--device", "cpu"], "its kernels need CUDA"),
         (["--set", "keep_checkpoints=1"], "expected 2 or more"),
+        (["--name", "../elsewhere"], "name=../elsewhere: a run stays below --runs; name another folder by --runs DIR"),
+        (["--name", "sweep/../../x"], "a run stays below --runs"),
+        (["--name", "/elsewhere"], "a run stays below --runs"),
         (["--warmup", "jvtc", "--set", "warmup.clustering.engine=approximate"], "jvtc searches exactly"),
     ],
 )

@@ -14,10 +14,12 @@ from gcl_fast.data.layouts.labels import NUMBER, number_labels
 from gcl_fast.data.layouts.query_gallery import build_query_gallery
 from gcl_fast.data.layouts.reading import Reading, Row, first_of, locate, make_records
 from gcl_fast.data.records import ReIDDataset
+from gcl_fast.errors import UserError
 
 COLUMNS = ("path", "split", "identity", "camera", "frame", "tracklet")
 SPLITS = ("train", "query", "gallery", "test")
 SUFFIXES = (".csv", ".tsv", ".parquet")
+PYARROW = 15  # the first major version of which every release refuses pickled extension types
 REPEATED = "repeated in the manifest"
 
 Table = dict[str, list[str]]  # column -> cells as text, "" where empty
@@ -107,15 +109,23 @@ def _read_parquet(file: Path, reading: Reading) -> tuple[Table, list[int]]:
     columns: dict[str, Any]
     try:
         try:
+            import pyarrow
             from pyarrow import parquet
         except ImportError:
             from pandas import read_parquet
 
             columns = read_parquet(file).astype(object).to_dict("list")
         else:
+            if int(pyarrow.__version__.partition(".")[0]) < PYARROW:
+                raise reading.refusal(
+                    f"{file} needs pyarrow {PYARROW} or later, and {pyarrow.__version__} is installed, which can run"
+                    " code that a file holds: pip install -U pyarrow"
+                )
             columns = parquet.read_table(file).to_pydict()
     except ImportError as error:
         raise reading.refusal(f"{file} needs pyarrow: pip install pyarrow, or save the manifest as CSV") from error
+    except UserError:
+        raise
     except Exception as error:  # each engine has errors of its own for a damaged file
         reason = str(error).partition("\n")[0]
         raise reading.refusal(f"{file} cannot be read as Parquet ({reason})") from error

@@ -89,7 +89,7 @@ def _from_lists(folder: Path, file: Path, tracks: np.ndarray, first: int, readin
             reading.pass_over(JUNK, count=len(images))
             images = []
         for place, name in enumerate(images, begin):
-            if not MARS_NAME.match(name):
+            if not MARS_NAME.match(name) or "/" in name:
                 raise reading.refusal(f"{file}, name {place} is {name!r}; expected {FORM}")
         rows = [Row(folder / name[:4] / name, identity, camera, tracklet=number) for name in images]
         tracklets.append(rows)

@@ -183,10 +183,15 @@ def records_of(reading: Reading, folders: Sequence[Path], splits: Sequence[Seque
 
 
 def make_records(folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> list[Records]:
-    """Make records as `records_of` does, where every split may be empty."""
+    """Make records as `records_of` does, where every split may be empty.
+
+    Raises:
+        UserError: a crop lies outside the folder of its split, by its name.
+    """
     # Each sequence counts its frames from the start. Here a sequence begins after the largest frame of the one before
     # it, over all cameras, so that its frames stay comparable between cameras. JVTC's code adds up the frames of each
     # camera instead, which shifts cameras against each other.
+    _refuse_outside(folders, splits)
     last: dict[Any, int] = {}
     for row in (row for rows in splits for row in rows):
         last[row.sequence] = max(row.frame, last.get(row.sequence, 0))
@@ -202,3 +207,18 @@ def make_records(folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> li
         numbers = (np.array(values, np.int64) for values in (identity, camera, clock, tracklet))
         records.append(Records(folder, list(paths), *numbers))
     return records
+
+
+def _refuse_outside(folders: Sequence[Path], splits: Sequence[Sequence[Row]]) -> None:
+    """Raise a UserError where the name of a crop leads out of the folder of its split.
+
+    Names of crops become names of files, such as those of novel views, which would leave their folder as well. A link
+    in a dataset may lead anywhere: its name stays inside.
+    """
+    for folder, rows in zip(folders, splits):
+        inside = os.path.join(folder, "")  # noqa: PTH118  # a pathlib.Path drops the separator at the end
+        parent = f"{os.sep}..{os.sep}"
+        for row in rows:
+            path = os.fspath(row.path)
+            if not path.startswith(inside) or parent in path[len(inside) - 1 :]:
+                raise UserError(f"{path} is named as a crop of {folder} and lies outside; remove it from its list")

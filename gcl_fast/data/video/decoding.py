@@ -12,6 +12,13 @@ import numpy as np
 
 from gcl_fast.errors import UserError
 
+# Containers that hold their frames themselves. FFmpeg also reads lists (hls, concat, dash, sdp) that name other files
+# or addresses, and recognizes them by their content, whatever the file is called.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,nut,dv,gxf,wtv,dhav,rm,nsv,ivf,"
+    "h261,h263,h264,hevc,vvc,m4v,vc1,av1,obu,mjpeg,mpjpeg,yuv4mpegpipe,gif,apng,wav,mp3,aac,flac"
+)
+
 
 class Video:
     """Represents the frames of a video file, which is a context; one frame is in memory at a time.
@@ -41,8 +48,15 @@ class Video:
         self._error: type[Exception] = av.FFmpegError
         if not path.is_file():
             raise UserError(f"there is no video {path}")
+        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
         try:
-            self._container: Any = av.open(path)
+            # absolute: FFmpeg would take a name such as concat:a|b for an address
+            self._container: Any = av.open(path.absolute(), options=options)
+        except av.ArgumentError as error:  # of the list of containers
+            raise UserError(
+                f"{path} is no video of a container that holds its own frames, such as MP4, MKV, AVI or MPEG-TS; a list"
+                " of other files is not followed"
+            ) from error
         except av.FFmpegError as error:
             raise UserError(f"{path} is no video that FFmpeg can read ({error.strerror})") from error
         try:

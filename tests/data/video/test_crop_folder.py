@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -203,6 +204,29 @@ def test_bad_input_is_refused_in_one_sentence(video, tmp_path, capsys):
         capsys, video, file, "--out", out
     )
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.mp4", "ffconcat version 1.0\nfile hall.mp4\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhall.mp4\n#EXT-X-ENDLIST\n"),
+    ],
+)
+def test_a_list_of_other_files_is_no_video(name, text, video, tmp_path, capsys):
+    shutil.copy(video, tmp_path / "hall.mp4")
+    (tmp_path / name).write_text(text)
+    file = tracks(tmp_path, *walk())
+    assert f"{name} is no video of a container that holds its own frames" in refusal(
+        capsys, tmp_path / name, file, "--out", tmp_path / "out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_ffmpeg_would_take_for_an_address_is_a_file(video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(video, "concat:a.mp4")
+    assert run("concat:a.mp4", tracks(tmp_path, *walk()), "--out", "out") == 0
 
 
 def test_a_video_that_ends_early_leaves_no_manifest(tmp_path, capsys):
