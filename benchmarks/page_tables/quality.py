@@ -8,8 +8,8 @@ STAGES = {"initial": "random initialization", "warmup": "warm-up", "generative":
 
 
 def demo(files: Files) -> str:
-    """Return quality and seconds of each stage for seed 0."""
-    rows = newest([r for r in files.rows("demo") if r["seed"] == "0"], ["part"])
+    """Return quality and seconds of each stage for seed 0, of the whole command."""
+    rows = newest([r for r in files.rows("demo") if r["seed"] == "0" and "--init" not in r["command"]], ["part"])
     lines = [
         (name, f"{int(r['steps']):,}", percent(r["mAP"]), percent(r["rank1"]), r["seconds"])
         for part, name in STAGES.items()
