@@ -14,19 +14,16 @@ estimated_bodies.csv, a line a seed and kind of bodies.
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from gcl_fast.process import prepare_process
 from gcl_fast.table import text_table
-from lib.runs import train_once
+from lib.runs import Row, read_rows, train_once
 
 BODIES = ("true", "estimated")
 SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}  # and the folders of crops
-Row = dict[str, Any]
 
 
 def estimate_bodies(root: Path, copy: Path) -> None:
@@ -46,29 +43,18 @@ def estimate_bodies(root: Path, copy: Path) -> None:
     done.touch()
 
 
-def rows_of(path: Path) -> list[Row]:
-    """Return the lines of `path`."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def table(rows: list[Row]) -> str:
     """Return means over seeds by kind of bodies."""
-    from gcl_fast.intervals import interval
-
-    def cell(values: list[float], factor: float, digits: int) -> str:
-        mean, half = interval([factor * value for value in values])
-        return f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+    from gcl_fast.intervals import interval_text
 
     lines = [["bodies", "seeds", "mAP, %", "SSIM, generative", "SSIM, joint"]]
     for bodies in BODIES:
         same = [row for row in rows if row["bodies"] == bodies]
         if same:
-            metrics = [[float(row[key]) for row in same] for key in ("mAP", "ssim_generative", "ssim_joint")]
-            cells = [cell(values, *form) for values, form in zip(metrics, ((100, 1), (1, 3), (1, 3)))]
-            lines.append([bodies, str(len(same)), *cells])
+            similarity = (
+                interval_text([row[f"ssim_{stage}"] for row in same], ".3f") for stage in ("generative", "joint")
+            )
+            lines.append([bodies, str(len(same)), interval_text([100 * row["mAP"] for row in same]), *similarity])
     return text_table(lines)
 
 
@@ -97,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
                 failed.append(f"warm-up of seed {seed}")
                 continue
             for bodies, root in zip(BODIES, (options.data_root, copy)):
-                if any(row["bodies"] == bodies and row["seed"] == str(seed) for row in rows_of(path)):
+                if any(row["bodies"] == bodies and row["seed"] == seed for row in read_rows(path)):
                     continue
                 flags = ["--init", str(weights)]
                 stages = train_once(folder, bodies, seed, root, ["generative", "joint"], *flags, settings=[])
@@ -114,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     if failed:
         print("estimated_bodies: not trained to the end: " + "; ".join(failed), file=sys.stderr)
         return 1
-    print(f"\n{table(rows_of(path))}\n{path}", flush=True)
+    print(f"\n{table(read_rows(path))}\n{path}", flush=True)
     return 0
 
 

@@ -16,7 +16,6 @@ means and 95 % confidence intervals (Student's t over seeds).
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import sys
 from pathlib import Path
@@ -24,12 +23,11 @@ from typing import Any
 
 from gcl_fast.process import prepare_process
 from gcl_fast.table import text_table
-from lib.runs import train_once
+from lib.runs import Row, read_rows, train_once
 
 STEPS_PER_EPOCH = 50  # of the demo's warm-up
 RUNS = ("warmup", "gcl", "more")  # of a cell
 LABELS = {"warmup": "warm-up", "gcl": "GCL after it", "more": "more warm-up, same seconds"}
-Row = dict[str, Any]
 
 
 class Cell:
@@ -84,37 +82,15 @@ class Cell:
         return train_once(self.folder, name, self.seed, self.data_root, stages, *flags, settings=settings)
 
 
-def read(path: Path, settings: str) -> list[Row]:
-    """Return the lines of `path` that were measured with `settings`, with numbers as numbers."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["settings"] == settings]
-    return [{key: _number(value) for key, value in line.items()} for line in lines]
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def table(rows: list[Row]) -> str:
     """Return mAP in per cent by length of the warm-up, `mean ± half-width`, and the gain over more warm-up."""
-    from gcl_fast.intervals import interval
-
-    def cell(values: list[float], form: str = ".1f") -> str:
-        mean, half = interval(values)
-        return format(mean, form) + ("" if half is None else f" ± {half:.1f}")
+    from gcl_fast.intervals import interval_text
 
     lines = [["steps", "seeds", *LABELS.values(), "gain", "seconds", "seconds of more"]]
     for steps in sorted({row["warmup_steps"] for row in rows}):
         own = [row for row in rows if row["warmup_steps"] == steps]
-        means = [cell([100 * row[f"{name}_mAP"] for row in own]) for name in RUNS]
-        gain = cell([100 * (row["gcl_mAP"] - row["more_mAP"]) for row in own], "+.1f")
+        means = [interval_text([100 * row[f"{name}_mAP"] for row in own]) for name in RUNS]
+        gain = interval_text([100 * (row["gcl_mAP"] - row["more_mAP"]) for row in own], "+.1f")
         seconds = [f"{sum(row[key] for row in own) / len(own):.0f}" for key in ("gcl_seconds", "more_seconds")]
         lines.append([str(steps), str(len(own)), *means, gain, *seconds])
     return text_table(lines)
@@ -163,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for steps in options.warmups:
             for seed in options.seeds:
-                cells = {(row["seed"], row["warmup_steps"]) for row in read(path, settings)}
+                cells = {(row["seed"], row["warmup_steps"]) for row in read_rows(path, settings)}
                 if (seed, steps) in cells:
                     continue
                 row = Cell(options.out, seed, steps, options.data_root, options.set).measure()
@@ -171,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
                     failed.append(f"seed {seed}, warm-up of {steps} steps")
                     continue
                 append(path, [{"settings": settings, **row}])
-        if rows := read(path, settings):
+        if rows := read_rows(path, settings):
             options.out.mkdir(parents=True, exist_ok=True)
             draw(rows, options.out / "joint_gain.png")
             print(f"\n{table(rows)}\n{path}, {options.out}/joint_gain.png", flush=True)

@@ -17,15 +17,14 @@ seeds).
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from gcl_fast.process import prepare_process
 from gcl_fast.table import text_table
+from lib.runs import Row, read_rows, train_once
 
 STARTS = {  # flags and settings of each start, which follow those of all runs
     "random": ([], []),
@@ -35,7 +34,6 @@ STARTS = {  # flags and settings of each start, which follow those of all runs
     ),
 }
 LABELS = {"random": "demo's network, random", "packaged": "MobileNetV2, ImageNet"}
-Row = dict[str, Any]
 
 
 class Cell:
@@ -83,50 +81,15 @@ class Cell:
 
     def _train(self, name: str, start: str, epochs: int) -> dict[str, Any] | None:
         """Train a run, or what is left of it, and return its metrics at both ends; None where it failed."""
-        from gcl_fast.train import main as train
-
-        path = self.folder / name / "summary.json"
-        summary = json.loads(path.read_text()) if path.is_file() else {"stages": {}}
-        if "warmup" not in summary["stages"]:
-            print(f"\npretrained_start: {name}, seed {self.seed}, {self.size[0]}x{self.size[1]}", flush=True)
-            flags, settings = STARTS[start]
-            command = ["--amp", "--resume", "--seed", str(self.seed), "--runs", str(self.folder), "--name", name]
-            command += ["--data-root", self.data_root, "--stages", "warmup", *flags, "--set", "dataset=synthetic"]
-            command += [f"height={self.size[0]}", f"width={self.size[1]}", *settings]
-            status = train([*command, *self.settings, f"warmup.epochs={epochs}"])
-            if status == 130:
-                raise KeyboardInterrupt
-            if status:
-                return None
-            summary = json.loads(path.read_text())
-        return {"initial": summary["initial"], **summary["stages"]}
-
-
-def read(path: Path, settings: str) -> list[Row]:
-    """Return the lines of `path` that were measured with `settings`, with numbers as numbers."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["settings"] == settings]
-    return [{key: _number(value) for key, value in line.items()} for line in lines]
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        flags, settings = STARTS[start]
+        settings = [f"height={self.size[0]}", f"width={self.size[1]}", *settings, *self.settings]
+        settings += [f"warmup.epochs={epochs}"]
+        return train_once(self.folder, name, self.seed, self.data_root, ["warmup"], *flags, settings=settings)
 
 
 def table(rows: list[Row]) -> str:
     """Return mAP in per cent by size of the crops, `mean ± half-width`, and the gain over random weights."""
-    from gcl_fast.intervals import interval
-
-    def cell(values: list[float], form: str = ".1f") -> str:
-        mean, half = interval(values)
-        return format(mean, form) + ("" if half is None else f" ± {half:.1f}")
+    from gcl_fast.intervals import interval_text
 
     lines = [["crops", "start", "seeds", "first mAP", "mAP", "gain", "steps", "seconds"]]
     for size in sorted({(row["height"], row["width"]) for row in rows}):
@@ -135,9 +98,10 @@ def table(rows: list[Row]) -> str:
             first, last = ([100 * row[f"{name}_{key}"] for row in chosen] for key in ("start_mAP", "mAP"))
             gains = [value - 100 * row["random_mAP"] for value, row in zip(last, chosen)]
             means = [sum(row[f"{name}_{key}"] for row in chosen) / len(chosen) for key in ("steps", "seconds")]
-            gain = "" if name == "random" else cell(gains, "+.1f")
+            gain = "" if name == "random" else interval_text(gains, "+.1f")
             counts = [f"{mean:.0f}" for mean in means]
-            lines.append([f"{size[0]}x{size[1]}", label, str(len(chosen)), cell(first), cell(last), gain, *counts])
+            means_of_mAP = [interval_text(first), interval_text(last)]
+            lines.append([f"{size[0]}x{size[1]}", label, str(len(chosen)), *means_of_mAP, gain, *counts])
     return text_table(lines)
 
 
@@ -164,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for size in options.sizes:
             for seed in options.seeds:
-                cells = {(row["seed"], (row["height"], row["width"])) for row in read(path, settings)}
+                cells = {(row["seed"], (row["height"], row["width"])) for row in read_rows(path, settings)}
                 if (seed, size) in cells:
                     continue
                 row = Cell(options.out, seed, size, options.epochs, options.data_root, options.set).measure()
@@ -172,11 +136,11 @@ def main(arguments: list[str] | None = None) -> int:
                     failed.append(f"seed {seed}, {size[0]}x{size[1]}")
                     continue
                 append(path, [{"settings": settings, **row}])
-                print(f"\n{table(read(path, settings))}", flush=True)
+                print(f"\n{table(read_rows(path, settings))}", flush=True)
     except KeyboardInterrupt:
         print("pretrained_start: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    if rows := read(path, settings):
+    if rows := read_rows(path, settings):
         print(f"\n{table(rows)}\n{path}", flush=True)
     if failed:
         print("pretrained_start: not trained to the end: " + "; ".join(failed), file=sys.stderr)

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from gcl_fast.process import prepare_process
 from gcl_fast.table import text_table
+from lib.runs import Row, read_rows, train_once
 
 VARIANTS = {  # settings of warmup.clustering
     "with": ["tracklets=true"],
@@ -33,7 +32,6 @@ VARIANTS = {  # settings of warmup.clustering
     "k1 60": ["tracklets=false", "k1=60"],
 }
 FRACTIONS = ("purity", "ari", "outliers", "mAP", "rank1", "tracklet_mAP", "tracklet_rank1")
-Row = dict[str, Any]
 
 
 def make_dataset(folder: Path, identities: int, cameras: int, visits: int, every: int) -> Path:
@@ -60,25 +58,18 @@ def make_dataset(folder: Path, identities: int, cameras: int, visits: int, every
 def measure(runs: Path, data: Path, variant: str, seed: int, settings: list[str]) -> Row | None:
     """Train a warm-up, or what is left of it, and return its line; None where it failed."""
     from gcl_fast.evaluate import main as evaluate
-    from gcl_fast.train import main as train
 
     name = f"seed{seed}-{variant.replace(' ', '')}"
-    summary = runs / name / "summary.json"
-    if not summary.is_file() or "warmup" not in json.loads(summary.read_text())["stages"]:
-        print(f"\ntracklets: {variant}, seed {seed}", flush=True)
-        command = ["--amp", "--resume", "--seed", str(seed), "--runs", str(runs), "--name", name]
-        command += ["--dataset", "manifest", "--data-root", str(data), "--stages", "warmup", "--set", *settings]
-        status = train([*command, *(f"warmup.clustering.{setting}" for setting in VARIANTS[variant])])
-        if status == 130:
-            raise KeyboardInterrupt
-        if status:
-            return None
+    settings = [*settings, *(f"warmup.clustering.{setting}" for setting in VARIANTS[variant])]
+    stages = train_once(runs, name, seed, data, ["warmup"], settings=settings, dataset="manifest")
+    if stages is None:
+        return None
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         status = evaluate([str(runs / name), "--tracklets", "--json"])
     if status:
         return None
-    by_tracklet, by_crop = json.loads(text.getvalue())["warmup"], json.loads(summary.read_text())["stages"]["warmup"]
+    by_tracklet, by_crop = json.loads(text.getvalue())["warmup"], stages["warmup"]
     records = map(json.loads, (runs / name / "metrics.jsonl").read_text().splitlines())
     last = [record for record in records if "clusters" in record][-1]
     return {
@@ -93,23 +84,9 @@ def measure(runs: Path, data: Path, variant: str, seed: int, settings: list[str]
     }
 
 
-def read(path: Path, settings: str) -> list[Row]:
-    """Return the lines of `path` that were measured with `settings`, with numbers as numbers."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["settings"] == settings]
-    numbers = ("seed", "clusters", *FRACTIONS)
-    return [{**line, **{key: float(line[key]) for key in numbers}} for line in lines]
-
-
 def table(rows: list[Row]) -> str:
     """Return the metrics of each variant, `mean ± half-width`, fractions in per cent, and what tracklets gain."""
-    from gcl_fast.intervals import interval
-
-    def cell(values: list[float], form: str = ".1f") -> str:
-        mean, half = interval(values)
-        return format(mean, form) + ("" if half is None else f" ± {half:.1f}")
+    from gcl_fast.intervals import interval_text
 
     others = [variant for variant in VARIANTS if variant != "with"]
     lines = [["metric, per cent", *VARIANTS, *(f"gain over {variant}" for variant in others)]]
@@ -119,8 +96,9 @@ def table(rows: list[Row]) -> str:
         gains = []
         for variant in others:
             both = sorted(of["with"].keys() & of[variant].keys())
-            gains.append(cell([of["with"][seed] - of[variant][seed] for seed in both], "+.1f") if both else "")
-        lines.append([name, *(cell([*of[v].values()]) if of[v] else "" for v in VARIANTS), *gains])
+            differences = [of["with"][seed] - of[variant][seed] for seed in both]
+            gains.append(interval_text(differences, "+.1f") if both else "")
+        lines.append([name, *(interval_text([*of[v].values()]) if of[v] else "" for v in VARIANTS), *gains])
     return text_table(lines)
 
 
@@ -145,14 +123,14 @@ def main(arguments: list[str] | None = None) -> int:
         data = make_dataset(options.out / world, options.identities, options.cameras, options.visits, options.every)
         for seed in options.seeds:
             for variant in VARIANTS:
-                if (variant, seed) in {(row["variant"], row["seed"]) for row in read(path, settings)}:
+                if (variant, seed) in {(row["variant"], row["seed"]) for row in read_rows(path, settings)}:
                     continue
                 row = measure(runs, data, variant, seed, options.set)
                 if row is None:
                     failed.append(f"{variant}, seed {seed}")
                     continue
                 append(path, [{"settings": settings, **row}])
-        if rows := read(path, settings):
+        if rows := read_rows(path, settings):
             print(f"\n{table(rows)}\n{path}", flush=True)
     except KeyboardInterrupt:
         print("tracklets: interrupted; the same command goes on", file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gcl_fast.intervals import interval
+from gcl_fast.intervals import interval_text
 from gcl_fast.reports.page import render
 from gcl_fast.table import COUNTS, is_fraction, markdown_text, text_table
 
@@ -62,9 +62,7 @@ def mean_text(values: Sequence[float], scale: int = 100) -> str:
         values: one for each run.
         scale: 100 for fractions, which are written in per cent with one decimal; 1 for seconds and counts.
     """
-    mean, half = interval([scale * value for value in values])
-    digits = 1 if scale == 100 else 0
-    return f"{mean:,.{digits}f}" + ("" if half is None else f" ± {half:,.{digits}f}")
+    return interval_text([scale * value for value in values], ",.1f" if scale == 100 else ",.0f")
 
 
 def metric_columns(measured: Sequence[Mapping[str, Any]]) -> list[str]:
