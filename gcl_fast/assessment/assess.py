@@ -23,7 +23,7 @@ from gcl_fast.evaluation.inference import ViewsOf, view_fidelity
 from gcl_fast.evaluation.quality import ViewQuality
 from gcl_fast.evaluation.query_expansion import average_with_nearest
 from gcl_fast.evaluation.retrieval import retrieve
-from gcl_fast.evaluation.view_pooling import CarriedViews
+from gcl_fast.evaluation.view_pooling import NOVEL_YAWS, CarriedViews
 from gcl_fast.inputs import BROKEN, Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
@@ -190,7 +190,7 @@ class Assessment:
             ChosenTurns(self.inputs.structure_maps(split, self.ranks.device), torch.from_numpy(index)),
             [records.names[i] for i in index.tolist()],
             self.inputs.true_views,
-            list(YAWS[1:]),
+            list(NOVEL_YAWS),
             self.precision.evaluating,
         )
 

@@ -15,11 +15,12 @@ from gcl_fast.data import ExtractLoader
 from gcl_fast.distributed.ranks import Ranks
 from gcl_fast.evaluation.figures import view_grid
 from gcl_fast.evaluation.inference import novel_views, to_unit
+from gcl_fast.evaluation.view_pooling import NOVEL_YAWS
 from gcl_fast.inputs import Inputs
 from gcl_fast.models import GCL
 from gcl_fast.optim.precision import Precision
 
-YAWS = tuple(float(yaw) for yaw in range(0, 360, 45))  # degrees; the view at 0 is the reconstruction
+YAWS = (0.0, *NOVEL_YAWS)  # degrees; the view at 0 is the reconstruction
 
 
 class CropViews(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,13 @@ class OnlineStructureMaps:
         yaws = torch.zeros_like(yaw), yaw
         maps = self._maps(vertices.repeat(2, 1, 1), index.repeat(2), torch.cat(yaws))
 
-        def carry(images: Tensor, route: Route) -> Carried:
-            faces, donors = self.body.faces, self.donors
+        @cache  # a step carries by several routes
+        def views() -> tuple[Tensor, Tensor]:
             own, novel = (self._transform(vertices, index, angle) for angle in yaws)
+            return own, novel
+
+        def carry(images: Tensor, route: Route) -> Carried:
+            faces, donors, (own, novel) = self.body.faces, self.donors, views()
             if route == "neighbour":
                 images, bodies, source = (swap_neighbours(x) for x in (images, vertices, own))
                 return transfer_appearance(images, bodies, faces, donors, source, own, target_vertices=vertices)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gcl_fast.bodies.usable_views import usable_views
 from gcl_fast.render import Turn
 
-YAWS = tuple(45.0 * step for step in range(1, 8))  # degrees
+NOVEL_YAWS = tuple(45.0 * step for step in range(1, 8))  # degrees
 
 
 class Bodies(Protocol):
@@ -38,7 +38,7 @@ class CarriedViews:
         used: share of the views that were used so far; NaN before the first.
     """
 
-    def __init__(self, bodies: Bodies, yaws: Sequence[float] = YAWS) -> None:
+    def __init__(self, bodies: Bodies, yaws: Sequence[float] = NOVEL_YAWS) -> None:
         self.bodies, self.yaws = bodies, yaws
         self._used = self._views = 0
 

@@ -280,15 +280,6 @@ class RunConfig:
         object.__setattr__(self, "stages", tuple(stage for stage in ALL_STAGES if stage in self.stages))
         check_ranges(self)
         _refuse_misfits(self)
-        if self.generative.weights.mixup and self.model.generator.appearance == "carried":
-            raise UserError(
-                "generative.weights.mixup: an image of mixed part features has no pixels to carry; it needs"
-                " model.generator.appearance=parts"
-            )
-        if self.in_pairs and self.generative.batch % 2:
-            raise UserError(
-                f"generative.batch={self.generative.batch}: expected an even number, or generative.pairs=false"
-            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -333,6 +324,15 @@ def _refuse_misfits(config: RunConfig) -> None:
             raise UserError(f"{key}={name}: there is no such dataset{nearest}; there are {', '.join(DATASETS)}")
     if isinstance(config.warmup, JVTCConfig) and config.warmup.clustering.engine == "approximate":
         raise UserError("warmup.clustering.engine=approximate: jvtc searches exactly; choose auto or exact")
+    if config.generative.weights.mixup and config.model.generator.appearance == "carried":
+        raise UserError(
+            "generative.weights.mixup: an image of mixed part features has no pixels to carry; it needs"
+            " model.generator.appearance=parts"
+        )
+    if config.in_pairs and config.generative.batch % 2:
+        raise UserError(
+            f"generative.batch={config.generative.batch}: expected an even number, or generative.pairs=false"
+        )
     if config.sync_bn:  # a crop a rank is enough
         return
     for section, crops, text in _batches(config):

@@ -114,9 +114,7 @@ class JointByClusters(Warmup):
         else:
             views = novel_views(self.gcl, images, turn, self.precision.autocast)
         confidence = self.structure_maps.confidence[crops]
-        used = confidence >= DOUBTFUL
-        if views.carried is not None:
-            used = usable_views(turn, views.carried, confidence)
+        used = confidence >= DOUBTFUL if views.carried is None else usable_views(turn, views.carried, confidence)
         return torch.where(used[:, None, None, None], views.images, images), used
 
     def state_dict(self) -> dict[str, Any]:

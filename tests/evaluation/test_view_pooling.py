@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from gcl_fast.bodies import AnnyBody, BodyParameters, OnlineStructureMaps, walking_pose
 from gcl_fast.evaluation.inference import embeddings
-from gcl_fast.evaluation.view_pooling import YAWS, CarriedViews
+from gcl_fast.evaluation.view_pooling import NOVEL_YAWS, CarriedViews
 from gcl_fast.models import GCL, ModelConfig
 
 SIZE = (64, 40)
@@ -39,7 +39,7 @@ def test_a_row_is_the_mean_over_usable_views(bodies, flip):
     plain = lambda x: embeddings(encoder, [(x, torch.arange(len(x)))], len(x), nullcontext, flip)
     alone = plain(images)
     torch.testing.assert_close(rows[[0, 2]], alone[[0, 2]])  # no usable view
-    turned = [bodies.turn(torch.tensor([1]), torch.tensor([yaw])).there(images[1:2]).colour for yaw in YAWS]
+    turned = [bodies.turn(torch.tensor([1]), torch.tensor([yaw])).there(images[1:2]).colour for yaw in NOVEL_YAWS]
     expected = normalize(alone[1] + torch.stack([plain(x)[0] for x in turned]).mean(0), dim=0)
     torch.testing.assert_close(rows[1], expected)
     assert views.used == pytest.approx(1 / 3)
